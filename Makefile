@@ -1,0 +1,55 @@
+# One environment, .venv, serves every target; it is installed once, and again only when
+# pyproject.toml or the constraints change.
+
+# The first of these that is Python 3.11 or newer; name another with `make PYTHON=...`.
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
+	done)
+BIN := .venv/bin
+READY := .venv/.installed
+
+STUDY ?= experiments/studies/quickstart.yaml
+OUTPUT ?= runs/$(basename $(notdir $(STUDY)))
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+.PHONY: help
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(READY) ## set up .venv with the tested versions (the other targets do so themselves)
+
+$(READY): pyproject.toml .ci/constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint .ci/constraints.txt --editable '.[dev]'
+	@touch $@
+
+.PHONY: study
+study: $(READY) ## run the quickstart study into runs/ (STUDY=file.yaml OUTPUT=folder)
+	$(BIN)/critical-periods study run $(STUDY) --output $(OUTPUT)
+
+.PHONY: test
+test: $(READY) ## run tests and doctests (PYTEST_ARGS="-k rsv -n 2")
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(READY) ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: $(READY) ## measure training throughput (BENCH_ARGS=...)
+	$(BIN)/python experiments/benchmarks/throughput.py $(BENCH_ARGS)
+
+.PHONY: build
+build: $(READY) ## build wheel and sdist into dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
+.PHONY: clean
+clean: ## remove caches and dist/, keep .venv and runs/
+	rm -rf dist .mypy_cache .pytest_cache .ruff_cache
+	find critical_periods experiments tests -name __pycache__ -type d -exec rm -rf {} +
