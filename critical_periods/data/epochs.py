@@ -1,0 +1,163 @@
+"""Which samples make up which batch, as a function of the seed and the epoch alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from critical_periods.errors import UserError
+from critical_periods.randomness import fold
+
+
+class Indices(NamedTuple):
+    """A batch before its images: what a loader yields and a DataModule turns into a Batch.
+
+    Attributes:
+        split: the split that the samples belong to.
+        epoch: the epoch of training, or -1 for evaluation: no augmentation, no deficit.
+        batch: the number of the batch within its epoch.
+        index: the samples' places in the split, [B].
+    """
+
+    split: str
+    epoch: int
+    batch: int
+    index: Tensor  # type: ignore[assignment] # hides tuple.index
+
+
+class EpochSampler:
+    """The order of every epoch, this process's share of it, and where to go on after a restart.
+
+    In training, epoch e is one permutation drawn from (seed, e), cut into global batches of
+    ``batch_size * world_size``; each process takes its equal part of each of them, so that any
+    number of processes sees the same global batches. The last one is smaller (with several
+    processes, by up to ``world_size - 1`` samples so that their parts stay equal). In evaluation
+    the order is fixed, every sample occurs exactly once, and all processes make equally many
+    batches, of sizes that differ by at most one and are never 0 (so where ``batch_size`` is 1 and
+    the processes' shares differ, a few batches hold 2).
+
+    Args:
+        index: the samples, [N].
+        batch_size: samples in a batch of one process.
+        training: whether the order changes with each epoch.
+        seed: of the training order.
+        rank: which process this is.
+        world_size: how many there are.
+
+    Raises:
+        UserError: there are fewer samples than processes, or the batch size is not positive.
+
+    Example:
+        >>> sampler = EpochSampler(torch.arange(10), batch_size=4, training=True, seed=0)
+        >>> [len(batch) for batch in sampler]
+        [4, 4, 2]
+        >>> first = torch.cat(list(sampler))
+        >>> sampler.set_epoch(1)
+        >>> torch.equal(first, torch.cat(list(sampler)))
+        False
+    """
+
+    def __init__(
+        self,
+        index: Tensor,
+        batch_size: int,
+        training: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} must be at least 1.")
+        if len(index) < world_size:
+            raise UserError(
+                f"{len(index)} samples cannot be shared by {world_size} processes; use more data "
+                "or fewer devices."
+            )
+        self.index, self.batch_size, self.training = index, batch_size, training
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.epoch = 0
+        self._resume_epoch, self._skip = 0, 0
+        self._yielded = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch; Lightning calls it before each one."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        samples = len(self.index)
+        if self.training:
+            samples -= samples % self.world_size
+        full = math.ceil(samples / (self.batch_size * self.world_size))
+        return min(full, samples // self.world_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        # Everything happens at the first draw: Lightning makes the iterator before it sets the
+        # epoch when it resumes.
+        skip = self._skip if self._resume_epoch == self.epoch else 0
+        self._skip = 0
+        batches = self._training_batches() if self.training else self._evaluation_batches()
+        for number, batch in enumerate(batches):
+            if number >= skip:
+                self._yielded = number + 1
+                yield batch
+
+    def _training_batches(self) -> list[Tensor]:
+        order = torch.Generator().manual_seed(fold(self.seed, self.epoch))
+        shuffled = self.index[torch.randperm(len(self.index), generator=order)]
+        shuffled = shuffled[: len(shuffled) - len(shuffled) % self.world_size]
+        whole = shuffled.split(self.batch_size * self.world_size)
+        return [batch.tensor_split(self.world_size)[self.rank] for batch in whole]
+
+    def _evaluation_batches(self) -> list[Tensor]:
+        share = self.index[self.rank :: self.world_size]
+        return list(share.tensor_split(len(self)))
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch and how many of its batches are done."""
+        return {"epoch": self.epoch, "batches": self._yielded}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on in the middle of an epoch: its batches that are done are left out."""
+        self._yielded = state["batches"]
+        self.epoch = self._resume_epoch = state["epoch"]
+        self._skip = self._yielded % len(self)
+
+
+class EpochLoader:
+    """An iterable of :class:`Indices`: a data loader without workers, for data in memory.
+
+    It carries its sampler where Lightning looks for one, and its state, so that a checkpoint in
+    the middle of an epoch resumes with the next batch.
+
+    Example:
+        >>> loader = EpochLoader("train", EpochSampler(torch.arange(5), 2, training=True))
+        >>> len(loader), [draw.batch for draw in loader]
+        (3, [0, 1, 2])
+    """
+
+    def __init__(self, split: str, sampler: EpochSampler) -> None:
+        self.split = split
+        self.sampler = sampler
+        # Lightning asks every loader that has a sampler for this one too.
+        self.batch_sampler = None
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Indices]:
+        sampler = self.sampler
+        for index in sampler:
+            epoch = sampler.epoch if sampler.training else -1
+            yield Indices(self.split, epoch, sampler.state_dict()["batches"] - 1, index)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sampler's state; Lightning keeps it in every checkpoint."""
+        return dict(self.sampler.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the sampler's state."""
+        self.sampler.load_state_dict(state)

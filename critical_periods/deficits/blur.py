@@ -1,0 +1,60 @@
+"""Blur: an eye with a cataract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from critical_periods.deficits.deficit import Deficit
+from critical_periods.errors import UserError
+
+
+class Blur(Deficit):
+    """Images reduced to a fraction of their size and enlarged again.
+
+    H x W pixels become H/factor x W/factor and back, both ways by antialiased bilinear
+    interpolation. Blur is linear and keeps constants, so it commutes with normalising. (Achille,
+    Rovere & Soatto 2019: 32 to 8 and back; Kleinman et al. 2023, A.5, on one view.)
+
+    Args:
+        factor: how many times smaller the image gets, above 1.
+        views: the views to blur; all by default.
+
+    Raises:
+        UserError: the factor is not above 1, or (by ``check``) leaves less than one pixel.
+
+    Example:
+        >>> image = torch.zeros(1, 1, 32, 32)
+        >>> image[..., 16:] = 1.0
+        >>> blurred = Blur(factor=4).degrade(image)
+        >>> blurred.shape, bool(blurred[0, 0, 0].diff().max() < 0.3)
+        (torch.Size([1, 1, 32, 32]), True)
+    """
+
+    def __init__(self, factor: float = 4, views: Sequence[int] | None = None) -> None:
+        super().__init__(views)
+        if not factor > 1:
+            raise UserError(f"factor={factor} of Blur must be above 1.")
+        self.factor = factor
+
+    def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Blurred images, computed in float32 at least; uint8 ones are rounded back to uint8."""
+        size = images.shape[-2:]
+        small = [round(length / self.factor) for length in size]
+        if min(small) < 1:
+            raise UserError(
+                f"factor={self.factor} of Blur leaves nothing of an image of {size[0]}x{size[1]} "
+                "pixels; choose a smaller factor."
+            )
+        # Antialiased interpolation knows float32 and float64 alone.
+        pixels = images if images.dtype == torch.float64 else images.float()
+        pixels = F.interpolate(pixels, small, mode="bilinear", antialias=True)
+        pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        return (pixels if images.is_floating_point() else pixels.round()).to(images.dtype)
+
+    def extra_repr(self) -> str:
+        """The settings, as ``print`` shows them."""
+        return f"factor={self.factor}, {super().extra_repr()}"

@@ -1,0 +1,81 @@
+"""Label permutation: a world in which everything has a wrong, but constant, name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from critical_periods.batch import Batch
+from critical_periods.deficits.deficit import Deficit
+from critical_periods.errors import UserError
+
+
+class LabelPermutation(Deficit):
+    """Class k is called pi(k) instead, for one random permutation pi that stays fixed.
+
+    The images stay as they are: a deficit of the output, not of the senses. Soft targets [B, K]
+    are permuted alike; negative classes, by which losses know samples without a label, stay. (Achille, Rovere & Soatto 2019: almost no permanent impairment.)
+
+    Args:
+        seed: which permutation; it depends on nothing else.
+        num_classes: K.
+        views: whose targets are permuted: with views named, those samples alone whose
+            ``target_view`` is among them; by default all.
+
+    Raises:
+        UserError: there are fewer than two classes, or (by ``check``) a target lies outside them.
+
+    Example:
+        >>> deficit = LabelPermutation(seed=0, num_classes=4)
+        >>> images, whose = torch.zeros(4, 1, 1, 2, 2), torch.full((4,), -1)
+        >>> batch = Batch(images, torch.arange(4), whose, torch.arange(4))
+        >>> sorted(deficit(batch).target.tolist())
+        [0, 1, 2, 3]
+    """
+
+    edits_target = True
+    permutation: Tensor
+
+    def __init__(
+        self, seed: int = 0, num_classes: int = 10, views: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(views)
+        if num_classes < 2:
+            raise UserError(f"num_classes={num_classes} of LabelPermutation must be at least 2.")
+        self.seed = seed
+        drawn = torch.randperm(num_classes, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("permutation", drawn)
+
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        """The batch with its targets renamed."""
+        permutation = self.permutation.to(batch.target.device)
+        if batch.target.is_floating_point():
+            renamed = torch.empty_like(batch.target)
+            renamed[:, permutation] = batch.target
+        else:
+            renamed = permutation[batch.target.long().clamp(min=0)].to(batch.target.dtype)
+            renamed = torch.where(batch.target < 0, batch.target, renamed)
+        if self.views is not None:
+            named = torch.tensor(self.views, device=batch.target_view.device)
+            chosen = torch.isin(batch.target_view, named)
+            chosen = chosen.view(-1, *[1] * (renamed.ndim - 1))
+            renamed = torch.where(chosen, renamed, batch.target)
+        return batch._replace(target=renamed)
+
+    def check(self, batch: Batch) -> None:
+        """Says before training whether a target lies outside the permuted classes."""
+        classes = len(self.permutation)
+        soft = batch.target.is_floating_point()
+        found = batch.target.shape[-1] if soft else int(batch.target.max()) + 1
+        if found > classes or (soft and found < classes):
+            raise UserError(
+                f"num_classes={classes} of LabelPermutation does not fit the data, whose targets "
+                f"reach {found} classes; set it to the number of classes."
+            )
+        super().check(batch)
+
+    def extra_repr(self) -> str:
+        """The settings, as ``print`` shows them."""
+        return f"seed={self.seed}, num_classes={len(self.permutation)}, {super().extra_repr()}"

@@ -1,0 +1,36 @@
+"""Noise: an eye that sees nothing but snow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from critical_periods.deficits.deficit import Deficit
+from critical_periods.errors import UserError
+
+
+class GaussianNoise(Deficit):
+    """Every image replaced by Gaussian noise of mean 0 and variance 1, drawn anew each time.
+
+    Mean and variance are those of normalised images, so a DataModule applies it after
+    normalising. (Achille, Rovere & Soatto 2019, sensory deprivation.)
+
+    Raises:
+        UserError: (by ``check``) the images are whole numbers, not normalised ones.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> noise = GaussianNoise().degrade(torch.ones(64, 3, 32, 32), generator)
+        >>> abs(noise.mean().item()) < 0.01, abs(noise.var().item() - 1) < 0.01
+        (True, True)
+    """
+
+    def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Noise in the shape of the images, drawn from the generator."""
+        if not images.is_floating_point():
+            raise UserError(
+                f"GaussianNoise replaces normalised images, but these are {images.dtype}; "
+                "normalise them before the deficit."
+            )
+        shape, options = images.shape, {"device": images.device, "dtype": images.dtype}
+        return torch.randn(shape, generator=generator, **options)  # type: ignore[arg-type]
