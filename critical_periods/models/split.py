@@ -1,0 +1,82 @@
+"""The shape that all split networks share: a pathway a view, added, then one trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+from critical_periods.models.checks import check_views
+
+
+class SplitNetwork(nn.Module):
+    """A network whose views keep to themselves for a while and are then added.
+
+    With pathways f_1, …, f_V and the trunk g it computes
+
+        logits = g(f_1(x_1) + … + f_V(x_V)).
+
+    The pathways have the same layers and weights of their own. This is the "split" of the ResNet
+    and the All-CNN in Kleinman, Achille & Soatto, CVPR 2023, appendix A.4. As nothing mixes the
+    views before the sum, a measure that pairs one left view with many right ones encodes each
+    view once and calls :meth:`fuse` for the pairs.
+
+    Args:
+        pathways: one module a view, from [B, C, H, W] to a feature map, all of the same shape.
+        trunk: from the summed feature map to logits [B, num_classes].
+
+    Attributes:
+        pathways: an ``nn.ModuleList``, one pathway a view.
+        trunk: all that comes after the sum.
+
+    Example:
+        >>> network = SplitNetwork([nn.Identity(), nn.Identity()], trunk=nn.Flatten())
+        >>> left, right = torch.ones(1, 1, 2, 1), torch.tensor([[[[3.0], [5.0]]]])
+        >>> network(left, right)
+        tensor([[4., 6.]])
+    """
+
+    def __init__(self, pathways: Iterable[nn.Module], trunk: nn.Module) -> None:
+        super().__init__()
+        self.pathways = nn.ModuleList(pathways)
+        self.trunk = trunk
+
+    def fuse(self, *features: Tensor) -> Tensor:
+        """Logits from features that the pathways have computed before: trunk(sum of features).
+
+        Args:
+            *features: one feature map a view, as the pathways give them.
+
+        Returns:
+            Logits [B, num_classes].
+
+        Raises:
+            UserError: there are not as many feature maps as pathways.
+
+        Example:
+            >>> network = SplitNetwork([nn.ReLU(), nn.Identity()], trunk=nn.Flatten())
+            >>> views = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+            >>> features = [path(x) for path, x in zip(network.pathways, views)]
+            >>> torch.equal(network.fuse(*features), network(*views))
+            True
+        """
+        check_views(type(self).__name__, len(features), len(self.pathways))
+        logits: Tensor = self.trunk(reduce(torch.add, features))
+        return logits
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Logits of a batch.
+
+        Args:
+            *views: one tensor [B, C, H, W] a view.
+
+        Returns:
+            Logits [B, num_classes].
+
+        Raises:
+            UserError: there are not as many views as pathways.
+        """
+        check_views(type(self).__name__, len(views), len(self.pathways))
+        return self.fuse(*(path(view) for path, view in zip(self.pathways, views, strict=True)))

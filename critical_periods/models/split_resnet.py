@@ -1,0 +1,121 @@
+"""Split-ResNet-18, the two-eyed network of the weak-eye experiments."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from critical_periods.models.checks import check_sizes
+from critical_periods.models.split import SplitNetwork
+
+
+class PreActivationBlock(nn.Module):
+    """Two 3x3 convolutions, each after batch norm and ReLU, and a way around them.
+
+    With a = ReLU(BN(x)) it computes y = conv(ReLU(BN(conv(a)))) + s, where s = x when the shape
+    stays and otherwise a 1x1 convolution of a (He et al., *Identity Mappings in Deep Residual
+    Networks*, 2016). No convolution has a bias. The ReLUs overwrite the outputs of ``norm1``
+    and ``norm2``: hook the block or its convolutions, not its norms.
+
+    Args:
+        in_channels: channels of x.
+        out_channels: channels of y.
+        stride: of the first convolution and of the shortcut.
+
+    Example:
+        >>> import torch
+        >>> PreActivationBlock(4, 8, stride=2)(torch.randn(1, 4, 6, 6)).shape
+        torch.Size([1, 8, 3, 3])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.shortcut = None
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y [B, out_channels, H / stride, W / stride] from x [B, in_channels, H, W]."""
+        active = relu(self.norm1(x), inplace=True)
+        shortcut = x if self.shortcut is None else self.shortcut(active)
+        hidden = relu(self.norm2(self.conv1(active)), inplace=True)
+        output: Tensor = self.conv2(hidden) + shortcut
+        return output
+
+
+class SplitResNet18(SplitNetwork):
+    """ResNet-18 with a pathway a view up to stage 2, added there.
+
+    A pathway is a 3x3 convolution with batch norm and ReLU (``stem``), ``stage1`` (width w) and
+    ``stage2`` (2w, stride 2); the trunk is ``stage3`` (4w, stride 2), ``stage4`` (8w, stride 2),
+    global average ``pool`` and the linear ``head``. Every stage is two pre-activation blocks, and
+    nothing stands between the last block and the pool. On 32x32 images ``trunk.stage4`` gives
+    8w x 4 x 4: the units whose source variance Kleinman, Achille & Soatto (CVPR 2023) show
+    in Fig. 4 and 6. Appendix A.4 describes the split; with the defaults the network has
+    11,846,282 parameters, as the authors' has.
+
+    Args:
+        width: channels of the first stage (w).
+        num_classes: how many logits.
+        in_channels: channels of a view.
+        num_views: how many pathways.
+
+    Raises:
+        UserError: an argument is not a whole number of at least one.
+
+    Example:
+        >>> import torch
+        >>> network = SplitResNet18()
+        >>> sum(p.numel() for p in network.parameters())
+        11846282
+        >>> left, right = torch.randn(2, 2, 3, 32, 32)
+        >>> network(left, right).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self, width: int = 64, num_classes: int = 10, in_channels: int = 3, num_views: int = 2
+    ) -> None:
+        check_sizes(
+            width=width, num_classes=num_classes, in_channels=in_channels, num_views=num_views
+        )
+        super().__init__(
+            pathways=[_pathway(width, in_channels) for _ in range(num_views)],
+            trunk=nn.Sequential(
+                OrderedDict[str, nn.Module](
+                    stage3=_stage(2 * width, 4 * width, stride=2),
+                    stage4=_stage(4 * width, 8 * width, stride=2),
+                    pool=nn.AdaptiveAvgPool2d(1),
+                    flatten=nn.Flatten(),
+                    head=nn.Linear(8 * width, num_classes),
+                )
+            ),
+        )
+
+
+def _pathway(width: int, in_channels: int) -> nn.Sequential:
+    stem = OrderedDict[str, nn.Module](
+        conv=nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
+        norm=nn.BatchNorm2d(width),
+        relu=nn.ReLU(inplace=True),
+    )
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            stem=nn.Sequential(stem),
+            stage1=_stage(width, width, stride=1),
+            stage2=_stage(width, 2 * width, stride=2),
+        )
+    )
+
+
+def _stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        PreActivationBlock(in_channels, out_channels, stride),
+        PreActivationBlock(out_channels, out_channels),
+    )

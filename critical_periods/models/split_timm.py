@@ -1,0 +1,204 @@
+"""Any convolutional network of timm, split for several views."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from critical_periods.errors import UserError, near
+from critical_periods.models.checks import check_sizes
+from critical_periods.models.split import SplitNetwork
+
+
+class SplitTimm(SplitNetwork):
+    """A network of timm with a pathway a view up to a named stage, added there.
+
+    A pathway holds all that the network runs up to and including ``fuse_after``, the trunk is the
+    network with those layers replaced by identities. Layers keep timm's names, so that the weights
+    ``layer1.0.conv1.weight`` and ``layer4.0.conv1.weight`` of a ResNet are found under
+    ``pathways.0.`` (``pathways.1.``, …) and ``trunk.``, and ``trunk.<fuse_after>`` is an identity
+    whose output is the sum of the pathways. Weights are random, nothing is downloaded. This
+    carries the split of Kleinman, Achille & Soatto (CVPR 2023, appendix A.4) over to other
+    networks.
+
+    At construction one small image goes through the network whole and through it cut: where
+    the two differ in the feature map or in the logits (layers outside the order in which they are
+    registered, branches around the stage), the split is refused. So is a network whose
+    ``fuse_after`` gives no feature map [B, C, H, W], or that is tied to one image size: most
+    transformers.
+
+    Args:
+        name: a model of timm, such as "resnet18" or "convnext_atto".
+        fuse_after: the last module of the pathways, as in timm's ``feature_info``: "layer2" of a
+            ResNet, "stages.1" of a ConvNeXt, "blocks.2" of an EfficientNet.
+        num_classes: how many logits.
+        in_channels: channels of a view.
+        num_views: how many pathways.
+        cifar_stem: for small images, give the first convolution (all of them, where several see
+            the image) stride 1 and a 3x3 kernel in place of a larger one, and replace a max pool of
+            the stem by an identity.
+
+    Raises:
+        UserError: timm has no such model, the model no such module, it cannot be split there, or an
+            argument is not a whole number of at least one.
+
+    Example:
+        >>> network = SplitTimm("resnet18", fuse_after="layer2", cifar_stem=True)
+        >>> network.pathways[0](torch.randn(2, 3, 32, 32)).shape
+        torch.Size([2, 128, 16, 16])
+        >>> network(*torch.randn(2, 2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fuse_after: str,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        num_views: int = 2,
+        cifar_stem: bool = False,
+    ) -> None:
+        check_sizes(num_classes=num_classes, in_channels=in_channels, num_views=num_views)
+        trunk = _create(name, num_classes, in_channels, cifar_stem)
+        if _config(trunk).get("fixed_input_size"):
+            raise UserError(
+                f"{name} is tied to one image size, as transformers are; choose a convolutional "
+                "network such as 'resnet18' or 'convnext_atto'."
+            )
+        modules = [path for path, _ in trunk.named_modules() if path]
+        stages = [info["module"] for info in _feature_info(trunk) if info["module"] in modules]
+        stages = stages or [path for path, _ in trunk.named_children()]
+        if fuse_after not in modules:
+            raise UserError(
+                f"{name} has no module fuse_after={fuse_after!r}; {near(fuse_after, stages)}"
+            )
+        try:
+            pathway = _split(trunk, fuse_after, in_channels)
+        except Exception as error:  # a model cut in the wrong place may raise anything
+            raise UserError(
+                f"{name} cannot be split at fuse_after={fuse_after!r} ({_reason(error)}); choose "
+                f"another of its stages ({', '.join(stages[:8])}) or another convolutional network."
+            ) from error
+        others = (_create(name, num_classes, in_channels, cifar_stem) for _ in range(1, num_views))
+        super().__init__([pathway, *(_cut(other, fuse_after) for other in others)], trunk)
+
+
+def _create(name: str, num_classes: int, in_channels: int, cifar_stem: bool) -> nn.Module:
+    import timm  # here, because it takes seconds to import and no other network needs it
+
+    if not timm.is_model(name):
+        raise UserError(f"timm has no model {name!r}; {near(name, timm.list_models())}")
+    try:
+        model: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=num_classes, in_chans=in_channels
+        )
+    except Exception as error:  # each model checks its arguments in its own way
+        raise UserError(
+            f"timm cannot build {name!r} with num_classes={num_classes} and "
+            f"in_channels={in_channels} ({_reason(error)}); choose another model."
+        ) from error
+    if cifar_stem:
+        _use_cifar_stem(model, name)
+    return model
+
+
+def _use_cifar_stem(model: nn.Module, name: str) -> None:
+    """Keep the full size of the image through the stem."""
+    first = _config(model).get("first_conv") or "none"
+    for path in [first] if isinstance(first, str) else first:
+        conv = dict(model.named_modules()).get(path)
+        if not isinstance(conv, nn.Conv2d):
+            raise UserError(
+                f"cifar_stem needs a first convolution, which {name} lacks; set cifar_stem to "
+                "false or choose another model."
+            )
+        if max(conv.kernel_size) > 3:
+            bias = conv.bias is not None
+            # timm's own kinds of convolution (weight standardisation, …) stay what they are
+            small = type(conv)(conv.in_channels, conv.out_channels, 3, padding=1, bias=bias)
+            model.set_submodule(path, small)
+        else:
+            conv.stride = (1, 1)
+    for path, module in _stem_modules(model):
+        has_max_pool = any(isinstance(part, nn.MaxPool2d) for part in module.modules())
+        is_pool = "pool" in path.rpartition(".")[2].lower() and has_max_pool
+        if is_pool or isinstance(module, nn.ConstantPad2d):  # the pad belongs to the pool
+            model.set_submodule(path, nn.Identity())
+
+
+def _stem_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """All modules that are registered before the first stage at a quarter of the image's size."""
+    first_stage = next((i["module"] for i in _feature_info(model) if i["reduction"] >= 4), None)
+    return list(takewhile(lambda item: item[0] != first_stage, model.named_modules()))
+
+
+def _split(model: nn.Module, fuse_after: str, in_channels: int) -> nn.Sequential:
+    """Cut the pathway out of a model, which becomes the trunk, and compare them with the whole."""
+    image = torch.linspace(-2, 2, in_channels * 96 * 96).sin().view(1, in_channels, 96, 96)
+    model.eval()
+    with torch.no_grad():
+        features, logits = _run_whole(model, fuse_after, image)
+        channels = {info["module"]: info["num_chs"] for info in _feature_info(model)}
+        if features.ndim != 4 or features.shape[1] != channels.get(fuse_after, features.shape[1]):
+            raise ValueError(f"it gives {tuple(features.shape)}, no feature map [B, C, H, W]")
+        pathway = _cut(model, fuse_after).eval()
+        if not (_equal(pathway(image), features) and _equal(model(features), logits)):
+            raise ValueError("cut there, it no longer computes the same")
+    model.train()
+    return pathway.train()
+
+
+def _run_whole(model: nn.Module, fuse_after: str, image: Tensor) -> tuple[Tensor, Tensor]:
+    """The feature map of the stage and the logits, as timm computes them."""
+    outputs: list[Any] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        # a copy, as the next layer may work in place
+        outputs.append(output.clone() if isinstance(output, Tensor) else output)
+
+    with model.get_submodule(fuse_after).register_forward_hook(keep):
+        logits = model(image)
+    if len(outputs) != 1:
+        raise ValueError(f"it runs {len(outputs)} times in a forward pass")
+    if not isinstance(outputs[0], Tensor) or not isinstance(logits, Tensor):
+        raise ValueError("it gives more than one tensor")
+    return outputs[0], logits
+
+
+def _equal(actual: Tensor, expected: Tensor) -> bool:
+    """Equal up to rounding, measured against the largest value (fresh logits can be tiny)."""
+    if actual.shape != expected.shape:
+        return False
+    return bool((actual - expected).abs().max() <= 1e-4 * expected.abs().max())
+
+
+def _cut(module: nn.Module, path: str) -> nn.Sequential:
+    """Move all children up to ``path``, and it, to a new module; leave identities behind."""
+    name, _, rest = path.partition(".")
+    taken = nn.Sequential()
+    for child_name, child in list(module.named_children()):
+        if child_name == name and rest:
+            taken.add_module(name, _cut(child, rest))
+            break
+        taken.add_module(child_name, child)
+        setattr(module, child_name, nn.Identity())
+        if child_name == name:
+            break
+    return taken
+
+
+def _feature_info(model: nn.Module) -> list[dict[str, Any]]:
+    return list(getattr(model, "feature_info", []))
+
+
+def _config(model: nn.Module) -> dict[str, Any]:
+    return dict(getattr(model, "default_cfg", {}))
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")
