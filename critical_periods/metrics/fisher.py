@@ -1,0 +1,94 @@
+"""The Fisher trace as a metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from critical_periods.metrics.functional.fisher import layer_of, squared_score_norms
+
+
+class FisherTrace(Metric):
+    """The trace of the Fisher information, whole and by layer, over many batches.
+
+        Tr F = E_x E_{y ~ p(y|x)} ||∇_w log p(y|x)||²
+
+    Training is left as it is; see :func:`critical_periods.metrics.functional.squared_score_norms`.
+    The metric looks at the network but does not own it, and lives on its device.
+
+    Source: Achille, Rovere & Soatto, *Critical Learning Periods in Deep Networks* (ICLR 2019).
+
+    Args:
+        network: takes one tensor a view and returns logits [B, K].
+        num_draws: labels drawn a sample; None is the exact expectation over all classes.
+        seed: of the draws, which start over at every ``reset``; give each process its own.
+        chunk_size: samples whose gradients are held at once; chosen by memory when None.
+        **kwargs: of ``torchmetrics.Metric``.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(2, 2, bias=False))
+        >>> _ = nn.init.zeros_(network[0].weight)  # p = 1/2: Tr F = |x|² · 1/2
+        >>> metric = FisherTrace(network)
+        >>> metric.update(torch.tensor([[3.0, 4.0]]))
+        >>> metric.update(torch.tensor([[0.0, 0.0]]))
+        >>> metric.compute()
+        (tensor(6.2500, dtype=torch.float64), {'0': tensor(6.2500, dtype=torch.float64)})
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    network: nn.Module
+    norms: Tensor
+    samples: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        num_draws: int | None = None,
+        seed: int = 0,
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        # Past nn.Module's own __setattr__, which would make it a sub-module.
+        object.__setattr__(self, "network", network)
+        self.num_draws = num_draws
+        self.seed = seed
+        self.chunk_size = chunk_size
+        trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+        self.layers = list(dict.fromkeys(map(layer_of, trained)))
+        self.generator = torch.Generator().manual_seed(seed)
+        zeros = torch.zeros(len(self.layers), dtype=torch.float64)
+        self.add_state("norms", zeros, dist_reduce_fx="sum")
+        self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.to(next((p.device for p in trained.values()), torch.device("cpu")))
+
+    def update(self, *views: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            *views: one tensor [B, ...] a view.
+
+        Raises:
+            UserError: when the network does not return logits [B, K] or has nothing to train.
+        """
+        norms = squared_score_norms(
+            self.network, views, self.num_draws, self.generator, self.chunk_size
+        )
+        self.norms = self.norms + torch.stack([norms[layer].sum() for layer in self.layers])
+        self.samples = self.samples + len(views[0])
+
+    def compute(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The trace, a float64 scalar, and the same by layer."""
+        traces = self.norms / self.samples
+        return traces.sum(), dict(zip(self.layers, traces, strict=True))
+
+    def reset(self) -> None:
+        """Forget all samples and start the draws over."""
+        super().reset()
+        self.generator.manual_seed(self.seed)

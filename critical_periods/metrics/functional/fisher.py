@@ -1,0 +1,174 @@
+"""The trace of the Fisher information of a classifier's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vjp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from critical_periods.errors import UserError
+
+# Bytes of per-sample gradients at once. On a CPU more than fits its caches only slows it down.
+CPU_BUDGET, DEVICE_BUDGET = 2**26, 2**30
+
+
+def fisher_trace(
+    network: nn.Module,
+    views: Sequence[Tensor],
+    num_draws: int | None = None,
+    generator: torch.Generator | None = None,
+    chunk_size: int | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The trace of the Fisher information, of the whole network and of each layer.
+
+        Tr F = E_x E_{y ~ p(y|x)} ||∇_w log p(y|x)||²
+
+    in nats² per squared unit of weight. Labels come from the network itself, so none are needed.
+
+    Source: Achille, Rovere & Soatto, *Critical Learning Periods in Deep Networks* (ICLR 2019).
+
+    Args:
+        network: as in :func:`squared_score_norms`, and so are all further arguments.
+        views: one batch [B, ...] a view.
+        num_draws: labels drawn a sample; None is the exact expectation over all classes.
+        generator: where draws come from.
+        chunk_size: samples at once.
+
+    Returns:
+        The trace, a float64 scalar, and the same by layer; the layers sum to the whole.
+
+    Raises:
+        UserError: as :func:`squared_score_norms`.
+
+    Example:
+        >>> network = nn.Linear(2, 2, bias=False)
+        >>> _ = nn.init.zeros_(network.weight)  # p = 1/2: Tr F = |x|² · 1/2
+        >>> total, layers = fisher_trace(network, [torch.tensor([[3.0, 4.0]])])
+        >>> total, layers
+        (tensor(12.5000, dtype=torch.float64), {'root': tensor(12.5000, dtype=torch.float64)})
+    """
+    norms = squared_score_norms(network, views, num_draws, generator, chunk_size)
+    layers = {layer: values.mean() for layer, values in norms.items()}
+    return torch.stack(list(layers.values())).sum(), layers
+
+
+def squared_score_norms(
+    network: nn.Module,
+    views: Sequence[Tensor],
+    num_draws: int | None = None,
+    generator: torch.Generator | None = None,
+    chunk_size: int | None = None,
+) -> dict[str, Tensor]:
+    """E_{y ~ p(y|x)} ||∇_w log p(y|x)||² of each sample x, layer by layer.
+
+    The score's gradient with respect to the logits is e_y - p, so one forward pass and one backward
+    pass a label give it. The network is in evaluation mode for the call and without autocast;
+    its training flags, gradients, buffers and the global random state are as before afterwards.
+
+    Source: Achille et al. (ICLR 2019).
+
+    Args:
+        network: takes one tensor a view and returns logits [B, K]. Parameters that do not require
+            a gradient are left out; a shared one counts once, under its first name.
+        views: one batch [B, ...] a view.
+        num_draws: draw so many labels y ~ p(y|x) a sample instead of summing over all K classes.
+        generator: where the draws come from; needed with ``num_draws``.
+        chunk_size: samples whose gradients are held at once, each as large as the network. By
+            default 64 MiB of them on a CPU and 1 GiB elsewhere.
+
+    Returns:
+        Float64 [B] a layer. A layer is the module that owns the parameters, under its name in the
+        network ("trunk.stage4.0.conv1"; weight and bias are one layer), or "root" for parameters
+        that the network itself owns.
+
+    Raises:
+        UserError: when the network does not return logits [B, K], nothing in it can be trained, or
+            ``num_draws`` comes without a generator.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+        >>> _ = nn.init.zeros_(network[1].weight), nn.init.zeros_(network[1].bias)
+        >>> squared_score_norms(network, [torch.tensor([[3.0, 4.0], [0.0, 0.0]])])
+        {'1': tensor([13.0000,  0.5000], dtype=torch.float64)}
+    """
+    parameters = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise UserError("network has no parameter that requires a gradient; unfreeze a layer.")
+    device = views[0].device
+
+    with (
+        _evaluating(network),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+        sdpa_kernel(SDPBackend.MATH),  # the only attention that vmap knows everywhere
+    ):
+        logits = network(*views)
+        shape = logits.shape if isinstance(logits, Tensor) else ()
+        if len(shape) != 2 or shape[0] != len(views[0]) or shape[1] < 2:
+            found = f"shape {list(shape)}" if isinstance(logits, Tensor) else f"a {type(logits)}"
+            raise UserError(
+                f"network returned {found} for {len(views[0])} samples; "
+                "the Fisher trace needs one tensor of logits [B, K] and at least two classes."
+            )
+        probabilities = logits.double().softmax(1)
+        classes = torch.arange(logits.shape[1], device=device)
+        labels, weights = classes.expand_as(logits), probabilities
+        if num_draws is not None:
+            labels = _draw(probabilities, num_draws, generator)
+            weights = torch.full_like(labels, 1 / num_draws, dtype=torch.float64)
+
+        def norms_of_one(
+            p: Tensor, labels: Tensor, weights: Tensor, *sample: Tensor
+        ) -> dict[str, Tensor]:
+            batch = tuple(view.unsqueeze(0) for view in sample)
+            output, pull_back = vjp(lambda w: functional_call(network, w, batch), parameters)[:2]
+            norms = dict.fromkeys(map(layer_of, parameters), torch.zeros_like(p[0]))
+            for label, weight in zip(labels, weights, strict=True):
+                score = ((classes == label).to(p.dtype) - p).to(output.dtype)
+                for name, gradient in pull_back(score.unsqueeze(0))[0].items():
+                    wide = torch.promote_types(gradient.dtype, torch.float32)
+                    norm = gradient.square().sum(dtype=wide)
+                    norms[layer_of(name)] = norms[layer_of(name)] + weight * norm
+            return norms
+
+        chunk_size = chunk_size or _default_chunk(parameters.values(), device)
+        of_all = torch.vmap(norms_of_one, chunk_size=chunk_size)
+        return of_all(probabilities, labels, weights, *views)
+
+
+def layer_of(parameter: str) -> str:
+    """The name of the module that owns a parameter, "root" for the network itself.
+
+    Example:
+        >>> layer_of("trunk.stage4.0.conv1.weight"), layer_of("weight")
+        ('trunk.stage4.0.conv1', 'root')
+    """
+    return parameter.rpartition(".")[0] or "root"
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    flags = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+def _draw(probabilities: Tensor, num_draws: int, generator: torch.Generator | None) -> Tensor:
+    if generator is None:
+        raise UserError(f"num_draws is {num_draws} without a generator; pass a torch.Generator.")
+    table = probabilities.to(generator.device)
+    draws = torch.multinomial(table, num_draws, replacement=True, generator=generator)
+    return draws.to(probabilities.device)
+
+
+def _default_chunk(parameters: Iterable[Tensor], device: torch.device) -> int:
+    sample = sum(p.numel() * p.element_size() for p in parameters)
+    return max(1, (CPU_BUDGET if device.type == "cpu" else DEVICE_BUDGET) // sample)

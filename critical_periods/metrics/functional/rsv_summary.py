@@ -1,0 +1,104 @@
+"""What a whole distribution of relative source variances comes to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from critical_periods.errors import UserError
+
+
+def channel_mean(representation: Tensor) -> Tensor:
+    """A representation with one unit a channel: the mean over its positions.
+
+    Zero-padded crops polarise units at the border even without a deficit; the mean over positions
+    shows what is left when place is averaged out.
+
+    Args:
+        representation: a feature map [B, C, H, W], tokens [B, N, D] (the channel is last), or
+            [B, D], which stays as it is.
+
+    Returns:
+        [B, C] or [B, D].
+
+    Raises:
+        UserError: for any other number of dimensions.
+
+    Example:
+        >>> channel_mean(torch.arange(8.0).reshape(1, 2, 2, 2))
+        tensor([[1.5000, 5.5000]])
+        >>> channel_mean(torch.arange(6.0).reshape(1, 3, 2))
+        tensor([[2., 3.]])
+    """
+    if representation.ndim == 4:
+        return representation.mean((2, 3))
+    if representation.ndim == 3:
+        return representation.mean(1)
+    if representation.ndim == 2:
+        return representation
+    raise UserError(
+        f"representation has shape {list(representation.shape)}; "
+        "give [B, C, H, W], [B, N, D] or [B, D]."
+    )
+
+
+def polarization(rsv: Tensor) -> Tensor:
+    """The share of live entries that listen mostly to one view: |RSV| > 0.5.
+
+    At 0.5 one view moves the unit with three times the variance of the other.
+
+    Args:
+        rsv: signed RSVs of two views, one entry a unit and fixed pair, any shape; NaN is dead.
+
+    Returns:
+        A scalar between 0 and 1; NaN when every entry is dead.
+
+    Example:
+        >>> polarization(torch.tensor([1.0, -0.9, 0.1, 0.5, float("nan")]))
+        tensor(0.5000)
+    """
+    live = rsv[~rsv.isnan()]
+    return (live.abs() > 0.5).to(rsv.dtype).mean()
+
+
+def dead_units(rsv: Tensor) -> Tensor:
+    """The number of entries, one a unit and fixed pair, that vary with no view at all.
+
+    The mean RSV leaves them out: ``rsv.nanmean()``.
+
+    Args:
+        rsv: RSVs of any shape; NaN is dead. Shares of more than two views have each dead unit
+            once a view.
+
+    Returns:
+        An int64 scalar.
+
+    Example:
+        >>> dead_units(torch.tensor([[0.3, float("nan")], [float("nan"), 1.0]]))
+        tensor(2)
+    """
+    return rsv.isnan().sum()
+
+
+def rsv_histogram(rsv: Tensor, bins: int = 40) -> tuple[Tensor, Tensor]:
+    """All RSVs, units and fixed pairs pooled, as one histogram from -1 to 1.
+
+    Bins are half-open, [low, high), and the last one closed, as in NumPy. Dead entries (NaN) are
+    left out. Fig. 4 and 6 of Kleinman et al. (CVPR 2023) have 40 bins.
+
+    Args:
+        rsv: signed RSVs of two views, any shape.
+        bins: the number of bins, equally wide.
+
+    Returns:
+        Counts, int64 [bins], and edges, float64 [bins + 1].
+
+    Example:
+        >>> counts, edges = rsv_histogram(torch.tensor([-1.0, 0.0, 0.9, 1.0, float("nan")]), bins=4)
+        >>> counts, edges.tolist()
+        (tensor([1, 0, 1, 2]), [-1.0, -0.5, 0.0, 0.5, 1.0])
+    """
+    edges = torch.linspace(-1, 1, bins + 1, dtype=torch.float64, device=rsv.device)
+    live = rsv[~rsv.isnan()].double()
+    index = torch.bucketize(live, edges[1:-1], right=True)
+    return torch.bincount(index, minlength=bins), edges

@@ -1,0 +1,70 @@
+"""Usable information as a metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from critical_periods.errors import UserError
+from critical_periods.metrics.functional.information import information, information_sums
+
+
+class UsableInformation(Metric):
+    """Usable information I = H(Y) - L_CE about the targets, in bits, over many batches.
+
+    H(Y) is the entropy of all targets seen, on all processes; see
+    :func:`critical_periods.metrics.functional.usable_information`.
+
+    Source: Kleinman, Achille & Soatto (CVPR 2023), section 4.1 and appendix A.5.
+
+    Args:
+        num_classes: the number of classes K.
+        **kwargs: of ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = UsableInformation(num_classes=2)
+        >>> metric.update(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
+        >>> metric.update(torch.zeros(1, 2), torch.tensor([0]))
+        >>> metric.compute()
+        tensor(0., dtype=torch.float64)
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    counts: Tensor
+    cross_entropy: Tensor
+
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        zero = torch.zeros((), dtype=torch.float64)
+        self.add_state("counts", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("cross_entropy", zero, dist_reduce_fx="sum")
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            logits: [N, num_classes].
+            target: class indices, integers [N].
+
+        Raises:
+            UserError: when the shapes do not fit or a target is not one of the classes.
+        """
+        counts, cross_entropy = information_sums(logits, target)
+        if counts.shape != self.counts.shape:
+            raise UserError(
+                f"logits have {len(counts)} classes but num_classes is {len(self.counts)}; "
+                "make them agree."
+            )
+        self.counts = self.counts + counts
+        self.cross_entropy = self.cross_entropy + cross_entropy
+
+    def compute(self) -> Tensor:
+        """The usable information in bits, a float64 scalar."""
+        return information(self.counts, self.cross_entropy)
