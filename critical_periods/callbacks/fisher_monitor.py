@@ -1,0 +1,47 @@
+"""The Fisher trace through training."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+
+from critical_periods.callbacks.monitor import Monitor, log_scalar, network_of
+from critical_periods.callbacks.samples import measurement_batches
+from critical_periods.metrics import FisherTrace
+
+
+class FisherMonitor(Monitor):
+    """Logs the trace of the Fisher information: ``fisher/trace`` and ``fisher/trace/<layer>``.
+
+    Tr F = E_x E_{y ~ p(y|x)} ||∇_w log p(y|x)||² over the samples x (Achille, Rovere & Soatto
+    2019): how much the network's answers hang on its weights. The layers' traces add up to the
+    whole.
+
+    Args:
+        every_n_epochs: the cadence; the last epoch is always measured.
+        split: which samples; clean training data by default.
+        samples: how many, over all processes together.
+        num_draws: labels drawn for each sample; by default the exact expectation over all classes.
+
+    Example:
+        >>> monitor = FisherMonitor(every_n_epochs=2, samples=100)
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int | None = 1,
+        split: str = "train",
+        samples: int | None = 200,
+        num_draws: int | None = None,
+    ) -> None:
+        super().__init__(every_n_epochs, split, samples)
+        self.num_draws = num_draws
+
+    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures and logs the traces."""
+        metric = FisherTrace(network_of(pl_module), self.num_draws, seed=trainer.global_rank)
+        for batch in measurement_batches(trainer, self.split, self.samples):
+            metric.update(*batch.views.unbind(1))
+        total, layers = metric.compute()
+        log_scalar(pl_module, "fisher/trace", total)
+        for layer, trace in layers.items():
+            log_scalar(pl_module, f"fisher/trace/{layer}", trace)

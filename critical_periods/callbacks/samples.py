@@ -1,0 +1,142 @@
+"""Samples of a project's own data, taken without disturbing its training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+
+from critical_periods.batch import Batch, find
+from critical_periods.errors import UserError
+
+# Samples of an example: the fewest that show which dimension is the batch.
+_EXAMPLE = 2
+
+
+def example_batch(trainer: pl.Trainer) -> Any:
+    """A small training batch in the project's own form, or None where that would consume data.
+
+    A loader over a map-style data set is not touched: its ``collate_fn`` gets two samples. Where
+    the data set is not indexed by whole numbers from 0, there is no example either.
+    """
+    with isolate_rng():
+        # Every process takes all samples: there may be more processes than samples.
+        loader = _measurement_loader(trainer, "train", _EXAMPLE, shared=True)
+        example = _example(trainer.train_dataloader) if loader is None else next(iter(loader))
+        return None if example is None else _to_device(trainer, example)
+
+
+def _example(loader: Any) -> Any:
+    if isinstance(loader, Mapping):
+        parts = {key: _example(part) for key, part in loader.items()}
+        return None if any(part is None for part in parts.values()) else parts
+    if isinstance(loader, (list, tuple)):
+        examples = [_example(part) for part in loader]
+        return None if any(part is None for part in examples) else examples
+    if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
+        return _collated(loader)
+    iterator = iter(loader)
+    return None if iterator is loader else next(iterator, None)
+
+
+def _collated(loader: DataLoader) -> Any:
+    places = list(range(min(_EXAMPLE, len(loader.dataset))))  # type: ignore[arg-type]
+    try:
+        if loader.batch_sampler is not None:
+            return loader.collate_fn([loader.dataset[place] for place in places])
+        # Without automatic batching the data set makes whole batches itself.
+        by_lists = isinstance(loader.sampler, BatchSampler)
+        return loader.collate_fn(loader.dataset[places if by_lists else 0])
+    except (IndexError, KeyError, TypeError):
+        return None
+
+
+def measurement_batches(
+    trainer: pl.Trainer, split: str, samples: int | None, shared: bool = False
+) -> Iterator[Batch]:
+    """Batches to measure on, on the device, with the number of samples stated.
+
+    A DataModule with a ``measurement_loader`` gives clean samples of any split. Other projects
+    give what their own loader of the split yields, so that ``train`` is as augmented as they
+    train on it.
+
+    Args:
+        trainer: in training.
+        split: ``train``, ``val`` or ``test``.
+        samples: how many in all processes together; all by default.
+        shared: whether every process gets all of them; by default each its share.
+
+    Raises:
+        UserError: the project has no loader for the split.
+    """
+    loader = _measurement_loader(trainer, split, samples, shared)
+    if loader is not None:
+        for batch in loader:
+            yield _to_device(trainer, batch)
+        return
+    share = samples
+    if samples is not None and not shared:
+        share = -(-(samples - trainer.global_rank) // trainer.world_size)
+    taken = 0
+    stranger = _stranger_loader(trainer, split)
+    with _undisturbed(stranger):
+        for raw in stranger:
+            batch, _ = find(_to_device(trainer, raw))
+            kept = Batch(*(part[: None if share is None else share - taken] for part in batch))
+            taken += len(kept.index)
+            if len(kept.index):
+                yield kept
+            if share is not None and taken >= share:
+                return
+
+
+@contextmanager
+def _undisturbed(loader: Any) -> Iterator[None]:
+    """Gives the loader's own random generators their state back, so that no order changes."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    owners = [loader, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
+    found = [getattr(owner, "generator", None) for owner in owners]
+    generators = {id(one): one for one in found if isinstance(one, torch.Generator)}
+    states = [(one, one.get_state()) for one in generators.values()]
+    try:
+        yield
+    finally:
+        for one, state in states:
+            one.set_state(state)
+
+
+def shared_samples(trainer: pl.Trainer, split: str, samples: int) -> list[torch.Tensor]:
+    """The same clean samples in every process: one tensor [samples, C, H, W] a view."""
+    batches = [batch.views for batch in measurement_batches(trainer, split, samples, shared=True)]
+    views = torch.cat(batches)[:samples]
+    # Strangers' loaders give every process other samples.
+    views = trainer.strategy.broadcast(views)
+    return list(views.to(trainer.strategy.root_device).unbind(1))
+
+
+def _measurement_loader(
+    trainer: pl.Trainer, split: str, samples: int | None, shared: bool = False
+) -> Iterable[Any] | None:
+    make = getattr(trainer.datamodule, "measurement_loader", None)  # type: ignore[attr-defined]
+    return None if make is None else make(split, samples, shared)
+
+
+def _stranger_loader(trainer: pl.Trainer, split: str) -> Iterable[Any]:
+    loader = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders}.get(split)
+    if isinstance(loader, (list, tuple)) and len(loader) == 1:
+        loader = loader[0]
+    if loader is None or isinstance(loader, (list, tuple, Mapping)):
+        raise UserError(
+            f"split={split!r} has no single data loader in this project to measure on; choose "
+            "split='train' or 'val' with one loader, or use a DataModule of critical_periods."
+        )
+    return loader
+
+
+def _to_device(trainer: pl.Trainer, batch: Any) -> Any:
+    return trainer.strategy.batch_to_device(batch)

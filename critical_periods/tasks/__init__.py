@@ -1,0 +1,5 @@
+"""Tasks: what a network is trained to do."""
+
+from critical_periods.tasks.classification import ClassificationTask
+
+__all__ = ["ClassificationTask"]

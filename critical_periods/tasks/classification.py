@@ -1,0 +1,131 @@
+"""The task of the papers: name what the eyes see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from critical_periods.batch import Batch
+from critical_periods.errors import UserError
+from critical_periods.randomness import fold, global_seed
+
+
+def _paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4)
+
+
+class ClassificationTask(pl.LightningModule):
+    """Cross-entropy on the views of a batch, with accuracy on clean ones.
+
+    Logs ``train/loss``, ``val/loss``, ``val/accuracy`` and ``test/loss``, ``test/accuracy`` once
+    an epoch. The learning rate follows the scheduler once an epoch, from the very first epoch on
+    (Kleinman et al. 2023: it is never reset when a deficit ends).
+
+    Random numbers drawn while training (dropout, say) are seeded anew at each batch from (seed,
+    epoch, batch, rank), so that a resumed run draws what an uninterrupted one would have drawn.
+
+    Args:
+        network: takes one tensor [B, C, H, W] a view and returns logits [B, num_classes].
+        num_classes: K.
+        optimizer: from parameters to an optimiser; by default SGD at 0.05, momentum 0.9, weight
+            decay 5e-4.
+        lr_scheduler: from the optimiser to a scheduler stepped once an epoch; none by default,
+            which is a fixed rate.
+
+    Example:
+        >>> class Linear(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.head = nn.LazyLinear(10)
+        ...     def forward(self, view):
+        ...         return self.head(view.flatten(1))
+        >>> task = ClassificationTask(Linear())
+        >>> task(torch.zeros(4, 1, 8, 8)).shape
+        torch.Size([4, 10])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        num_classes: int = 10,
+        optimizer: OptimizerCallable = _paper_optimizer,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        # Convolutions run fastest channels last, on CPUs with bf16 units above all.
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.num_classes = num_classes
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
+        self.accuracies = nn.ModuleDict(
+            {stage: MulticlassAccuracy(num_classes, average="micro") for stage in ("val", "test")}
+        )
+
+    def setup(self, stage: str) -> None:
+        """Compares the number of classes with the data's before anything is trained.
+
+        Raises:
+            UserError: the data has classes that the network has no output for.
+        """
+        available = getattr(self.trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
+        if available is not None and available > self.num_classes:
+            raise UserError(
+                f"num_classes={self.num_classes} of {type(self).__name__} is less than the "
+                f"{available} classes of the data; set it, and the network's, to {available}."
+            )
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Logits [B, K] of one tensor [B, C, H, W] a view."""
+        return self.network(
+            *(view.contiguous(memory_format=torch.channels_last) for view in views)
+        )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds all that this batch draws."""
+        torch.manual_seed(fold(global_seed(), self.current_epoch, batch_idx, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean cross-entropy of the batch."""
+        loss = F.cross_entropy(self(*batch.views.unbind(1)), batch.target)
+        size = len(batch.target)
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=size)  # fmt: skip
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and accuracy on the validation split."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and accuracy on the test split."""
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        logits = self(*batch.views.unbind(1)).float()
+        loss, accuracy = self.losses[stage], self.accuracies[stage]
+        loss.update(F.cross_entropy(logits, batch.target, reduction="none"))
+        accuracy.update(logits, batch.target)
+        size = len(batch.target)
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        self.log(
+            f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True, batch_size=size,
+            prog_bar=True,
+        )  # fmt: skip
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Class probabilities [B, K]."""
+        return self(*batch.views.unbind(1)).float().softmax(dim=1)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, and its scheduler stepped once an epoch."""
+        optimizer = self.optimizer(self.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
