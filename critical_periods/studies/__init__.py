@@ -1,0 +1,1 @@
+"""Studies: whole sweeps as trees of segments, trained once each."""

@@ -1,0 +1,197 @@
+"""``critical-periods study plan|run|status|plot``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from critical_periods.errors import UserError
+from critical_periods.studies.folder import StudyFolder, read_table
+from critical_periods.studies.study import Study, read_study
+from critical_periods.studies.tree import Plan, Segment
+
+
+def study(words: Sequence[str]) -> int:
+    """Runs a ``study`` command.
+
+    Args:
+        words: what follows ``study`` on the command line.
+
+    Returns:
+        The exit code: 0, or 1 where a segment failed.
+
+    Raises:
+        UserError: the study file, the data or the output folder is not as it should be.
+    """
+    options = _parser().parse_args(words)
+    code: int = options.command(options)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="critical-periods study", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="plan|run|status|plot")
+
+    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=function)
+        return added
+
+    for name, function, text in (
+        ("plan", _plan, "Print the tree of segments and the epochs that it trains."),
+        ("run", _run, "Train what is missing, then write the results and the curve."),
+        ("status", _status, "Say which segments are done, running, failed and missing."),
+        ("plot", _plot, "Write results.csv, curve.csv and curve.png again, without training."),
+    ):
+        added = command(name, function, text)
+        added.add_argument("study", type=Path, help="the study file (YAML)")
+        added.add_argument(
+            "--output", type=Path, required=name != "plan", help="the folder of the study"
+        )
+        added.add_argument(
+            "--set", action="append", default=[], metavar="FIELD=VALUE",
+            help="change a field of the study, or of the run that it is based on",
+        )  # fmt: skip
+        if name == "run":
+            added.add_argument("--jobs", type=int, help="runs at once (default: one a device)")
+    # What the launcher starts.
+    for name, function in (("work", _work), ("segment", _segment)):
+        hidden = commands.add_parser(name)
+        hidden.set_defaults(command=function)
+        hidden.add_argument("output", type=Path)
+        if name == "segment":
+            hidden.add_argument("name")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{self.prog}: {message}; see {self.prog} --help.")
+
+
+def _make_plan(options: argparse.Namespace) -> Plan:
+    from critical_periods.studies.resolve import resolve
+    from critical_periods.studies.tree import make_plan
+
+    read: Study = read_study(options.study, options.set)
+    try:
+        return make_plan(read, *resolve(read))
+    except UserError as error:
+        raise UserError(f"{options.study}: {error}") from error
+
+
+def _plan(options: argparse.Namespace) -> int:
+    print(_tree(_make_plan(options)))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from critical_periods.studies.launch import launch
+
+    if options.jobs is not None and options.jobs < 1:
+        raise UserError(f"--jobs {options.jobs} must be at least 1.")
+    plan = _make_plan(options)
+    folder = StudyFolder(options.output)
+    folder.write_plan(plan)
+    print(_tree(plan))
+    for name in folder.discard_damaged(plan):
+        print(f"The checkpoint of segment {name} is damaged; it is trained again.")
+    for name in plan.segments:
+        folder.segment(name).error.unlink(missing_ok=True)
+    launch(folder, plan, options.jobs)
+    return _finish(folder, plan)
+
+
+def _status(options: argparse.Namespace) -> int:
+    folder = StudyFolder(options.output)
+    plan = folder.read_plan()
+    print(_tree(plan, folder))
+    return 0
+
+
+def _plot(options: argparse.Namespace) -> int:
+    folder = StudyFolder(options.output)
+    return _finish(folder, folder.read_plan())
+
+
+def _work(options: argparse.Namespace) -> int:
+    from critical_periods.studies.worker import work
+
+    work(StudyFolder(options.output))
+    return 0
+
+
+def _segment(options: argparse.Namespace) -> int:
+    from critical_periods.studies.segment import train_segment
+
+    folder = StudyFolder(options.output)
+    train_segment(folder, folder.read_plan(), options.name)
+    return 0
+
+
+def _finish(folder: StudyFolder, plan: Plan) -> int:
+    """Writes what is known and says what is not."""
+    from critical_periods.plots.curve import plot_curve
+    from critical_periods.studies.results import write_results
+    from critical_periods.studies.summary import log_summary
+
+    write_results(folder, plan)
+    # As text, so that a curve drawn now and one drawn from the file later are the same.
+    points = read_table(folder.path / "curve.csv")
+    if points:
+        plot_curve(points, folder.path / "curve.png", plan.study)
+        log_summary(folder, plan, points)
+        print(f"Wrote results.csv, curve.csv and curve.png to {folder.path}.")
+    failed = [name for name in plan.segments if folder.segment(name).error.exists()]
+    for name in failed:
+        sentence = folder.segment(name).error.read_text(encoding="utf-8").strip()
+        print(f"Segment {name} failed: {sentence}", file=sys.stderr)
+    undone = [name for name in plan.segments if not folder.segment(name).is_done()]
+    if undone:
+        print(
+            f"{len(undone)} of {len(plan.segments)} segments are not done; see the worker_*.log "
+            f"in {folder.path}, and run the same command again to train what is missing.",
+            file=sys.stderr,
+        )
+    return 1 if undone else 0
+
+
+def _tree(plan: Plan, folder: StudyFolder | None = None) -> str:
+    """The tree as text; with a folder, the state of each segment too."""
+    children: dict[str | None, list[Segment]] = {}
+    for segment in plan.segments.values():
+        children.setdefault(segment.parent, []).append(segment)
+    lines: list[str] = []
+    counts: dict[str, int] = {}
+
+    def grow(parent: str | None, depth: int) -> None:
+        for segment in children.get(parent, []):
+            onset, removal = segment.window
+            deficit = f"deficit {onset}-{removal}" if onset < removal else "no deficit"
+            state = "" if folder is None else _state(folder, segment)
+            counts[state] = counts.get(state, 0) + 1
+            indent = "  " * depth
+            text = f"{indent}{segment.name}  epochs {segment.start}-{segment.stop}, {deficit}"
+            text += f", seed {segment.seed}" if depth == 0 else ""
+            lines.append(f"{text}  [{state}]" if state else text)
+            grow(segment.name, depth + 1)
+
+    grow(None, 0)
+    lines.append(
+        f"{plan.study}: {len(plan.runs)} runs in {len(plan.segments)} segments; trains "
+        f"{plan.epochs} epochs, separate runs would train {plan.separate_epochs}."
+    )
+    if folder is not None:
+        lines.append(", ".join(f"{number} {state}" for state, number in sorted(counts.items())) + ".")
+    return "\n".join(lines)
+
+
+def _state(folder: StudyFolder, segment: Segment) -> str:
+    files = folder.segment(segment.name)
+    if files.is_done():
+        return "done"
+    if files.error.exists():
+        return "failed"
+    return "running" if files.is_running() else "missing"

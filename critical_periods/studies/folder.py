@@ -1,0 +1,172 @@
+"""A study's folder: where everything lies, and how it gets there without being half there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from csv import DictReader, DictWriter
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from critical_periods.errors import UserError
+from critical_periods.studies.tree import Plan
+
+
+class SegmentFolder:
+    """The files of one segment.
+
+    ``done.json`` is written last: with it, and a checkpoint of its checksum, the segment is done.
+
+    Args:
+        path: ``<study's folder>/segments/<hash>``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoint.ckpt"
+        self.halfway = path / "halfway.ckpt"
+        self.metrics = path / "metrics.csv"
+        self.done = path / "done.json"
+        self.error = path / "error.txt"
+        self.progress = path / "progress"
+
+    def lock(self) -> FileLock:
+        """Held by the process that trains the segment; the system frees it when that one dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path / "lock")
+
+    def is_running(self) -> bool:
+        """Whether some process trains the segment now."""
+        if not (self.path / "lock").exists():
+            return False
+        try:
+            with self.lock().acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def is_done(self) -> bool:
+        """Whether the segment was trained to its end."""
+        return self.done.exists() and self.metrics.exists() and self.checkpoint.exists()
+
+    def epochs_done(self) -> int:
+        """Epochs of the running segment that are trained, counted from the run's first."""
+        try:
+            return int(self.progress.read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def discard(self) -> None:
+        """Takes the segment's results away, so that it is trained again."""
+        for path in (self.done, self.checkpoint, _checksum_file(self.checkpoint)):
+            path.unlink(missing_ok=True)
+
+
+class StudyFolder:
+    """The folder that a study is run in.
+
+    Args:
+        path: of the folder; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.plan_file = path / "plan.json"
+
+    def segment(self, name: str) -> SegmentFolder:
+        """The folder of a segment."""
+        return SegmentFolder(self.path / "segments" / name)
+
+    def write_plan(self, plan: Plan) -> None:
+        """Keeps the plan for workers, ``status`` and ``plot``."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.plan_file, plan.to_json())
+
+    def read_plan(self) -> Plan:
+        """The plan of the study that was last run here.
+
+        Raises:
+            UserError: there is none.
+        """
+        try:
+            return Plan.from_json(self.plan_file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{self.path} holds no plan.json; run a study with --output {self.path} first."
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.plan_file} is damaged; run the study again, which writes it anew."
+            ) from error
+
+    def discard_damaged(self, plan: Plan) -> list[str]:
+        """Takes away done segments whose checkpoints are not what was written; returns them."""
+        damaged = [
+            name
+            for name in plan.segments
+            if self.segment(name).is_done() and not is_intact(self.segment(name).checkpoint)
+        ]
+        for name in damaged:
+            self.segment(name).discard()
+        return damaged
+
+
+def seal(part: Path, checkpoint: Path) -> None:
+    """Gives a finished checkpoint its name and its checksum."""
+    digest = _digest(part)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    # Between the two renames the old checksum does not fit: noticed, never trusted.
+    os.replace(part, checkpoint)
+    write_text(_checksum_file(checkpoint), digest + "\n")
+
+
+def is_intact(checkpoint: Path) -> bool:
+    """Whether a checkpoint has the checksum that it was sealed with."""
+    try:
+        return _checksum_file(checkpoint).read_text().strip() == _digest(checkpoint)
+    except OSError:
+        return False
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file beside its place and then renames it, so that it is never half there."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a CSV file with all columns that occur, in the order in which they do."""
+    rows = list(rows)
+    columns = dict.fromkeys(column for row in rows for column in row)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with beside.open("w", newline="", encoding="utf-8") as file:
+        writer = DictWriter(file, list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(beside, path)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(DictReader(file))
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(tree, indent=1) + "\n")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum_file(checkpoint: Path) -> Path:
+    return checkpoint.with_name(checkpoint.name + ".sha256")

@@ -1,0 +1,68 @@
+"""What a study's configs mean, with every default filled in; and whether they can be run at all."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import yaml
+
+from critical_periods.callbacks import DeficitWindow
+from critical_periods.cli import CLI
+from critical_periods.errors import UserError
+from critical_periods.studies.study import Study, Tree
+
+
+def resolve(study: Study) -> tuple[list[tuple[Tree, Tree]], list[str]]:
+    """Builds each variation once, without training it.
+
+    Returns:
+        For each variation the config and the deficit with all defaults, and the hash of its data.
+
+    Raises:
+        UserError: a class, field, value, data folder, layer or view does not exist or fit.
+    """
+    resolved, fingerprints = [], []
+    for variation in study.variations:
+        config, deficit = study.configured(variation)
+        config.setdefault("trainer", {})
+        callbacks = [
+            callback
+            for callback in config["trainer"].get("callbacks") or []
+            if callback["class_path"].rsplit(".", 1)[-1] != "DeficitWindow"
+        ]
+        window = {"class_path": "DeficitWindow", "init_args": {"deficit": deficit}}
+        config["trainer"]["callbacks"] = [window, *callbacks]
+        config["trainer"]["max_epochs"] = max(window.epochs for window in study.windows)
+        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cli = CLI(config, run=False, logger=True)
+        fingerprints.append(_check(cli))
+        tree: Tree = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+        window = tree["trainer"]["callbacks"][0]
+        resolved.append((tree, window["init_args"]["deficit"]))
+    return resolved, fingerprints
+
+
+def _check(cli: CLI) -> str:
+    """Finds before training what would go wrong in it; returns the data's fingerprint."""
+    data, trainer, model = cli.datamodule, cli.trainer, cli.model
+    if not hasattr(data, "fingerprint"):
+        raise UserError(
+            f"{type(data).__name__} cannot be used in a study; it needs setup(), "
+            "measurement_loader() and fingerprint() like the DataModules of critical_periods."
+        )
+    data.prepare_data()
+    data.setup("fit")
+    trainer.datamodule = data  # type: ignore[attr-defined]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if type(callback).__module__.startswith("critical_periods."):
+            callback.setup(trainer, model, "fit")
+        if isinstance(callback, DeficitWindow):
+            draw = next(iter(data.measurement_loader("train", 2)))
+            images = data.transfer_batch_to_device(draw, model.device, 0)
+            callback.deficit.check(data.on_after_batch_transfer(images, 0))
+    return str(data.fingerprint())
+
+

@@ -1,0 +1,170 @@
+"""Training one segment: from its parent's checkpoint to its own."""
+
+from __future__ import annotations
+
+import copy
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from pytorch_lightning.loggers import Logger
+
+from critical_periods.cli import CLI, wandb_logger
+from critical_periods.studies.folder import (
+    SegmentFolder,
+    StudyFolder,
+    is_intact,
+    seal,
+    write_json,
+    write_table,
+    write_text,
+)
+from critical_periods.studies.study import Tree
+from critical_periods.studies.tree import Plan, Segment
+
+# A segment that is killed loses at most this much training.
+_SECONDS_BETWEEN_CHECKPOINTS = 300
+
+
+class SegmentRecord(pl.Callback):
+    """Keeps a run's metrics epoch by epoch, writes its checkpoints and says how far it is.
+
+    The metrics of all epochs since the run's first travel in the checkpoints, so a branch knows
+    the history of its trunk, and a resumed segment that of its interrupted beginning.
+
+    Args:
+        folder: of the segment.
+        stop: the epoch after the segment's last.
+    """
+
+    def __init__(self, folder: SegmentFolder, stop: int) -> None:
+        self.folder = folder
+        self.stop = stop
+        self.history: dict[int, dict[str, float]] = {}
+        self._saved = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The metrics of all epochs so far."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the metrics of the checkpoint."""
+        self.history = dict(state_dict["history"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says that training has begun."""
+        if trainer.is_global_zero:
+            write_text(self.folder.progress, str(trainer.current_epoch))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Records the epoch; saves at the end, and every few minutes on the way there."""
+        epoch = trainer.current_epoch
+        self.history[epoch] = {key: float(v) for key, v in trainer.callback_metrics.items()}
+        is_last = epoch + 1 == self.stop
+        # All processes must agree on when to save.
+        elapsed = time.monotonic() - self._saved
+        is_due = trainer.strategy.broadcast(elapsed > _SECONDS_BETWEEN_CHECKPOINTS)
+        if is_last or is_due:
+            self._save(trainer, self.folder.checkpoint if is_last else self.folder.halfway)
+        if trainer.is_global_zero:
+            write_text(self.folder.progress, str(epoch + 1))
+
+    def _save(self, trainer: pl.Trainer, checkpoint: Path) -> None:
+        part = checkpoint.with_name(checkpoint.name + ".part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            seal(part, checkpoint)
+        self._saved = time.monotonic()
+
+    def rows(self) -> list[dict[str, float]]:
+        """One row an epoch: all metrics that were measured in it."""
+        return [{"epoch": epoch, **self.history[epoch]} for epoch in sorted(self.history)]
+
+
+def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
+    """Trains a segment and writes its checkpoint, metrics and ``done.json``.
+
+    It starts from its own halfway checkpoint if there is an intact one, else from its parent's.
+    Checkpoints are loaded as tensors and plain values (``weights_only``), executing nothing.
+
+    Args:
+        study: the folder of the study.
+        plan: its plan.
+        name: of the segment, whose parent is done.
+    """
+    segment, folder = plan.segments[name], study.segment(name)
+    began = time.monotonic()
+    record = SegmentRecord(folder, segment.stop)
+    logger = _logger(plan, segment, folder)
+    cli = CLI(segment_config(plan, segment), run=False, logger=logger or False)
+    cli.trainer.callbacks.append(record)
+    if cli.trainer.is_global_zero:
+        write_text(folder.path / "config.yaml", yaml.safe_dump(segment_config(plan, segment)))
+    resume = folder.halfway if is_intact(folder.halfway) else None
+    if resume is None and segment.parent is not None:
+        resume = study.segment(segment.parent).checkpoint
+    try:
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
+    finally:
+        if logger is not None:
+            logger.experiment.finish()
+    if not cli.trainer.is_global_zero:
+        return
+    write_table(folder.metrics, record.rows())
+    facts = {
+        "start": segment.start,
+        "stop": segment.stop,
+        "parent": segment.parent,
+        "window": segment.window,
+        "seed": segment.seed,
+        "seconds": round(time.monotonic() - began, 2),
+        "host": platform.node(),
+        "device": _device(cli.trainer),
+        "torch": torch.__version__,
+    }
+    write_json(folder.done, facts)
+    folder.halfway.unlink(missing_ok=True)
+    folder.halfway.with_name(folder.halfway.name + ".sha256").unlink(missing_ok=True)
+
+
+def segment_config(plan: Plan, segment: Segment) -> Tree:
+    """The run config of a segment: its base's, up to its last epoch, with its own window."""
+    config, deficit = copy.deepcopy(plan.configs[segment.config])
+    onset, removal = segment.window
+    callbacks = [
+        callback
+        for callback in config["trainer"].get("callbacks") or []
+        if callback["class_path"].rsplit(".", 1)[-1] not in ("DeficitWindow", "LearningRateMonitor")
+    ]
+    window = {"deficit": deficit, "onset": onset, "removal": removal}
+    config["seed_everything"] = segment.seed
+    config["trainer"] |= {
+        "max_epochs": segment.stop,
+        "callbacks": [{"class_path": "DeficitWindow", "init_args": window}, *callbacks],
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+        "num_sanity_val_steps": 0,
+        "logger": False,
+    }
+    return config
+
+
+def _logger(plan: Plan, segment: Segment, folder: SegmentFolder) -> Logger | None:
+    onset, removal = segment.window
+    deficit = f"{onset}-{removal}" if onset < removal else "none"
+    name = f"seed {segment.seed}, deficit {deficit}, epochs {segment.start}-{segment.stop}"
+    return wandb_logger(
+        folder.path, group=plan.study, name=name, job_type="segment", tags=[segment.name]
+    )
+
+
+def _device(trainer: pl.Trainer) -> str:
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"

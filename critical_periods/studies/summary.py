@@ -1,0 +1,42 @@
+"""The study as one run of Weights & Biases: its curve as a chart and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import wandb
+
+from critical_periods.cli import wandb_logger
+from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.tree import Plan
+
+
+def log_summary(folder: StudyFolder, plan: Plan, points: Sequence[Mapping[str, Any]]) -> None:
+    """Logs ``curve`` (the figure), ``curve_table`` and a chart of accuracy against removal.
+
+    The run is named ``summary`` and stands in the group of the study's segments.
+
+    Args:
+        folder: of the study, with ``curve.png``.
+        plan: of the study.
+        points: the rows of ``curve.csv``.
+    """
+    logger = wandb_logger(folder.path, group=plan.study, name="summary", job_type="summary")
+    if logger is None:
+        return
+    columns = list(dict.fromkeys(column for point in points for column in point))
+    rows = [[_value(point.get(column)) for column in columns] for point in points]
+    table = wandb.Table(columns=columns, data=rows)
+    against = "onset" if any(float(point["onset"]) > 0 for point in points) else "removal"
+    chart = wandb.plot.scatter(table, against, "final_accuracy", title=plan.study)
+    figure = wandb.Image(str(folder.path / "curve.png"))
+    logger.experiment.log({"curve": figure, "curve_table": table, "curve_chart": chart})
+    logger.experiment.finish()
+
+
+def _value(text: Any) -> Any:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return text

@@ -1,0 +1,217 @@
+"""From runs to a tree of segments: what runs share is trained once."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import critical_periods
+from critical_periods.studies.study import Study, Tree, Window
+
+# What a run is watched with, and where, changes none of its bits; max_epochs is in the schedule.
+_TRAINER_IGNORED = {
+    "default_root_dir", "enable_checkpointing", "enable_model_summary", "enable_progress_bar",
+    "log_every_n_steps", "logger", "max_epochs", "profiler",
+}  # fmt: skip
+_CALLBACKS_IGNORED = {
+    "DeficitWindow", "DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint",
+    "ModelSummary", "RichModelSummary", "RichProgressBar", "TQDMProgressBar",
+}  # fmt: skip
+# The data itself is in the name by its fingerprint; where it lies is not.
+_DATA_IGNORED = {"device_resident", "download", "root"}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of epochs of one branch of a study.
+
+    Attributes:
+        name: the hash of all that determines the bits of its end.
+        parent: the segment whose checkpoint it starts from; ``None`` starts from scratch.
+        start: its first epoch.
+        stop: the epoch after its last.
+        window: onset and removal of the deficit within its past and itself; equal: none.
+        seed: of the run.
+        config: which of the plan's configs.
+    """
+
+    name: str
+    parent: str | None
+    start: int
+    stop: int
+    window: tuple[int, int]
+    seed: int
+    config: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the results: a window of one seed and variation, and the segment that ends it."""
+
+    variation: dict[str, Any]
+    window: Window
+    seed: int
+    segment: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that workers need: configs, the tree of segments, and the runs they make up.
+
+    Attributes:
+        study: its name.
+        configs: one run's config and deficit for each variation.
+        segments: by name; parents come before their children.
+        runs: the rows of the results.
+    """
+
+    study: str
+    configs: list[tuple[Tree, Tree]]
+    segments: dict[str, Segment]
+    runs: list[Run]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that the tree trains."""
+        return sum(segment.stop - segment.start for segment in self.segments.values())
+
+    @property
+    def separate_epochs(self) -> int:
+        """Epochs that separate runs would train."""
+        return sum(run.window.epochs for run in self.runs)
+
+    def lineage(self, name: str) -> Iterator[Segment]:
+        """A segment and its ancestors, the youngest first."""
+        link: str | None = name
+        while link is not None:
+            yield self.segments[link]
+            link = self.segments[link].parent
+
+    def to_json(self) -> str:
+        """The plan as text, the same for the same study."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The plan of a text that :meth:`to_json` made."""
+        tree = json.loads(text)
+        segments = {
+            name: Segment(**{**segment, "window": tuple(segment["window"])})
+            for name, segment in tree["segments"].items()
+        }
+        runs = [Run(**{**run, "window": Window(*run["window"])}) for run in tree["runs"]]
+        configs = [(config, deficit) for config, deficit in tree["configs"]]
+        return cls(tree["study"], configs, segments, runs)
+
+
+def make_plan(
+    study: Study, resolved: list[tuple[Tree, Tree]], fingerprints: list[str]
+) -> Plan:
+    """Merges the runs of a study into a tree.
+
+    Args:
+        study: what to run.
+        resolved: for each variation the config and deficit with all defaults filled in.
+        fingerprints: for each variation the hash of its data.
+    """
+    plan = Plan(study.name, [study.configured(v) for v in study.variations], {}, [])
+    for number, variation in enumerate(study.variations):
+        (config, deficit), data = resolved[number], fingerprints[number]
+        for seed in study.seeds:
+
+            def name(window: tuple[int, int], stop: int, seed: int = seed) -> str:
+                schedule = {"window": window, "deficit": deficit} if window[0] < window[1] else None
+                return _name(config, seed, schedule, stop, data)  # noqa: B023
+
+            for part in _branches(study.windows):
+                segment = Segment(
+                    name((part.onset, part.removal), part.stop),
+                    None if part.parent is None else name(part.parent[:2], part.parent[2]),
+                    part.start,
+                    part.stop,
+                    (part.onset, part.removal),
+                    seed,
+                    number,
+                )
+                plan.segments.setdefault(segment.name, segment)
+            plan.runs.extend(
+                Run(variation, window, seed, name(_past(window, window.epochs), window.epochs))
+                for window in study.windows
+            )
+    return plan
+
+
+@dataclass(frozen=True)
+class _Part:
+    onset: int
+    removal: int
+    start: int
+    stop: int
+    parent: tuple[int, int, int] | None
+
+
+def _branches(windows: Iterable[Window]) -> list[_Part]:
+    """The tree of a set of windows, parents first.
+
+    Runs stay together as long as their pasts are the same. A branch ends where one of its runs
+    does, or where the deficit of one begins or ends.
+    """
+    parts: list[_Part] = []
+
+    def grow(runs: list[Window], start: int, parent: tuple[int, int, int] | None) -> None:
+        groups: dict[tuple[int, int], list[Window]] = {}
+        for run in runs:
+            groups.setdefault(_past(run, start + 1), []).append(run)
+        for together in groups.values():
+            events = {run.epochs for run in together}
+            events |= {epoch for run in together for epoch in (run.onset, run.removal)
+                       if run.onset < run.removal and start < epoch < run.epochs}  # fmt: skip
+            stop = min(events)
+            past = _past(together[0], stop)
+            parts.append(_Part(*past, start, stop, parent))
+            longer = [run for run in together if run.epochs > stop]
+            if longer:
+                grow(longer, stop, (*past, stop))
+
+    grow(list(windows), 0, None)
+    return parts
+
+
+def _past(window: Window, stop: int) -> tuple[int, int]:
+    """The part of a deficit window that lies before an epoch; (0, 0) for none."""
+    onset, removal = window.onset, min(window.removal, stop)
+    return (onset, removal) if onset < removal else (0, 0)
+
+
+def _name(config: Tree, seed: int, schedule: Tree | None, stop: int, data: str) -> str:
+    determinants = {
+        "config": _without_what_only_watches(config),
+        "seed": seed,
+        "schedule": schedule,
+        "stop": stop,
+        "data": data,
+        "version": critical_periods.__version__,
+    }
+    text = json.dumps(determinants, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_what_only_watches(config: Tree) -> Tree:
+    config = copy.deepcopy(config)
+    config.pop("seed_everything", None)
+    trainer = config["trainer"]
+    for setting in _TRAINER_IGNORED:
+        trainer.pop(setting, None)
+    trainer["callbacks"] = [
+        callback
+        for callback in trainer.get("callbacks") or []
+        if callback["class_path"].rsplit(".", 1)[-1] not in _CALLBACKS_IGNORED
+    ]
+    settings = config["data"].get("init_args", {})
+    for setting in _DATA_IGNORED:
+        settings.pop(setting, None)
+    return config
