@@ -16,6 +16,7 @@ images are noise held in memory. On a GPU steps are short: give ``--batches 100`
 from __future__ import annotations
 
 import argparse
+import logging
 import platform
 import re
 import time
@@ -197,6 +198,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="blocks of each pipeline")
     parser.add_argument("--width", type=int, default=64, help="channels of the first stage")
     options = parser.parse_args()
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*does not have many workers")
 
     print(f"SplitResNet18(width={options.width}), {BATCH} images a batch, images a second")
