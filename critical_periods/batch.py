@@ -40,9 +40,9 @@ def find(batch: Any, target_needed: bool = False) -> tuple[Batch, Callable[[Batc
     """Finds the views and the target in a batch of any project.
 
     Views are float or uint8 tensors: each one of shape [B, C, H, W] is a view, in the order in
-    which the batch holds them, or a single one of shape [B, V, C, H, W] holds all. The target is the whole
-    number tensor [B] or float tensor [B, K] that is called ``target``, ``label`` or ``y`` (or
-    their plurals); without such a name, the first that comes after the views.
+    which the batch holds them, or a single one of shape [B, V, C, H, W] holds all. The target is
+    the whole number tensor [B] or float tensor [B, K] that is called ``target``, ``label`` or
+    ``y`` (or their plurals); without such a name, the first that comes after the views.
 
     Args:
         batch: a tensor, or tuples, lists, named tuples, dicts and dataclasses of them, nested in
@@ -95,7 +95,7 @@ def find(batch: Any, target_needed: bool = False) -> tuple[Batch, Callable[[Batc
     if target_path is None and target_needed:
         raise UserError(
             f"no target was found in a batch that is {_describe(batch)}; this deficit edits it, so "
-            "let the data loader give whole numbers [B] after the images or under the name 'target'."
+            "let the data loader give whole numbers [B] after the images or named 'target'."
         )
     unknown = torch.full((size,), -1, device=device)
     target = unknown if target_path is None else tensors[target_path]

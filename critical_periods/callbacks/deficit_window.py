@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.seed import isolate_rng
 
 from critical_periods.batch import find
 from critical_periods.callbacks.samples import example_batch
@@ -37,8 +39,8 @@ class DeficitWindow(pl.Callback):
         removal: the first epoch without it; ``None`` means to the end.
 
     Raises:
-        UserError: the window ends before it begins; before training, that it lies beyond the last
-            epoch, or that the deficit cannot act on the batches of this project.
+        UserError: the window ends before it begins; before the first step of training, that it
+            lies beyond the last epoch, or that the deficit cannot act on this project's batches.
 
     Example:
         >>> from critical_periods.deficits import Blur
@@ -58,8 +60,10 @@ class DeficitWindow(pl.Callback):
         self.deficit = deficit
         self.onset = onset
         self.removal = removal
-        self._seed: int | None = None
+        self._seed = 0
         self._batch_idx = 0
+        self._is_checked = False
+        self._unwrap: Callable[[], None] | None = None
 
     def is_open(self, epoch: int) -> bool:
         """Whether training has the deficit in this epoch."""
@@ -67,11 +71,11 @@ class DeficitWindow(pl.Callback):
 
     @property
     def state_key(self) -> str:
-        """What tells this window from others in a checkpoint: its deficit and its onset.
+        """What tells this window from others in a checkpoint: its deficit's settings and its onset.
 
         The removal is left out, so that a run that goes on with another one keeps the state.
         """
-        return f"DeficitWindow({type(self.deficit).__name__}, {self.deficit.views}, {self.onset})"
+        return f"DeficitWindow({self.deficit}, onset={self.onset})"
 
     def state_dict(self) -> dict[str, Any]:
         """The seed of its draws and what its deficit has drawn once and for all."""
@@ -88,11 +92,12 @@ class DeficitWindow(pl.Callback):
         """Compares the window with the run's epochs."""
         if stage != "fit":
             return
-        if self._seed is None:
-            self._seed = global_seed()
+        # A checkpoint's seed is loaded after this and stays.
+        self._seed = global_seed()
         epochs = trainer.max_epochs
         needed = self.onset + 1 if self.removal is None else self.removal
-        if epochs is not None and 0 <= epochs < needed:
+        is_trial = trainer.fast_dev_run  # type: ignore[attr-defined] # one epoch, whatever is set
+        if epochs is not None and 0 <= epochs < needed and not is_trial:
             raise UserError(
                 f"the window of DeficitWindow (onset={self.onset}, removal={self.removal}) reaches "
                 f"beyond the last epoch of training: trainer.max_epochs={epochs}."
@@ -100,24 +105,21 @@ class DeficitWindow(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tries the deficit on samples of the training data, then takes its place."""
+        _check_classes(trainer, self.deficit)
+        self._is_checked = False
         example = example_batch(trainer)
         if example is not None:
-            batch, _ = find(example, self.deficit.edits_target)
-            self.deficit.check(batch)
+            self._check(example)
         if _slot(trainer) is None and self is _windows(trainer)[0]:
-            _wrap_training_step(trainer, pl_module)
+            self._unwrap = _wrap_training_step(trainer, pl_module)
+        # A run that is resumed within an epoch does not start that epoch again.
         self._fill(trainer, pl_module)
 
     # In training.
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Fills the slot for this epoch and logs whether any window is open."""
+        """Fills the slot for this epoch."""
         self._fill(trainer, pl_module)
-        windows = _windows(trainer)
-        # Two callbacks that log one key in one hook would be averaged.
-        if self is windows[0]:
-            is_active = any(window.is_open(trainer.current_epoch) for window in windows)
-            pl_module.log("deficit/active", float(is_active))
 
     def _fill(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         slot = _slot(trainer)
@@ -130,13 +132,30 @@ class DeficitWindow(pl.Callback):
     ) -> None:
         """Remembers the number of the batch, which names the draws of a random deficit."""
         self._batch_idx = batch_idx
+        # A stranger's first batch is not looked at before its time, as that could use up a stream;
+        # now no step has been taken yet, even if the window opens much later.
+        if not self._is_checked:
+            self._check(batch)
+
+    def _check(self, batch: Any) -> None:
+        found, _ = find(batch, self.deficit.edits_target)
+        with isolate_rng():
+            self.deficit.to(found.views.device).check(found)
+        self._is_checked = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Logs whether any window was open."""
+        # All windows log the same number, so the mean that Lightning takes of them is 0 or 1 too.
+        pl_module.log("deficit/active", float(bool(_open(trainer))), sync_dist=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leaves no trace in the project."""
         slot = _slot(trainer)
         if slot is not None:
             slot.fill([])
-        pl_module.__dict__.pop("training_step", None)
+        if self._unwrap is not None:
+            self._unwrap()
+            self._unwrap = None
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -146,7 +165,7 @@ class DeficitWindow(pl.Callback):
 
     def _draws(self, trainer: pl.Trainer, device: torch.device) -> torch.Generator:
         place = [w is self for w in _windows(trainer)].index(True)
-        words = (self._seed or 0, trainer.current_epoch, self._batch_idx, trainer.global_rank)
+        words = (self._seed, trainer.current_epoch, self._batch_idx, trainer.global_rank)
         return generator(device, _DEFICIT, *words, place)
 
 
@@ -163,8 +182,23 @@ def _slot(trainer: pl.Trainer) -> DeficitSlot | None:
     return slot if isinstance(slot, DeficitSlot) else None
 
 
-def _wrap_training_step(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    """Lets an instance's ``training_step`` receive batches with the deficits that are open."""
+def _check_classes(trainer: pl.Trainer, deficit: Deficit) -> None:
+    """Compares a deficit's number of classes with the data's, where both say theirs."""
+    available = getattr(trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
+    assumed = getattr(deficit, "num_classes", None)
+    if isinstance(available, int) and isinstance(assumed, int) and available != assumed:
+        raise UserError(
+            f"num_classes={assumed} of {type(deficit).__name__} does not fit the data, which has "
+            f"{available} classes; set it to {available}."
+        )
+
+
+def _wrap_training_step(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], None]:
+    """Lets an instance's ``training_step`` receive batches with the deficits that are open.
+
+    Returns:
+        What undoes it.
+    """
     step = pl_module.training_step
     if "dataloader_iter" in inspect.signature(step).parameters:
         raise UserError(
@@ -180,4 +214,14 @@ def _wrap_training_step(trainer: pl.Trainer, pl_module: pl.LightningModule) -> N
             batch = put_back(deficit(found, window._draws(trainer, found.views.device)))
         return step(batch, *args, **kwargs)
 
+    # Lightning looks one decorator deep for the arguments that a step takes.
+    training_step.__wrapped__ = getattr(step, "__wrapped__", step)
+    is_own = "training_step" in vars(pl_module)
     pl_module.training_step = training_step  # type: ignore[method-assign]
+
+    def unwrap() -> None:
+        del pl_module.training_step
+        if is_own:
+            pl_module.training_step = step  # type: ignore[method-assign]
+
+    return unwrap

@@ -8,52 +8,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.seed import isolate_rng
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from critical_periods.batch import Batch, find
 from critical_periods.errors import UserError
 
-# Samples of an example: the fewest that show which dimension is the batch.
-_EXAMPLE = 2
 
-
-def example_batch(trainer: pl.Trainer) -> Any:
-    """A small training batch in the project's own form, or None where that would consume data.
-
-    A loader over a map-style data set is not touched: its ``collate_fn`` gets two samples. Where
-    the data set is not indexed by whole numbers from 0, there is no example either.
-    """
-    with isolate_rng():
-        # Every process takes all samples: there may be more processes than samples.
-        loader = _measurement_loader(trainer, "train", _EXAMPLE, shared=True)
-        example = _example(trainer.train_dataloader) if loader is None else next(iter(loader))
-        return None if example is None else _to_device(trainer, example)
-
-
-def _example(loader: Any) -> Any:
-    if isinstance(loader, Mapping):
-        parts = {key: _example(part) for key, part in loader.items()}
-        return None if any(part is None for part in parts.values()) else parts
-    if isinstance(loader, (list, tuple)):
-        examples = [_example(part) for part in loader]
-        return None if any(part is None for part in examples) else examples
-    if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
-        return _collated(loader)
-    iterator = iter(loader)
-    return None if iterator is loader else next(iterator, None)
-
-
-def _collated(loader: DataLoader) -> Any:
-    places = list(range(min(_EXAMPLE, len(loader.dataset))))  # type: ignore[arg-type]
-    try:
-        if loader.batch_sampler is not None:
-            return loader.collate_fn([loader.dataset[place] for place in places])
-        # Without automatic batching the data set makes whole batches itself.
-        by_lists = isinstance(loader.sampler, BatchSampler)
-        return loader.collate_fn(loader.dataset[places if by_lists else 0])
-    except (IndexError, KeyError, TypeError):
-        return None
+def example_batch(trainer: pl.Trainer) -> Batch | None:
+    """Two clean training samples of a DataModule that can give them; None in other projects."""
+    # Every process takes both: there may be more processes than samples.
+    loader = _measurement_loader(trainer, "train", 2, shared=True)
+    return None if loader is None else _to_device(trainer, next(iter(loader)))
 
 
 def measurement_batches(

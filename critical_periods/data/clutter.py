@@ -30,7 +30,7 @@ def scatter(figures: Tensor, seed: int) -> Tensor:
         (torch.Size([4, 1, 24, 24]), True)
     """
     draws = torch.Generator().manual_seed(seed)
-    count, _, size, _ = figures.shape
+    count = len(figures)
     coarse = torch.rand(count, 1, 6, 6, generator=draws)
     brightness = 0.2 + 0.5 * torch.rand(count, 1, 1, 1, generator=draws)
     canvas = brightness * F.interpolate(coarse, _SIZE, mode="bicubic").clamp(0, 1)

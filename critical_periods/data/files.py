@@ -54,8 +54,9 @@ def _missing(root: Path, download: bool, error: Exception) -> str:
     unpacked = (root / CIFAR10.base_folder).exists()
     state = "is damaged or half unpacked" if unpacked else "is not there"
     return (
-        f"CIFAR-10 {state} under root={str(root)!r}: it must hold a complete {CIFAR10.base_folder}/ "
-        "or train/<class>/* and test/<class>/*; set data.init_args.root, or download: true."
+        f"CIFAR-10 {state} under root={str(root)!r}: it must hold a complete "
+        f"{CIFAR10.base_folder}/ or train/<class>/* and test/<class>/*; set data.init_args.root, "
+        "or download: true."
     )
 
 

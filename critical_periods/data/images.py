@@ -103,7 +103,9 @@ class ImageDataModule(pl.LightningDataModule):
         self._check(train)
         held_out, kept = self._hold_out(train.target)
         if self.limit_train is not None:
-            kept = _balanced(train.target, kept, self.limit_train, f"limit_train={self.limit_train}")
+            kept = _balanced(
+                train.target, kept, self.limit_train, f"limit_train={self.limit_train}"
+            )
         self.num_classes = int(train.target.max()) + 1
         self._images = {"train": train, "test": test}
         everything = torch.arange(len(test.target))
@@ -142,7 +144,7 @@ class ImageDataModule(pl.LightningDataModule):
         for images in self._images.values():
             for part in images:
                 digest.update(str((part.dtype, tuple(part.shape))).encode())
-                digest.update(part.contiguous().numpy())
+                digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
 
     # Loaders: indices alone.
@@ -230,7 +232,10 @@ class ImageDataModule(pl.LightningDataModule):
             draws = generator(views.device, _DEFICIT, *words, draw.batch, rank)
             result = self.deficits(result, draws)
         result = result._replace(views=self.crop(result.views))
-        return self._masked(result, words) if training else result
+        if training:
+            result = self._masked(result, words)
+        # Lightning converts to half or double precision what a loader yields: here, indices.
+        return self.trainer.precision_plugin.convert_input(result) if self.trainer else result
 
     def _normalised(
         self, pixels: Tensor, draw: Indices, training: bool, words: tuple[int, int]

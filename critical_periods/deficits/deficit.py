@@ -53,9 +53,13 @@ class Deficit(nn.Module):
         Args:
             batch: any batch; views [B, V, C, H, W].
             generator: where random deficits draw from, on the device of the batch.
+
+        Raises:
+            UserError: the batch lacks a view that this deficit names.
         """
         if self.views is None:
             return batch._replace(views=self._degrade(batch.views, generator))
+        self._look_for_views(batch)
         views = batch.views.clone()
         views[:, self.views] = self._degrade(batch.views[:, self.views], generator)
         return batch._replace(views=views)
@@ -74,6 +78,10 @@ class Deficit(nn.Module):
         Raises:
             UserError: the data lacks a view that this deficit names, or it cannot act on it.
         """
+        self._look_for_views(batch)
+        self(batch, torch.Generator(batch.views.device).manual_seed(0))
+
+    def _look_for_views(self, batch: Batch) -> None:
         available = batch.views.shape[1]
         missing = [view for view in self.views or [] if view >= available]
         if missing:
@@ -81,7 +89,6 @@ class Deficit(nn.Module):
                 f"views={self.views} of {type(self).__name__} names view {missing[0]}, but the "
                 f"data has {available} view{'s' * (available > 1)}, counted from 0."
             )
-        self(batch, torch.Generator(batch.views.device).manual_seed(0))
 
     def extra_repr(self) -> str:
         """The settings, as ``print`` shows them and as checkpoints tell one window from another."""

@@ -16,7 +16,8 @@ class LabelPermutation(Deficit):
     """Class k is called pi(k) instead, for one random permutation pi that stays fixed.
 
     The images stay as they are: a deficit of the output, not of the senses. Soft targets [B, K]
-    are permuted alike; negative classes, by which losses know samples without a label, stay. (Achille, Rovere & Soatto 2019: almost no permanent impairment.)
+    are permuted alike; negative classes, by which losses know samples without a label, stay.
+    (Achille, Rovere & Soatto 2019: almost no permanent impairment.)
 
     Args:
         seed: which permutation; it depends on nothing else.
@@ -45,6 +46,7 @@ class LabelPermutation(Deficit):
         if num_classes < 2:
             raise UserError(f"num_classes={num_classes} of LabelPermutation must be at least 2.")
         self.seed = seed
+        self.num_classes = num_classes
         drawn = torch.randperm(num_classes, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("permutation", drawn)
 
@@ -66,7 +68,7 @@ class LabelPermutation(Deficit):
 
     def check(self, batch: Batch) -> None:
         """Says before training whether a target lies outside the permuted classes."""
-        classes = len(self.permutation)
+        classes = self.num_classes
         soft = batch.target.is_floating_point()
         found = batch.target.shape[-1] if soft else int(batch.target.max()) + 1
         if found > classes or (soft and found < classes):
@@ -78,4 +80,4 @@ class LabelPermutation(Deficit):
 
     def extra_repr(self) -> str:
         """The settings, as ``print`` shows them."""
-        return f"seed={self.seed}, num_classes={len(self.permutation)}, {super().extra_repr()}"
+        return f"seed={self.seed}, num_classes={self.num_classes}, {super().extra_repr()}"

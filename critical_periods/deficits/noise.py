@@ -32,5 +32,6 @@ class GaussianNoise(Deficit):
                 f"GaussianNoise replaces normalised images, but these are {images.dtype}; "
                 "normalise them before the deficit."
             )
-        shape, options = images.shape, {"device": images.device, "dtype": images.dtype}
-        return torch.randn(shape, generator=generator, **options)  # type: ignore[arg-type]
+        return torch.randn(
+            images.shape, generator=generator, device=images.device, dtype=images.dtype
+        )

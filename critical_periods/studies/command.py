@@ -25,44 +25,49 @@ def study(words: Sequence[str]) -> int:
     Raises:
         UserError: the study file, the data or the output folder is not as it should be.
     """
-    options = _parser().parse_args(words)
+    parser = _launchers_parser() if words[:1] in (["work"], ["segment"]) else _parser()
+    options = parser.parse_args(words)
     code: int = options.command(options)
     return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="critical-periods study", description=__doc__)
+    parser = _Parser(
+        prog="critical-periods study",
+        description="Many runs that share their beginnings, and the critical-period curve of them.",
+    )
     commands = parser.add_subparsers(required=True, metavar="plan|run|status|plot")
-
-    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(command=function)
-        return added
-
     for name, function, text in (
         ("plan", _plan, "Print the tree of segments and the epochs that it trains."),
         ("run", _run, "Train what is missing, then write the results and the curve."),
         ("status", _status, "Say which segments are done, running, failed and missing."),
         ("plot", _plot, "Write results.csv, curve.csv and curve.png again, without training."),
     ):
-        added = command(name, function, text)
-        added.add_argument("study", type=Path, help="the study file (YAML)")
-        added.add_argument(
-            "--output", type=Path, required=name != "plan", help="the folder of the study"
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(command=function)
+        command.add_argument("study", type=Path, help="the study file (YAML)")
+        command.add_argument(
+            "--output", type=Path, required=name != "plan", metavar="DIR", help="the study's folder"
         )
-        added.add_argument(
+        command.add_argument(
             "--set", action="append", default=[], metavar="FIELD=VALUE",
-            help="change a field of the study, or of the run that it is based on",
+            help="change a field of the study, or of the run that it is based on; repeatable",
         )  # fmt: skip
         if name == "run":
-            added.add_argument("--jobs", type=int, help="runs at once (default: one a device)")
-    # What the launcher starts.
+            command.add_argument("--jobs", type=int, help="runs at once (default: one a device)")
+    return parser
+
+
+def _launchers_parser() -> argparse.ArgumentParser:
+    """The commands that the launcher starts; they are no one else's business."""
+    parser = _Parser(prog="critical-periods study")
+    commands = parser.add_subparsers(required=True)
     for name, function in (("work", _work), ("segment", _segment)):
-        hidden = commands.add_parser(name)
-        hidden.set_defaults(command=function)
-        hidden.add_argument("output", type=Path)
+        command = commands.add_parser(name)
+        command.set_defaults(command=function)
+        command.add_argument("output", type=Path)
         if name == "segment":
-            hidden.add_argument("name")
+            command.add_argument("name")
     return parser
 
 
@@ -79,11 +84,21 @@ def _make_plan(options: argparse.Namespace) -> Plan:
     try:
         return make_plan(read, *resolve(read))
     except UserError as error:
-        raise UserError(f"{options.study}: {error}") from error
+        raise UserError(f"{options.study} (base {read.base_file}): {error}") from error
+
+
+def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
+    """The folder and the plan that was last run in it, which must be of the study file."""
+    folder = StudyFolder(options.output)
+    name, plan = read_study(options.study, options.set).name, folder.read_plan()
+    if plan.study != name:
+        raise UserError(f"{folder.path} holds the study {plan.study!r}, not {name!r}.")
+    return folder, plan
 
 
 def _plan(options: argparse.Namespace) -> int:
-    print(_tree(_make_plan(options)))
+    folder = None if options.output is None else StudyFolder(options.output)
+    print(_tree(_make_plan(options), folder))
     return 0
 
 
@@ -105,29 +120,33 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    folder = StudyFolder(options.output)
-    plan = folder.read_plan()
+    folder, plan = _read_plan(options)
     print(_tree(plan, folder))
     return 0
 
 
 def _plot(options: argparse.Namespace) -> int:
-    folder = StudyFolder(options.output)
-    return _finish(folder, folder.read_plan())
+    return _finish(*_read_plan(options))
 
 
 def _work(options: argparse.Namespace) -> int:
-    from critical_periods.studies.worker import work
+    from critical_periods.studies.worker import end_with_starter, work
 
+    end_with_starter()
     work(StudyFolder(options.output))
     return 0
 
 
 def _segment(options: argparse.Namespace) -> int:
     from critical_periods.studies.segment import train_segment
+    from critical_periods.studies.worker import end_with_starter
 
+    end_with_starter()
     folder = StudyFolder(options.output)
-    train_segment(folder, folder.read_plan(), options.name)
+    plan = folder.read_plan()
+    if options.name not in plan.segments:
+        raise UserError(f"the plan in {folder.path} has no segment {options.name} any more.")
+    train_segment(folder, plan, options.name)
     return 0
 
 
@@ -184,7 +203,9 @@ def _tree(plan: Plan, folder: StudyFolder | None = None) -> str:
         f"{plan.epochs} epochs, separate runs would train {plan.separate_epochs}."
     )
     if folder is not None:
-        lines.append(", ".join(f"{number} {state}" for state, number in sorted(counts.items())) + ".")
+        lines.append(
+            ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) + "."
+        )
     return "\n".join(lines)
 
 

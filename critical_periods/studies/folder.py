@@ -53,16 +53,21 @@ class SegmentFolder:
         """Whether the segment was trained to its end."""
         return self.done.exists() and self.metrics.exists() and self.checkpoint.exists()
 
-    def epochs_done(self) -> int:
-        """Epochs of the running segment that are trained, counted from the run's first."""
+    def epochs_done(self) -> int | None:
+        """The running segment's epochs that are trained, counted from the run's first.
+
+        ``None`` where no process trains it, as far as the last one to do so could say: one that
+        was killed leaves its number behind until the next one begins.
+        """
         try:
             return int(self.progress.read_text())
         except (OSError, ValueError):
-            return 0
+            return None
 
     def discard(self) -> None:
         """Takes the segment's results away, so that it is trained again."""
-        for path in (self.done, self.checkpoint, _checksum_file(self.checkpoint)):
+        # First what says that it is done.
+        for path in (self.done, self.checkpoint, checksum_file(self.checkpoint), self.progress):
             path.unlink(missing_ok=True)
 
 
@@ -82,9 +87,16 @@ class StudyFolder:
         return SegmentFolder(self.path / "segments" / name)
 
     def write_plan(self, plan: Plan) -> None:
-        """Keeps the plan for workers, ``status`` and ``plot``."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.plan_file, plan.to_json())
+        """Keeps the plan for workers, ``status`` and ``plot``.
+
+        Raises:
+            UserError: the folder cannot be made or written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.plan_file, plan.to_json())
+        except OSError as error:
+            raise UserError(f"--output {self.path} cannot be written: {error.strerror}.") from error
 
     def read_plan(self) -> Plan:
         """The plan of the study that was last run here.
@@ -122,13 +134,13 @@ def seal(part: Path, checkpoint: Path) -> None:
         os.fsync(file.fileno())
     # Between the two renames the old checksum does not fit: noticed, never trusted.
     os.replace(part, checkpoint)
-    write_text(_checksum_file(checkpoint), digest + "\n")
+    write_text(checksum_file(checkpoint), digest + "\n")
 
 
 def is_intact(checkpoint: Path) -> bool:
     """Whether a checkpoint has the checksum that it was sealed with."""
     try:
-        return _checksum_file(checkpoint).read_text().strip() == _digest(checkpoint)
+        return checksum_file(checkpoint).read_text().strip() == _digest(checkpoint)
     except OSError:
         return False
 
@@ -168,5 +180,6 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _checksum_file(checkpoint: Path) -> Path:
+def checksum_file(checkpoint: Path) -> Path:
+    """Where a checkpoint's checksum is kept."""
     return checkpoint.with_name(checkpoint.name + ".sha256")

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.tree import Plan
+from critical_periods.studies.worker import missing, start_with_us
 
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.5
 
 
 def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
@@ -25,6 +26,13 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
         jobs: runs at once; by default one for each device (or ``trainer.devices`` of them), on
             CPUs one for each ``num_threads`` cores.
     """
+    if not missing(study, plan):
+        return
+    for name in plan.segments:
+        folder = study.segment(name)
+        if not folder.is_running():
+            # Killed ones left behind how far they were.
+            folder.progress.unlink(missing_ok=True)
     groups = device_groups(plan, jobs)
     workers = [_start(study, number, devices) for number, devices in enumerate(groups)]
     try:
@@ -37,22 +45,26 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
 
 
 def device_groups(plan: Plan, jobs: int | None = None) -> list[str | None]:
-    """For each run at once, the devices that it may see; ``None`` where all share the CPU."""
+    """For each run at once, the devices that it may see; ``None`` where it may see all."""
     config, _ = plan.configs[0]
     trainer = config["trainer"]
-    devices = trainer.get("devices", 1)
-    number = devices if isinstance(devices, int) and devices > 0 else 1
+    devices = trainer.get("devices", "auto")
+    if isinstance(devices, list) or "," in str(devices):
+        # These are the numbers of devices that the user has chosen.
+        return [None] * (jobs or 1)
+    # Several runs, each on a device of its own, beat one run on all.
+    number = 1 if devices == "auto" else int(devices)
     available = torch.cuda.device_count()
     if available and trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda"):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         names = visible if len(visible) >= available else [str(d) for d in range(available)]
+        number = available if number < 1 else min(number, available)
         groups = [names[i : i + number] for i in range(0, available - number + 1, number)]
-        chosen = [",".join(group) for group in groups] or [",".join(names)]
         # More jobs than devices share them in turn.
-        return [chosen[job % len(chosen)] for job in range(jobs or len(chosen))]
+        return [",".join(groups[job % len(groups)]) for job in range(jobs or len(groups))]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = config.get("num_threads") or cores
-    return [None] * (jobs or max(1, (cores or 1) // (threads * number)))
+    threads = config.get("num_threads") or cores or 1
+    return [None] * (jobs or max(1, (cores or 1) // (threads * max(1, number))))
 
 
 def _start(study: StudyFolder, number: int, devices: str | None) -> subprocess.Popen[bytes]:
@@ -61,25 +73,47 @@ def _start(study: StudyFolder, number: int, devices: str | None) -> subprocess.P
         environment["CUDA_VISIBLE_DEVICES"] = devices
     command = [sys.executable, "-m", "critical_periods", "study", "work", str(study.path)]
     with (study.path / f"worker_{number}.log").open("wb") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        return start_with_us(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
 def _watch(study: StudyFolder, plan: Plan, workers: list[subprocess.Popen[bytes]]) -> None:
-    done = _epochs_done(study, plan)
-    with tqdm(total=plan.epochs, initial=done, unit="epoch", mininterval=1, dynamic_ncols=True) as bar:
-        while any(worker.poll() is None for worker in workers):
+    """Shows how far the study is until all workers have ended.
+
+    In a terminal that is one line; anywhere else it is a line for each segment that ends.
+    """
+    began, before = time.monotonic(), _epochs_done(study, plan)
+    told = _segments_done(study, plan)
+    with tqdm(
+        total=plan.epochs, initial=before, unit="epoch", disable=None, dynamic_ncols=True
+    ) as bar:
+        are_alive = True
+        while are_alive:
             time.sleep(_POLL_SECONDS)
+            are_alive = any(worker.poll() is None for worker in workers)
             now = _epochs_done(study, plan)
-            bar.set_postfix_str(_running(study, plan), refresh=False)
-            bar.update(now - bar.n)
-        bar.set_postfix_str("")
-        bar.update(_epochs_done(study, plan) - bar.n)
+            if not bar.disable:
+                bar.set_postfix_str(_running(study, plan), refresh=False)
+                bar.update(now - bar.n)
+                bar.refresh()
+                continue
+            speed = (now - before) / (time.monotonic() - began)
+            seconds = (plan.epochs - now) / speed if speed else 0
+            left = f", about {tqdm.format_interval(seconds)} left" if seconds else ""
+            ended = [name for name in _segments_done(study, plan) if name not in told]
+            for name in ended:
+                print(f"Segment {name} is done; {now} of {plan.epochs} epochs{left}.", flush=True)
+            told += ended
+
+
+def _segments_done(study: StudyFolder, plan: Plan) -> list[str]:
+    return [name for name in plan.segments if study.segment(name).is_done()]
 
 
 def _epochs_done(study: StudyFolder, plan: Plan) -> int:
     done = 0
     for name, segment in plan.segments.items():
-        reached = study.segment(name).epochs_done()
+        folder = study.segment(name)
+        reached = segment.stop if folder.is_done() else folder.epochs_done() or 0
         done += min(max(reached, segment.start), segment.stop) - segment.start
     return done
 
@@ -88,6 +122,7 @@ def _running(study: StudyFolder, plan: Plan) -> str:
     running = []
     for name, segment in plan.segments.items():
         folder = study.segment(name)
-        if folder.progress.exists() and not folder.is_done() and not folder.error.exists():
-            running.append(f"{name[:6]} at epoch {folder.epochs_done()} of {segment.stop}")
+        reached = folder.epochs_done()
+        if reached is not None and not folder.is_done():
+            running.append(f"{name[:6]} at epoch {reached} of {segment.stop}")
     return ", ".join(running)

@@ -11,6 +11,7 @@ from critical_periods.callbacks import DeficitWindow
 from critical_periods.cli import CLI
 from critical_periods.errors import UserError
 from critical_periods.studies.study import Study, Tree
+from critical_periods.studies.tree import without_watchers
 
 
 def resolve(study: Study) -> tuple[list[tuple[Tree, Tree]], list[str]]:
@@ -25,20 +26,16 @@ def resolve(study: Study) -> tuple[list[tuple[Tree, Tree]], list[str]]:
     resolved, fingerprints = [], []
     for variation in study.variations:
         config, deficit = study.configured(variation)
-        config.setdefault("trainer", {})
-        callbacks = [
-            callback
-            for callback in config["trainer"].get("callbacks") or []
-            if callback["class_path"].rsplit(".", 1)[-1] != "DeficitWindow"
-        ]
         window = {"class_path": "DeficitWindow", "init_args": {"deficit": deficit}}
+        callbacks = without_watchers(config["trainer"]["callbacks"])
         config["trainer"]["callbacks"] = [window, *callbacks]
         config["trainer"]["max_epochs"] = max(window.epochs for window in study.windows)
-        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+        for name in ("pytorch_lightning", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            cli = CLI(config, run=False, logger=True)
-        fingerprints.append(_check(cli))
+            cli = CLI(config, run=False, logger=False)
+            fingerprints.append(_check(cli))
         tree: Tree = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
         window = tree["trainer"]["callbacks"][0]
         resolved.append((tree, window["init_args"]["deficit"]))
@@ -56,8 +53,15 @@ def _check(cli: CLI) -> str:
     data.prepare_data()
     data.setup("fit")
     trainer.datamodule = data  # type: ignore[attr-defined]
+    if _is_ours(model):
+        model.trainer = trainer
+        model.setup("fit")
+        try:
+            model.configure_optimizers()
+        except (ValueError, TypeError) as error:
+            raise UserError(f"the optimiser or its schedule cannot be built: {error}.") from error
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if type(callback).__module__.startswith("critical_periods."):
+        if _is_ours(callback):
             callback.setup(trainer, model, "fit")
         if isinstance(callback, DeficitWindow):
             draw = next(iter(data.measurement_loader("train", 2)))
@@ -66,3 +70,6 @@ def _check(cli: CLI) -> str:
     return str(data.fingerprint())
 
 
+def _is_ours(part: object) -> bool:
+    """Whether a class is of this package, so that it is known what its ``setup`` does."""
+    return type(part).__module__.startswith("critical_periods.")

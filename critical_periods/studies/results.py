@@ -34,7 +34,7 @@ def results(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
 
     Columns: ``study``, every varied field, ``onset``, ``removal``, ``epochs``, ``seed``;
     ``final_accuracy``, the mean validation accuracy of the run's last five epochs (of the test
-    split, unless ``val_split`` holds training images back); and what the monitors measured at its
+    split, unless ``val_split`` holds training images back); and what the monitors measured in its
     last epoch: ``rsv_mean``, ``rsv_polarization``, … (of the first layer that is monitored),
     ``fisher_trace``, ``information_both``, …. A run with onset = removal had no deficit: it is the
     control of the windows that are as many epochs long.
@@ -43,21 +43,34 @@ def results(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
     for run in plan.runs:
         folder = study.segment(run.segment)
         if folder.is_done():
-            history = [row for row in read_table(folder.metrics) if int(row["epoch"]) < run.window.epochs]
+            history = [
+                row for row in read_table(folder.metrics) if int(row["epoch"]) < run.window.epochs
+            ]
             rows.append(_row(plan, run, history))
     return rows
 
 
 def _row(plan: Plan, run: Run, history: list[dict[str, str]]) -> dict[str, Any]:
-    row: dict[str, Any] = {"study": plan.study, **run.variation, **run.window._asdict()}
+    row: dict[str, Any] = {"study": plan.study, **_cells(run.variation), **run.window._asdict()}
     row["seed"] = run.seed
-    accuracies = [float(epoch["val/accuracy"]) for epoch in history[-FINAL_EPOCHS:]]
-    row["final_accuracy"] = _short(mean(accuracies))
+    # Not every task names things, and not every run validates after each epoch.
+    accuracies = [epoch.get("val/accuracy") for epoch in history[-FINAL_EPOCHS:]]
+    measured = [float(accuracy) for accuracy in accuracies if accuracy]
+    if measured:
+        row["final_accuracy"] = _short(mean(measured))
     for column, key in _MEASURES.items():
         found = _find(history[-1], key)
         if found is not None:
             row[column] = _short(float(found))
     return row
+
+
+def _cells(variation: dict[str, Any]) -> dict[str, Any]:
+    """Varied values as a table holds them: those that are fields or lists themselves as JSON."""
+    return {
+        name: json.dumps(value) if isinstance(value, (dict, list)) else value
+        for name, value in variation.items()
+    }
 
 
 def _find(row: dict[str, str], key: str) -> str | None:
@@ -90,12 +103,13 @@ def curve(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         # The shortest control is the curve's own first point: a deficit of no epochs.
         if window.onset == window.removal and window.epochs != shortest:
             continue
-        here = [row for row in rows if _matches(row, run.variation, window._asdict())]
+        variation = _cells(run.variation)
+        here = [row for row in rows if _matches(row, variation, window._asdict())]
         if not here:
             continue
         clean = {"onset": 0, "removal": 0, "epochs": window.epochs}
-        control = [row for row in rows if _matches(row, run.variation, clean)]
-        line: dict[str, Any] = {**run.variation, **window._asdict(), "seeds": len(here)}
+        control = [row for row in rows if _matches(row, variation, clean)]
+        line: dict[str, Any] = {**variation, **window._asdict(), "seeds": len(here)}
         for measure in _MEANT:
             for suffix, group in (("", here), ("_control", control)):
                 values = [row[measure] for row in group if measure in row]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import platform
 import time
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import WandbLogger
 
-from critical_periods.cli import CLI, wandb_logger
+from critical_periods.cli import CLI
+from critical_periods.errors import UserError
 from critical_periods.studies.folder import (
     SegmentFolder,
     StudyFolder,
+    checksum_file,
     is_intact,
     seal,
     write_json,
@@ -24,7 +27,8 @@ from critical_periods.studies.folder import (
     write_text,
 )
 from critical_periods.studies.study import Tree
-from critical_periods.studies.tree import Plan, Segment
+from critical_periods.studies.tree import Plan, Segment, without_watchers
+from critical_periods.tracking import wandb_logger
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300
@@ -45,6 +49,7 @@ class SegmentRecord(pl.Callback):
         self.folder = folder
         self.stop = stop
         self.history: dict[int, dict[str, float]] = {}
+        self._earlier: dict[str, torch.Tensor] = {}
         self._saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,10 +65,18 @@ class SegmentRecord(pl.Callback):
         if trainer.is_global_zero:
             write_text(self.folder.progress, str(trainer.current_epoch))
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remembers what was measured in earlier epochs, which Lightning goes on to show."""
+        self._earlier = dict(trainer.callback_metrics)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Records the epoch; saves at the end, and every few minutes on the way there."""
         epoch = trainer.current_epoch
-        self.history[epoch] = {key: float(v) for key, v in trainer.callback_metrics.items()}
+        self.history[epoch] = {
+            key: float(value)
+            for key, value in trainer.callback_metrics.items()
+            if value is not self._earlier.get(key)
+        }
         is_last = epoch + 1 == self.stop
         # All processes must agree on when to save.
         elapsed = time.monotonic() - self._saved
@@ -95,23 +108,40 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
         study: the folder of the study.
         plan: its plan.
         name: of the segment, whose parent is done.
+
+    Raises:
+        UserError: its run cannot be built or does not get to its end, or the checkpoint that it
+            starts from is not one.
     """
     segment, folder = plan.segments[name], study.segment(name)
     began = time.monotonic()
     record = SegmentRecord(folder, segment.stop)
+    config = segment_config(plan, segment)
+    # What monitors write must not fall on what other segments wrote.
+    config["trainer"]["default_root_dir"] = str(folder.path)
     logger = _logger(plan, segment, folder)
-    cli = CLI(segment_config(plan, segment), run=False, logger=logger or False)
-    cli.trainer.callbacks.append(record)
-    if cli.trainer.is_global_zero:
-        write_text(folder.path / "config.yaml", yaml.safe_dump(segment_config(plan, segment)))
-    resume = folder.halfway if is_intact(folder.halfway) else None
-    if resume is None and segment.parent is not None:
-        resume = study.segment(segment.parent).checkpoint
     try:
+        cli = CLI(config, run=False, logger=logger or False)
+        cli.trainer.callbacks.append(record)  # type: ignore[attr-defined]
+        if cli.trainer.is_global_zero:
+            write_text(folder.path / "config.yaml", yaml.safe_dump(config))
+        resume = folder.halfway if is_intact(folder.halfway) else None
+        if resume is None and segment.parent is not None:
+            resume = study.segment(segment.parent).checkpoint
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{resume} holds more than tensors and plain values, so it was not loaded; delete the "
+            "folder that it lies in and run the study again."
+        ) from error
     finally:
         if logger is not None:
             logger.experiment.finish()
+    if cli.trainer.current_epoch < segment.stop:
+        raise UserError(
+            f"training stopped after {cli.trainer.current_epoch} of {segment.stop} epochs; a study "
+            "needs runs that go on to their last, without max_steps, max_time or early stopping."
+        )
     if not cli.trainer.is_global_zero:
         return
     write_table(folder.metrics, record.rows())
@@ -127,20 +157,16 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
         "torch": torch.__version__,
     }
     write_json(folder.done, facts)
-    folder.halfway.unlink(missing_ok=True)
-    folder.halfway.with_name(folder.halfway.name + ".sha256").unlink(missing_ok=True)
+    for path in (folder.halfway, checksum_file(folder.halfway)):
+        path.unlink(missing_ok=True)
 
 
 def segment_config(plan: Plan, segment: Segment) -> Tree:
     """The run config of a segment: its base's, up to its last epoch, with its own window."""
     config, deficit = copy.deepcopy(plan.configs[segment.config])
     onset, removal = segment.window
-    callbacks = [
-        callback
-        for callback in config["trainer"].get("callbacks") or []
-        if callback["class_path"].rsplit(".", 1)[-1] not in ("DeficitWindow", "LearningRateMonitor")
-    ]
     window = {"deficit": deficit, "onset": onset, "removal": removal}
+    callbacks = without_watchers(config["trainer"]["callbacks"])
     config["seed_everything"] = segment.seed
     config["trainer"] |= {
         "max_epochs": segment.stop,
@@ -154,7 +180,7 @@ def segment_config(plan: Plan, segment: Segment) -> Tree:
     return config
 
 
-def _logger(plan: Plan, segment: Segment, folder: SegmentFolder) -> Logger | None:
+def _logger(plan: Plan, segment: Segment, folder: SegmentFolder) -> WandbLogger | None:
     onset, removal = segment.window
     deficit = f"{onset}-{removal}" if onset < removal else "none"
     name = f"seed {segment.seed}, deficit {deficit}, epochs {segment.start}-{segment.stop}"

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from critical_periods.configs import parse_yaml, read_yaml
 from critical_periods.errors import UserError, near
 
 Tree = dict[str, Any]
@@ -22,7 +20,7 @@ _ONSETS = ("onset", "length", "epochs")
 
 
 class Window(NamedTuple):
-    """A run's deficit and length: in epochs onset … removal - 1 of ``epochs``; onset = removal: none."""
+    """A run of ``epochs`` with a deficit from epoch onset to removal - 1; onset = removal: none."""
 
     onset: int
     removal: int
@@ -40,6 +38,7 @@ class Study:
         windows: the windows with a deficit, and every one's control: no deficit, as many epochs.
         seeds: one run of each window for each seed.
         variations: for each combination of varied fields, those fields and their values.
+        base_file: where the base config was read.
     """
 
     name: str
@@ -48,14 +47,22 @@ class Study:
     windows: tuple[Window, ...]
     seeds: tuple[int, ...]
     variations: tuple[dict[str, Any], ...] = field(default=({},))
+    base_file: Path = Path()
 
     def configured(self, variation: Mapping[str, Any]) -> tuple[Tree, Tree]:
-        """The run's config and the deficit with the fields of a variation."""
+        """The run's config, with a list of callbacks, and the deficit, both with a variation.
+
+        Raises:
+            UserError: a field cannot be set, or the callbacks are not a list of classes.
+        """
         tree = {"deficit": copy.deepcopy(self.deficit), "base": copy.deepcopy(self.base)}
         for name, value in variation.items():
             is_deficit = name.split(".")[0] == "deficit"
-            _assign(tree if is_deficit else tree["base"], name, value)
-        return tree["base"], tree["deficit"]
+            _assign(tree if is_deficit else tree["base"], name, copy.deepcopy(value))
+        base = tree["base"]
+        base["trainer"] = _mapping(base, "trainer")
+        base["trainer"]["callbacks"] = _callbacks(base["trainer"].get("callbacks"))
+        return base, tree["deficit"]
 
 
 def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
@@ -75,15 +82,21 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     Raises:
         UserError: a file or field is missing, unknown or of the wrong form.
     """
-    tree = _read(path)
+    tree = read_yaml(path)
     changes = {}
     for override in overrides:
         name, separator, value = override.partition("=")
         if not separator:
             raise UserError(f"--set {override!r} must have the form field=value.")
-        first = name.split(".")[0]
-        target = tree if first in _FIELDS else changes
-        (_assign if target is tree else dict.__setitem__)(target, name, _parse(value, name))
+        first, _, rest = name.partition(".")
+        parsed = parse_yaml(value, f"--set {override!r}")
+        if first in ("set", "vary") and rest:
+            # What these hold is named with dots itself.
+            tree[first] = _mapping(tree, first) | {rest: parsed}
+        elif first in _FIELDS:
+            _assign(tree, name, parsed)
+        else:
+            changes[name] = parsed
     unknown = [name for name in tree if name not in _FIELDS]
     if unknown:
         raise UserError(f"{path}: unknown field {unknown[0]!r}; {near(unknown[0], _FIELDS)}")
@@ -91,16 +104,21 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     if missing:
         raise UserError(f"{path}: the field {missing[0]!r} is missing; a study needs it.")
     try:
-        base = _read(path.parent / str(tree["base"]))
+        base_file = path.parent / str(tree["base"])
+        base = read_yaml(base_file)
         for name, value in {**_mapping(tree, "set"), **changes}.items():
             _assign(base, name, value)
+        deficit = _mapping(tree, "deficit")
+        if "class_path" not in deficit:
+            raise UserError("deficit.class_path is missing; it names a deficit, such as Blur.")
         return Study(
             name=path.stem,
             base=base,
-            deficit=_mapping(tree, "deficit"),
+            deficit=deficit,
             windows=_windows(_mapping(tree, "windows")),
             seeds=_whole_numbers(tree.get("seeds", [0]), "seeds"),
             variations=_variations(_mapping(tree, "vary")),
+            base_file=base_file,
         )
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -135,8 +153,16 @@ def _windows(tree: Tree) -> tuple[Window, ...]:
     return tuple(dict.fromkeys([*deficits, *controls]))
 
 
+# What a study itself says of its runs, and where.
+_SETTLED = {"seed_everything": "seeds", "trainer.max_epochs": "windows"}
+
+
 def _variations(vary: Tree) -> tuple[dict[str, Any], ...]:
     for name, values in vary.items():
+        if name in _SETTLED:
+            raise UserError(
+                f"vary.{name} changes nothing in a study; set {_SETTLED[name]} instead."
+            )
         if not isinstance(values, list) or not values:
             raise UserError(f"vary.{name} is {values!r}; it must be a list of values.")
     return tuple(
@@ -147,11 +173,24 @@ def _variations(vary: Tree) -> tuple[dict[str, Any], ...]:
 def _assign(tree: Tree, name: str, value: Any) -> None:
     *parents, last = name.split(".")
     for depth, parent in enumerate(parents):
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
+        inner: Any = tree.get(parent)
+        if inner is None:
+            inner = tree[parent] = {}
+        if not isinstance(inner, dict):
             where = ".".join(parents[: depth + 1])
             raise UserError(f"the field {name!r} cannot be set: {where} holds no fields.")
+        tree = inner
     tree[last] = value
+
+
+def _callbacks(value: Any) -> list[Tree]:
+    """The callbacks of a config, each with a ``class_path``; one alone or a bare name will do."""
+    found = [] if value is None else value if isinstance(value, list) else [value]
+    callbacks = [{"class_path": one} if isinstance(one, str) else one for one in found]
+    for callback in callbacks:
+        if not isinstance(callback, dict) or not isinstance(callback.get("class_path"), str):
+            raise UserError(f"trainer.callbacks holds {callback!r}; each one needs a class_path.")
+    return callbacks
 
 
 def _mapping(tree: Tree, name: str) -> Tree:
@@ -172,30 +211,3 @@ def _whole_number(value: Any, name: str, least: int = 0) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f"{name} holds {value!r}; it must be a whole number of at least {least}.")
     return value
-
-
-def _read(path: Path) -> Tree:
-    if not path.is_file():
-        raise UserError(f"the file {path} does not exist.")
-    tree = _parse(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} holds no fields; it must be a YAML mapping.")
-    return tree
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for text; here, as in the run configs, it is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)

@@ -7,9 +7,9 @@ from typing import Any
 
 import wandb
 
-from critical_periods.cli import wandb_logger
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.tree import Plan
+from critical_periods.tracking import wandb_logger
 
 
 def log_summary(folder: StudyFolder, plan: Plan, points: Sequence[Mapping[str, Any]]) -> None:
@@ -25,13 +25,16 @@ def log_summary(folder: StudyFolder, plan: Plan, points: Sequence[Mapping[str, A
     logger = wandb_logger(folder.path, group=plan.study, name="summary", job_type="summary")
     if logger is None:
         return
-    columns = list(dict.fromkeys(column for point in points for column in point))
-    rows = [[_value(point.get(column)) for column in columns] for point in points]
+    columns: list[str | int] = list(dict.fromkeys(column for point in points for column in point))
+    rows = [[_value(point.get(str(column))) for column in columns] for point in points]
     table = wandb.Table(columns=columns, data=rows)
     against = "onset" if any(float(point["onset"]) > 0 for point in points) else "removal"
-    chart = wandb.plot.scatter(table, against, "final_accuracy", title=plan.study)
-    figure = wandb.Image(str(folder.path / "curve.png"))
-    logger.experiment.log({"curve": figure, "curve_table": table, "curve_chart": chart})
+    shown = {"curve": wandb.Image(str(folder.path / "curve.png")), "curve_table": table}
+    if "final_accuracy" in columns:
+        shown["curve_chart"] = wandb.plot.scatter(
+            table, against, "final_accuracy", title=plan.study
+        )
+    logger.experiment.log(shown)
     logger.experiment.finish()
 
 

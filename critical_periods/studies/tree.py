@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import critical_periods
@@ -14,12 +15,13 @@ from critical_periods.studies.study import Study, Tree, Window
 
 # What a run is watched with, and where, changes none of its bits; max_epochs is in the schedule.
 _TRAINER_IGNORED = {
-    "default_root_dir", "enable_checkpointing", "enable_model_summary", "enable_progress_bar",
-    "log_every_n_steps", "logger", "max_epochs", "profiler",
+    "default_root_dir", "enable_autolog_hparams", "enable_checkpointing", "enable_model_summary",
+    "enable_progress_bar", "log_every_n_steps", "logger", "max_epochs", "model_registry",
+    "num_sanity_val_steps", "profiler",
 }  # fmt: skip
-_CALLBACKS_IGNORED = {
-    "DeficitWindow", "DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint",
-    "ModelSummary", "RichModelSummary", "RichProgressBar", "TQDMProgressBar",
+_WATCHERS = {
+    "DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary",
+    "RichModelSummary", "RichProgressBar", "TQDMProgressBar",
 }  # fmt: skip
 # The data itself is in the name by its fingerprint; where it lies is not.
 _DATA_IGNORED = {"device_resident", "download", "root"}
@@ -108,9 +110,7 @@ class Plan:
         return cls(tree["study"], configs, segments, runs)
 
 
-def make_plan(
-    study: Study, resolved: list[tuple[Tree, Tree]], fingerprints: list[str]
-) -> Plan:
+def make_plan(study: Study, resolved: list[tuple[Tree, Tree]], fingerprints: list[str]) -> Plan:
     """Merges the runs of a study into a tree.
 
     Args:
@@ -122,11 +122,7 @@ def make_plan(
     for number, variation in enumerate(study.variations):
         (config, deficit), data = resolved[number], fingerprints[number]
         for seed in study.seeds:
-
-            def name(window: tuple[int, int], stop: int, seed: int = seed) -> str:
-                schedule = {"window": window, "deficit": deficit} if window[0] < window[1] else None
-                return _name(config, seed, schedule, stop, data)  # noqa: B023
-
+            name = partial(_name, config, deficit, data, seed)
             for part in _branches(study.windows):
                 segment = Segment(
                     name((part.onset, part.removal), part.stop),
@@ -187,7 +183,20 @@ def _past(window: Window, stop: int) -> tuple[int, int]:
     return (onset, removal) if onset < removal else (0, 0)
 
 
-def _name(config: Tree, seed: int, schedule: Tree | None, stop: int, data: str) -> str:
+def without_watchers(callbacks: Iterable[Tree]) -> list[Tree]:
+    """Callbacks without those that only watch and without deficit windows.
+
+    A segment has neither in its name: windows are in its schedule.
+    """
+    ignored = {"DeficitWindow", *_WATCHERS}
+    return [one for one in callbacks if one["class_path"].rsplit(".", 1)[-1] not in ignored]
+
+
+def _name(
+    config: Tree, deficit: Tree, data: str, seed: int, window: tuple[int, int], stop: int
+) -> str:
+    # Without a deficit so far, it is the same whatever deficit may come.
+    schedule = {"window": window, "deficit": deficit} if window[0] < window[1] else None
     determinants = {
         "config": _without_what_only_watches(config),
         "seed": seed,
@@ -206,11 +215,7 @@ def _without_what_only_watches(config: Tree) -> Tree:
     trainer = config["trainer"]
     for setting in _TRAINER_IGNORED:
         trainer.pop(setting, None)
-    trainer["callbacks"] = [
-        callback
-        for callback in trainer.get("callbacks") or []
-        if callback["class_path"].rsplit(".", 1)[-1] not in _CALLBACKS_IGNORED
-    ]
+    trainer["callbacks"] = without_watchers(trainer["callbacks"])
     settings = config["data"].get("init_args", {})
     for setting in _DATA_IGNORED:
         settings.pop(setting, None)

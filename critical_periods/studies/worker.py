@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 from filelock import Timeout
 
+from critical_periods.cli import ERROR_PREFIX
 from critical_periods.errors import UserError
-from critical_periods.studies.folder import StudyFolder, write_text
+from critical_periods.studies.folder import SegmentFolder, StudyFolder, write_text
 from critical_periods.studies.tree import Plan
 
 _POLL_SECONDS = 0.5
@@ -28,7 +31,6 @@ def work(study: StudyFolder) -> None:
     Args:
         study: the folder of a study that has been planned.
     """
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     plan = study.read_plan()
     while True:
         waiting = missing(study, plan)
@@ -77,17 +79,23 @@ def _train(study: StudyFolder, plan: Plan, name: str) -> bool:
         with folder.lock().acquire(timeout=0):
             if folder.is_done() or folder.error.exists():
                 return True
+            # One that was killed here left behind how far it was.
+            folder.progress.unlink(missing_ok=True)
             try:
                 _train_here_or_in_a_process(study, plan, name)
             except UserError as error:
-                write_text(folder.error, f"{error}\n")
+                _fail(folder, str(error))
             except Exception as error:
                 traceback.print_exc()
-                sentence = " ".join(str(error).split()) or "no message"
-                write_text(folder.error, f"{type(error).__name__}: {sentence}\n")
+                _fail(folder, f"{type(error).__name__}: {error}")
             return True
     except Timeout:
         return False
+
+
+def _fail(folder: SegmentFolder, message: str) -> None:
+    write_text(folder.error, " ".join(message.split()) + "\n")
+    folder.progress.unlink(missing_ok=True)
 
 
 def _train_here_or_in_a_process(study: StudyFolder, plan: Plan, name: str) -> None:
@@ -100,15 +108,38 @@ def _train_here_or_in_a_process(study: StudyFolder, plan: Plan, name: str) -> No
         return
     # Lightning starts the other ranks by running this process's own command again.
     command = [sys.executable, "-m", "critical_periods", "study", "segment", str(study.path), name]
-    result = subprocess.run(command, stdout=sys.stdout, stderr=subprocess.PIPE, text=True)
-    sys.stderr.write(result.stderr)
-    if result.returncode:
-        lines = result.stderr.strip().splitlines() or ["no message"]
-        raise UserError(lines[-1].removeprefix("critical-periods: error: "))
+    # A file, as other ranks may hold a pipe open for long after the first one has failed.
+    with tempfile.TemporaryFile() as errors:
+        process = start_with_us(command, stderr=errors)
+        code = process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+        errors.seek(0)
+        said = errors.read().decode(errors="replace")
+    sys.stderr.write(said)
+    if code:
+        lines = said.strip().splitlines() or [f"the training ended with exit code {code}"]
+        own = [line for line in lines if line.startswith(ERROR_PREFIX)]
+        raise UserError([*lines, *own][-1].removeprefix(ERROR_PREFIX))
 
 
-def _end_with_parent(parent: int) -> None:
-    """Ends this process when the one that started it is gone, however that ended."""
-    while os.getppid() == parent:
-        time.sleep(_POLL_SECONDS)
-    os._exit(1)
+def start_with_us(command: list[str], **settings: Any) -> subprocess.Popen[bytes]:
+    """Starts a process that ends when this one does, however that ends.
+
+    Its standard input is a pipe that nothing is written to and that the system closes with this
+    process. The started process, and any that it starts itself, wait for that in
+    :func:`end_with_starter`.
+    """
+    return subprocess.Popen(command, stdin=subprocess.PIPE, **settings)
+
+
+def end_with_starter() -> None:
+    """Ends this process when the one that started it with :func:`start_with_us` is gone."""
+
+    def wait() -> None:
+        # Not sys.stdin, whose lock a waiting thread would hold when the interpreter ends.
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

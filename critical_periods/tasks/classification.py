@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from critical_periods.batch import Batch
@@ -43,7 +43,7 @@ class ClassificationTask(pl.LightningModule):
         >>> class Linear(nn.Module):
         ...     def __init__(self):
         ...         super().__init__()
-        ...         self.head = nn.LazyLinear(10)
+        ...         self.head = nn.Linear(64, 10)
         ...     def forward(self, view):
         ...         return self.head(view.flatten(1))
         >>> task = ClassificationTask(Linear())
@@ -60,14 +60,13 @@ class ClassificationTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         # Convolutions run fastest channels last, on CPUs with bf16 units above all.
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.num_classes = num_classes
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
-        self.accuracies = nn.ModuleDict(
-            {stage: MulticlassAccuracy(num_classes, average="micro") for stage in ("val", "test")}
-        )
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def setup(self, stage: str) -> None:
         """Compares the number of classes with the data's before anything is trained.
@@ -84,9 +83,7 @@ class ClassificationTask(pl.LightningModule):
 
     def forward(self, *views: Tensor) -> Tensor:
         """Logits [B, K] of one tensor [B, C, H, W] a view."""
-        return self.network(
-            *(view.contiguous(memory_format=torch.channels_last) for view in views)
-        )
+        return self.network(*(view.contiguous(memory_format=torch.channels_last) for view in views))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds all that this batch draws."""
@@ -95,29 +92,38 @@ class ClassificationTask(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean cross-entropy of the batch."""
         loss = F.cross_entropy(self(*batch.views.unbind(1)), batch.target)
-        size = len(batch.target)
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=size)  # fmt: skip
+        self.log(
+            "train/loss",
+            loss.detach(),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(batch.target),
+        )
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and accuracy on the validation split."""
-        self._evaluate("val", batch)
+        self._evaluate("val", self.val_loss, self.val_accuracy, batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and accuracy on the test split."""
-        self._evaluate("test", batch)
+        self._evaluate("test", self.test_loss, self.test_accuracy, batch)
 
-    def _evaluate(self, stage: str, batch: Batch) -> None:
+    def _evaluate(self, stage: str, loss: Metric, accuracy: Metric, batch: Batch) -> None:
         logits = self(*batch.views.unbind(1)).float()
-        loss, accuracy = self.losses[stage], self.accuracies[stage]
         loss.update(F.cross_entropy(logits, batch.target, reduction="none"))
         accuracy.update(logits, batch.target)
         size = len(batch.target)
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
         self.log(
-            f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True, batch_size=size,
+            f"{stage}/accuracy",
+            accuracy,
+            on_step=False,
+            on_epoch=True,
+            batch_size=size,
             prog_bar=True,
-        )  # fmt: skip
+        )
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Class probabilities [B, K]."""

@@ -1,0 +1,18 @@
+"""What all tests share: no test waits for Weights & Biases or prints its banner."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import pytest
+
+os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+
+@pytest.fixture(autouse=True)
+def _own_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning leaves PL_GLOBAL_SEED behind; each test starts without it."""
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -1,0 +1,84 @@
+"""The smallest study that has everything, for the tests that run one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from critical_periods.studies.resolve import resolve
+from critical_periods.studies.study import read_study
+from critical_periods.studies.tree import Plan, make_plan
+
+Tree = dict[str, Any]
+
+BASE: Tree = {
+    "num_threads": 1,
+    "trainer": {
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "callbacks": [
+            {
+                "class_path": "SourceVarianceMonitor",
+                "init_args": {"layers": ["trunk.conv"], "samples": 16, "pairs": 2},
+            }
+        ],
+    },
+    "model": {
+        "class_path": "ClassificationTask",
+        "init_args": {
+            "network": {
+                "class_path": "SplitAllCNN",
+                "init_args": {"depth": 1, "width": 4, "in_channels": 1},
+            },
+            "optimizer": {"class_path": "SGD", "init_args": {"lr": 0.05, "momentum": 0.9}},
+            "lr_scheduler": {"class_path": "ExponentialLR", "init_args": {"gamma": 0.9}},
+        },
+    },
+    "data": {
+        "class_path": "StereoDigitsDataModule",
+        "init_args": {"limit_train": 100, "batch_size": 50},
+    },
+}
+
+STUDY: Tree = {
+    "base": "base.yaml",
+    "deficit": {"class_path": "Blur", "init_args": {"factor": 4, "views": [1]}},
+    "windows": {"removal": [0, 2], "epochs_after": 2},
+    "seeds": [0],
+}
+
+
+def changed(tree: Tree, changes: Tree) -> Tree:
+    """A copy with some fields, named with dots, set; None takes a field away."""
+    tree = copy.deepcopy(tree)
+    for name, value in changes.items():
+        *parents, last = name.split(".")
+        inner: Any = tree
+        for parent in parents:
+            inner = inner[int(parent)] if isinstance(inner, list) else inner.setdefault(parent, {})
+        if value is None:
+            inner.pop(last, None)
+        else:
+            inner[last] = value
+    return tree
+
+
+def write_study(folder: Path, study: Tree | None = None, base: Tree | None = None) -> Path:
+    """Writes base.yaml and small.yaml with some fields changed; returns the study's path."""
+    (folder / "base.yaml").write_text(yaml.safe_dump(changed(BASE, base or {})))
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(changed(STUDY, study or {})))
+    return path
+
+
+def plan_of(path: Path, overrides: Sequence[str] = ()) -> Plan:
+    """The plan of a study file."""
+    study = read_study(path, overrides)
+    return make_plan(study, *resolve(study))

@@ -1,0 +1,173 @@
+"""Two processes train as one: the same global batches, weights and measures."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from critical_periods.callbacks import DeficitWindow
+from critical_periods.data import StereoDigitsDataModule
+from critical_periods.deficits import Blur, GaussianNoise
+from critical_periods.tasks import ClassificationTask
+
+WORLD = 2
+METRICS = ("train/loss", "val/loss", "val/accuracy", "deficit/active")
+
+
+class TwoEyes(nn.Module):
+    """Two pathways without batch norm, whose statistics would be those of half a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pathways = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(1, 8, 3, stride=2), nn.Tanh()) for _ in range(2)
+        )
+        self.head = nn.Linear(8 * 49, 10)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.head((self.pathways[0](left) + self.pathways[1](right)).flatten(1))
+
+
+def fit(folder: Path, name: str, processes: int, resume: str | None = None, **window: Any) -> None:
+    """Trains, and has the first process write weights and metrics down."""
+    pl.seed_everything(3, verbose=False)
+    task = ClassificationTask(
+        TwoEyes(), optimizer=functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+    )
+    # 302 samples: the last global batch has 46, and two processes get 23 each. The 797 to validate
+    # on are shared unevenly.
+    data = StereoDigitsDataModule(
+        batch_size=64 // processes, limit_train=302, mask_probability=0.1, augment="per_view"
+    )
+    saver = ModelCheckpoint(folder / name, filename="{epoch}", save_top_k=-1)
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=[DeficitWindow(**window), saver],
+    )
+    checkpoint = None if resume is None else folder / resume
+    trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    if trainer.is_global_zero:
+        metrics = {key: trainer.callback_metrics[key] for key in METRICS}
+        torch.save({"weights": task.state_dict(), "metrics": metrics}, folder / f"{name}.pt")
+
+
+class Stranger(pl.LightningModule):
+    """Somebody's module; keeps what its steps receive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 2)
+        self.received: list[Tensor] = []
+
+    def training_step(self, batch: Any) -> Tensor:
+        self.received.append(batch[0])
+        return self.head(batch[0].flatten(1)).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit_stranger(folder: Path, rank: int) -> None:
+    pl.seed_everything(3, verbose=False)
+    module = Stranger()
+    loader = DataLoader(TensorDataset(torch.ones(8, 3, 2, 2), torch.arange(8)), batch_size=2)
+    pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        devices=WORLD,
+        strategy="ddp",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[DeficitWindow(GaussianNoise(), onset=1)],
+    ).fit(module, loader)
+    received = torch.stack(module.received)
+    result = {"received": received, "weight": module.head.weight.detach()}
+    torch.save(result, folder / f"stranger_{rank}.pt")
+
+
+BLUR: dict[str, Any] = {"deficit": Blur(views=[1]), "removal": 2}
+NOISE: dict[str, Any] = {"deficit": GaussianNoise(views=[0]), "onset": 1}
+
+
+def run_process(rank: int, folder: Path, port: int) -> None:
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "LOCAL_RANK": str(rank),
+        "NODE_RANK": "0",
+    }
+    torch.set_num_threads(1)
+    fit(folder, "two", WORLD, **BLUR)
+    fit(folder, "noise", WORLD, **NOISE)
+    fit(folder, "resumed", WORLD, "noise/epoch=1.ckpt", **NOISE)
+    fit_stranger(folder, rank)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("ddp")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = torch.multiprocessing.spawn(
+        run_process, args=(folder, port), nprocs=WORLD, join=False
+    )
+    fit(folder, "one", 1, **BLUR)
+    while not context.join():
+        pass
+    return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
+
+
+def test_two_processes_end_with_the_weights_of_one(results):
+    one, two = results["one"]["weights"], results["two"]["weights"]
+    torch.manual_seed(0)
+    start = TwoEyes().state_dict()
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=2e-6)
+        assert (weight - start[name.removeprefix("network.")]).abs().max() > 1e-2
+
+
+def test_two_processes_log_the_metrics_of_one(results):
+    one, two = results["one"]["metrics"], results["two"]["metrics"]
+    assert one["val/accuracy"] == two["val/accuracy"] > 0.3
+    for key in ("train/loss", "val/loss"):
+        torch.testing.assert_close(two[key], one[key], rtol=1e-5, atol=0)
+    assert one["deficit/active"] == two["deficit/active"] == 0
+    assert results["noise"]["metrics"]["deficit/active"] == 1
+
+
+def test_two_processes_resume_to_the_bit(results):
+    whole, resumed = results["noise"]["weights"], results["resumed"]["weights"]
+    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
+    assert not torch.equal(
+        whole["network.head.weight"], results["two"]["weights"]["network.head.weight"]
+    )
+
+
+def test_strangers_processes_draw_noise_of_their_own(results):
+    first, second = results["stranger_0"], results["stranger_1"]
+    for rank in (first, second):
+        clean, noisy = rank["received"].chunk(2)  # the two epochs
+        assert clean.shape == (2, 2, 3, 2, 2) and (clean == 1).all() and (noisy != 1).all()
+    draws = torch.cat([rank["received"].chunk(2)[1].flatten(0, 1) for rank in (first, second)])
+    assert len(draws.flatten().unique()) == draws.numel()
+    assert torch.equal(first["weight"], second["weight"])

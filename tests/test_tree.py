@@ -1,0 +1,248 @@
+"""The tree of segments against its definition: what runs share is trained once."""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import pytest
+from small_study import plan_of, write_study
+
+import critical_periods
+from critical_periods.studies.study import Study, Window
+from critical_periods.studies.tree import Plan, make_plan
+
+CONFIG: dict[str, Any] = {
+    "seed_everything": 0,
+    "num_threads": 1,
+    "trainer": {"precision": "32", "devices": 1, "max_epochs": 9, "logger": None, "callbacks": []},
+    "model": {"class_path": "Task", "init_args": {"lr": 0.1}},
+    "data": {"class_path": "Data", "init_args": {"root": "a", "download": False, "width": 8}},
+}
+BLUR = {"class_path": "Blur", "init_args": {"factor": 4}}
+
+
+def windows_to(*removals: int, after: int = 5) -> tuple[Window, ...]:
+    """As a study file's ``removal`` gives them, controls and all."""
+    deficits = [Window(0, removal, removal + after) for removal in removals]
+    return tuple(dict.fromkeys([*deficits, *(Window(0, 0, w.epochs) for w in deficits)]))
+
+
+def plan_with(
+    windows: tuple[Window, ...],
+    seeds: tuple[int, ...] = (0,),
+    config: dict[str, Any] = CONFIG,
+    deficit: dict[str, Any] = BLUR,
+    variations: tuple[dict[str, Any], ...] = ({},),
+    data: str = "fingerprint",
+) -> Plan:
+    study = Study("s", config, deficit, windows, seeds, variations)
+    resolved = [study.configured(variation) for variation in variations]
+    return make_plan(study, resolved, [data] * len(variations))
+
+
+def distinct_epochs(windows: tuple[Window, ...], seeds: int, rates: int, factors: int) -> int:
+    """How many different epochs there are to train.
+
+    An epoch is what it is by its number, seed and settings, by when the deficit was there up to and
+    including it, and, if ever, by which deficit.
+    """
+    epochs = set()
+    for window in windows:
+        for epoch in range(window.epochs):
+            past = tuple(window.onset <= e < window.removal for e in range(epoch + 1))
+            for seed in range(seeds):
+                for rate in range(rates):
+                    for factor in range(factors):
+                        epochs.add((seed, rate, factor if any(past) else None, past))
+    return len(epochs)
+
+
+def random_windows(draw: random.Random) -> tuple[Window, ...]:
+    windows = []
+    for _ in range(draw.randint(1, 7)):
+        epochs = draw.randint(1, 12)
+        onset = draw.randint(0, epochs - 1)
+        removal = draw.randint(onset, epochs)
+        windows.append(Window(onset, removal, epochs) if onset < removal else Window(0, 0, epochs))
+    return tuple(dict.fromkeys(windows))
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_trains_each_distinct_epoch_once(number):
+    draw = random.Random(number)
+    windows, seeds = random_windows(draw), draw.randint(1, 2)
+    rates, factors = draw.randint(1, 2), draw.randint(1, 2)
+    variations = tuple(
+        {"model.init_args.lr": rate, "deficit.init_args.factor": 2 + factor}
+        for rate in range(rates)
+        for factor in range(factors)
+    )
+    plan = plan_with(windows, tuple(range(seeds)), variations=variations)
+
+    assert plan.epochs == distinct_epochs(windows, seeds, rates, factors)
+    runs = seeds * len(variations)
+    assert len(plan.runs) == runs * len(windows)
+    assert plan.separate_epochs == runs * sum(window.epochs for window in windows)
+
+    seen: set[str] = set()
+    for name, segment in plan.segments.items():
+        assert name == segment.name
+        assert segment.start < segment.stop
+        if segment.parent is None:
+            assert segment.start == 0
+        else:
+            assert segment.parent in seen
+            assert plan.segments[segment.parent].stop == segment.start
+            assert plan.segments[segment.parent].seed == segment.seed
+        seen.add(name)
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_each_run_is_a_chain_of_segments_with_its_own_schedule(number):
+    windows = random_windows(random.Random(1000 + number))
+    plan = plan_with(windows)
+    used = set()
+    for run in plan.runs:
+        chain = list(plan.lineage(run.segment))[::-1]
+        assert chain[0].start == 0
+        assert chain[-1].stop == run.window.epochs
+        had = [
+            segment.window[0] <= epoch < segment.window[1]
+            for segment in chain
+            for epoch in range(segment.start, segment.stop)
+        ]
+        window = run.window
+        assert had == [window.onset <= epoch < window.removal for epoch in range(window.epochs)]
+        # No segment trains under a window that reaches beyond its own last epoch.
+        assert all(segment.window[1] <= segment.stop for segment in chain)
+        used |= {segment.name for segment in chain}
+    assert used == set(plan.segments)
+
+
+def test_the_example_of_the_design():
+    plan = plan_with(windows_to(20, 40, 60, after=40))
+    trunk = [s for s in plan.segments.values() if s.window[0] < s.window[1] == s.stop]
+    assert [(s.start, s.stop) for s in trunk] == [(0, 20), (20, 40), (40, 60)]
+    branches = [s for s in plan.segments.values() if 0 < s.window[1] < s.stop]
+    ends = {(s.window[1], s.start, s.stop) for s in branches}
+    assert ends == {(20, 20, 60), (40, 40, 80), (60, 60, 100)}
+    clean = [s for s in plan.segments.values() if s.window == (0, 0)]
+    assert [(s.start, s.stop) for s in clean] == [(0, 60), (60, 80), (80, 100)]
+    assert plan.epochs == 60 + 3 * 40 + 100
+    assert plan.separate_epochs == 2 * (60 + 80 + 100)
+
+
+def test_a_grown_study_keeps_the_names_of_what_it_shares():
+    small = plan_with(windows_to(2, 6), seeds=(0,))
+    grown = plan_with(windows_to(0, 2, 4, 6, 9), seeds=(0, 1))
+    ends = {name: (s.window, s.stop) for name, s in small.segments.items()}
+    assert set(small.segments) < set(grown.segments)
+    assert ends == {n: (grown.segments[n].window, grown.segments[n].stop) for n in ends}
+    # Cut at 4 too, the trunk's part to 6 starts later; its end, and so its name, is the same.
+    (name,) = [n for n, s in small.segments.items() if s.window == (0, 6) and s.stop == 6]
+    assert (small.segments[name].start, grown.segments[name].start) == (2, 4)
+
+
+def test_plan_survives_being_written():
+    plan = plan_with(windows_to(0, 3), variations=({"model.init_args.lr": 0.1}, {"num_threads": 2}))
+    text = plan.to_json()
+    assert Plan.from_json(text) == plan
+    assert Plan.from_json(text).to_json() == text
+
+
+def names(plan: Plan) -> tuple[list[str], list[str]]:
+    """Names of the segments that never had a deficit, and of those that had."""
+    had = [name for name, s in plan.segments.items() if s.window[0] < s.window[1]]
+    return [name for name in plan.segments if name not in had], had
+
+
+def edited(field: str, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(CONFIG)
+    *parents, last = field.split(".")
+    inner = config
+    for parent in parents:
+        inner = inner[parent]
+    inner[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model.init_args.lr", 0.2),
+        ("trainer.precision", "bf16-mixed"),
+        ("trainer.devices", 2),
+        ("num_threads", 2),
+        ("data.init_args.width", 9),
+        ("trainer.callbacks", [{"class_path": "FisherMonitor"}]),
+        ("trainer.gradient_clip_val", 1.0),
+    ],
+)
+def test_names_depend_on_what_determines_bits(field, value):
+    before, after = plan_with(windows_to(2)), plan_with(windows_to(2), config=edited(field, value))
+    assert not set(before.segments) & set(after.segments)
+
+
+def test_names_depend_on_seed_data_and_version(monkeypatch):
+    plans = [plan_with(windows_to(2)), plan_with(windows_to(2), seeds=(1,))]
+    plans.append(plan_with(windows_to(2), data="other"))
+    monkeypatch.setattr(critical_periods, "__version__", "0.0.0.test")
+    plans.append(plan_with(windows_to(2)))
+    together = [name for plan in plans for name in plan.segments]
+    assert len(set(together)) == len(together)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data.init_args.root", "elsewhere"),
+        ("data.init_args.download", True),
+        ("data.init_args.device_resident", False),
+        ("trainer.logger", True),
+        ("trainer.max_epochs", 100),
+        ("trainer.enable_progress_bar", False),
+        ("trainer.default_root_dir", "elsewhere"),
+        ("trainer.log_every_n_steps", 1),
+        ("trainer.num_sanity_val_steps", 2),
+        ("trainer.callbacks", [{"class_path": "pytorch_lightning.callbacks.LearningRateMonitor"}]),
+        ("trainer.callbacks", [{"class_path": "DeficitWindow", "init_args": {"onset": 7}}]),
+        ("seed_everything", 5),
+    ],
+)
+def test_names_depend_on_nothing_else(field, value):
+    before, after = plan_with(windows_to(2)), plan_with(windows_to(2), config=edited(field, value))
+    assert list(before.segments) == list(after.segments)
+
+
+def test_a_deficit_names_only_segments_that_had_it():
+    other = {"class_path": "Blur", "init_args": {"factor": 2}}
+    clean, had = names(plan_with(windows_to(0, 2)))
+    other_clean, other_had = names(plan_with(windows_to(0, 2), deficit=other))
+    assert clean == other_clean
+    assert had and not set(had) & set(other_had)
+
+
+def test_names_see_through_how_a_config_is_written(tmp_path):
+    """Short names and long ones, defaults left out or written down: one and the same run."""
+    short = plan_of(write_study(tmp_path))
+    written = {
+        "model.class_path": "critical_periods.tasks.ClassificationTask",
+        "model.init_args.optimizer.class_path": "torch.optim.SGD",
+        "model.init_args.optimizer.init_args.nesterov": False,
+        "data.init_args.augment": "shared",
+        "trainer.precision": None,
+    }
+    long = plan_of(write_study(tmp_path, base=written))
+    factor = {"deficit.init_args": {"views": [1]}}  # 4 is the default
+    assert list(short.segments) == list(long.segments)
+    assert list(short.segments) == list(plan_of(write_study(tmp_path, factor)).segments)
+    for change in (
+        "model.init_args.optimizer.init_args.lr=0.01",
+        "model.init_args.lr_scheduler.init_args.gamma=0.8",
+        "trainer.precision=bf16-mixed",
+        "data.init_args.limit_train=90",
+        "data.init_args.clutter=true",
+    ):
+        assert not set(short.segments) & set(plan_of(write_study(tmp_path), [change]).segments)
