@@ -23,6 +23,7 @@ BASE: Tree = {
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        "limit_val_batches": 4,
         "callbacks": [
             {
                 "class_path": "SourceVarianceMonitor",

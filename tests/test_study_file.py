@@ -193,7 +193,10 @@ BAD_RUNS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"trainer.max_epoch": 3}, r"unknown field 'trainer\.max_epoch'; did you mean 'max_epochs'"),
     ({"ckpt_path": "x.ckpt"}, r"unknown field 'ckpt_path'"),
-    ({"model.init_args.network.depth": 1}, r"unknown field 'depth' beside class_path at model\.net"),
+    (
+        {"model.init_args.network.depth": 1},
+        r"unknown field 'depth' beside class_path at model\.net",
+    ),
     ({"model.class_path": None}, r"model has no class_path, which names its class\."),
     ({"data.init_args.width": 17}, r"width=17 of the crops must lie between 1 and 16"),
     ({"data.init_args.width": "wide"}, r"data\.width is 'wide', but must be int\."),

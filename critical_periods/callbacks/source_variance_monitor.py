@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 
-from critical_periods.callbacks.monitor import Monitor, log_scalar, network_of, reestimated_batch_norm
+from critical_periods.callbacks.monitor import (
+    Monitor,
+    log_scalar,
+    network_of,
+    reestimated_batch_norm,
+)
 from critical_periods.callbacks.samples import measurement_batches, shared_samples
 from critical_periods.errors import UserError, near
 from critical_periods.metrics import RelativeSourceVariance
@@ -35,7 +39,7 @@ class SourceVarianceMonitor(Monitor):
     deficit, channels averaged over positions as well. For each layer it logs
 
     - ``rsv/<layer>``: the histogram of all units and fixed pairs (W&B), 40 bins;
-    - ``rsv/<layer>/mean`` (signed) and ``rsv/<layer>/polarization`` (share with \\|RSV\\| > 0.5);
+    - ``rsv/<layer>/mean`` (signed) and ``rsv/<layer>/polarization`` (share with ``|RSV| > 0.5``);
     - ``rsv/<layer>/dead``: share of units and pairs without any variance, which are left out;
     - ``rsv/<layer>/channels/mean``, ``…/polarization`` and the histogram ``rsv/<layer>/channels``.
 
@@ -152,9 +156,7 @@ def recording(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, T
 
         return hook
 
-    handles = [
-        network.get_submodule(layer).register_forward_hook(keep(layer)) for layer in layers
-    ]
+    handles = [network.get_submodule(layer).register_forward_hook(keep(layer)) for layer in layers]
     try:
         yield outputs
     finally:
@@ -190,7 +192,8 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _log_histograms(trainer: pl.Trainer, arrays: dict[str, np.ndarray]) -> None:
-    loggers = [found for found in trainer.loggers if type(found).__name__ == "WandbLogger"]
+    # By name, so that the loggers of both packages of Lightning are found.
+    loggers: list[Any] = [one for one in trainer.loggers if type(one).__name__ == "WandbLogger"]
     if not loggers:
         return
     import wandb

@@ -36,7 +36,9 @@ def plot_curve(points: Sequence[Mapping[str, Any]], path: Path, title: str = "")
         path: of the picture; its ending says which kind.
         title: above the panels.
     """
-    panels = [panel for panel in _PANELS if any(_number(point, panel[0]) is not None for point in points)]
+    panels = [
+        panel for panel in _PANELS if any(_number(point, panel[0]) is not None for point in points)
+    ]
     figure, axes = plt.subplots(
         1, len(panels), figsize=(4.2 * len(panels), 3.6), squeeze=False, layout="constrained"
     )
@@ -61,10 +63,8 @@ def _draw(axis: Axes, points: Sequence[Mapping[str, Any]], measure: str, scale: 
         line.sort(key=lambda point: float(point[against]))
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
         epochs = [float(point[against]) for point in line]
-        style = {"color": colour, "capsize": 3, "markersize": 5, "marker": marker}
-        axis.errorbar(
-            epochs, *_values(line, measure, scale), **style, label=name or "deficit"
-        )
+        style: dict[str, Any] = {"color": colour, "capsize": 3, "markersize": 5, "marker": marker}
+        axis.errorbar(epochs, *_values(line, measure, scale), **style, label=name or "deficit")
         controls = [point for point in line if _number(point, f"{measure}_control") is not None]
         axis.errorbar(
             [float(point[against]) for point in controls],

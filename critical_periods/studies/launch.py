@@ -56,8 +56,8 @@ def device_groups(plan: Plan, jobs: int | None = None) -> list[str | None]:
     number = 1 if devices == "auto" else int(devices)
     available = torch.cuda.device_count()
     if available and trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda"):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        names = visible if len(visible) >= available else [str(d) for d in range(available)]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(place) for place in range(available)]
         number = available if number < 1 else min(number, available)
         groups = [names[i : i + number] for i in range(0, available - number + 1, number)]
         # More jobs than devices share them in turn.

@@ -29,7 +29,10 @@ def log_summary(folder: StudyFolder, plan: Plan, points: Sequence[Mapping[str, A
     rows = [[_value(point.get(str(column))) for column in columns] for point in points]
     table = wandb.Table(columns=columns, data=rows)
     against = "onset" if any(float(point["onset"]) > 0 for point in points) else "removal"
-    shown = {"curve": wandb.Image(str(folder.path / "curve.png")), "curve_table": table}
+    shown: dict[str, Any] = {
+        "curve": wandb.Image(str(folder.path / "curve.png")),
+        "curve_table": table,
+    }
     if "final_accuracy" in columns:
         shown["curve_chart"] = wandb.plot.scatter(
             table, against, "final_accuracy", title=plan.study
