@@ -67,6 +67,8 @@ class CLI(LightningCLI):
             },
             args=args,
             run=run,
+            # It takes as long as all the rest; a study loads its checkpoints in its own way.
+            load_from_checkpoint_support=run,
         )
 
     def add_arguments_to_parser(self, parser: ArgumentParser) -> None:

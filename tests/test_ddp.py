@@ -15,13 +15,28 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from critical_periods.callbacks import DeficitWindow
+from critical_periods.callbacks import (
+    DeficitWindow,
+    FisherMonitor,
+    SourceVarianceMonitor,
+    UsableInformationMonitor,
+)
 from critical_periods.data import StereoDigitsDataModule
 from critical_periods.deficits import Blur, GaussianNoise
 from critical_periods.tasks import ClassificationTask
 
 WORLD = 2
 METRICS = ("train/loss", "val/loss", "val/accuracy", "deficit/active")
+MEASURES = (
+    "rsv/head/mean",
+    "rsv/head/polarization",
+    "fisher/trace",
+    "fisher/trace/pathways.0.0",
+    "fisher/trace/head",
+    "information/both",
+    "information/view_0",
+    "information/view_1",
+)
 
 
 class TwoEyes(nn.Module):
@@ -59,12 +74,19 @@ def fit(folder: Path, name: str, processes: int, resume: str | None = None, **wi
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        callbacks=[DeficitWindow(**window), saver],
+        callbacks=[
+            DeficitWindow(**window),
+            saver,
+            # Numbers that two processes cannot share evenly.
+            SourceVarianceMonitor(["head"], samples=51, pairs=5),
+            FisherMonitor(every_n_epochs=None, samples=37),
+            UsableInformationMonitor(every_n_epochs=None),
+        ],
     )
     checkpoint = None if resume is None else folder / resume
     trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
-        metrics = {key: trainer.callback_metrics[key] for key in METRICS}
+        metrics = {key: trainer.callback_metrics[key] for key in METRICS + MEASURES}
         torch.save({"weights": task.state_dict(), "metrics": metrics}, folder / f"{name}.pt")
 
 
@@ -153,6 +175,13 @@ def test_two_processes_log_the_metrics_of_one(results):
         torch.testing.assert_close(two[key], one[key], rtol=1e-5, atol=0)
     assert one["deficit/active"] == two["deficit/active"] == 0
     assert results["noise"]["metrics"]["deficit/active"] == 1
+
+
+@pytest.mark.parametrize("key", MEASURES)
+def test_two_processes_measure_what_one_does(results, key):
+    one, two = results["one"]["metrics"][key], results["two"]["metrics"][key]
+    assert one.isfinite() and one.abs() > 1e-3
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-4)
 
 
 def test_two_processes_resume_to_the_bit(results):

@@ -24,11 +24,12 @@ import yaml
 from small_study import BASE, changed, plan_of, write_study
 
 from critical_periods.cli import main
+from critical_periods.plots import curve
 from critical_periods.studies import launch, segment, worker
 from critical_periods.studies.folder import StudyFolder, checksum_file, is_intact, seal, write_json
 from critical_periods.studies.tree import Plan
 
-launch_workers = launch.launch
+launch_workers, plot_curve = launch.launch, curve.plot_curve
 
 # Runs of five and seven epochs, so that the last five are not all there are.
 STUDY = {"windows.epochs_after": 5, "seeds": [0, 1]}
@@ -67,8 +68,9 @@ def find(plan: Plan, window: tuple[int, int], stop: int, seed: int = 0) -> str:
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Trains in this process instead of workers of its own."""
+    """Trains in this process instead of workers of its own, and draws no figure."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(curve, "plot_curve", lambda points, path, title: path.touch())
     monkeypatch.setattr(launch, "launch", lambda folder, plan, jobs=None: worker.work(folder))
 
 
@@ -588,7 +590,8 @@ def test_plan_says_what_is_done_where_there_is_a_folder(study, capsys):
     assert "[done]" in lines[0]
 
 
-def test_plot_writes_everything_again(study, trained, capsys):
+def test_plot_writes_everything_again(study, trained, monkeypatch, capsys):
+    monkeypatch.setattr(curve, "plot_curve", plot_curve)
     out = study.parent / "out"
     files = ("results.csv", "curve.csv", "curve.png")
     before = {file: (out / file).read_bytes() for file in files}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import Any
 
 import yaml
 
@@ -36,7 +37,7 @@ def resolve(study: Study) -> tuple[list[tuple[Tree, Tree]], list[str]]:
             warnings.simplefilter("ignore")
             cli = CLI(config, run=False, logger=False)
             fingerprints.append(_check(cli))
-        tree: Tree = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+        tree: Tree = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
         window = tree["trainer"]["callbacks"][0]
         resolved.append((tree, window["init_args"]["deficit"]))
     return resolved, fingerprints
@@ -68,6 +69,15 @@ def _check(cli: CLI) -> str:
             images = data.transfer_batch_to_device(draw, model.device, 0)
             callback.deficit.check(data.on_after_batch_transfer(images, 0))
     return str(data.fingerprint())
+
+
+def _without_nulls(tree: Any) -> Any:
+    """A config without fields that are null, which jsonargparse's versions write or leave out."""
+    if isinstance(tree, list):
+        return [_without_nulls(part) for part in tree]
+    if isinstance(tree, dict):
+        return {name: _without_nulls(part) for name, part in tree.items() if part is not None}
+    return tree
 
 
 def _is_ours(part: object) -> bool:
