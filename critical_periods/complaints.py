@@ -45,7 +45,7 @@ def sentence(message: str) -> str:
         data.width is 'x', but must be int.
     """
     field = ".".join(re.findall(r'Parser key "([^"]+)"', message))
-    missing = re.search(r"the following arguments are required: (?:fit\.|\w+\.)?(\S+)", message)
+    missing = re.search(r"the following arguments are required: (?:\w+\.)?([\w.]+)", message)
     unknown_class = re.search(r"Expected a dot import path string: (\S+)", message)
     unknown_option = re.search(r"Option '([^']+)' is not accepted", message)
     unknown_key = re.search(r"does not accept (?:option|nested key) '([^']+)'", message)

@@ -46,7 +46,8 @@ def wandb_logger(folder: Path, **settings: Any) -> WandbLogger | None:
     if mode == "disabled":
         return None
     os.environ.setdefault("WANDB_SILENT", "true")
-    settings = {"project": "critical-periods", "dir": str(folder), **settings}
+    # Absolute, as a service of its own writes there, which may have started somewhere else.
+    settings = {"project": "critical-periods", "dir": str(folder.absolute()), **settings}
     run = None
     # The other processes of a run get a logger that does nothing.
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]

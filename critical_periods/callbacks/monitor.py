@@ -29,7 +29,8 @@ class Monitor(pl.Callback):
         samples: how many of them, over all processes; all by default.
 
     Raises:
-        UserError: the cadence or the number of samples is less than 1.
+        UserError: the cadence or the number of samples is less than 1; before training, there are
+            fewer samples than processes.
     """
 
     def __init__(
@@ -47,19 +48,20 @@ class Monitor(pl.Callback):
         self.split = split
         self.samples = samples
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Compares the number of samples with that of the processes, which each take a share."""
+        if self.samples is not None and self.samples < trainer.world_size:
+            raise UserError(
+                f"samples={self.samples} of {type(self).__name__} cannot be shared by "
+                f"{trainer.world_size} processes; choose at least {trainer.world_size}."
+            )
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures where the cadence asks for it."""
         done = trainer.current_epoch + 1
         due = self.every_n_epochs is not None and done % self.every_n_epochs == 0
         if due or done == trainer.max_epochs:
-            device = pl_module.device.type
-            with (
-                isolate_rng(),
-                evaluating(pl_module),
-                torch.no_grad(),
-                # A variance or a gradient norm of bf16 numbers would be mostly rounding.
-                torch.autocast(device, enabled=False),
-            ):
+            with undisturbed(pl_module):
                 self.measure(trainer, pl_module)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -76,6 +78,19 @@ def network_of(pl_module: pl.LightningModule) -> nn.Module:
     """The module's attribute ``network``, or the module itself."""
     network = getattr(pl_module, "network", None)
     return network if isinstance(network, nn.Module) else pl_module
+
+
+@contextmanager
+def undisturbed(pl_module: pl.LightningModule) -> Iterator[None]:
+    """Evaluation mode, without gradients and autocast, and with random draws that leave no trace."""
+    with (
+        isolate_rng(),
+        evaluating(pl_module),
+        torch.no_grad(),
+        # A variance or a gradient norm of bf16 numbers would be mostly rounding.
+        torch.autocast(pl_module.device.type, enabled=False),
+    ):
+        yield
 
 
 @contextmanager

@@ -18,7 +18,11 @@ from critical_periods.callbacks.monitor import (
     network_of,
     reestimated_batch_norm,
 )
-from critical_periods.callbacks.samples import measurement_batches, shared_samples
+from critical_periods.callbacks.samples import (
+    example_batch,
+    measurement_batches,
+    shared_samples,
+)
 from critical_periods.errors import UserError, near
 from critical_periods.metrics import RelativeSourceVariance
 from critical_periods.metrics.functional import (
@@ -58,7 +62,8 @@ class SourceVarianceMonitor(Monitor):
             data first, as the authors did. Training keeps its own.
 
     Raises:
-        UserError: before training, a layer that the network does not have.
+        UserError: before training, a layer that the network does not have or call, or that puts
+            out anything but a tensor; data of one view.
 
     Example:
         >>> monitor = SourceVarianceMonitor(layers=["trunk.stage4"], samples=500, pairs=20)
@@ -86,12 +91,33 @@ class SourceVarianceMonitor(Monitor):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Looks for the layers in the network."""
+        super().setup(trainer, pl_module, stage)
         known = dict(network_of(pl_module).named_modules())
         for layer in self.layers:
             if layer not in known:
                 raise UserError(
                     f"layers of SourceVarianceMonitor names {layer!r}, which the network does not "
                     f"have; {near(layer, filter(None, known))}"
+                )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tries the measurement, which may be due only hours later, on two samples."""
+        example = example_batch(trainer)
+        if example is None:
+            return
+        views = list(example.views.unbind(1))
+        if len(views) < 2:
+            raise UserError(
+                "SourceVarianceMonitor compares what views do to a network, but the data has one."
+            )
+        network = network_of(pl_module)
+        with undisturbed(pl_module), recording(network, self.layers) as recorded:
+            network(*views)
+        for layer in self.layers:
+            if layer not in recorded:
+                raise UserError(
+                    f"layers of SourceVarianceMonitor names {layer!r}, which the network has but "
+                    "does not call; choose a module inside it or around it."
                 )
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -106,7 +132,9 @@ class SourceVarianceMonitor(Monitor):
 
             def function(*features: Tensor) -> dict[str, Tensor]:
                 decode(*features)
-                return dict(recorded)
+                # In the order of the layers, not of the forward pass.
+                names = [name for layer in self.layers for name in (layer, f"{layer}/channels")]
+                return {name: recorded[name] for name in names if name in recorded}
 
             fixed = encode(shared_samples(trainer, self.split, self.pairs))
             metric = RelativeSourceVariance(function, fixed)
@@ -147,8 +175,13 @@ def recording(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, T
     """
     outputs: dict[str, Tensor] = {}
 
-    def keep(layer: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+    def keep(layer: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise UserError(
+                    f"the layer {layer!r} puts out a {type(output).__name__}, not a tensor; choose "
+                    "a layer inside it or after it."
+                )
             # A copy, as an in-place activation may follow.
             outputs[layer] = output.detach().clone()
             if output.ndim > 2:
@@ -206,4 +239,6 @@ def _log_histograms(trainer: pl.Trainer, arrays: dict[str, np.ndarray]) -> None:
         for name in names
     }
     for logger in loggers:
-        logger.experiment.log({**histograms, "epoch": trainer.current_epoch})
+        logger.experiment.log(  # type: ignore[attr-defined]
+            {**histograms, "epoch": trainer.current_epoch}
+        )
