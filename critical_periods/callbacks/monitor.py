@@ -82,7 +82,7 @@ def network_of(pl_module: pl.LightningModule) -> nn.Module:
 
 @contextmanager
 def undisturbed(pl_module: pl.LightningModule) -> Iterator[None]:
-    """Evaluation mode, without gradients and autocast, and with random draws that leave no trace."""
+    """Evaluation mode, no gradients, no autocast, and random draws that leave no trace."""
     with (
         isolate_rng(),
         evaluating(pl_module),

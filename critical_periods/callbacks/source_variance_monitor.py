@@ -17,6 +17,7 @@ from critical_periods.callbacks.monitor import (
     log_scalar,
     network_of,
     reestimated_batch_norm,
+    undisturbed,
 )
 from critical_periods.callbacks.samples import (
     example_batch,
@@ -239,6 +240,4 @@ def _log_histograms(trainer: pl.Trainer, arrays: dict[str, np.ndarray]) -> None:
         for name in names
     }
     for logger in loggers:
-        logger.experiment.log(  # type: ignore[attr-defined]
-            {**histograms, "epoch": trainer.current_epoch}
-        )
+        logger.experiment.log({**histograms, "epoch": trainer.current_epoch})
