@@ -151,7 +151,8 @@ def test_rsv_is_that_of_its_definition(tmp_path):
             for channels in ("", "/channels")
             for what in ("counts", "edges", "units")
         }
-        np.testing.assert_allclose(arrays["trunk.stage3.0/edges"], np.linspace(-1, 1, 41), atol=1e-12)
+        edges = arrays["trunk.stage3.0/edges"]
+        np.testing.assert_allclose(edges, np.linspace(-1, 1, 41), atol=1e-12)
         counts = arrays["trunk.stage3.0/counts"]
         assert counts.sum() == (~np.isnan(rsv)).sum()
         expected = np.histogram(rsv[~np.isnan(rsv)], bins=40, range=(-1, 1))[0]
