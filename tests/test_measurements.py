@@ -297,9 +297,10 @@ def test_cadence(tmp_path):
         key: [key in epoch for epoch in logged]
         for key in ("fisher/trace", "information/both", "rsv/trunk.conv/mean")
     }
-    assert when["fisher/trace"] == [False, True, False, True, True]
-    # Lightning shows an old value once more where another monitor logs in the epoch after.
-    assert when["information/both"] in ([False, False, True, shown, True] for shown in (0, 1))
+    # At least there: Lightning may show an old value again where another monitor logs.
+    assert all(when["fisher/trace"][epoch] for epoch in (1, 3, 4))
+    assert all(when["information/both"][epoch] for epoch in (2, 4))
+    assert not any(when["information/both"][:2]) and not when["fisher/trace"][0]
     assert when["rsv/trunk.conv/mean"] == [False, False, False, False, True]
     assert [path.name for path in (tmp_path / "rsv").iterdir()] == ["epoch_0004.npz"]
 
