@@ -57,6 +57,9 @@ def sentence(message: str) -> str:
     if unknown_class:
         name = unknown_class[1]
         return f"unknown class {name!r} at {field}; {near(name, _classes(field))}"
+    if unknown_option and unknown_option[1] == "class_path":
+        # A class with fields beside class_path was taken for the settings of a wider class.
+        unknown_option = None
     if unknown_option and not owners:
         unknown_key = unknown_option
     elif unknown_option:

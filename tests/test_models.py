@@ -1,7 +1,8 @@
-"""The split networks against parameter counts, written-out forwards and timm itself."""
+"""The networks against parameter counts, written-out forwards and timm itself."""
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,7 +15,16 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import batch_norm, conv2d, cross_entropy
 
 from critical_periods.errors import UserError
-from critical_periods.models import AllCNN, SplitAllCNN, SplitNetwork, SplitResNet18, SplitTimm
+from critical_periods.models import (
+    MLP,
+    AllCNN,
+    ResNet18,
+    SplitAllCNN,
+    SplitNetwork,
+    SplitResNet18,
+    SplitTimm,
+    TimmClassifier,
+)
 
 Net = TypeVar("Net", bound=nn.Module)
 SPLIT: dict[str, Callable[..., SplitNetwork]] = {
@@ -23,6 +33,14 @@ SPLIT: dict[str, Callable[..., SplitNetwork]] = {
     "timm": lambda **kwargs: SplitTimm("resnet10t", "layer2", cifar_stem=True, **kwargs),
 }
 each_split = pytest.mark.parametrize("build", SPLIT.values(), ids=SPLIT.keys())
+ONE_EYED: dict[str, Callable[..., nn.Module]] = {
+    "all_cnn": lambda **kwargs: AllCNN(width=4, **kwargs),
+    "deep_all_cnn": lambda **kwargs: AllCNN(width=4, depth=2, **kwargs),
+    "resnet": lambda **kwargs: ResNet18(width=4, **kwargs),
+    "mlp": lambda **kwargs: MLP(hidden=[7, 6], in_features=3 * 32 * 32, **kwargs),
+    "timm": lambda **kwargs: TimmClassifier("resnet10t", cifar_stem=True, **kwargs),
+}
+each_one_eyed = pytest.mark.parametrize("build", ONE_EYED.values(), ids=ONE_EYED.keys())
 
 
 def parameters(module: nn.Module) -> int:
@@ -134,18 +152,23 @@ def test_per_sample_gradients_by_vmap_equal_a_loop(build: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "network", [SplitResNet18(width=4), SplitAllCNN(depth=2, width=4), AllCNN(width=4)]
+    "network",
+    [
+        SplitResNet18(width=4),
+        SplitAllCNN(depth=2, width=4),
+        *(ONE_EYED[name]() for name in ("all_cnn", "deep_all_cnn", "resnet", "mlp")),
+    ],
 )
 def test_no_output_but_a_norms_is_overwritten(network: nn.Module) -> None:
     """A hook keeps a reference; what it refers to must still be the layer's output at the end."""
     kept: list[tuple[str, Tensor, Tensor]] = []
     for name, module in network.named_modules():
-        if not isinstance(module, nn.BatchNorm2d):
+        if not isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.register_forward_hook(
                 lambda _, __, output, name=name: kept.append((name, output, output.clone()))
             )
-    network(*views(1 if isinstance(network, AllCNN) else 2))
-    assert len(kept) > 20
+    network(*views(2 if isinstance(network, SplitNetwork) else 1))
+    assert len(kept) > (8 if isinstance(network, MLP) else 20)
     assert [name for name, output, copy in kept if not torch.equal(output, copy)] == []
 
 
@@ -159,7 +182,7 @@ def test_a_wrong_number_of_views_is_one_sentence(build: Any, given: int) -> None
         network.fuse(*views(3)[:given])
 
 
-@pytest.mark.parametrize("network", [SplitResNet18, SplitAllCNN, AllCNN])
+@pytest.mark.parametrize("network", [SplitResNet18, SplitAllCNN, AllCNN, ResNet18])
 @pytest.mark.parametrize("field", ["width", "num_classes", "in_channels"])
 @pytest.mark.parametrize("value", [0, -2, 1.5, "64"])
 def test_sizes_are_whole_numbers_of_at_least_one(network: Any, field: str, value: Any) -> None:
@@ -167,7 +190,52 @@ def test_sizes_are_whole_numbers_of_at_least_one(network: Any, field: str, value
         network(**{field: value})
 
 
-# --- SplitResNet18 -------------------------------------------------------------------------------
+# --- what holds for every network of one eye -----------------------------------------------------
+
+
+@each_one_eyed
+def test_one_view_to_logits_from_the_seed_alone(build: Any) -> None:
+    torch.manual_seed(3)
+    first = build(num_classes=7)
+    torch.manual_seed(3)
+    again = build(num_classes=7)
+    assert all(map(torch.equal, first.state_dict().values(), again.state_dict().values()))
+    logits = first(*views(1))
+    assert logits.shape == (3, 7)
+    cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
+    assert [name for name, p in first.named_parameters() if p.grad is None] == []
+
+
+@each_one_eyed
+@pytest.mark.parametrize("given", [0, 2])
+def test_two_views_for_one_eye_are_one_sentence(build: Any, given: int) -> None:
+    with pytest.raises(UserError, match=rf"takes 1 view but was given {given};"):
+        build()(*views(2)[:given])
+
+
+@each_one_eyed
+@pytest.mark.parametrize("training", [True, False])
+def test_one_eye_channels_last_gives_the_same_numbers(build: Any, training: bool) -> None:
+    network = scramble(build()).double().train(training)
+    (image,) = views(1, dtype=torch.float64)
+    expected = network(image)
+    network.to(memory_format=torch.channels_last)
+    actual = network(image.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@each_one_eyed
+def test_one_eye_trains_in_bf16(build: Any) -> None:
+    network = build()
+    exact = network(*views(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(*views(1))
+        cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
+    assert (logits.float() - exact).norm() < 0.1 * exact.norm()
+    assert all(bool(p.grad.isfinite().all()) for p in network.parameters())
+
+
+# --- ResNet18 ------------------------------------------------------------------------------------
 
 
 def test_split_resnet18_has_the_authors_parameter_count() -> None:
@@ -225,6 +293,37 @@ def test_split_resnet18_equals_its_written_out_forward(training: bool, num_views
     torch.testing.assert_close(network(*images), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_resnet18_is_the_split_one_with_one_pathway(training: bool) -> None:
+    network = scramble(ResNet18(width=6, in_channels=3)).double().train(training)
+    split = SplitResNet18(width=6, num_views=1).double().train(training)
+    state = network.state_dict()
+    names = [name.removeprefix("pathways.0.").removeprefix("trunk.") for name in split.state_dict()]
+    assert names == list(state)
+    split.load_state_dict(dict(zip(split.state_dict(), state.values(), strict=True)))
+    (image,) = views(1, dtype=torch.float64)
+    expected = split(image)
+    assert expected.std() > 1e-3
+    assert torch.equal(network(image), expected)
+
+
+def test_resnet18_has_four_stages_at_the_images_full_size() -> None:
+    network = ResNet18()
+    # The table of He et al. 2016 for 3x3 stems: convolutions, their norms, three shortcuts, a head.
+    total = 9 * 3 * 64 + 2 * 64 + (512 + 1) * 10
+    for wide, narrow in ((64, 64), (128, 64), (256, 128), (512, 256)):
+        total += 9 * (narrow * wide + 3 * wide * wide) + 2 * (narrow + 3 * wide)
+        total += narrow * wide if wide != narrow else 0
+    assert parameters(network) == total == 11_171_274
+    sizes = []
+    for name in ("stem", "stage1", "stage2", "stage3", "stage4"):
+        network.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output: sizes.append(tuple(output.shape[1:]))
+        )
+    network.eval()(*views(1, batch=1))
+    assert sizes == [(64, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+
+
 # --- All-CNN -------------------------------------------------------------------------------------
 
 # channels in and out as multiples of the width (0: the image's or the classes'), kernel, stride
@@ -271,6 +370,19 @@ def test_all_cnn_is_the_papers_table() -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
+def test_all_cnn_of_a_depth_is_the_papers_table(depth: int) -> None:
+    start, end = split_table(depth)
+    assert parameters(AllCNN(depth=depth)) == count(start + end, 96)
+    network = scramble(AllCNN(width=5, depth=depth)).double().eval()
+    stages = [f"stage{i}" for i in range(1, depth + 1)]
+    names = ["stem", *stages, "conv", "conv1x1", "head", "pool", "flatten"]
+    assert [name for name, _ in network.named_children()] == names
+    (image,) = views(1, dtype=torch.float64)
+    expected = written_out_cnn(network, start + end, image)
+    torch.testing.assert_close(network(image), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
 def test_split_all_cnn_is_the_papers_table(depth: int) -> None:
     path, trunk = split_table(depth)
     assert parameters(SplitAllCNN(depth)) == 2 * count(path, 96) + count(trunk, 96)
@@ -286,6 +398,108 @@ def test_all_cnn_takes_one_view_and_split_all_cnn_a_depth() -> None:
         AllCNN(width=4)(*views(2))
     with pytest.raises(UserError, match="depth must be a whole number of at least 1, not 0"):
         SplitAllCNN(depth=0)
+    with pytest.raises(UserError, match="depth must be a whole number of at least 1, not 0"):
+        AllCNN(depth=0)
+
+
+def test_all_cnn_keeps_the_names_of_its_layers() -> None:
+    names = [*(f"conv{i}" for i in range(1, 8)), "conv1x1", "head", "pool", "flatten"]
+    assert [name for name, _ in AllCNN(width=4).named_children()] == names
+
+
+# --- MLP -----------------------------------------------------------------------------------------
+
+
+def test_mlp_is_the_papers() -> None:
+    sizes = [1024, 2500, 2000, 1500, 1000, 500]
+    layers = sum(i * o + 2 * o for i, o in itertools.pairwise(sizes))
+    assert parameters(MLP()) == layers + 500 * 10 + 10
+    names = ["flatten", "fc1", "fc2", "fc3", "fc4", "fc5", "head"]
+    assert [name for name, _ in MLP().named_children()] == names
+
+
+@pytest.mark.parametrize("hidden", [[], [5], [6, 4, 3]])
+@pytest.mark.parametrize("training", [True, False])
+def test_mlp_equals_its_written_out_forward(hidden: list[int], training: bool) -> None:
+    network = scramble(MLP(hidden, in_features=2 * 3 * 4, num_classes=5)).double()
+    s = {name: value.clone() for name, value in network.state_dict().items()}
+    image = torch.randn(9, 2, 3, 4, dtype=torch.float64)
+    x = image.reshape(9, 24)
+    for i in range(1, len(hidden) + 1):
+        x = x @ s[f"fc{i}.linear.weight"].T
+        mean, var = s[f"fc{i}.norm.running_mean"], s[f"fc{i}.norm.running_var"]
+        if training:
+            mean, var = x.mean(0), x.var(0, correction=0)
+        x = (x - mean) / (var + 1e-5).sqrt() * s[f"fc{i}.norm.weight"] + s[f"fc{i}.norm.bias"]
+        x = x.clamp(min=0)
+    expected = x @ s["head.weight"].T + s["head.bias"]
+    actual = network.train(training)(image)
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_mlp_says_what_does_not_fit() -> None:
+    sentence = (
+        r"^MLP takes views of in_features=1024 numbers but was given 1x24x24; set in_features to "
+        r"576\.$"
+    )
+    with pytest.raises(UserError, match=sentence):
+        MLP([4])(torch.randn(2, 1, 24, 24))
+    with pytest.raises(
+        UserError, match=r"hidden\[1\] must be a whole number of at least 1, not 0\."
+    ):
+        MLP([4, 0])
+    with pytest.raises(UserError, match=r"in_features must be a whole number"):
+        MLP([4], in_features=0)
+
+
+# --- TimmClassifier ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "mobilenetv3_small_050"])
+def test_timm_classifier_is_timms_own_network(name: str) -> None:
+    torch.manual_seed(4)
+    whole = scramble(timm.create_model(name, num_classes=5, in_chans=1)).double().eval()
+    torch.manual_seed(4)
+    network = scramble(TimmClassifier(name, num_classes=5, in_channels=1)).double().eval()
+    assert list(network.state_dict()) == [f"model.{key}" for key in whole.state_dict()]
+    image = views(1, dtype=torch.float64)[0][:, :1]
+    expected = whole(image)
+    assert expected.std() > 1e-3
+    assert torch.equal(network(image), expected)
+
+
+@pytest.mark.parametrize(("name", "layer"), [("resnet18", "layer1"), ("convnext_atto", "stages.0")])
+def test_timm_classifier_has_the_cifar_stem_of_the_split_one(name: str, layer: str) -> None:
+    network = TimmClassifier(name, cifar_stem=True)
+    split = SplitTimm(name, layer, num_views=1, cifar_stem=True)
+    sizes = []
+    network.get_submodule(f"model.{layer}").register_forward_hook(
+        lambda module, inputs, output: sizes.append(output.shape)
+    )
+    (image,) = views(1)
+    network(image)
+    assert sizes == [split.pathways[0](image).shape]
+    assert sizes[0][-2:] == image.shape[-2:]
+
+
+def test_timm_classifier_takes_a_transformer_at_its_own_size() -> None:
+    network = TimmClassifier("vit_tiny_patch16_224").eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 224, 224)).shape == (1, 10)
+    sentence = r"vit_tiny_patch16_224 takes images of 224x224 pixels alone but was given 32x32;"
+    with pytest.raises(UserError, match=sentence):
+        network(*views(1))
+    with pytest.raises(
+        UserError, match=r"cifar_stem needs a first convolution, which vit_tiny_pat"
+    ):
+        TimmClassifier("vit_tiny_patch16_224", cifar_stem=True)
+
+
+def test_timm_classifier_says_what_there_is() -> None:
+    with pytest.raises(UserError, match=r"timm has no model 'resnet81'; did you mean 'resnet18'"):
+        TimmClassifier("resnet81")
+    with pytest.raises(UserError, match=r"in_channels must be a whole number of at least 1, not 0"):
+        TimmClassifier("resnet18", in_channels=0)
 
 
 # --- SplitTimm -----------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from torch import Tensor, nn
+from torch import nn
 
-from critical_periods.models.checks import check_sizes, check_views
+from critical_periods.models.checks import check_sizes
+from critical_periods.models.one_view import OneViewNetwork
 from critical_periods.models.split import SplitNetwork
 
 
-class AllCNN(nn.Module):
+class AllCNN(OneViewNetwork):
     """The network of Achille, Rovere & Soatto (ICLR 2019), of convolutions alone.
 
     With width w (96 in the paper): conv w, conv w, conv 2w stride 2, conv 2w, conv 2w,
@@ -20,10 +21,16 @@ class AllCNN(nn.Module):
     ``conv7``, ``conv1x1`` and ``head``. Within a layer the ReLU overwrites the output of
     ``norm``: hook the layer or its ``conv``.
 
+    With a depth n it is the network of the paper's depth study instead: conv w (``stem``), for
+    i = 1 … n conv 2^(i-1) w and conv 2^i w with stride 2 (``stage1`` … ``stage<n>``, each ``conv``
+    and ``down``), conv 2^n w (``conv``), ``conv1x1`` 2^n w, ``head`` and the pool.
+
     Args:
         width: channels of the first layer (w).
         num_classes: how many logits.
         in_channels: channels of the view.
+        depth: how many times the depth study's network halves the image (n); the paper's default
+            network if None.
 
     Raises:
         UserError: an argument is not a whole number of at least one.
@@ -35,41 +42,34 @@ class AllCNN(nn.Module):
         torch.Size([2, 10])
         >>> [name for name, _ in network.named_children()][-4:]
         ['conv1x1', 'head', 'pool', 'flatten']
+        >>> [name for name, _ in AllCNN(width=8, depth=2).named_children()][:5]
+        ['stem', 'stage1', 'stage2', 'conv', 'conv1x1']
     """
 
-    def __init__(self, width: int = 96, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        width: int = 96,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        depth: int | None = None,
+    ) -> None:
         check_sizes(width=width, num_classes=num_classes, in_channels=in_channels)
-        super().__init__()
-        self.conv1 = _conv(in_channels, width)
-        self.conv2 = _conv(width, width)
-        self.conv3 = _conv(width, 2 * width, stride=2)
-        self.conv4 = _conv(2 * width, 2 * width)
-        self.conv5 = _conv(2 * width, 2 * width)
-        self.conv6 = _conv(2 * width, 2 * width, stride=2)
-        self.conv7 = _conv(2 * width, 2 * width)
-        self.conv1x1 = _conv(2 * width, 2 * width, kernel_size=1)
-        self.head = nn.Conv2d(2 * width, num_classes, kernel_size=1)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-
-    def forward(self, *views: Tensor) -> Tensor:
-        """Logits of a batch.
-
-        Args:
-            *views: exactly one tensor [B, C, H, W].
-
-        Returns:
-            Logits [B, num_classes].
-
-        Raises:
-            UserError: there is more than one view, or none.
-        """
-        check_views("AllCNN", len(views), 1)
-        x = self.conv3(self.conv2(self.conv1(views[0])))
-        x = self.conv6(self.conv5(self.conv4(x)))
-        x = self.head(self.conv1x1(self.conv7(x)))
-        logits: Tensor = self.flatten(self.pool(x))
-        return logits
+        if depth is None:
+            layers = OrderedDict[str, nn.Module](
+                conv1=_conv(in_channels, width),
+                conv2=_conv(width, width),
+                conv3=_conv(width, 2 * width, stride=2),
+                conv4=_conv(2 * width, 2 * width),
+                conv5=_conv(2 * width, 2 * width),
+                conv6=_conv(2 * width, 2 * width, stride=2),
+                conv7=_conv(2 * width, 2 * width),
+                **_end(2 * width, num_classes),
+            )
+        else:
+            check_sizes(depth=depth)
+            layers = _start(depth, width, in_channels)
+            layers.update(_middle_and_end(depth, width, num_classes))
+        super().__init__(layers)
 
 
 class SplitAllCNN(SplitNetwork):
@@ -116,22 +116,13 @@ class SplitAllCNN(SplitNetwork):
             in_channels=in_channels,
             num_views=num_views,
         )
-        wide = width * 2**depth
         super().__init__(
-            pathways=[_pathway(depth, width, in_channels) for _ in range(num_views)],
-            trunk=nn.Sequential(
-                OrderedDict[str, nn.Module](
-                    conv=_conv(wide, wide),
-                    conv1x1=_conv(wide, wide, kernel_size=1),
-                    head=nn.Conv2d(wide, num_classes, kernel_size=1),
-                    pool=nn.AdaptiveAvgPool2d(1),
-                    flatten=nn.Flatten(),
-                )
-            ),
+            pathways=[nn.Sequential(_start(depth, width, in_channels)) for _ in range(num_views)],
+            trunk=nn.Sequential(_middle_and_end(depth, width, num_classes)),
         )
 
 
-def _pathway(depth: int, width: int, in_channels: int) -> nn.Sequential:
+def _start(depth: int, width: int, in_channels: int) -> OrderedDict[str, nn.Module]:
     layers = OrderedDict[str, nn.Module](stem=_conv(in_channels, width))
     for i in range(1, depth + 1):
         narrow, wide = width * 2 ** (i - 1), width * 2**i
@@ -139,7 +130,21 @@ def _pathway(depth: int, width: int, in_channels: int) -> nn.Sequential:
             conv=_conv(narrow, narrow), down=_conv(narrow, wide, stride=2)
         )
         layers[f"stage{i}"] = nn.Sequential(stage)
-    return nn.Sequential(layers)
+    return layers
+
+
+def _middle_and_end(depth: int, width: int, num_classes: int) -> OrderedDict[str, nn.Module]:
+    wide = width * 2**depth
+    return OrderedDict[str, nn.Module](conv=_conv(wide, wide), **_end(wide, num_classes))
+
+
+def _end(width: int, num_classes: int) -> OrderedDict[str, nn.Module]:
+    return OrderedDict[str, nn.Module](
+        conv1x1=_conv(width, width, kernel_size=1),
+        head=nn.Conv2d(width, num_classes, kernel_size=1),
+        pool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+    )
 
 
 def _conv(

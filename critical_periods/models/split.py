@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from critical_periods.models.checks import check_views
+from critical_periods.models.network import Network
 
 
-class SplitNetwork(nn.Module):
+class SplitNetwork(Network):
     """A network whose views keep to themselves for a while and are then added.
 
     With pathways f_1, …, f_V and the trunk g it computes

@@ -1,4 +1,4 @@
-"""Split-ResNet-18, the two-eyed network of the weak-eye experiments."""
+"""ResNet-18 for small images, with one eye and split for several."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from critical_periods.models.checks import check_sizes
+from critical_periods.models.one_view import OneViewNetwork
 from critical_periods.models.split import SplitNetwork
 
 
@@ -49,6 +50,36 @@ class PreActivationBlock(nn.Module):
         return output
 
 
+class ResNet18(OneViewNetwork):
+    """ResNet-18 with a stem for small images, as in Achille, Rovere & Soatto (ICLR 2019).
+
+    A 3x3 convolution with stride 1, batch norm and ReLU and no pool (``stem``), ``stage1`` (width
+    w), ``stage2``, ``stage3`` and ``stage4`` (2w, 4w and 8w, stride 2), global average ``pool`` and
+    the linear ``head``. Every stage is two pre-activation blocks: :class:`SplitResNet18` computes
+    the same with a single view, under other names.
+
+    Args:
+        width: channels of the first stage (w).
+        num_classes: how many logits.
+        in_channels: channels of the view.
+
+    Raises:
+        UserError: an argument is not a whole number of at least one.
+
+    Example:
+        >>> import torch
+        >>> network = ResNet18(width=8)
+        >>> network(torch.randn(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+        >>> network.stage4(network.stage3(torch.randn(1, 16, 16, 16))).shape
+        torch.Size([1, 64, 4, 4])
+    """
+
+    def __init__(self, width: int = 64, num_classes: int = 10, in_channels: int = 3) -> None:
+        check_sizes(width=width, num_classes=num_classes, in_channels=in_channels)
+        super().__init__({**_start(width, in_channels), **_end(width, num_classes)})
+
+
 class SplitResNet18(SplitNetwork):
     """ResNet-18 with a pathway a view up to stage 2, added there.
 
@@ -86,31 +117,31 @@ class SplitResNet18(SplitNetwork):
             width=width, num_classes=num_classes, in_channels=in_channels, num_views=num_views
         )
         super().__init__(
-            pathways=[_pathway(width, in_channels) for _ in range(num_views)],
-            trunk=nn.Sequential(
-                OrderedDict[str, nn.Module](
-                    stage3=_stage(2 * width, 4 * width, stride=2),
-                    stage4=_stage(4 * width, 8 * width, stride=2),
-                    pool=nn.AdaptiveAvgPool2d(1),
-                    flatten=nn.Flatten(),
-                    head=nn.Linear(8 * width, num_classes),
-                )
-            ),
+            pathways=[nn.Sequential(_start(width, in_channels)) for _ in range(num_views)],
+            trunk=nn.Sequential(_end(width, num_classes)),
         )
 
 
-def _pathway(width: int, in_channels: int) -> nn.Sequential:
+def _start(width: int, in_channels: int) -> OrderedDict[str, nn.Module]:
     stem = OrderedDict[str, nn.Module](
         conv=nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
         norm=nn.BatchNorm2d(width),
         relu=nn.ReLU(inplace=True),
     )
-    return nn.Sequential(
-        OrderedDict[str, nn.Module](
-            stem=nn.Sequential(stem),
-            stage1=_stage(width, width, stride=1),
-            stage2=_stage(width, 2 * width, stride=2),
-        )
+    return OrderedDict[str, nn.Module](
+        stem=nn.Sequential(stem),
+        stage1=_stage(width, width, stride=1),
+        stage2=_stage(width, 2 * width, stride=2),
+    )
+
+
+def _end(width: int, num_classes: int) -> OrderedDict[str, nn.Module]:
+    return OrderedDict[str, nn.Module](
+        stage3=_stage(2 * width, 4 * width, stride=2),
+        stage4=_stage(4 * width, 8 * width, stride=2),
+        pool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        head=nn.Linear(8 * width, num_classes),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -11,6 +10,12 @@ from torch import Tensor, nn
 from critical_periods.errors import UserError, near
 from critical_periods.models.checks import check_sizes
 from critical_periods.models.split import SplitNetwork
+from critical_periods.models.timm_classifier import (
+    create_timm,
+    feature_info,
+    fixed_size,
+    reason,
+)
 
 
 class SplitTimm(SplitNetwork):
@@ -63,14 +68,14 @@ class SplitTimm(SplitNetwork):
         cifar_stem: bool = False,
     ) -> None:
         check_sizes(num_classes=num_classes, in_channels=in_channels, num_views=num_views)
-        trunk = _create(name, num_classes, in_channels, cifar_stem)
-        if _config(trunk).get("fixed_input_size"):
+        trunk = create_timm(name, num_classes, in_channels, cifar_stem)
+        if fixed_size(trunk):
             raise UserError(
                 f"{name} is tied to one image size, as transformers are; choose a convolutional "
                 "network such as 'resnet18' or 'convnext_atto'."
             )
         modules = [path for path, _ in trunk.named_modules() if path]
-        stages = [info["module"] for info in _feature_info(trunk) if info["module"] in modules]
+        stages = [info["module"] for info in feature_info(trunk) if info["module"] in modules]
         stages = stages or [path for path, _ in trunk.named_children()]
         if fuse_after not in modules:
             raise UserError(
@@ -80,60 +85,13 @@ class SplitTimm(SplitNetwork):
             pathway = _split(trunk, fuse_after, in_channels)
         except Exception as error:  # a model cut in the wrong place may raise anything
             raise UserError(
-                f"{name} cannot be split at fuse_after={fuse_after!r} ({_reason(error)}); choose "
+                f"{name} cannot be split at fuse_after={fuse_after!r} ({reason(error)}); choose "
                 f"another of its stages ({', '.join(stages[:8])}) or another convolutional network."
             ) from error
-        others = (_create(name, num_classes, in_channels, cifar_stem) for _ in range(1, num_views))
-        super().__init__([pathway, *(_cut(other, fuse_after) for other in others)], trunk)
-
-
-def _create(name: str, num_classes: int, in_channels: int, cifar_stem: bool) -> nn.Module:
-    import timm  # here, because it takes seconds to import and no other network needs it
-
-    if not timm.is_model(name):
-        raise UserError(f"timm has no model {name!r}; {near(name, timm.list_models())}")
-    try:
-        model: nn.Module = timm.create_model(
-            name, pretrained=False, num_classes=num_classes, in_chans=in_channels
+        others = (
+            create_timm(name, num_classes, in_channels, cifar_stem) for _ in range(1, num_views)
         )
-    except Exception as error:  # each model checks its arguments in its own way
-        raise UserError(
-            f"timm cannot build {name!r} with num_classes={num_classes} and "
-            f"in_channels={in_channels} ({_reason(error)}); choose another model."
-        ) from error
-    if cifar_stem:
-        _use_cifar_stem(model, name)
-    return model
-
-
-def _use_cifar_stem(model: nn.Module, name: str) -> None:
-    """Keep the full size of the image through the stem."""
-    first = _config(model).get("first_conv") or "none"
-    for path in [first] if isinstance(first, str) else first:
-        conv = dict(model.named_modules()).get(path)
-        if not isinstance(conv, nn.Conv2d):
-            raise UserError(
-                f"cifar_stem needs a first convolution, which {name} lacks; set cifar_stem to "
-                "false or choose another model."
-            )
-        if max(conv.kernel_size) > 3:
-            bias = conv.bias is not None
-            # timm's own kinds of convolution (weight standardisation, …) stay what they are
-            small = type(conv)(conv.in_channels, conv.out_channels, 3, padding=1, bias=bias)
-            model.set_submodule(path, small)
-        else:
-            conv.stride = (1, 1)
-    for path, module in _stem_modules(model):
-        has_max_pool = any(isinstance(part, nn.MaxPool2d) for part in module.modules())
-        is_pool = "pool" in path.rpartition(".")[2].lower() and has_max_pool
-        if is_pool or isinstance(module, nn.ConstantPad2d):  # the pad belongs to the pool
-            model.set_submodule(path, nn.Identity())
-
-
-def _stem_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """All modules that are registered before the first stage at a quarter of the image's size."""
-    first_stage = next((i["module"] for i in _feature_info(model) if i["reduction"] >= 4), None)
-    return list(takewhile(lambda item: item[0] != first_stage, model.named_modules()))
+        super().__init__([pathway, *(_cut(other, fuse_after) for other in others)], trunk)
 
 
 def _split(model: nn.Module, fuse_after: str, in_channels: int) -> nn.Sequential:
@@ -142,7 +100,7 @@ def _split(model: nn.Module, fuse_after: str, in_channels: int) -> nn.Sequential
     model.eval()
     with torch.no_grad():
         features, logits = _run_whole(model, fuse_after, image)
-        channels = {info["module"]: info["num_chs"] for info in _feature_info(model)}
+        channels = {info["module"]: info["num_chs"] for info in feature_info(model)}
         if features.ndim != 4 or features.shape[1] != channels.get(fuse_after, features.shape[1]):
             raise ValueError(f"it gives {tuple(features.shape)}, no feature map [B, C, H, W]")
         pathway = _cut(model, fuse_after).eval()
@@ -189,16 +147,3 @@ def _cut(module: nn.Module, path: str) -> nn.Sequential:
         if child_name == name:
             break
     return taken
-
-
-def _feature_info(model: nn.Module) -> list[dict[str, Any]]:
-    return list(getattr(model, "feature_info", []))
-
-
-def _config(model: nn.Module) -> dict[str, Any]:
-    return dict(getattr(model, "default_cfg", {}))
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")

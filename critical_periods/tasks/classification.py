@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from critical_periods.batch import Batch
 from critical_periods.errors import UserError
+from critical_periods.models.network import Network
 from critical_periods.randomness import fold, global_seed
 
 
@@ -53,7 +54,7 @@ class ClassificationTask(pl.LightningModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network | nn.Module,
         num_classes: int = 10,
         optimizer: OptimizerCallable = _paper_optimizer,
         lr_scheduler: LRSchedulerCallable | None = None,

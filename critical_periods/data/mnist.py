@@ -1,0 +1,128 @@
+"""MNIST and Fashion-MNIST, padded to the size of CIFAR-10's images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch.nn.functional import pad
+from torchvision.datasets import MNIST, FashionMNIST
+
+from critical_periods.data.idx import FILES, find_file, read_idx
+from critical_periods.data.images import Augment, ImageDataModule, Images
+from critical_periods.errors import UserError
+
+
+class MNISTDataModule(ImageDataModule):
+    """One eye on MNIST: 60,000 training and 10,000 test images, 28x28 pixels padded to 32x32, grey.
+
+    The border of 2 black pixels makes room for the deficits of 32x32 images, as in Achille, Rovere
+    & Soatto (ICLR 2019); mean and standard deviation are those of the padded images. Augmentation
+    shifts by up to 2 pixels, so that no pixel of the original is ever lost, and never flips: a
+    mirrored digit is another character. Reads torchvision's files (``MNIST/raw/*``) or a plain
+    folder of the four idx files, gzipped or not.
+
+    Args:
+        root: where the data is: it holds ``MNIST/raw`` or the four files themselves.
+        download: whether torchvision may download the files to ``root`` if they are not there.
+        batch_size: samples in a batch of one process.
+        limit_train: size of a fixed, class-balanced subset of the training images.
+        val_split: how many (or what share) of the training images to hold back for validation; by
+            default the test split validates.
+        augment: ``shared`` (the views of a sample shift together), ``per_view`` or ``none``.
+        device_resident: whether the images live on the accelerator; by default if they fit.
+
+    Raises:
+        UserError: (by ``setup``) a file is missing, damaged or of another kind; (by
+            ``prepare_data``) the files cannot be downloaded.
+
+    Example:
+        >>> MNISTDataModule(root="nowhere").setup()
+        Traceback (most recent call last):
+        ...
+        critical_periods.errors.UserError: MNIST is not there under root='nowhere': it must hold \
+MNIST/raw/ or the files train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte \
+and t10k-labels-idx1-ubyte, gzipped or not; set data.init_args.root, or download: true.
+    """
+
+    mean = (0.1000,)
+    std = (0.2752,)
+    padding = 2
+    flip = False
+    archive: type[MNIST] = MNIST
+
+    def __init__(
+        self,
+        root: str | Path = "data",
+        download: bool = False,
+        batch_size: int = 128,
+        limit_train: int | None = None,
+        val_split: float = 0,
+        augment: Augment = "shared",
+        device_resident: bool | None = None,
+    ) -> None:
+        super().__init__(batch_size, limit_train, val_split, augment, device_resident)
+        self.root = Path(root).expanduser()
+        self.download = download
+
+    def prepare_data(self) -> None:
+        """Downloads the files where that is allowed and one is not there yet."""
+        if not self.download or _count(self._folder()) == len(FILES):
+            return
+        try:
+            self.archive(self.root, download=True)
+        except (RuntimeError, OSError) as error:
+            problem = " ".join(str(error).split())
+            raise UserError(
+                f"{self.archive.__name__} could not be downloaded to root={str(self.root)!r} "
+                f"({problem}); put it there."
+            ) from error
+
+    def load(self) -> tuple[Images, Images]:
+        """The images, padded with black to 32x32."""
+        folder = self._folder()
+        if not _count(folder):
+            name = self.archive.__name__
+            raise UserError(
+                f"{name} is not there under root={str(self.root)!r}: it must hold {name}/raw/ or "
+                f"the files {', '.join(FILES[:-1])} and {FILES[-1]}, gzipped or not; set "
+                "data.init_args.root, or download: true."
+            )
+        train, test = (
+            Images(pad(images.pixels, [2] * 4), images.target) for images in read_idx(folder)
+        )
+        return train, test
+
+    def _folder(self) -> Path:
+        """The folder that holds the most of the files."""
+        return max(self.root, self.root / self.archive.__name__ / "raw", key=_count)
+
+
+def _count(folder: Path) -> int:
+    return sum(find_file(folder, name) is not None for name in FILES)
+
+
+class FashionMNISTDataModule(MNISTDataModule):
+    """One eye on Fashion-MNIST: MNIST's sizes and files, pictures of ten kinds of clothing.
+
+    As :class:`MNISTDataModule`, but a mirrored garment is a garment: augmentation shifts by up to 2
+    pixels and flips. Reads torchvision's files (``FashionMNIST/raw/*``) or a plain folder of the
+    four idx files, gzipped or not, such as ``/usr/share/datasets/fashion-mnist`` of Debian's
+    package ``dataset-fashion-mnist``. (Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747.)
+
+    Args:
+        root: where the data is: it holds ``FashionMNIST/raw`` or the four files themselves.
+        download: see :class:`MNISTDataModule`, as for all that follow.
+        batch_size: samples in a batch of one process.
+        limit_train: size of a fixed, class-balanced subset of the training images.
+        val_split: how many (or what share) of the training images to hold back for validation.
+        augment: ``shared`` (the views of a sample shift together), ``per_view`` or ``none``.
+        device_resident: whether the images live on the accelerator; by default if they fit.
+
+    Raises:
+        UserError: as :class:`MNISTDataModule`.
+    """
+
+    mean = (0.2190,)
+    std = (0.3318,)
+    flip = True
+    archive = FashionMNIST

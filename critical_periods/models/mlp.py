@@ -1,0 +1,87 @@
+"""The fully connected network of the MNIST experiments."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from critical_periods.errors import UserError
+from critical_periods.models.checks import check_sizes, check_views
+from critical_periods.models.one_view import OneViewNetwork
+
+
+class MLP(OneViewNetwork):
+    """A fully connected network: of 2500, 2000, 1500, 1000 and 500 units in the paper.
+
+    The view is flattened; each hidden layer (``fc1``, ``fc2``, …) is a linear map without a bias,
+    batch norm (whose shift is the bias) and ReLU; ``head`` is linear, with a bias. Achille,
+    Rovere & Soatto (ICLR 2019) train it on MNIST padded to 32x32. As in
+    :class:`~critical_periods.models.AllCNN`, the ReLU overwrites the output of ``norm``.
+
+    Args:
+        hidden: units of each hidden layer; none leaves a softmax regression.
+        in_features: numbers in a view, C·H·W.
+        num_classes: how many logits.
+
+    Raises:
+        UserError: an argument is not a whole number of at least one, or (by ``forward``) the view
+            does not have ``in_features`` numbers.
+
+    Example:
+        >>> import torch
+        >>> network = MLP(hidden=[8, 4])
+        >>> network(torch.randn(2, 1, 32, 32)).shape
+        torch.Size([2, 10])
+        >>> [name for name, _ in network.named_children()]
+        ['flatten', 'fc1', 'fc2', 'head']
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (2500, 2000, 1500, 1000, 500),
+        in_features: int = 1024,
+        num_classes: int = 10,
+    ) -> None:
+        check_sizes(in_features=in_features, num_classes=num_classes)
+        check_sizes(**{f"hidden[{i}]": size for i, size in enumerate(hidden)})
+        sizes = [in_features, *hidden]
+        layers = OrderedDict[str, nn.Module](flatten=nn.Flatten())
+        for i, (narrow, wide) in enumerate(pairwise(sizes), start=1):
+            layers[f"fc{i}"] = _layer(narrow, wide)
+        layers["head"] = nn.Linear(sizes[-1], num_classes)
+        super().__init__(layers)
+        self.in_features = in_features
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Logits of a batch.
+
+        Args:
+            *views: exactly one tensor [B, C, H, W] with C·H·W = ``in_features``.
+
+        Returns:
+            Logits [B, num_classes].
+
+        Raises:
+            UserError: there is more than one view, or none, or it has another size.
+        """
+        check_views("MLP", len(views), 1)
+        shape = views[0].shape[1:]
+        if shape.numel() != self.in_features:
+            raise UserError(
+                f"MLP takes views of in_features={self.in_features} numbers but was given "
+                f"{'x'.join(map(str, shape))}; set in_features to {shape.numel()}."
+            )
+        return super().forward(*views)
+
+
+def _layer(in_features: int, out_features: int) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            linear=nn.Linear(in_features, out_features, bias=False),
+            norm=nn.BatchNorm1d(out_features),
+            relu=nn.ReLU(inplace=True),
+        )
+    )

@@ -1,0 +1,173 @@
+"""Any classifier of timm, with one eye."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import Any
+
+from torch import Tensor, nn
+
+from critical_periods.errors import UserError, near
+from critical_periods.models.checks import check_sizes, check_views
+from critical_periods.models.network import Network
+
+
+class TimmClassifier(Network):
+    """A network of timm as it is, found under ``model``, so its layers are ``model.layer1`` ….
+
+    Weights are random, nothing is downloaded. It carries the one-eyed experiments of Achille,
+    Rovere & Soatto (ICLR 2019) over to other networks.
+
+    Args:
+        name: a model of timm, such as "resnet18" or "convnext_atto".
+        num_classes: how many logits.
+        in_channels: channels of the view.
+        cifar_stem: for small images, as in :class:`~critical_periods.models.SplitTimm`.
+
+    Raises:
+        UserError: timm has no such model or cannot build it, the stem cannot be changed, an
+            argument is not a whole number of at least one, or (by ``forward``) the network is tied
+            to another image size.
+
+    Example:
+        >>> import torch
+        >>> network = TimmClassifier("resnet10t", cifar_stem=True)
+        >>> network(torch.randn(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self, name: str, num_classes: int = 10, in_channels: int = 3, cifar_stem: bool = False
+    ) -> None:
+        check_sizes(num_classes=num_classes, in_channels=in_channels)
+        super().__init__()
+        self.name = name
+        self.model = create_timm(name, num_classes, in_channels, cifar_stem)
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Logits of a batch.
+
+        Args:
+            *views: exactly one tensor [B, C, H, W].
+
+        Returns:
+            Logits [B, num_classes].
+
+        Raises:
+            UserError: there is more than one view, or none, or its size is not the only one that
+                the network takes.
+        """
+        check_views("TimmClassifier", len(views), 1)
+        given, size = tuple(views[0].shape[-2:]), fixed_size(self.model)
+        if size not in (None, given):
+            raise UserError(
+                f"{self.name} takes images of {size[0]}x{size[1]} pixels alone but was given "
+                f"{given[0]}x{given[1]}; choose a convolutional network such as 'resnet18' or "
+                "'convnext_atto'."
+            )
+        logits: Tensor = self.model(views[0])
+        return logits
+
+
+def create_timm(name: str, num_classes: int, in_channels: int, cifar_stem: bool) -> nn.Module:
+    """A network of timm with random weights.
+
+    Args:
+        name: timm's name of the model.
+        num_classes: how many logits.
+        in_channels: channels of an image.
+        cifar_stem: whether the stem is to keep the full size of a small image.
+
+    Raises:
+        UserError: timm has no such model or cannot build it, or the stem cannot be changed.
+
+    Example:
+        >>> create_timm("resnet10t", 5, 1, cifar_stem=False).fc.out_features
+        5
+    """
+    import timm  # here, because it takes seconds to import and no other network needs it
+
+    if not timm.is_model(name):
+        raise UserError(f"timm has no model {name!r}; {near(name, timm.list_models())}")
+    try:
+        model: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=num_classes, in_chans=in_channels
+        )
+    except Exception as error:  # each model checks its arguments in its own way
+        raise UserError(
+            f"timm cannot build {name!r} with num_classes={num_classes} and "
+            f"in_channels={in_channels} ({reason(error)}); choose another model."
+        ) from error
+    if cifar_stem:
+        _use_cifar_stem(model, name)
+    return model
+
+
+def fixed_size(model: nn.Module) -> tuple[int, int] | None:
+    """The one image size (H, W) that a network of timm is tied to, as most transformers are.
+
+    Example:
+        >>> fixed_size(create_timm("vit_tiny_patch16_224", 10, 3, cifar_stem=False))
+        (224, 224)
+        >>> fixed_size(create_timm("resnet10t", 10, 3, cifar_stem=False)) is None
+        True
+    """
+    config = _config(model)
+    return tuple(config["input_size"][1:]) if config.get("fixed_input_size") else None
+
+
+def feature_info(model: nn.Module) -> list[dict[str, Any]]:
+    """The stages of a network of timm, if it names them.
+
+    Example:
+        >>> model = create_timm("resnet10t", 10, 3, cifar_stem=False)
+        >>> [stage["module"] for stage in feature_info(model)]
+        ['act1', 'layer1', 'layer2', 'layer3', 'layer4']
+    """
+    return list(getattr(model, "feature_info", []))
+
+
+def reason(error: Exception) -> str:
+    r"""What an error says, as part of a sentence: its first line, or its type if it says nothing.
+
+    Example:
+        >>> reason(AssertionError("no.\nmore")), reason(AssertionError())
+        ('no', 'AssertionError')
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")
+
+
+def _use_cifar_stem(model: nn.Module, name: str) -> None:
+    """Keep the full size of the image through the stem."""
+    first = _config(model).get("first_conv") or "none"
+    for path in [first] if isinstance(first, str) else first:
+        conv = dict(model.named_modules()).get(path)
+        # the first convolution of a network tied to one size cuts it into patches
+        if fixed_size(model) or not isinstance(conv, nn.Conv2d):
+            raise UserError(
+                f"cifar_stem needs a first convolution, which {name} lacks; set cifar_stem to "
+                "false or choose another model."
+            )
+        if max(conv.kernel_size) > 3:
+            bias = conv.bias is not None
+            # timm's own kinds of convolution (weight standardisation, …) stay what they are
+            small = type(conv)(conv.in_channels, conv.out_channels, 3, padding=1, bias=bias)
+            model.set_submodule(path, small)
+        else:
+            conv.stride = (1, 1)
+    for path, module in _stem_modules(model):
+        has_max_pool = any(isinstance(part, nn.MaxPool2d) for part in module.modules())
+        is_pool = "pool" in path.rpartition(".")[2].lower() and has_max_pool
+        if is_pool or isinstance(module, nn.ConstantPad2d):  # the pad belongs to the pool
+            model.set_submodule(path, nn.Identity())
+
+
+def _stem_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """All modules that are registered before the first stage at a quarter of the image's size."""
+    first_stage = next((i["module"] for i in feature_info(model) if i["reduction"] >= 4), None)
+    return list(takewhile(lambda item: item[0] != first_stage, model.named_modules()))
+
+
+def _config(model: nn.Module) -> dict[str, Any]:
+    return dict(getattr(model, "default_cfg", {}))
