@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from critical_periods.batch import find
 from critical_periods.callbacks.samples import example_batch
+from critical_periods.callbacks.window import Window, windows
 from critical_periods.deficits import Deficit, DeficitSlot
 from critical_periods.errors import UserError
 from critical_periods.randomness import generator, global_seed
@@ -20,14 +21,15 @@ from critical_periods.randomness import generator, global_seed
 _DEFICIT = 4
 
 
-class DeficitWindow(pl.Callback):
+class DeficitWindow(Window):
     """Puts a deficit into training at epoch ``onset`` and takes it out at epoch ``removal``.
 
     Where the DataModule has a slot for deficits (``datamodule.deficits``, a
     :class:`~critical_periods.deficits.DeficitSlot`), the deficit goes in there. In any other
     project the window changes what ``training_step`` receives: tuples, dicts, named tuples and
     nested pairs of images and targets (:func:`critical_periods.batch.find`). The data set, and
-    the tensors that its loader hands out, stay as they are. Validation is never touched.
+    the tensors that its loader hands out, stay as they are. Validation is touched on request
+    alone; the sanity check, measurements and tests never are.
 
     Several windows may be open at once; their deficits act in the order of the callbacks. Random
     deficits draw from (seed, epoch, batch, rank). ``deficit/active`` is logged each epoch: 1 where
@@ -37,6 +39,8 @@ class DeficitWindow(pl.Callback):
         deficit: what is wrong with the senses.
         onset: the first epoch with the deficit.
         removal: the first epoch without it; ``None`` means to the end.
+        validate: whether validation has the deficit too while the window is open. A random one
+            draws the same in every epoch there, from (seed, batch, rank).
 
     Raises:
         UserError: the window ends before it begins; before the first step of training, that it
@@ -49,25 +53,20 @@ class DeficitWindow(pl.Callback):
         [True, True, False]
     """
 
-    def __init__(self, deficit: Deficit, onset: int = 0, removal: int | None = None) -> None:
-        if onset < 0:
-            raise UserError(f"onset={onset} of DeficitWindow must not be negative.")
-        if removal is not None and removal < onset:
-            raise UserError(
-                f"removal={removal} of DeficitWindow lies before its onset={onset}; choose a "
-                f"removal of at least {onset}, or null for a deficit to the end."
-            )
+    def __init__(
+        self,
+        deficit: Deficit,
+        onset: int = 0,
+        removal: int | None = None,
+        validate: bool = False,
+    ) -> None:
+        super().__init__(onset, removal)
         self.deficit = deficit
-        self.onset = onset
-        self.removal = removal
+        self.validate = validate
         self._seed = 0
         self._batch_idx = 0
         self._is_checked = False
-        self._unwrap: Callable[[], None] | None = None
-
-    def is_open(self, epoch: int) -> bool:
-        """Whether training has the deficit in this epoch."""
-        return self.onset <= epoch and (self.removal is None or epoch < self.removal)
+        self._unwrap: list[Callable[[], None]] = []
 
     @property
     def state_key(self) -> str:
@@ -90,18 +89,10 @@ class DeficitWindow(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Compares the window with the run's epochs."""
-        if stage != "fit":
-            return
-        # A checkpoint's seed is loaded after this and stays.
-        self._seed = global_seed()
-        epochs = trainer.max_epochs
-        needed = self.onset + 1 if self.removal is None else self.removal
-        is_trial = trainer.fast_dev_run  # type: ignore[attr-defined] # one epoch, whatever is set
-        if epochs is not None and 0 <= epochs < needed and not is_trial:
-            raise UserError(
-                f"the window of DeficitWindow (onset={self.onset}, removal={self.removal}) reaches "
-                f"beyond the last epoch of training: trainer.max_epochs={epochs}."
-            )
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            # A checkpoint's seed is loaded after this and stays.
+            self._seed = global_seed()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tries the deficit on samples of the training data, then takes its place."""
@@ -111,7 +102,9 @@ class DeficitWindow(pl.Callback):
         if example is not None:
             self._check(example)
         if _slot(trainer) is None and self is _windows(trainer)[0]:
-            self._unwrap = _wrap_training_step(trainer, pl_module)
+            self._unwrap.append(_wrap_step(trainer, pl_module, "training_step"))
+            if any(window.validate for window in _windows(trainer)):
+                self._unwrap.append(_wrap_step(trainer, pl_module, "validation_step"))
         # A run that is resumed within an epoch does not start that epoch again.
         self._fill(trainer, pl_module)
 
@@ -125,7 +118,12 @@ class DeficitWindow(pl.Callback):
         slot = _slot(trainer)
         if slot is not None:
             # Every window fills in the same deficits, so the order never depends on history.
-            slot.fill(window.deficit.to(pl_module.device) for window in _open(trainer))
+            for window in _open(trainer):
+                window.deficit.to(pl_module.device)
+            slot.fill(
+                [window.deficit for window in _open(trainer)],
+                [window.deficit for window in _open(trainer) if window.validate],
+            )
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -137,25 +135,30 @@ class DeficitWindow(pl.Callback):
         if not self._is_checked:
             self._check(batch)
 
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Remembers the number of the batch."""
+        self._batch_idx = batch_idx
+
     def _check(self, batch: Any) -> None:
         found, _ = find(batch, self.deficit.edits_target)
         with isolate_rng():
             self.deficit.to(found.views.device).check(found)
         self._is_checked = True
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Logs whether any window was open."""
-        # All windows log the same number, so the mean that Lightning takes of them is 0 or 1 too.
-        pl_module.log("deficit/active", float(bool(_open(trainer))), sync_dist=True)
-
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leaves no trace in the project."""
         slot = _slot(trainer)
         if slot is not None:
             slot.fill([])
-        if self._unwrap is not None:
-            self._unwrap()
-            self._unwrap = None
+        while self._unwrap:
+            self._unwrap.pop()()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -165,12 +168,13 @@ class DeficitWindow(pl.Callback):
 
     def _draws(self, trainer: pl.Trainer, device: torch.device) -> torch.Generator:
         place = [w is self for w in _windows(trainer)].index(True)
-        words = (self._seed, trainer.current_epoch, self._batch_idx, trainer.global_rank)
+        epoch = -1 if trainer.validating else trainer.current_epoch
+        words = (self._seed, epoch, self._batch_idx, trainer.global_rank)
         return generator(device, _DEFICIT, *words, place)
 
 
 def _windows(trainer: pl.Trainer) -> list[DeficitWindow]:
-    return [c for c in trainer.callbacks if isinstance(c, DeficitWindow)]  # type: ignore[attr-defined]
+    return [window for window in windows(trainer) if isinstance(window, DeficitWindow)]
 
 
 def _open(trainer: pl.Trainer) -> list[DeficitWindow]:
@@ -193,35 +197,41 @@ def _check_classes(trainer: pl.Trainer, deficit: Deficit) -> None:
         )
 
 
-def _wrap_training_step(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], None]:
-    """Lets an instance's ``training_step`` receive batches with the deficits that are open.
+def _wrap_step(trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Callable[[], None]:
+    """Lets an instance's step receive batches with the deficits that are open.
+
+    Args:
+        trainer: whose windows they are.
+        pl_module: the instance.
+        name: ``training_step``, or ``validation_step`` for the windows that validate alone.
 
     Returns:
         What undoes it.
     """
-    step = pl_module.training_step
-    if "dataloader_iter" in inspect.signature(step).parameters:
+    own_step = getattr(pl_module, name)
+    if "dataloader_iter" in inspect.signature(own_step).parameters:
         raise UserError(
-            f"training_step of {type(pl_module).__name__} takes dataloader_iter, so no deficit can "
+            f"{name} of {type(pl_module).__name__} takes dataloader_iter, so no deficit can "
             "be put into its batches; let it take batch, or give its DataModule a DeficitSlot."
         )
 
-    @functools.wraps(step)
-    def training_step(batch: Any, *args: Any, **kwargs: Any) -> Any:
+    @functools.wraps(own_step)
+    def step(batch: Any, *args: Any, **kwargs: Any) -> Any:
         for window in _open(trainer):
-            found, put_back = find(batch, window.deficit.edits_target)
-            deficit = window.deficit.to(found.views.device)
-            batch = put_back(deficit(found, window._draws(trainer, found.views.device)))
-        return step(batch, *args, **kwargs)
+            if window.validate or name == "training_step":
+                found, put_back = find(batch, window.deficit.edits_target)
+                deficit = window.deficit.to(found.views.device)
+                batch = put_back(deficit(found, window._draws(trainer, found.views.device)))
+        return own_step(batch, *args, **kwargs)
 
     # Lightning looks one decorator deep for the arguments that a step takes.
-    training_step.__wrapped__ = getattr(step, "__wrapped__", step)
-    is_own = "training_step" in vars(pl_module)
-    pl_module.training_step = training_step  # type: ignore[method-assign]
+    step.__wrapped__ = getattr(own_step, "__wrapped__", own_step)
+    is_own = name in vars(pl_module)
+    setattr(pl_module, name, step)
 
     def unwrap() -> None:
-        del pl_module.training_step
+        delattr(pl_module, name)
         if is_own:
-            pl_module.training_step = step  # type: ignore[method-assign]
+            setattr(pl_module, name, own_step)
 
     return unwrap

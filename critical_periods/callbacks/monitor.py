@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from critical_periods.batch import Batch
 from critical_periods.errors import UserError, near
+from critical_periods.metrics.functional.fisher import evaluating
 
 
 class Monitor(pl.Callback):
@@ -91,18 +92,6 @@ def undisturbed(pl_module: pl.LightningModule) -> Iterator[None]:
         torch.autocast(pl_module.device.type, enabled=False),
     ):
         yield
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; each sub-module gets its own mode back."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 @contextmanager

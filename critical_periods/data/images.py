@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import pytorch_lightning as pl
@@ -59,6 +59,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     Attributes:
         deficits: where deficits go in and come out.
+        share: of the training images that the coming epoch sees;
+            :class:`~critical_periods.callbacks.SubsetWindow` says it.
         num_views: V.
         num_classes: K, that of the data from :meth:`setup` on.
     """
@@ -87,6 +89,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.augment = augment
         self.device_resident = device_resident
         self.deficits = DeficitSlot()
+        self.share: Callable[[], float] | None = None
         self._images: dict[str, Images] = {}
         self._splits: dict[str, tuple[str, Tensor]] = {}
         self._resident: dict[tuple[str, torch.device], Images] = {}
@@ -150,8 +153,9 @@ class ImageDataModule(pl.LightningDataModule):
     # Loaders: indices alone.
 
     def train_dataloader(self) -> EpochLoader:
-        """The training split, in a new order each epoch."""
-        return self._loader("train", self._splits["train"][1], training=True)
+        """The training split, or a share of it, in a new order each epoch."""
+        share = 1.0 if self.share is None else self.share()
+        return self._loader("train", self.train_subset(share), training=True)
 
     def val_dataloader(self) -> EpochLoader:
         """The validation split: held-back training images if ``val_split``, else the test split."""
@@ -185,6 +189,26 @@ class ImageDataModule(pl.LightningDataModule):
         order = torch.randperm(len(index), generator=torch.Generator().manual_seed(_FIXED))
         place = (0, 1) if shared else self._place()
         return self._loader(split, index[order[:samples]], place=place)
+
+    def train_subset(self, share: float) -> Tensor:
+        """A fixed, class-balanced share of the training images, the same in every run.
+
+        A smaller share is a part of a larger one.
+
+        Args:
+            share: of them, in (0, 1].
+
+        Returns:
+            Their places in the data set, in order.
+
+        Raises:
+            UserError: that is less than one image of each class.
+        """
+        index = self._splits["train"][1]
+        if share == 1:
+            return index
+        number = round(share * len(index))
+        return _balanced(self._images["train"].target, index, number, f"share={share}")
 
     def _loader(
         self,
@@ -227,10 +251,12 @@ class ImageDataModule(pl.LightningDataModule):
         views = self._normalised(images.pixels, draw, training, words)
         whose = torch.full_like(images.target, -1)
         result = Batch(views, images.target, whose, draw.index)
-        if training:
+        # Measurements take the same samples, but outside the loop of validation.
+        validating = len(self.deficits.in_validation) > 0 and not training
+        if training or (validating and self.trainer is not None and self.trainer.validating):
             rank = self._place()[0]
             draws = generator(views.device, _DEFICIT, *words, draw.batch, rank)
-            result = self.deficits(result, draws)
+            result = self.deficits(result, draws, validating)
         result = result._replace(views=self.crop(result.views))
         if training:
             result = self._masked(result, words)

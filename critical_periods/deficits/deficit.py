@@ -99,7 +99,8 @@ class DeficitSlot(nn.Module):
     """The place in a DataModule where deficits go in and come out again.
 
     A DataModule with an attribute ``deficits`` of this type calls it where its protocol has the
-    deficit, and :class:`~critical_periods.callbacks.DeficitWindow` fills and empties it.
+    deficit, and :class:`~critical_periods.callbacks.DeficitWindow` fills and empties it. Deficits
+    that act on validation too have a list of their own, so a DataModule says when it validates.
 
     Example:
         >>> slot = DeficitSlot()
@@ -111,14 +112,17 @@ class DeficitSlot(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.active = nn.ModuleList()
+        self.fill([])
 
-    def fill(self, deficits: Iterable[Deficit]) -> None:
+    def fill(self, deficits: Iterable[Deficit], in_validation: Iterable[Deficit] = ()) -> None:
         """Replaces what is in the slot; the first deficit acts first."""
         self.active = nn.ModuleList(deficits)
+        self.in_validation = nn.ModuleList(in_validation)
 
-    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+    def forward(
+        self, batch: Batch, generator: torch.Generator | None = None, validating: bool = False
+    ) -> Batch:
         """The batch with all deficits that are in the slot, one after the other."""
-        for deficit in self.active:
+        for deficit in self.in_validation if validating else self.active:
             batch = deficit(batch, generator)
         return batch

@@ -10,6 +10,7 @@ from torch import Tensor
 from critical_periods.batch import Batch
 from critical_periods.deficits.deficit import Deficit
 from critical_periods.errors import UserError
+from critical_periods.randomness import global_seed
 
 
 class LabelPermutation(Deficit):
@@ -20,7 +21,8 @@ class LabelPermutation(Deficit):
     (Achille, Rovere & Soatto 2019: almost no permanent impairment.)
 
     Args:
-        seed: which permutation; it depends on nothing else.
+        seed: which permutation; it depends on nothing else. By default the seed of the run
+            (``seed_everything``), so that every seed of a study has a permutation of its own.
         num_classes: K.
         views: whose targets are permuted: with views named, those samples alone whose
             ``target_view`` is among them; by default all.
@@ -40,14 +42,14 @@ class LabelPermutation(Deficit):
     permutation: Tensor
 
     def __init__(
-        self, seed: int = 0, num_classes: int = 10, views: Sequence[int] | None = None
+        self, seed: int | None = None, num_classes: int = 10, views: Sequence[int] | None = None
     ) -> None:
         super().__init__(views)
         if num_classes < 2:
             raise UserError(f"num_classes={num_classes} of LabelPermutation must be at least 2.")
-        self.seed = seed
+        self.seed = global_seed() if seed is None else seed
         self.num_classes = num_classes
-        drawn = torch.randperm(num_classes, generator=torch.Generator().manual_seed(seed))
+        drawn = torch.randperm(num_classes, generator=torch.Generator().manual_seed(self.seed))
         self.register_buffer("permutation", drawn)
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:

@@ -9,8 +9,13 @@ from critical_periods.metrics.functional.rsv_summary import (
     polarization,
     rsv_histogram,
 )
+from critical_periods.metrics.functional.weight_information import (
+    WeightInformation,
+    weight_information,
+)
 
 __all__ = [
+    "WeightInformation",
     "channel_mean",
     "dead_units",
     "fisher_trace",
@@ -20,4 +25,5 @@ __all__ = [
     "source_variance",
     "squared_score_norms",
     "usable_information",
+    "weight_information",
 ]

@@ -101,7 +101,7 @@ def squared_score_norms(
     device = views[0].device
 
     with (
-        _evaluating(network),
+        evaluating(network),
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
         sdpa_kernel(SDPBackend.MATH),  # the only attention that vmap knows everywhere
@@ -151,7 +151,8 @@ def layer_of(parameter: str) -> str:
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; each sub-module gets its own mode back."""
     flags = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -1,0 +1,127 @@
+"""The way out of a critical period: the learning rate starts over."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytorch_lightning as pl
+
+from critical_periods.callbacks.window import ends_before, windows
+from critical_periods.errors import UserError
+
+# What torch's schedulers set in a parameter group.
+_SCHEDULED = ("lr", "momentum", "betas")
+
+
+class LearningRateRestart(pl.Callback):
+    """At an epoch, the learning-rate schedule starts over from its beginning.
+
+    With a schedule η(0), η(1), … and a restart at epoch r, epoch e ≥ r is trained at η(e − r).
+    Pawlak 2025 (arXiv 2510.09687): restarting or cycling the rate when a deficit ends closes most
+    of the gap that it would leave.
+
+    Any scheduler of torch will do, stepped by epoch, by batch or by a metric: it gets back the
+    state that it was configured with, and the parameter groups their rates. Everything else that
+    an optimiser remembers stays: momentum buffers and Adam's averages go on. List it before a
+    ``LearningRateMonitor``, which would otherwise log the rate from before the restart.
+
+    Args:
+        epoch: the first epoch of the schedule that starts over; by default the removal of the
+            run's window (a deficit's, a subset's or a regulariser's; of several, the last
+            removal). A run without a removal is trained without a restart.
+        every_n_epochs: whether it starts over again every so many epochs after that.
+
+    Raises:
+        UserError: the epoch is negative or the cycle shorter than 1; before training, the epoch
+            lies beyond the last one, or there is no schedule that could start over.
+
+    Example:
+        >>> restart = LearningRateRestart(epoch=20, every_n_epochs=5)
+        >>> [epoch for epoch in range(31) if restart.is_due(epoch, 20)]
+        [20, 25, 30]
+    """
+
+    def __init__(self, epoch: int | None = None, every_n_epochs: int | None = None) -> None:
+        if epoch is not None and epoch < 0:
+            raise UserError(f"epoch={epoch} of LearningRateRestart must not be negative.")
+        if every_n_epochs is not None and every_n_epochs < 1:
+            raise UserError(
+                f"every_n_epochs={every_n_epochs} of LearningRateRestart must be at least 1."
+            )
+        self.epoch = epoch
+        self.every_n_epochs = every_n_epochs
+        self._latest = -1
+        self._schedulers: list[dict[str, Any]] = []
+        self._groups: list[dict[str, Any]] = []
+
+    def is_due(self, epoch: int, first: int | None) -> bool:
+        """Whether the schedule starts over in an epoch, where it first does so in another."""
+        if first is None or epoch < first:
+            return False
+        since = epoch - first
+        return since == 0 if self.every_n_epochs is None else since % self.every_n_epochs == 0
+
+    @property
+    def state_key(self) -> str:
+        """What tells this restart from others in a checkpoint."""
+        return f"LearningRateRestart(epoch={self.epoch}, every_n_epochs={self.every_n_epochs})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch that last started the schedule over, so that resuming does not do it again."""
+        return {"latest": self._latest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on after the checkpoint's last restart."""
+        self._latest = state_dict["latest"]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Compares the epoch with the run's."""
+        if stage != "fit":
+            return
+        self._latest = -1
+        if self.epoch is not None and ends_before(trainer, self.epoch + 1):
+            raise UserError(
+                f"epoch={self.epoch} of LearningRateRestart lies beyond the last epoch of "
+                f"training: trainer.max_epochs={trainer.max_epochs}."
+            )
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remembers the schedule's beginning, before a checkpoint brings how far it had come."""
+        configured = trainer.lr_scheduler_configs
+        if not configured:
+            raise UserError(
+                "LearningRateRestart finds no learning-rate schedule that could start over; give "
+                "the run one, such as lr_scheduler of ClassificationTask, or leave it out."
+            )
+        self._schedulers = [copy.deepcopy(one.scheduler.state_dict()) for one in configured]
+        self._groups = [
+            {name: copy.deepcopy(group[name]) for name in _SCHEDULED if name in group}
+            for group in _groups(trainer)
+        ]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts over in an epoch that Lightning goes on with after a checkpoint."""
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the schedule over where that is due and not done yet."""
+        epoch = trainer.current_epoch
+        removals = [
+            window.removal
+            for window in windows(trainer)
+            if window.removal is not None and window.onset < window.removal
+        ]
+        first = max(removals, default=None) if self.epoch is None else self.epoch
+        if epoch == self._latest or not self.is_due(epoch, first):
+            return
+        self._latest = epoch
+        for one, state in zip(trainer.lr_scheduler_configs, self._schedulers, strict=True):
+            one.scheduler.load_state_dict(copy.deepcopy(state))
+        # Groups that were added since keep their rates.
+        for group, state in zip(_groups(trainer), self._groups, strict=False):
+            group |= copy.deepcopy(state)
+
+
+def _groups(trainer: pl.Trainer) -> list[dict[str, Any]]:
+    return [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
