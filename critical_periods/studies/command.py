@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from critical_periods.errors import UserError
-from critical_periods.studies.folder import StudyFolder, read_table
+from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.study import Study, read_study
 from critical_periods.studies.tree import Plan, Segment
 
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         ("plan", _plan, "Print the tree of segments and the epochs that it trains."),
         ("run", _run, "Train what is missing, then write the results and the curve."),
         ("status", _status, "Say which segments are done, running, failed and missing."),
-        ("plot", _plot, "Write results.csv, curve.csv and curve.png again, without training."),
+        ("plot", _plot, "Write the tables and draw the figures again, without training."),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(command=function)
@@ -152,17 +152,11 @@ def _segment(options: argparse.Namespace) -> int:
 
 def _finish(folder: StudyFolder, plan: Plan) -> int:
     """Writes what is known and says what is not."""
-    from critical_periods.plots.curve import plot_curve
-    from critical_periods.studies.results import write_results
-    from critical_periods.studies.summary import log_summary
+    from critical_periods.studies.report import write_report
 
-    write_results(folder, plan)
-    # As text, so that a curve drawn now and one drawn from the file later are the same.
-    points = read_table(folder.path / "curve.csv")
-    if points:
-        plot_curve(points, folder.path / "curve.png", plan.study)
-        log_summary(folder, plan, points)
-        print(f"Wrote results.csv, curve.csv and curve.png to {folder.path}.")
+    written = write_report(folder, plan)
+    if written:
+        print(f"Wrote {', '.join(written[:-1])} and {written[-1]} to {folder.path}.")
     failed = [name for name in plan.segments if folder.segment(name).error.exists()]
     for name in failed:
         sentence = folder.segment(name).error.read_text(encoding="utf-8").strip()

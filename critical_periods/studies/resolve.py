@@ -19,15 +19,17 @@ def resolve(study: Study) -> tuple[list[tuple[Tree, Tree]], list[str]]:
     """Builds each variation once, without training it.
 
     Returns:
-        For each variation the config and the deficit with all defaults, and the hash of its data.
+        For each variation the config and the window with all defaults, and the hash of its data.
 
     Raises:
         UserError: a class, field, value, data folder, layer or view does not exist or fit.
     """
     resolved, fingerprints = [], []
     for variation in study.variations:
-        config, deficit = study.configured(variation)
-        window = {"class_path": "DeficitWindow", "init_args": {"deficit": deficit}}
+        config, window = study.configured(variation)
+        for setting in ("onset", "removal"):
+            if setting in window["init_args"]:
+                raise UserError(f"window.init_args.{setting} is what windows sweeps; leave it out.")
         callbacks = without_watchers(config["trainer"]["callbacks"])
         config["trainer"]["callbacks"] = [window, *callbacks]
         config["trainer"]["max_epochs"] = max(window.epochs for window in study.windows)
@@ -38,8 +40,17 @@ def resolve(study: Study) -> tuple[list[tuple[Tree, Tree]], list[str]]:
             cli = CLI(config, run=False, logger=False)
             fingerprints.append(_check(cli))
         tree: Tree = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
-        window = tree["trainer"]["callbacks"][0]
-        resolved.append((tree, window["init_args"]["deficit"]))
+        # A segment has it in its schedule, and one without a window not at all.
+        window = tree["trainer"]["callbacks"].pop(0)
+        # Its default; that of removal may be null.
+        if "onset" not in window.setdefault("init_args", {}):
+            raise UserError(
+                f"window.class_path={window['class_path']} has no onset and removal; choose a "
+                "callback with a window, such as RegularizationWindow."
+            )
+        for setting in ("onset", "removal"):
+            window["init_args"].pop(setting, None)
+        resolved.append((tree, window))
     return resolved, fingerprints
 
 
@@ -57,13 +68,12 @@ def _check(cli: CLI) -> str:
     if _is_ours(model):
         model.trainer = trainer
         model.setup("fit")
-        try:
-            model.configure_optimizers()
-        except (ValueError, TypeError) as error:
-            raise UserError(f"the optimiser or its schedule cannot be built: {error}.") from error
+        trainer.strategy.connect(model)
+        trainer.strategy.setup_optimizers(trainer)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if _is_ours(callback):
             callback.setup(trainer, model, "fit")
+            callback.on_fit_start(trainer, model)
         if isinstance(callback, DeficitWindow):
             draw = next(iter(data.measurement_loader("train", 2)))
             images = data.transfer_batch_to_device(draw, model.device, 0)

@@ -43,11 +43,13 @@ class SegmentRecord(pl.Callback):
     Args:
         folder: of the segment.
         stop: the epoch after the segment's last.
+        run_epochs: how many epochs the whole run has, which callbacks compare their epochs with.
     """
 
-    def __init__(self, folder: SegmentFolder, stop: int) -> None:
+    def __init__(self, folder: SegmentFolder, stop: int, run_epochs: int) -> None:
         self.folder = folder
         self.stop = stop
+        self.run_epochs = run_epochs
         self.history: dict[int, dict[str, float]] = {}
         self._earlier: dict[str, torch.Tensor] = {}
         self._saved = time.monotonic()
@@ -115,7 +117,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
     """
     segment, folder = plan.segments[name], study.segment(name)
     began = time.monotonic()
-    record = SegmentRecord(folder, segment.stop)
+    record = SegmentRecord(folder, segment.stop, max(run.window.epochs for run in plan.runs))
     config = segment_config(plan, segment)
     # What monitors write must not fall on what other segments wrote.
     config["trainer"]["default_root_dir"] = str(folder.path)
@@ -163,14 +165,14 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
 
 def segment_config(plan: Plan, segment: Segment) -> Tree:
     """The run config of a segment: its base's, up to its last epoch, with its own window."""
-    config, deficit = copy.deepcopy(plan.configs[segment.config])
+    config, window = copy.deepcopy(plan.configs[segment.config])
     onset, removal = segment.window
-    window = {"deficit": deficit, "onset": onset, "removal": removal}
+    window["init_args"] |= {"onset": onset, "removal": removal}
     callbacks = without_watchers(config["trainer"]["callbacks"])
     config["seed_everything"] = segment.seed
     config["trainer"] |= {
         "max_epochs": segment.stop,
-        "callbacks": [{"class_path": "DeficitWindow", "init_args": window}, *callbacks],
+        "callbacks": [window, *callbacks],
         "enable_checkpointing": False,
         "enable_model_summary": False,
         "enable_progress_bar": False,

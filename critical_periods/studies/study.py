@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +14,13 @@ from critical_periods.errors import UserError, near
 
 Tree = dict[str, Any]
 
-_FIELDS = ("base", "deficit", "windows", "seeds", "set", "vary")
+_FIELDS = (
+    "base", "deficit", "window", "windows", "seeds", "set", "variants", "vary", "threshold",
+)  # fmt: skip
 _REMOVALS = ("removal", "epochs_after")
 _ONSETS = ("onset", "length", "epochs")
+# What belongs to a study itself; all other fields that are set are of the run.
+_SCHEDULED = ("deficit", "window")
 
 
 class Window(NamedTuple):
@@ -27,53 +31,87 @@ class Window(NamedTuple):
     epochs: int
 
 
+class Variation(NamedTuple):
+    """What sets some runs of a study apart from others.
+
+    Attributes:
+        columns: what the results call it: ``variant`` and every varied field with its value.
+        fields: the settings, by their names with dots.
+    """
+
+    columns: dict[str, Any]
+    fields: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Study:
-    """One base run, one deficit, many windows, seeds and settings.
+    """One base run and one deficit, with many windows, seeds and settings.
 
     Attributes:
         name: the file's name without its ending.
         base: the run's config, with ``set`` applied.
-        deficit: the deficit as a config (``class_path``, ``init_args``).
+        scheduled: ``deficit``, a deficit as a config (``class_path``, ``init_args``), or
+            ``window``, a callback that takes an onset and a removal, such as
+            ``RegularizationWindow``; neither, where the variants say it.
         windows: the windows with a deficit, and every one's control: no deficit, as many epochs.
         seeds: one run of each window for each seed.
-        variations: for each combination of varied fields, those fields and their values.
+        variations: each combination of a variant and of the varied fields' values.
+        threshold: the loss of final accuracy at which a critical period is said to begin.
         base_file: where the base config was read.
     """
 
     name: str
     base: Tree
-    deficit: Tree
+    scheduled: Tree
     windows: tuple[Window, ...]
     seeds: tuple[int, ...]
-    variations: tuple[dict[str, Any], ...] = field(default=({},))
+    variations: tuple[Variation, ...] = field(default=(Variation({}, {}),))
+    threshold: float = 0.01
     base_file: Path = Path()
 
-    def configured(self, variation: Mapping[str, Any]) -> tuple[Tree, Tree]:
-        """The run's config, with a list of callbacks, and the deficit, both with a variation.
+    def configured(self, variation: Variation) -> tuple[Tree, Tree]:
+        """The run's config, with a list of callbacks, and the window's callback, of a variation.
 
         Raises:
-            UserError: a field cannot be set, or the callbacks are not a list of classes.
+            UserError: a field cannot be set, the callbacks are not a list of classes, or there is
+                not one deficit or window.
         """
-        tree = {"deficit": copy.deepcopy(self.deficit), "base": copy.deepcopy(self.base)}
-        for name, value in variation.items():
-            is_deficit = name.split(".")[0] == "deficit"
-            _assign(tree if is_deficit else tree["base"], name, copy.deepcopy(value))
-        base = tree["base"]
+        scheduled, base = copy.deepcopy(self.scheduled), copy.deepcopy(self.base)
+        for name, value in variation.fields.items():
+            is_scheduled = name.split(".")[0] in _SCHEDULED
+            _assign(scheduled if is_scheduled else base, name, copy.deepcopy(value))
         base["trainer"] = _mapping(base, "trainer")
         base["trainer"]["callbacks"] = _callbacks(base["trainer"].get("callbacks"))
-        return base, tree["deficit"]
+        return base, _window_callback(scheduled, variation)
+
+
+def _window_callback(scheduled: Tree, variation: Variation) -> Tree:
+    where = ", ".join(f"{name} {value!r}" for name, value in variation.columns.items())
+    if len(scheduled) != 1:
+        found = "both a deficit and a window" if scheduled else "neither a deficit nor a window"
+        raise UserError(f"{where or 'the study'} has {found}; give one of them.")
+    ((kind, tree),) = scheduled.items()
+    if not isinstance(tree, dict) or not isinstance(tree.get("class_path"), str):
+        example = "a deficit, such as Blur" if kind == "deficit" else "a callback with a window"
+        raise UserError(f"{kind}.class_path is missing; it names {example}.")
+    if kind == "window":
+        return {"class_path": tree["class_path"], "init_args": dict(_mapping(tree, "init_args"))}
+    return {"class_path": "DeficitWindow", "init_args": {"deficit": tree}}
 
 
 def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     """Reads a study file.
 
-    Its fields: ``base``, the config file of one run, beside the study file; ``deficit``;
-    ``windows``, either ``{removal: [...], epochs_after: n}`` (a deficit from epoch 0 to each
-    removal, then n clean epochs) or ``{onset: [...], length: n, epochs: m}`` (a deficit of n epochs
-    from each onset, m epochs in all); ``seeds``; optionally ``set``, fields of the base config to
-    change, and ``vary``, fields to try with each of a list of values (``deficit.…`` names a field
-    of the deficit). Fields are written with dots: ``model.init_args.lr_scheduler``.
+    Its fields: ``base``, the config file of one run, beside the study file; ``deficit``, or
+    ``window`` for another callback with an onset and a removal; ``windows``, either ``{removal:
+    [...], epochs_after: n}`` (a deficit from epoch 0 to each removal, then n clean epochs) or
+    ``{onset: [...], length: n, epochs: m}`` (a deficit of n epochs, or of each of a list of
+    lengths, from each onset, m epochs in all; to the end without a length); ``seeds``; optionally
+    ``set``, fields of the base config to change; ``variants``, names for groups of fields that
+    change together; ``vary``, fields to try with each of a list of values; and ``threshold``, the
+    loss of final accuracy at which a critical period is said to begin (0.01, one point). Fields
+    are written with dots: ``model.init_args.lr_scheduler``; ``deficit.…`` and ``window.…`` name
+    fields of the deficit and of the window.
 
     Args:
         path: of the YAML file.
@@ -90,7 +128,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             raise UserError(f"--set {override!r} must have the form field=value.")
         first, _, rest = name.partition(".")
         parsed = parse_yaml(value, f"--set {override!r}")
-        if first in ("set", "vary") and rest:
+        if first in ("set", "variants", "vary") and rest:
             # What these hold is named with dots itself.
             tree[first] = _mapping(tree, first) | {rest: parsed}
         elif first in _FIELDS:
@@ -100,7 +138,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     unknown = [name for name in tree if name not in _FIELDS]
     if unknown:
         raise UserError(f"{path}: unknown field {unknown[0]!r}; {near(unknown[0], _FIELDS)}")
-    missing = [name for name in ("base", "deficit", "windows") if name not in tree]
+    missing = [name for name in ("base", "windows") if name not in tree]
     if missing:
         raise UserError(f"{path}: the field {missing[0]!r} is missing; a study needs it.")
     try:
@@ -108,16 +146,14 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         base = read_yaml(base_file)
         for name, value in {**_mapping(tree, "set"), **changes}.items():
             _assign(base, name, value)
-        deficit = _mapping(tree, "deficit")
-        if "class_path" not in deficit:
-            raise UserError("deficit.class_path is missing; it names a deficit, such as Blur.")
         return Study(
             name=path.stem,
             base=base,
-            deficit=deficit,
+            scheduled={name: tree[name] for name in _SCHEDULED if name in tree},
             windows=_windows(_mapping(tree, "windows")),
             seeds=_whole_numbers(tree.get("seeds", [0]), "seeds"),
-            variations=_variations(_mapping(tree, "vary")),
+            variations=_variations(_mapping(tree, "variants"), _mapping(tree, "vary")),
+            threshold=_threshold(tree.get("threshold", 0.01)),
             base_file=base_file,
         )
     except UserError as error:
@@ -133,21 +169,28 @@ def _windows(tree: Tree) -> tuple[Window, ...]:
         after = _whole_number(tree["epochs_after"], "windows.epochs_after", least=1)
         removals = _whole_numbers(tree["removal"], "windows.removal")
         deficits = [Window(0, removal, removal + after) for removal in removals]
-    elif set(tree) == set(_ONSETS):
-        length = _whole_number(tree["length"], "windows.length", least=1)
+    elif set(tree) | {"length"} == set(_ONSETS):
         epochs = _whole_number(tree["epochs"], "windows.epochs", least=1)
         onsets = _whole_numbers(tree["onset"], "windows.onset")
-        deficits = [Window(onset, onset + length, epochs) for onset in onsets]
-        late = [window for window in deficits if window.removal > epochs]
+        lengths = tree.get("length")
+        if lengths is None:
+            deficits = [Window(onset, epochs, epochs) for onset in onsets]
+        else:
+            lengths = lengths if isinstance(lengths, list) else [lengths]
+            lengths = _whole_numbers(lengths, "windows.length", least=1)
+            deficits = [
+                Window(onset, onset + length, epochs) for length in lengths for onset in onsets
+            ]
+        late = [one for one in deficits if one.removal > epochs or one.onset >= epochs]
         if late:
             raise UserError(
-                f"the window of windows.onset={late[0].onset} and windows.length={length} reaches "
+                f"the window of windows.onset={late[0].onset} to epoch {late[0].removal} reaches "
                 f"beyond the last epoch, windows.epochs={epochs}."
             )
     else:
         raise UserError(
-            f"windows has {sorted(tree)}; it needs either removal and epochs_after, or onset, "
-            "length and epochs."
+            f"windows has {sorted(tree)}; it needs either removal and epochs_after, or onset and "
+            "epochs, and optionally length."
         )
     controls = [Window(0, 0, window.epochs) for window in deficits]
     return tuple(dict.fromkeys([*deficits, *controls]))
@@ -157,17 +200,31 @@ def _windows(tree: Tree) -> tuple[Window, ...]:
 _SETTLED = {"seed_everything": "seeds", "trainer.max_epochs": "windows"}
 
 
-def _variations(vary: Tree) -> tuple[dict[str, Any], ...]:
+def _variations(variants: Tree, vary: Tree) -> tuple[Variation, ...]:
+    for label, fields in variants.items():
+        if not isinstance(fields, dict):
+            raise UserError(f"variants.{label} is {fields!r}; it must hold fields and values.")
     for name, values in vary.items():
-        if name in _SETTLED:
-            raise UserError(
-                f"vary.{name} changes nothing in a study; set {_SETTLED[name]} instead."
-            )
         if not isinstance(values, list) or not values:
             raise UserError(f"vary.{name} is {values!r}; it must be a list of values.")
-    return tuple(
-        dict(zip(vary, values, strict=True)) for values in itertools.product(*vary.values())
-    )
+    for name in [*vary, *(name for fields in variants.values() for name in fields)]:
+        if name in _SETTLED:
+            raise UserError(
+                f"varying {name} changes nothing in a study; set {_SETTLED[name]} instead."
+            )
+    groups = [({"variant": str(label)}, fields) for label, fields in variants.items()]
+    variations = []
+    for columns, fields in groups or [({}, {})]:
+        for values in itertools.product(*vary.values()):
+            varied = dict(zip(vary, values, strict=True))
+            variations.append(Variation({**columns, **varied}, {**fields, **varied}))
+    return tuple(variations)
+
+
+def _threshold(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise UserError(f"threshold is {value!r}; it must be a loss of accuracy between 0 and 1.")
+    return float(value)
 
 
 def _assign(tree: Tree, name: str, value: Any) -> None:
@@ -200,10 +257,10 @@ def _mapping(tree: Tree, name: str) -> Tree:
     return value
 
 
-def _whole_numbers(value: Any, name: str) -> tuple[int, ...]:
+def _whole_numbers(value: Any, name: str, least: int = 0) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
         raise UserError(f"{name} is {value!r}; it must be a list of whole numbers.")
-    numbers = [_whole_number(number, name) for number in value]
+    numbers = [_whole_number(number, name, least) for number in value]
     return tuple(dict.fromkeys(numbers))
 
 

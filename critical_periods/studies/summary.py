@@ -13,12 +13,12 @@ from critical_periods.tracking import wandb_logger
 
 
 def log_summary(folder: StudyFolder, plan: Plan, points: Sequence[Mapping[str, Any]]) -> None:
-    """Logs ``curve`` (the figure), ``curve_table`` and a chart of accuracy against removal.
+    """Logs every figure, ``curve_table`` and a chart of accuracy against removal.
 
     The run is named ``summary`` and stands in the group of the study's segments.
 
     Args:
-        folder: of the study, with ``curve.png``.
+        folder: of the study, with its figures.
         plan: of the study.
         points: the rows of ``curve.csv``.
     """
@@ -29,10 +29,9 @@ def log_summary(folder: StudyFolder, plan: Plan, points: Sequence[Mapping[str, A
     rows = [[_value(point.get(str(column))) for column in columns] for point in points]
     table = wandb.Table(columns=columns, data=rows)
     against = "onset" if any(float(point["onset"]) > 0 for point in points) else "removal"
-    shown: dict[str, Any] = {
-        "curve": wandb.Image(str(folder.path / "curve.png")),
-        "curve_table": table,
-    }
+    figures = sorted(folder.path.glob("*.png"))
+    shown: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in figures}
+    shown["curve_table"] = table
     if "final_accuracy" in columns:
         shown["curve_chart"] = wandb.plot.scatter(
             table, against, "final_accuracy", title=plan.study

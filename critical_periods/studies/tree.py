@@ -23,6 +23,8 @@ _WATCHERS = {
     "DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary",
     "RichModelSummary", "RichProgressBar", "TQDMProgressBar",
 }  # fmt: skip
+# Windows that change nothing while they are closed: what comes before them is any run's.
+_INERT = {"DeficitWindow", "SubsetWindow"}
 # The data itself is in the name by its fingerprint; where it lies is not.
 _DATA_IGNORED = {"device_resident", "download", "root"}
 
@@ -36,7 +38,7 @@ class Segment:
         parent: the segment whose checkpoint it starts from; ``None`` starts from scratch.
         start: its first epoch.
         stop: the epoch after its last.
-        window: onset and removal of the deficit within its past and itself; equal: none.
+        window: onset and removal of the window within its past and itself; equal: none.
         seed: of the run.
         config: which of the plan's configs.
     """
@@ -66,15 +68,17 @@ class Plan:
 
     Attributes:
         study: its name.
-        configs: one run's config and deficit for each variation.
+        configs: one run's config and its window's callback for each variation.
         segments: by name; parents come before their children.
         runs: the rows of the results.
+        threshold: the loss of final accuracy at which a critical period is said to begin.
     """
 
     study: str
     configs: list[tuple[Tree, Tree]]
     segments: dict[str, Segment]
     runs: list[Run]
+    threshold: float
 
     @property
     def epochs(self) -> int:
@@ -106,8 +110,8 @@ class Plan:
             for name, segment in tree["segments"].items()
         }
         runs = [Run(**{**run, "window": Window(*run["window"])}) for run in tree["runs"]]
-        configs = [(config, deficit) for config, deficit in tree["configs"]]
-        return cls(tree["study"], configs, segments, runs)
+        configs = [(config, window) for config, window in tree["configs"]]
+        return cls(tree["study"], configs, segments, runs, tree["threshold"])
 
 
 def make_plan(study: Study, resolved: list[tuple[Tree, Tree]], fingerprints: list[str]) -> Plan:
@@ -115,14 +119,15 @@ def make_plan(study: Study, resolved: list[tuple[Tree, Tree]], fingerprints: lis
 
     Args:
         study: what to run.
-        resolved: for each variation the config and deficit with all defaults filled in.
+        resolved: for each variation the config and window with all defaults filled in.
         fingerprints: for each variation the hash of its data.
     """
-    plan = Plan(study.name, [study.configured(v) for v in study.variations], {}, [])
+    configs = [study.configured(variation) for variation in study.variations]
+    plan = Plan(study.name, configs, {}, [], study.threshold)
     for number, variation in enumerate(study.variations):
-        (config, deficit), data = resolved[number], fingerprints[number]
+        (config, callback), data = resolved[number], fingerprints[number]
         for seed in study.seeds:
-            name = partial(_name, config, deficit, data, seed)
+            name = partial(_name, config, callback, data, seed)
             for part in _branches(study.windows):
                 segment = Segment(
                     name((part.onset, part.removal), part.stop),
@@ -135,7 +140,12 @@ def make_plan(study: Study, resolved: list[tuple[Tree, Tree]], fingerprints: lis
                 )
                 plan.segments.setdefault(segment.name, segment)
             plan.runs.extend(
-                Run(variation, window, seed, name(_past(window, window.epochs), window.epochs))
+                Run(
+                    variation.columns,
+                    window,
+                    seed,
+                    name(_past(window, window.epochs), window.epochs),
+                )
                 for window in study.windows
             )
     return plan
@@ -193,10 +203,11 @@ def without_watchers(callbacks: Iterable[Tree]) -> list[Tree]:
 
 
 def _name(
-    config: Tree, deficit: Tree, data: str, seed: int, window: tuple[int, int], stop: int
+    config: Tree, callback: Tree, data: str, seed: int, window: tuple[int, int], stop: int
 ) -> str:
     # Without a deficit so far, it is the same whatever deficit may come.
-    schedule = {"window": window, "deficit": deficit} if window[0] < window[1] else None
+    is_same = window[0] == window[1] and callback["class_path"].rsplit(".", 1)[-1] in _INERT
+    schedule = None if is_same else {"window": window, "callback": callback}
     determinants = {
         "config": _without_what_only_watches(config),
         "seed": seed,

@@ -131,8 +131,18 @@ class ClassificationTask(pl.LightningModule):
         return self(*batch.views.unbind(1)).float().softmax(dim=1)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, and its scheduler stepped once an epoch."""
-        optimizer = self.optimizer(self.parameters())
-        if self.lr_scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
+        """The optimiser, and its scheduler stepped once an epoch.
+
+        Raises:
+            UserError: a setting of theirs has no meaning, such as a negative rate.
+        """
+        try:
+            optimizer = self.optimizer(self.parameters())
+            if self.lr_scheduler is None:
+                return optimizer
+            return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"the optimizer or the lr_scheduler of {type(self).__name__} cannot be built: "
+                f"{str(error).rstrip('.')}."
+            ) from error

@@ -1,0 +1,89 @@
+"""Where the information lives: each layer's share of it through training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from critical_periods.plots.style import Point, number, save
+
+_MEASURES = (
+    ("fisher_trace", "Share of the Fisher trace (%)"),
+    ("information", "Share of the nats by learned noise (%)"),
+)
+
+
+def plot_layers(rows: Sequence[Point], path: Path, title: str = "") -> None:
+    """Draws each layer's share of the information against the epoch, stacked from first to last.
+
+    One column without a deficit, one for the earliest and one for the latest removal (or onset);
+    one row for the Fisher trace and one for the information by learned noise, where they were
+    measured. Dotted lines are the onset and the removal. Achille, Rovere & Soatto 2019: without a
+    deficit the middle layers hold most of it, after a long blur the last ones do.
+
+    Args:
+        rows: of ``layers.csv``, of one variation.
+        path: of the picture; its ending says which kind.
+        title: above the panels.
+    """
+    windows = _chosen(rows)
+    measures = [one for one in _MEASURES if any(number(row, one[0]) is not None for row in rows)]
+    layers = list(dict.fromkeys(str(row["layer"]) for row in rows))
+    figure, axes = plt.subplots(
+        len(measures), len(windows), figsize=(3.6 * len(windows) + 1.6, 3.2 * len(measures)),
+        squeeze=False, sharey=True, layout="constrained",
+    )  # fmt: skip
+    for down, (measure, text) in enumerate(measures):
+        for across, window in enumerate(windows):
+            of_window = [row for row in rows if _window(row) == window]
+            _stack(axes[down][across], of_window, layers, measure)
+            axes[down][across].set_title(_name(window), fontsize="medium")
+        axes[down][0].set_ylabel(text)
+    for axis in axes[-1]:
+        axis.set_xlabel("Epoch")
+    handles, texts = axes[0][0].get_legend_handles_labels()
+    # The last layer is on top, in the legend too.
+    figure.legend(handles[::-1], texts[::-1], loc="outside right center", frameon=False)
+    if title:
+        figure.suptitle(title)
+    save(figure, path)
+
+
+def _stack(axis: Axes, rows: Sequence[Point], layers: Sequence[str], measure: str) -> None:
+    values = {(str(row["layer"]), float(row["epoch"])): number(row, measure) for row in rows}
+    epochs = sorted({epoch for (_, epoch), value in values.items() if value is not None})
+    totals = {epoch: sum(values.get((layer, epoch)) or 0 for layer in layers) for epoch in epochs}
+    shares = [
+        [100 * (values.get((layer, epoch)) or 0) / (totals[epoch] or 1) for epoch in epochs]
+        for layer in layers
+    ]
+    colours = plt.get_cmap("viridis")(
+        [place / max(len(layers) - 1, 1) for place in range(len(layers))]
+    )
+    axis.stackplot(epochs, shares, labels=layers, colors=colours)
+    onset, removal, _ = _window(rows[0])
+    for epoch in (onset, removal):
+        if onset < removal and epochs[0] < epoch < epochs[-1]:
+            axis.axvline(epoch, color="white", linestyle=":", linewidth=1.5)
+    axis.margins(0)
+    axis.set_ylim(0, 100)
+
+
+def _chosen(rows: Sequence[Point]) -> list[tuple[float, float, float]]:
+    """The longest clean run, and the deficits that come and go first and last."""
+    windows = sorted({_window(row) for row in rows}, key=lambda window: (window[:2], window[2]))
+    clean = [window for window in windows if window[0] == window[1]][-1:]
+    deficits = [window for window in windows if window[0] < window[1]]
+    return list(dict.fromkeys([*clean, *deficits[:1], *deficits[-1:]]))
+
+
+def _window(row: Point) -> tuple[float, float, float]:
+    return float(row["onset"]), float(row["removal"]), float(row["epochs"])
+
+
+def _name(window: tuple[float, float, float]) -> str:
+    onset, removal, _ = window
+    return "No deficit" if onset == removal else f"Deficit in epochs {onset:g} to {removal - 1:g}"

@@ -1,0 +1,87 @@
+"""The sensitivity curve: how much a short deficit costs, by when it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+
+from critical_periods.plots.style import COLOURS, MARKERS, Point, lines, number, save
+
+
+def plot_sensitivity(
+    points: Sequence[Point], layers: Sequence[Point], path: Path, title: str = ""
+) -> None:
+    """Draws the loss of final accuracy against the onset of a window of fixed length.
+
+    Behind it, where it was measured, stands the Fisher trace of the run without a deficit through
+    its epochs (Achille, Rovere & Soatto 2019 draw the two together). Points are means over
+    seeds of the paired differences, bars one standard deviation of them.
+
+    Args:
+        points: rows of ``curve.csv``.
+        layers: rows of ``layers.csv``; none where no Fisher trace was measured.
+        path: of the picture; its ending says which kind.
+        title: above the picture.
+    """
+    figure, axis = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
+    for place, (name, line) in enumerate(_windows(points).items()):
+        line = [one for one in line if number(one, "final_accuracy_difference") is not None]
+        line.sort(key=lambda one: float(one["onset"]))
+        axis.errorbar(
+            [float(one["onset"]) for one in line],
+            [-100 * float(one["final_accuracy_difference"]) for one in line],
+            [100 * (number(one, "final_accuracy_difference_sd") or 0) for one in line],
+            color=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place % len(MARKERS)],
+            capsize=3,
+            label=name,
+        )
+    axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    axis.set_xlabel("Onset of the deficit, or epoch")
+    axis.set_ylabel("Loss of final accuracy (points)")
+    trace = _clean_trace(layers)
+    if trace:
+        behind = axis.twinx()
+        epochs, traces = zip(*trace, strict=True)
+        behind.fill_between(epochs, traces, color="0.85", zorder=0)
+        behind.set_ylabel("Fisher trace without a deficit", color="0.4")
+        behind.set_ylim(bottom=0)
+        axis.set_zorder(behind.get_zorder() + 1)
+        axis.patch.set_visible(False)
+    axis.legend(frameon=False, fontsize="small")
+    axis.set_title(title)
+    save(figure, path)
+
+
+def has_sensitivity(points: Sequence[Point]) -> bool:
+    """Whether windows of one length vary in their onset."""
+    windows = _windows(points).values()
+    return any(len({float(point["onset"]) for point in line}) > 1 for line in windows)
+
+
+def _windows(points: Sequence[Point]) -> dict[str, list[Point]]:
+    found: dict[str, list[Point]] = {}
+    for name, line in lines(points).items():
+        for point in line:
+            length = round(float(point["removal"]) - float(point["onset"]))
+            if length > 0:
+                text = f"{length} epochs"
+                found.setdefault(f"{name}, {text}" if name else text, []).append(point)
+    return found
+
+
+def _clean_trace(layers: Sequence[Point]) -> list[tuple[float, float]]:
+    """Epochs and whole Fisher traces of the longest run without a deficit."""
+    clean = [one for one in layers if float(one["onset"]) == float(one["removal"])]
+    if not clean:
+        return []
+    first = next(iter(lines(clean).values()))
+    longest = max(float(one["epochs"]) for one in first)
+    totals: dict[float, float] = {}
+    for one in first:
+        value = number(one, "fisher_trace")
+        if float(one["epochs"]) == longest and value is not None:
+            totals[float(one["epoch"])] = totals.get(float(one["epoch"]), 0.0) + value
+    return sorted(totals.items())

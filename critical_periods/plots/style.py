@@ -1,0 +1,71 @@
+"""What all figures share: colours that all can tell apart, and files that are never half there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+# Okabe & Ito 2008: told apart by colour-blind readers and in grey print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "os^Dv<P"
+
+Point = Mapping[str, Any]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a picture beside its place, then renames it; its ending says which kind."""
+    beside = path.with_name(f".{path.name}.part{path.suffix}")
+    # A date inside would make the same figure another file each time.
+    figure.savefig(
+        beside, dpi=150, metadata={"CreationDate": None} if path.suffix == ".pdf" else {}
+    )
+    plt.close(figure)
+    os.replace(beside, path)
+
+
+def number(point: Point, column: str) -> float | None:
+    """A cell as a number; ``None`` where it is empty or nan."""
+    value = point.get(column)
+    if value is None or value == "":
+        return None
+    found = float(value)
+    return None if found != found else found
+
+
+def lines(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """Points by what sets them apart: variant and varied fields, which stand before ``onset``."""
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        found.setdefault(label(point), []).append(point)
+    return found
+
+
+def label(point: Point) -> str:
+    """The variant and the varied fields of a row, as a legend says them.
+
+    Example:
+        >>> label({"variant": "blur", "model.init_args.network.init_args.width": 8, "onset": 0})
+        'blur, width = 8'
+    """
+    columns = list(point)
+    parts = []
+    for name in columns[: columns.index("onset")]:
+        value = "none" if point[name] is None or point[name] == "" else str(point[name])
+        parts.append(value if name == "variant" else f"{name.split('.')[-1]} = {value}")
+    return ", ".join(parts)
+
+
+def varied(points: Sequence[Point]) -> list[str]:
+    """The columns that set points apart: those before ``onset`` with more than one value."""
+    columns = list(points[0])
+    before = columns[: columns.index("onset")]
+    return [name for name in before if len({str(point[name]) for point in points}) > 1]
