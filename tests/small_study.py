@@ -75,7 +75,7 @@ def write_study(folder: Path, study: Tree | None = None, base: Tree | None = Non
     """Writes base.yaml and small.yaml with some fields changed; returns the study's path."""
     (folder / "base.yaml").write_text(yaml.safe_dump(changed(BASE, base or {})))
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(changed(STUDY, study or {})))
+    path.write_text(yaml.safe_dump(changed(STUDY, study or {}), sort_keys=False))
     return path
 
 

@@ -6,14 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_study import plan_of, write_study
+from small_study import changed, plan_of, write_study
 
 from critical_periods.cli import main
 from critical_periods.errors import UserError
-from critical_periods.studies.study import Window, read_study
+from critical_periods.studies.study import Study, Variation, Window, read_study
 
 LR = "model.init_args.optimizer.init_args.lr"
 ONSETS = {"onset": [0, 3], "length": 2, "epochs": 8}
+NOTHING = Variation({}, {})
+
+
+def deficit_of(study: Study, variation: Variation) -> dict[str, Any]:
+    _, window = study.configured(variation)
+    assert set(window) == {"class_path", "init_args"} and set(window["init_args"]) == {"deficit"}
+    assert window["class_path"] == "DeficitWindow"
+    deficit: dict[str, Any] = window["init_args"]["deficit"]
+    return deficit
 
 
 def test_removals_and_their_controls(tmp_path):
@@ -21,7 +30,8 @@ def test_removals_and_their_controls(tmp_path):
     study = read_study(write_study(tmp_path, windows))
     deficits = [Window(0, 0, 4), Window(0, 2, 6), Window(0, 5, 9)]
     assert study.windows == (*deficits, Window(0, 0, 6), Window(0, 0, 9))
-    assert (study.name, study.seeds, study.variations) == ("small", (0,), ({},))
+    assert (study.name, study.seeds, study.threshold) == ("small", (0,), 0.01)
+    assert study.variations == (NOTHING,)
 
 
 def test_onsets_and_their_control(tmp_path):
@@ -34,19 +44,102 @@ def test_seeds_default_to_one_and_count_once(tmp_path):
     assert read_study(write_study(tmp_path, {"seeds": [2, 1, 2]})).seeds == (2, 1)
 
 
+def test_windows_to_the_end_and_windows_of_many_lengths(tmp_path):
+    late = read_study(write_study(tmp_path, {"windows": {"onset": [0, 3], "epochs": 8}}))
+    assert late.windows == (Window(0, 8, 8), Window(3, 8, 8), Window(0, 0, 8))
+    lengths = read_study(write_study(tmp_path, {"windows": ONSETS | {"length": [2, 5, 2]}}))
+    deficits = (Window(0, 2, 8), Window(3, 5, 8), Window(0, 5, 8), Window(3, 8, 8))
+    assert lengths.windows == (*deficits, Window(0, 0, 8))
+
+
+def test_threshold(tmp_path):
+    study = read_study(write_study(tmp_path, {"threshold": 0.05}))
+    assert study.threshold == 0.05 == plan_of(write_study(tmp_path, {"threshold": 0.05})).threshold
+    assert read_study(write_study(tmp_path), ["threshold=0.2"]).threshold == 0.2
+
+
+def test_variants_change_fields_together(tmp_path):
+    variants = {"slow": {LR: 0.01, "num_threads": 2}, "plain": {}, 3: {LR: 0.3}}
+    study = read_study(write_study(tmp_path, {"variants": variants}))
+    assert [one.columns for one in study.variations] == [
+        {"variant": "slow"},
+        {"variant": "plain"},
+        {"variant": "3"},
+    ]
+    configs = [study.configured(variation)[0] for variation in study.variations]
+    rates = [config["model"]["init_args"]["optimizer"]["init_args"]["lr"] for config in configs]
+    assert rates == [0.01, 0.05, 0.3]
+    assert [config["num_threads"] for config in configs] == [2, 1, 1]
+
+
+def test_variants_and_varied_fields_in_all_combinations(tmp_path):
+    vary = {LR: [0.1, 0.2], "data.init_args.width": [4, 6]}
+    variants = {"a": {"num_threads": 2, LR: 0.7}, "b": {}}
+    study = read_study(write_study(tmp_path, {"variants": variants, "vary": vary}))
+    expected = [
+        (variant, lr, width) for variant in ("a", "b") for lr in (0.1, 0.2) for width in (4, 6)
+    ]
+    assert [tuple(one.columns.values()) for one in study.variations] == expected
+    assert list(study.variations[0].columns) == ["variant", LR, "data.init_args.width"]
+    # What is varied goes before what the variant says.
+    assert study.variations[0].fields == {"num_threads": 2, LR: 0.1, "data.init_args.width": 4}
+
+
+def test_variants_with_a_deficit_or_a_window_of_their_own(tmp_path):
+    flip = {"class_path": "VerticalFlip"}
+    subset = {"class_path": "SubsetWindow", "init_args": {"share": 0.5}}
+    noise = {"deficit.class_path": "GaussianNoise", "deficit.init_args": {"views": [0]}}
+    variants = {"flip": {"deficit": flip}, "few": {"window": subset}, "noise": noise}
+    study = read_study(write_study(tmp_path, {"deficit": None, "variants": variants}))
+    assert study.scheduled == {}
+    flipped, few, noisy = study.variations
+    assert deficit_of(study, flipped) == flip
+    assert study.configured(few)[1] == subset
+    assert deficit_of(study, noisy) == {"class_path": "GaussianNoise", "init_args": {"views": [0]}}
+    # Fields of the study's own deficit can be changed as well.
+    changes = {"variants": {"mild": {"deficit.init_args.factor": 2}}}
+    study = read_study(write_study(tmp_path, changes))
+    blur = {"class_path": "Blur", "init_args": {"factor": 2, "views": [1]}}
+    assert deficit_of(study, study.variations[0]) == blur
+
+
+def test_a_window_is_a_callback(tmp_path):
+    window = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "augmentation"}}
+    path = write_study(tmp_path, {"deficit": None, "window": window, "seeds": [0, 1]})
+    study = read_study(path, ["window.init_args.regularizer=weight_decay"])
+    config, callback = study.configured(NOTHING)
+    settings = {"regularizer": "weight_decay"}
+    assert callback == {"class_path": "RegularizationWindow", "init_args": settings}
+    assert "window" not in config and len(config["trainer"]["callbacks"]) == 1
+    # A window may have no settings at all.
+    bare = read_study(write_study(tmp_path, {"deficit": None, "window": {"class_path": "X"}}))
+    assert bare.configured(NOTHING)[1] == {"class_path": "X", "init_args": {}}
+
+
+def test_variants_on_the_command_line(tmp_path):
+    path = write_study(tmp_path, {"variants": {"a": {}, "b": {LR: 0.2}}})
+    more = read_study(path, [f"variants.c={{{LR}: 0.3}}"])
+    assert [one.columns["variant"] for one in more.variations] == ["a", "b", "c"]
+    assert more.variations[2].fields == {LR: 0.3}
+    fewer = read_study(path, [f"variants={{only: {{{LR}: 0.3}}}}"])
+    assert fewer.variations == (Variation({"variant": "only"}, {LR: 0.3}),)
+
+
 def test_vary_tries_each_combination(tmp_path):
     vary = {"vary": {LR: [0.1, 0.2], "deficit.init_args.factor": [2, 4, 8]}}
     study = read_study(write_study(tmp_path, vary))
     assert len(study.variations) == 6
     seen = set()
     for variation in study.variations:
-        config, deficit = study.configured(variation)
+        config, _ = study.configured(variation)
+        deficit = deficit_of(study, variation)
         lr = config["model"]["init_args"]["optimizer"]["init_args"]["lr"]
-        assert variation == {LR: lr, "deficit.init_args.factor": deficit["init_args"]["factor"]}
+        fields = {LR: lr, "deficit.init_args.factor": deficit["init_args"]["factor"]}
+        assert variation == Variation(columns=fields, fields=fields)
         seen.add((lr, deficit["init_args"]["factor"]))
     assert seen == {(lr, factor) for lr in (0.1, 0.2) for factor in (2, 4, 8)}
     # A variation leaves the study as it was.
-    assert study.deficit["init_args"]["factor"] == 4
+    assert study.scheduled["deficit"]["init_args"]["factor"] == 4
 
 
 def test_vary_whole_deficits_and_whole_parts(tmp_path):
@@ -55,7 +148,7 @@ def test_vary_whole_deficits_and_whole_parts(tmp_path):
     vary = {"vary": {"deficit": [flip], "model.init_args.lr_scheduler": [schedule, None]}}
     study = read_study(write_study(tmp_path, vary))
     configs = [study.configured(variation) for variation in study.variations]
-    assert [deficit for _, deficit in configs] == [flip, flip]
+    assert [deficit_of(study, variation) for variation in study.variations] == [flip, flip]
     schedulers = [config["model"]["init_args"]["lr_scheduler"] for config, _ in configs]
     assert schedulers == [schedule, None]
 
@@ -64,7 +157,7 @@ def test_set_in_the_file_and_on_the_command_line(tmp_path):
     path = write_study(tmp_path, {"set": {LR: 0.3, "data.init_args.width": 6}})
     overrides = [f"{LR}=1e-3", "seeds=[4, 5]", "windows.removal=[1]", "trainer.precision=16-mixed"]
     study = read_study(path, overrides)
-    config, _ = study.configured({})
+    config, _ = study.configured(NOTHING)
     assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 1e-3
     assert config["data"]["init_args"]["width"] == 6
     assert config["trainer"]["precision"] == "16-mixed"
@@ -76,19 +169,19 @@ def test_overrides_of_set_and_vary_keep_dotted_names(tmp_path):
     path = write_study(tmp_path, {"set": {"data.init_args.width": 6}})
     overrides = ["set.trainer.precision=64", f"vary.{LR}=[0.1, 0.2]", "deficit.init_args.factor=2"]
     study = read_study(path, overrides)
-    config, deficit = study.configured(study.variations[1])
-    assert study.variations == ({LR: 0.1}, {LR: 0.2})
+    config, _ = study.configured(study.variations[1])
+    assert [variation.fields for variation in study.variations] == [{LR: 0.1}, {LR: 0.2}]
     assert config["trainer"]["precision"] == 64
     assert config["trainer"]["accelerator"] == "cpu"
     assert config["data"]["init_args"]["width"] == 6
     assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.2
-    assert deficit["init_args"]["factor"] == 2
+    assert deficit_of(study, study.variations[1])["init_args"]["factor"] == 2
 
 
 def test_fields_left_empty_can_be_set(tmp_path):
     path = write_study(tmp_path)
     (tmp_path / "base.yaml").write_text("trainer:\ndata: {class_path: X, init_args: }")
-    config, _ = read_study(path, ["data.init_args.width=3"]).configured({})
+    config, _ = read_study(path, ["data.init_args.width=3"]).configured(NOTHING)
     assert config["data"]["init_args"] == {"width": 3}
     assert config["trainer"] == {"callbacks": []}
 
@@ -103,20 +196,17 @@ def test_fields_left_empty_can_be_set(tmp_path):
 )
 def test_callbacks_as_lightning_takes_them(tmp_path, callbacks, expected):
     study = read_study(write_study(tmp_path, base={"trainer.callbacks": callbacks}))
-    assert study.configured({})[0]["trainer"]["callbacks"] == expected
+    assert study.configured(NOTHING)[0]["trainer"]["callbacks"] == expected
 
 
 BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
-    ({"windws": 1}, r"unknown field 'windws'; did you mean 'windows'\?"),
-    ({"deficit": None}, r"the field 'deficit' is missing; a study needs it\."),
+    ({"windws": 1}, r"unknown field 'windws'; did you mean 'windows' or 'window'\?"),
     ({"base": None}, r"the field 'base' is missing"),
     ({"windows": None}, r"the field 'windows' is missing"),
-    ({"deficit": "Blur"}, r"deficit is 'Blur'; it must hold fields\."),
-    ({"deficit": {"class": "Blur"}}, r"deficit\.class_path is missing"),
     ({"windows": [1]}, r"windows is \[1\]; it must hold fields\."),
     ({"windows": {"removal": [1]}}, r"windows has \['removal'\]; it needs either removal and"),
     ({"windows": {"removals": [1]}}, r"unknown field 'windows\.removals'; did you mean 'removal'"),
-    ({"windows.onset": [1]}, r"it needs either removal and epochs_after, or onset, length and"),
+    ({"windows.onset": [1]}, r"it needs either removal and epochs_after, or onset and epochs"),
     ({"windows.removal": 3}, r"windows\.removal is 3; it must be a list of whole numbers\."),
     ({"windows.removal": []}, r"windows\.removal is \[\]; it must be a list of whole numbers\."),
     ({"windows.removal": [1.5]}, r"windows\.removal holds 1\.5; it must be a whole number of at"),
@@ -124,13 +214,27 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"windows.removal": [True]}, r"windows\.removal holds True"),
     ({"windows.epochs_after": 0}, r"windows\.epochs_after holds 0; .* at least 1\."),
     ({"windows": ONSETS | {"length": 0}}, r"windows\.length holds 0; .* at least 1\."),
-    ({"windows": ONSETS | {"epochs": 4}}, r"windows\.onset=3 and windows\.length=2 reaches beyond"),
+    ({"windows": ONSETS | {"epochs": 4}}, r"windows\.onset=3 to epoch 5 reaches beyond .*epochs=4"),
     ({"seeds": 3}, r"seeds is 3; it must be a list of whole numbers\."),
     ({"seeds": ["a"]}, r"seeds holds 'a'; it must be a whole number"),
     ({"vary": {LR: 0.1}}, r"vary\.model\S+lr is 0\.1; it must be a list of values\."),
     ({"vary": {LR: []}}, r"vary\.model\S+lr is \[\]; it must be a list of values\."),
-    ({"vary": {"seed_everything": [1]}}, r"vary\.seed_everything changes nothing .*; set seeds"),
-    ({"vary": {"trainer.max_epochs": [1]}}, r"vary\.trainer\.max_epochs changes .*; set windows"),
+    ({"vary": {"seed_everything": [1]}}, r"varying seed_everything changes nothing .*; set seeds"),
+    ({"vary": {"trainer.max_epochs": [1]}}, r"varying trainer\.max_epochs changes .*; set windows"),
+    ({"threshold": 0}, r"threshold is 0; it must be a loss of accuracy between 0 and 1\."),
+    ({"threshold": 1}, r"threshold is 1; it must be"),
+    ({"threshold": -0.1}, r"threshold is -0\.1; it must be"),
+    ({"threshold": "1 %"}, r"threshold is '1 %'; it must be"),
+    ({"threshold": True}, r"threshold is True; it must be"),
+    ({"threshold": float("nan")}, r"threshold is nan; it must be"),
+    ({"variants": ["a"]}, r"variants is \['a'\]; it must hold fields\."),
+    ({"variants": {"a": 3}}, r"variants\.a is 3; it must hold fields and values\."),
+    ({"variants": {"a": {}, "b": ""}}, r"variants\.b is ''; it must hold fields and values\."),
+    ({"variants": {"a": {"seed_everything": 1}}}, r"varying seed_everything .*; set seeds inst"),
+    ({"windows": ONSETS | {"length": [2, 0]}}, r"windows\.length holds 0; .* at least 1\."),
+    ({"windows": ONSETS | {"length": []}}, r"windows\.length is \[\]; it must be a list of"),
+    ({"windows": {"onset": [8], "epochs": 8}}, r"windows\.onset=8 to epoch 8 reaches beyond"),
+    ({"windows": {"onset": [0, 9], "epochs": 8}}, r"windows\.onset=9 .*, windows\.epochs=8\."),
     ({"set": 3}, r"set is 3; it must hold fields\."),
     ({"set": {"num_threads.x": 3}}, r"'num_threads\.x' cannot be set: num_threads holds no fields"),
     ({"base": "nosuch.yaml"}, r"the file \S*nosuch\.yaml does not exist\."),
@@ -204,7 +308,10 @@ BAD_RUNS: list[tuple[dict[str, Any], str]] = [
         {"model.init_args.num_classes": 5},
         r"num_classes=5 of ClassificationTask is less than the 10",
     ),
-    ({LR: -1.0}, r"the optimiser or its schedule cannot be built: Invalid learning rate: -1\.0"),
+    (
+        {LR: -1.0},
+        r"the lr_scheduler of ClassificationTask cannot be built: Invalid learning rate: -1\.0",
+    ),
     ({"num_threads": 0}, r"num_threads is 0, but must be at least 1\."),
     (
         {"trainer.callbacks.0.init_args.layers": ["trunk.cnv"]},
@@ -245,6 +352,99 @@ def test_bad_base_runs_are_found_before_training(tmp_path, capsys, changes, sent
 def test_bad_deficits_are_found_before_training(tmp_path, deficit, sentence):
     with pytest.raises(UserError, match=sentence):
         plan_of(write_study(tmp_path, {"deficit": deficit}))
+
+
+WEIGHT_DECAY = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}}
+RESTART = {"trainer.callbacks": [{"class_path": "LearningRateRestart"}]}
+BAD_SCHEDULED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"deficit": None}, {}, r"^the study has neither a deficit nor a window; give one of them\."),
+    (
+        {"window": WEIGHT_DECAY},
+        {},
+        r"^the study has both a deficit and a window; give one of them\.",
+    ),
+    (
+        {"deficit": None, "variants": {"a": {"deficit": {"class_path": "Blur"}}, "b": {}}},
+        {},
+        r"^variant 'b' has neither a deficit nor a window; give one of them\.",
+    ),
+    (
+        {"variants": {"a": {}, "b": {"window": WEIGHT_DECAY}}},
+        {},
+        r"^variant 'b' has both a deficit and a window",
+    ),
+    ({"deficit": "Blur"}, {}, r"deficit\.class_path is missing; it names a deficit, such as Blur"),
+    ({"deficit": {"class": "Blur"}}, {}, r"deficit\.class_path is missing; it names a deficit"),
+    ({"deficit": None, "window": {}}, {}, r"window\.class_path is missing; it names a callback"),
+    (
+        {"deficit": None, "window": WEIGHT_DECAY | {"init_args": [1]}},
+        {},
+        r"init_args is \[1\]; it must hold fields\.",
+    ),
+    (
+        {"deficit": None, "window": changed(WEIGHT_DECAY, {"init_args.onset": 2})},
+        {},
+        r"window\.init_args\.onset is what windows sweeps; leave it out\.",
+    ),
+    (
+        {"deficit": None, "window": {"class_path": "SubsetWindow"}, "vary": {
+            "window.init_args.removal": [1]}},
+        {},
+        r"window\.init_args\.removal is what windows sweeps; leave it out\.",
+    ),
+    (
+        {"deficit": None, "window": {"class_path": "FisherMonitor"}},
+        {},
+        r"window\.class_path=\S*FisherMonitor has no onset and removal",
+    ),
+    (
+        {"deficit": None, "window": {"class_path": "RegularizationWindw"}},
+        {},
+        r"unknown class 'RegularizationWindw' .*; did you mean 'RegularizationWindow'",
+    ),
+    (
+        {"deficit": None, "window": WEIGHT_DECAY},
+        {},
+        r"'weight_decay' of RegularizationWindow has nothing to switch .* parameter group is 0",
+    ),
+    (
+        {"deficit": None, "window": {
+            "class_path": "RegularizationWindow", "init_args": {"regularizer": "dropout"}}},
+        {},
+        r"'dropout' of RegularizationWindow has nothing to switch .* no layer that drops anything",
+    ),
+    (
+        {"deficit": None, "window": {"class_path": "SubsetWindow", "init_args": {"share": 0.001}}},
+        {},
+        r"share=0\.001",
+    ),
+    (
+        {},
+        RESTART | {"model.init_args.lr_scheduler": None},
+        r"LearningRateRestart finds no learning-rate schedule that could start over",
+    ),
+    (
+        {"variants": {"a": {}, "b": RESTART | {"model.init_args.lr_scheduler": None}}},
+        {},
+        r"LearningRateRestart finds no learning-rate schedule that could start over",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("study", "base", "sentence"), BAD_SCHEDULED, ids=lambda value: str(value)[-40:]
+)
+def test_bad_windows_and_restarts_are_found_before_training(
+    tmp_path, capsys, study, base, sentence
+):
+    path, output = write_study(tmp_path, study, base), tmp_path / "out"
+    with pytest.raises(UserError, match=sentence):
+        plan_of(path)
+    assert main(["study", "run", str(path), "--output", str(output)]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"critical-periods: error: {path} (base {tmp_path / 'base.yaml'}): ")
+    assert err.count("\n") == 1
+    assert out == "" and not output.exists()
 
 
 def test_every_variation_is_checked(tmp_path):

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,11 @@ import yaml
 from small_study import BASE, changed, plan_of, write_study
 
 from critical_periods.cli import main
-from critical_periods.plots import curve
-from critical_periods.studies import launch, segment, worker
+from critical_periods.studies import launch, report, segment, worker
 from critical_periods.studies.folder import StudyFolder, checksum_file, is_intact, seal, write_json
 from critical_periods.studies.tree import Plan
 
-launch_workers, plot_curve = launch.launch, curve.plot_curve
+launch_workers, plot_curve = launch.launch, report.plot_curve
 
 # Runs of five and seven epochs, so that the last five are not all there are.
 STUDY = {"windows.epochs_after": 5, "seeds": [0, 1]}
@@ -70,7 +70,7 @@ def find(plan: Plan, window: tuple[int, int], stop: int, seed: int = 0) -> str:
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Trains in this process instead of workers of its own, and draws no figure."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(curve, "plot_curve", lambda points, path, title: path.touch())
+    monkeypatch.setattr(report, "plot_curve", lambda points, path, title: path.touch())
     monkeypatch.setattr(launch, "launch", lambda folder, plan, jobs=None: worker.work(folder))
 
 
@@ -141,6 +141,71 @@ def test_a_branch_equals_the_same_run_trained_alone(original, tmp_path, window):
     assert float(rows(branch.metrics)[-1]["rsv/trunk.conv/mean"]) == float(
         logged[6]["rsv/trunk.conv/mean"]
     )
+
+
+DECAYED = {"model.init_args.optimizer.init_args.weight_decay": 0.1}
+RESTART = {"class_path": "LearningRateRestart"}
+SHORT = {"removal": [2], "epochs_after": 1}
+LATE = {"onset": [1], "epochs": 3}
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "weight decay at first": (
+        {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}},
+        SHORT,
+    ),
+    "weight decay at last": (
+        {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}},
+        LATE,
+    ),
+    "augmentation at first": (
+        {"class_path": "RegularizationWindow", "init_args": {"regularizer": "augmentation"}},
+        SHORT,
+    ),
+    "few images": ({"class_path": "SubsetWindow", "init_args": {"share": 0.5}}, SHORT),
+    "few images in the middle": (
+        {"class_path": "SubsetWindow", "init_args": {"share": 0.5}},
+        {"onset": [1], "length": 1, "epochs": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_branches_of_other_windows_equal_runs_trained_alone(tmp_path, name):
+    """Weight decay, augmentation and images come and go; the rate starts over at each removal."""
+    window, windows = OTHERS[name]
+    base = DECAYED | {"trainer.callbacks": [RESTART], "data.init_args.width": 6}
+    fields = {"deficit": None, "window": window, "windows": windows}
+    study = write_study(tmp_path, fields, base)
+    folder, plan = folder_of(study), plan_of(study)
+    folder.write_plan(plan)
+    worker.work(folder)
+    deficit, control = (run.window for run in plan.runs)
+    assert len(list(plan.lineage(plan.runs[0].segment))) > 1
+    ends = []
+    for number, run_ in enumerate(plan.runs):
+        schedule = {"onset": run_.window.onset, "removal": run_.window.removal}
+        callback = changed(window, {f"init_args.{key}": n for key, n in schedule.items()})
+        alone = changed(BASE, base | {"trainer.max_epochs": 3, "seed_everything": 0})
+        alone["trainer"]["callbacks"] = [callback, RESTART]
+        (tmp_path / "alone.yaml").write_text(yaml.safe_dump(alone))
+        assert main(["fit", "--config", "alone.yaml"]) == 0
+        (path,) = (tmp_path / "runs" / f"version_{number}").glob("checkpoints/*.ckpt")
+        branch = folder.segment(run_.segment).checkpoint
+        ours, theirs = (torch.load(file, weights_only=True) for file in (branch, path))
+        assert_equal(ours["state_dict"], theirs["state_dict"])
+        for part in ("optimizer_states", "lr_schedulers"):
+            torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=0)
+        assert (ours["epoch"], ours["global_step"]) == (theirs["epoch"], theirs["global_step"])
+        ends.append(ours)
+    assert (deficit.epochs, control) == (3, deficit._replace(onset=0, removal=0))
+    # And the window did something.
+    assert any(
+        not torch.equal(value, ends[1]["state_dict"][key])
+        for key, value in ends[0]["state_dict"].items()
+    )
+    steps = 1 if deficit.removal < 3 else 3  # of the schedule, since it began
+    for end, step in zip(ends, (steps, 3), strict=True):
+        rate = end["optimizer_states"][0]["param_groups"][0]["lr"]
+        assert rate == pytest.approx(0.05 * 0.9**step)
 
 
 def test_results_are_what_the_segments_measured(original):
@@ -591,9 +656,9 @@ def test_plan_says_what_is_done_where_there_is_a_folder(study, capsys):
 
 
 def test_plot_writes_everything_again(study, trained, monkeypatch, capsys):
-    monkeypatch.setattr(curve, "plot_curve", plot_curve)
+    monkeypatch.setattr(report, "plot_curve", plot_curve)
     out = study.parent / "out"
-    files = ("results.csv", "curve.csv", "curve.png")
+    files = ("results.csv", "curve.csv", "curve.png", "curve.pdf")
     before = {file: (out / file).read_bytes() for file in files}
     for file in files:
         (out / file).unlink()
@@ -689,7 +754,7 @@ def test_devices_are_shared_out(tmp_path, monkeypatch, gpus, visible, trainer, j
     base = {f"trainer.{name}": value for name, value in {"accelerator": "auto", **trainer}.items()}
     plan = plan_of(write_study(tmp_path))
     config = changed(plan.configs[0][0], base)
-    plan = Plan(plan.study, [(config, {})], plan.segments, plan.runs)
+    plan = replace(plan, configs=[(config, {})])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     cores = len(os.sched_getaffinity(0))

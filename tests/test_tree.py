@@ -10,7 +10,7 @@ import pytest
 from small_study import plan_of, write_study
 
 import critical_periods
-from critical_periods.studies.study import Study, Window
+from critical_periods.studies.study import Study, Variation, Window
 from critical_periods.studies.tree import Plan, make_plan
 
 CONFIG: dict[str, Any] = {
@@ -21,6 +21,7 @@ CONFIG: dict[str, Any] = {
     "data": {"class_path": "Data", "init_args": {"root": "a", "download": False, "width": 8}},
 }
 BLUR = {"class_path": "Blur", "init_args": {"factor": 4}}
+ONSETS = {"onset": [2], "length": 2, "epochs": 6}
 
 
 def windows_to(*removals: int, after: int = 5) -> tuple[Window, ...]:
@@ -36,9 +37,13 @@ def plan_with(
     deficit: dict[str, Any] = BLUR,
     variations: tuple[dict[str, Any], ...] = ({},),
     data: str = "fingerprint",
+    window: dict[str, Any] | None = None,
 ) -> Plan:
-    study = Study("s", config, deficit, windows, seeds, variations)
-    resolved = [study.configured(variation) for variation in variations]
+    """The plan of a study of a deficit, or of a window."""
+    scheduled = {"deficit": deficit} if window is None else {"window": window}
+    varied = tuple(Variation(fields, fields) for fields in variations)
+    study = Study("s", config, scheduled, windows, seeds, varied)
+    resolved = [study.configured(variation) for variation in varied]
     return make_plan(study, resolved, [data] * len(variations))
 
 
@@ -158,8 +163,8 @@ def names(plan: Plan) -> tuple[list[str], list[str]]:
     return [name for name in plan.segments if name not in had], had
 
 
-def edited(field: str, value: Any) -> dict[str, Any]:
-    config = copy.deepcopy(CONFIG)
+def edited(field: str, value: Any, tree: dict[str, Any] = CONFIG) -> dict[str, Any]:
+    config = copy.deepcopy(tree)
     *parents, last = field.split(".")
     inner = config
     for parent in parents:
@@ -222,6 +227,64 @@ def test_a_deficit_names_only_segments_that_had_it():
     other_clean, other_had = names(plan_with(windows_to(0, 2), deficit=other))
     assert clean == other_clean
     assert had and not set(had) & set(other_had)
+
+
+SUBSET = {"class_path": "SubsetWindow", "init_args": {"share": 0.5}}
+DECAY = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}}
+CROPS = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "augmentation"}}
+LATE = (Window(2, 4, 8), Window(3, 8, 8), Window(0, 0, 8))
+
+
+@pytest.mark.parametrize("windows", [windows_to(0, 2, 3), LATE])
+@pytest.mark.parametrize(
+    ("one", "other", "is_shared"),
+    [
+        (SUBSET, edited("init_args.share", 0.1, SUBSET), True),
+        (SUBSET, {"class_path": "DeficitWindow", "init_args": {"deficit": BLUR}}, True),
+        # Closed, a regulariser's window keeps the regulariser from acting: not nothing.
+        (DECAY, CROPS, False),
+        (DECAY, SUBSET, False),
+    ],
+)
+def test_what_comes_before_a_window_is_shared_if_it_does_nothing_there(
+    windows, one, other, is_shared
+):
+    clean, had = names(plan_with(windows, window=one))
+    other_clean, other_had = names(plan_with(windows, window=other))
+    assert clean and had and not set(had) & set(other_had)
+    assert set(clean) & set(other_clean) == (set(clean) if is_shared else set())
+    assert len(clean) == len(other_clean) and len(had) == len(other_had)
+
+
+def test_variants_share_their_clean_trunk(tmp_path):
+    """Through files and defaults: each variant with one clean run a seed, or one for all."""
+    variants = {
+        "blur": {"deficit": {"class_path": "Blur"}},
+        "flip": {"deficit": {"class_path": "VerticalFlip"}},
+        "few": {"window": SUBSET},
+        "crops": {"window": CROPS},
+    }
+    changes = {"deficit": None, "variants": variants, "windows": ONSETS, "seeds": [0, 1]}
+    plan = plan_of(write_study(tmp_path, changes))
+    ends = {
+        (run.variation["variant"], run.seed): run.segment
+        for run in plan.runs
+        if run.window.onset == run.window.removal
+    }
+    for seed in (0, 1):
+        shared = {ends[variant, seed] for variant in ("blur", "flip", "few")}
+        assert len(shared) == 1 and ends["crops", seed] not in shared
+    # Clean 0-2 and 2-6, and for each variant 2-4 with the deficit and 4-6 after it.
+    one, separate = 2 * (6 + 3 * 4), 2 * (6 + 4)
+    assert plan.epochs == one + separate
+    assert plan.separate_epochs == 2 * 4 * 2 * 6
+    assert [list(run.variation) for run in plan.runs] == [["variant"]] * len(plan.runs)
+
+
+def test_variants_that_train_otherwise_share_nothing(tmp_path):
+    variants = {"a": {}, "b": {"model.init_args.optimizer.init_args.lr": 0.3}}
+    plan = plan_of(write_study(tmp_path, {"variants": variants, "windows": ONSETS}))
+    assert plan.epochs == 2 * (6 + 4)
 
 
 def test_names_see_through_how_a_config_is_written(tmp_path):

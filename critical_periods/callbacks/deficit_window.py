@@ -93,10 +93,10 @@ class DeficitWindow(Window):
         if stage == "fit":
             # A checkpoint's seed is loaded after this and stays.
             self._seed = global_seed()
+            _check_classes(trainer, self.deficit)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tries the deficit on samples of the training data, then takes its place."""
-        _check_classes(trainer, self.deficit)
         self._is_checked = False
         example = example_batch(trainer)
         if example is not None:

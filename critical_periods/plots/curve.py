@@ -9,7 +9,8 @@ from typing import Any
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from critical_periods.plots.style import COLOURS, MARKERS, Point, lines, number, save
+from critical_periods.plots.sensitivity import has_sensitivity
+from critical_periods.plots.style import COLOURS, MARKERS, Point, by_length, lines, number, save
 
 _PANELS = (
     ("final_accuracy", "Final accuracy (%)", 100.0),
@@ -25,8 +26,8 @@ def plot_curve(points: Sequence[Point], path: Path, title: str = "") -> None:
     Final accuracy, its loss (the mean difference to the clean runs of the same seeds), mean RSV and
     polarization, as far as they were measured. Points are means over seeds, bars one standard
     deviation. The dashed line is the no-deficit level, hollow markers the clean runs of the same
-    length as each point. RSV is +1 for units that
-    listen to view 0 (left) alone and -1 for view 1 (right).
+    length as each point. RSV is +1 for units that listen to view 0 (left) alone and -1 for view 1
+    (right).
 
     Args:
         points: rows of ``curve.csv``.
@@ -50,7 +51,8 @@ def plot_curve(points: Sequence[Point], path: Path, title: str = "") -> None:
 
 def _draw(axis: Axes, points: Sequence[Point], measure: str, scale: float) -> None:
     against = "onset" if any(float(point["onset"]) > 0 for point in points) else "removal"
-    for place, (name, line) in enumerate(lines(points).items()):
+    groups = by_length(points) if has_sensitivity(points) else lines(points)
+    for place, (name, line) in enumerate(groups.items()):
         line = [point for point in line if number(point, measure) is not None]
         if against == "onset":
             line = [point for point in line if float(point["removal"]) > float(point["onset"])]
@@ -64,7 +66,7 @@ def _draw(axis: Axes, points: Sequence[Point], measure: str, scale: float) -> No
             [float(point[against]) for point in controls],
             *_values(controls, f"{measure}_control", scale),
             **{**style, "linestyle": "none", "markerfacecolor": "white", "alpha": 0.7},
-            label="no deficit, as many epochs" if not name else None,
+            label="no deficit, as many epochs" if len(groups) == 1 else None,
         )
         if controls:
             level = scale * float(controls[0][f"{measure}_control"])

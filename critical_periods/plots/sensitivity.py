@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 
-from critical_periods.plots.style import COLOURS, MARKERS, Point, lines, number, save
+from critical_periods.plots.style import COLOURS, MARKERS, Point, by_length, lines, number, save
 
 
 def plot_sensitivity(
@@ -26,7 +26,7 @@ def plot_sensitivity(
         title: above the picture.
     """
     figure, axis = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
-    for place, (name, line) in enumerate(_windows(points).items()):
+    for place, (name, line) in enumerate(by_length(points).items()):
         line = [one for one in line if number(one, "final_accuracy_difference") is not None]
         line.sort(key=lambda one: float(one["onset"]))
         axis.errorbar(
@@ -57,19 +57,8 @@ def plot_sensitivity(
 
 def has_sensitivity(points: Sequence[Point]) -> bool:
     """Whether windows of one length vary in their onset."""
-    windows = _windows(points).values()
+    windows = by_length(points).values()
     return any(len({float(point["onset"]) for point in line}) > 1 for line in windows)
-
-
-def _windows(points: Sequence[Point]) -> dict[str, list[Point]]:
-    found: dict[str, list[Point]] = {}
-    for name, line in lines(points).items():
-        for point in line:
-            length = round(float(point["removal"]) - float(point["onset"]))
-            if length > 0:
-                text = f"{length} epochs"
-                found.setdefault(f"{name}, {text}" if name else text, []).append(point)
-    return found
 
 
 def _clean_trace(layers: Sequence[Point]) -> list[tuple[float, float]]:

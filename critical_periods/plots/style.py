@@ -49,6 +49,18 @@ def lines(points: Sequence[Point]) -> dict[str, list[Point]]:
     return found
 
 
+def by_length(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """Points with a deficit by what sets them apart and by the length of their windows."""
+    found: dict[str, list[Point]] = {}
+    for name, line in lines(points).items():
+        for point in line:
+            length = round(float(point["removal"]) - float(point["onset"]))
+            if length > 0:
+                text = f"{length} epochs"
+                found.setdefault(f"{name}, {text}" if name else text, []).append(point)
+    return found
+
+
 def label(point: Point) -> str:
     """The variant and the varied fields of a row, as a legend says them.
 

@@ -1,0 +1,159 @@
+"""The studies that ship: each can be planned, and each full-scale one runs when it is cut short."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_cifar10 import write_folder
+from test_mnist import write as write_mnist
+
+from critical_periods.studies import worker
+from critical_periods.studies.folder import StudyFolder, read_table
+from critical_periods.studies.report import write_report
+from critical_periods.studies.resolve import resolve
+from critical_periods.studies.study import read_study
+from critical_periods.studies.tree import Plan, make_plan
+
+STUDIES = Path(__file__).parent.parent / "experiments" / "studies"
+MINI = sorted(path.stem for path in STUDIES.glob("*_mini.yaml"))
+FULL = sorted(
+    path.stem
+    for paper in ("achille2019", "golatkar2019", "pawlak2025")
+    for path in STUDIES.glob(f"{paper}_*.yaml")
+    if path.stem not in MINI
+)
+
+
+@pytest.fixture(scope="module")
+def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("cifar10"), train=8, test=4)
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mnist(tmp_path_factory.mktemp("mnist"))
+
+
+def plan_of(name: str, *overrides: str) -> Plan:
+    study = read_study(STUDIES / f"{name}.yaml", overrides)
+    return make_plan(study, *resolve(study))
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_every_small_study_can_be_planned(name, cifar10):
+    is_cifar10 = name in ("achille2019_deficits_cifar10_mini", "kleinman2023_weak_eye_mini")
+    small = [f"data.init_args.root={cifar10}", "data.init_args.limit_train=null"]
+    plan = plan_of(name, *(small if is_cifar10 else []))
+    assert plan.study == name
+    assert plan.epochs < plan.separate_epochs
+
+
+def test_every_small_study_has_a_full_one():
+    assert {name.removesuffix("_mini") for name in MINI} - {"achille2019_deficits_cifar10"} == {
+        *FULL,
+        "kleinman2023_weak_eye",
+    }
+
+
+SHORT = "windows={removal: [0, 1], epochs_after: 1}"
+LATE = "windows={onset: [0, 1], epochs: 2}"
+SLIDING = "windows={onset: [0, 1], length: 1, epochs: 2}"
+PLANE = "windows={onset: [0, 1], length: [1, 2], epochs: 3}"
+FISHER = "{class_path: FisherMonitor, init_args: {every_n_epochs: 1, samples: 2}}"
+NATS = "{class_path: WeightInformationMonitor, init_args: {samples: 4, steps: 2}}"
+WIDTH = "model.init_args.network.init_args.width"
+BLUR = "{class_path: Blur, init_args: {factor: 4}}"
+RESTARTED = "[{class_path: LearningRateRestart}]"
+SUBSET = "{class_path: SubsetWindow, init_args: {share: 0.5}}"
+
+# How each is cut short, and which figures it has beside the curve.
+CUTS: dict[str, tuple[list[str], list[str]]] = {
+    "achille2019_architectures": (
+        [SHORT, "variants.ResNet-18={model.init_args.network: {class_path: ResNet18, init_args: "
+         "{width: 4}}}"],
+        [],
+    ),
+    "achille2019_deficits": (
+        [SHORT, "variants.label permutation={deficit: {class_path: LabelPermutation, init_args: "
+         "{num_classes: 3}}}"],
+        [],
+    ),
+    "achille2019_depth": (
+        [SHORT, "vary={model.init_args.network.init_args.depth: [1, 3]}"], ["surface"],
+    ),
+    "achille2019_layers": (
+        [SHORT, f"set.trainer.callbacks=[{FISHER}, {NATS}]"], ["layers"],
+    ),
+    "achille2019_mnist": (
+        [SHORT, "model.init_args.network.init_args.hidden=[8, 6, 5, 4, 3]"],
+        [],
+    ),
+    "achille2019_schedules": ([SHORT], []),
+    "achille2019_sensitivity": (
+        [SLIDING, f"set.trainer.callbacks=[{FISHER}]"], ["layers", "sensitivity"],
+    ),
+    "achille2019_surface": ([PLANE], ["sensitivity", "surface"]),
+    "achille2019_width": ([SHORT, f"vary={{{WIDTH}: [4, 6]}}"], ["surface"]),
+    "golatkar2019_early": ([SHORT], []),
+    "golatkar2019_late": ([LATE], []),
+    "pawlak2025_restart": (
+        # A tenth of two dozen images is too few.
+        [SHORT, f"variants={{blur: {{deficit: {BLUR}, trainer.callbacks: {RESTARTED}}}, "
+         f"half of the data: {{window: {SUBSET}, trainer.callbacks: {RESTARTED}}}}}"],
+        [],
+    ),
+}  # fmt: skip
+
+
+def test_every_full_study_is_run():
+    assert sorted(CUTS) == FULL
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, tmp_path):
+    cuts, figures = CUTS[name]
+    root = mnist if name == "achille2019_mnist" else cifar10
+    always = [
+        "seeds=[0]", "num_threads=1", "trainer.accelerator=cpu", "trainer.precision=32-true",
+        "data.init_args.batch_size=10", f"data.init_args.root={root}",
+    ]  # fmt: skip
+    if name != "achille2019_mnist":
+        always.append(f"set.{WIDTH}=4")
+    plan = plan_of(name, *always, *cuts)
+    folder = StudyFolder(tmp_path / "out")
+    folder.write_plan(plan)
+    worker.work(folder)
+    errors = [folder.segment(segment).error for segment in plan.segments]
+    assert [error.read_text() for error in errors if error.exists()] == []
+
+    tables = ["results.csv", "curve.csv", *(["layers.csv"] if "layers" in figures else [])]
+    names = ["curve", *figures]
+    assert sorted(write_report(folder, plan)) == sorted([*tables, *(f"{n}.png" for n in names)])
+    for figure in names:
+        assert (folder.path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder.path / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+
+    results = read_table(folder.path / "results.csv")
+    assert len(results) == len(plan.runs)
+    assert_finite(results, lambda column: column in ("final_accuracy", "fisher_trace"))
+    points = read_table(folder.path / "curve.csv")
+    is_late = any(point["onset"] != "0" for point in points)
+    assert ("critical_removal" in points[0]) is not is_late
+    means = ("final_accuracy", "final_accuracy_control", "final_accuracy_difference")
+    assert_finite(points, lambda column: column in means)
+    variants = {run.variation.get("variant", "") for run in plan.runs}
+    assert {point.get("variant", "") for point in points} == variants
+    if "layers" in figures:
+        layers = read_table(folder.path / "layers.csv")
+        assert {int(row["epoch"]) for row in layers} == {0, 1}
+        assert len({row["layer"] for row in layers}) > 3
+        assert_finite(layers, lambda column: column == "fisher_trace")
+
+
+def assert_finite(rows: list[dict[str, str]], is_wanted: Callable[[str], bool]) -> None:
+    columns = [column for column in rows[0] if is_wanted(column)]
+    assert columns
+    assert all(math.isfinite(float(row[column])) for row in rows for column in columns)

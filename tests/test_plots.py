@@ -1,0 +1,352 @@
+"""Figures: what is drawn is what the tables say, and the files are whole and always the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.colors import to_hex
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from critical_periods.plots import curve, layers, sensitivity, surface
+from critical_periods.plots.style import COLOURS, label, lines, number, varied
+from critical_periods.plots.surface import surface_axes
+from critical_periods.studies.folder import read_table, write_table
+from critical_periods.studies.report import _figures
+
+Rows = list[dict[str, Any]]
+Draw = Callable[..., Figure]
+WIDTH = "model.init_args.network.init_args.width"
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
+    """Draws with one of the functions and gives the figure instead of writing it."""
+    kept: list[Figure] = []
+    for module in (curve, layers, sensitivity, surface):
+        monkeypatch.setattr(module, "save", lambda figure, path: kept.append(figure))
+
+    def draw(function: Callable[..., None], *args: Any) -> Figure:
+        function(*args, tmp_path / "x.png", "Title")
+        assert not list(tmp_path.glob("x*"))
+        (figure,) = kept
+        kept.clear()
+        plt.close(figure)
+        return figure
+
+    return draw
+
+
+def point(onset: int, removal: int, epochs: int, *losses: float, **before: Any) -> dict[str, Any]:
+    """A row of curve.csv of runs that lose so many points of 90 %."""
+    loss = np.array(losses) / 100
+    return {
+        **before, "onset": onset, "removal": removal, "epochs": epochs, "seeds": len(losses),
+        "final_accuracy": 0.9 - loss.mean(), "final_accuracy_sd": loss.std(),
+        "final_accuracy_control": 0.9, "final_accuracy_control_sd": 0.005,
+        "final_accuracy_difference": -loss.mean(), "final_accuracy_difference_sd": loss.std(),
+    }  # fmt: skip
+
+
+def as_text(folder: Path, rows: Rows) -> list[dict[str, str]]:
+    """Rows as a file holds them, from which figures are drawn."""
+    write_table(folder / "rows.csv", rows)
+    return read_table(folder / "rows.csv")
+
+
+def data(container: ErrorbarContainer) -> np.ndarray:
+    """x, y and half the bar of each point."""
+    line, _, (bars,) = container
+    assert line is not None
+    x, y = (np.array(values, dtype=float) for values in line.get_data())
+    ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+    return np.stack([x, y, (ends[:, 1] - ends[:, 0]) / 2], axis=1)
+
+
+def legend(axis: Axes) -> list[str]:
+    found = axis.get_legend()
+    assert found is not None
+    return [text.get_text() for text in found.get_texts()]
+
+
+# The curve.
+
+
+def two_variants(measure: str = "") -> Rows:
+    rows = []
+    for name, cost in (("blur", 0.2), ("flip", 0.05)):
+        for removal in (20, 0, 10):
+            one = point(0, removal, removal + 5, cost * removal, cost * removal + 1, variant=name)
+            if measure and name == "blur":
+                one |= {measure: removal / 100, f"{measure}_sd": 0.1, f"{measure}_control": 0}
+            rows.append(one)
+    return rows
+
+
+def test_the_curve_is_what_the_table_says(drawn, tmp_path):
+    points = as_text(tmp_path, two_variants())
+    figure = drawn(curve.plot_curve, points)
+    assert figure.get_suptitle() == "Title"
+    axis, losses = figure.axes
+    assert axis.get_xlabel() == losses.get_xlabel() == "Deficit removed at epoch"
+    assert losses.get_ylabel() == "Loss of final accuracy (points)"
+    assert axis.get_ylabel() == "Final accuracy (%)"
+    assert legend(axis) == ["blur", "flip"]
+    assert len(axis.containers) == 4
+    for place, (name, cost) in enumerate((("blur", 0.2), ("flip", 0.05))):
+        deficit, control = axis.containers[2 * place : 2 * place + 2]
+        x = np.array([0.0, 10, 20])
+        expected = np.stack([x, 90 - cost * x - 0.5, np.full(3, 0.5)], axis=1)
+        np.testing.assert_allclose(data(deficit), expected, atol=1e-9)
+        np.testing.assert_allclose(data(control), [(e, 90, 0.5) for e in x], atol=1e-9)
+        expected[:, 1] = cost * x + 0.5
+        np.testing.assert_allclose(data(losses.containers[2 * place]), expected, atol=1e-9)
+        assert deficit.get_label() == name
+        assert to_hex(deficit[0].get_color()).upper() == COLOURS[place]
+        assert control[0].get_markerfacecolor() == "white"
+
+
+def test_the_curve_of_one_deficit_names_its_controls(drawn, tmp_path):
+    rows = [point(0, removal, removal + 5, removal) for removal in (0, 10)]
+    axis = drawn(curve.plot_curve, as_text(tmp_path, rows)).axes[0]
+    assert legend(axis) == ["deficit", "no deficit, as many epochs"]
+
+
+def test_the_curve_has_a_panel_for_each_measure(drawn, tmp_path):
+    points = as_text(tmp_path, two_variants("rsv_mean"))
+    accuracy, _, rsv = drawn(curve.plot_curve, points).axes
+    assert rsv.get_ylabel() == "Mean RSV" and len(accuracy.containers) == 4
+    # Of the variant that was not measured, nothing is drawn.
+    np.testing.assert_allclose(data(rsv.containers[0]), [(x, x / 100, 0.1) for x in (0, 10, 20)])
+    for container in rsv.containers[2:]:
+        assert len(container[0].get_xdata()) == 0
+
+
+def test_the_curve_of_onsets_leaves_the_control_out(drawn, tmp_path):
+    rows = [point(onset, onset + 2, 9, 9 - onset) for onset in (6, 0, 3)] + [point(0, 0, 9, 0)]
+    axis, _ = drawn(curve.plot_curve, as_text(tmp_path, rows)).axes
+    assert axis.get_xlabel() == "Onset of the deficit (epoch)"
+    np.testing.assert_allclose(data(axis.containers[0])[:, :2], [(0, 81), (3, 84), (6, 87)])
+
+
+# The sensitivity curve.
+
+
+def of_layers(traces: dict[str, list[float]], window: tuple[int, int, int], **before: Any) -> Rows:
+    onset, removal, epochs = window
+    return [
+        {**before, "onset": onset, "removal": removal, "epochs": epochs, "seeds": 2,
+         "epoch": epoch, "layer": layer, "fisher_trace": value}
+        for layer, values in traces.items() for epoch, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def test_the_sensitivity_is_the_loss_before_the_fisher_trace(drawn, tmp_path):
+    rows = [point(onset, onset + 2, 8, 6.0 - onset, 7.0 - onset) for onset in (4, 0, 2)]
+    rows += [point(onset, onset + 3, 8, 8.0 - onset) for onset in (0, 2)]
+    clean = {"conv1": [1.0, 3.0, 2.0], "head": [0.5, 0.25, 0.125]}
+    other = {"conv1": [9.0, 9.0, 9.0], "head": [9.0, 9.0, 9.0]}
+    traces = of_layers(other, (0, 2, 8)) + of_layers(other, (0, 0, 6))
+    traces += of_layers(clean, (0, 0, 8))
+    points = as_text(tmp_path, [*rows, point(0, 0, 8, 0.0)])
+    figure = drawn(sensitivity.plot_sensitivity, points, as_text(tmp_path, traces))
+    axis, behind = figure.axes
+    assert legend(axis) == ["2 epochs", "3 epochs"]
+    two, three = axis.containers
+    np.testing.assert_allclose(data(two), [(0, 6.5, 0.5), (2, 4.5, 0.5), (4, 2.5, 0.5)])
+    np.testing.assert_allclose(data(three), [(0, 8, 0), (2, 6, 0)], atol=1e-9)
+    # The whole network's, of the longest run without a deficit.
+    assert behind.get_ylabel() == "Fisher trace without a deficit"
+    (area,) = behind.collections
+    assert isinstance(area, FillBetweenPolyCollection)
+    corners = {tuple(corner) for corner in area.get_paths()[0].vertices}
+    assert {(0, 1.5), (1, 3.25), (2, 2.125)} <= corners
+    assert {y for _, y in corners} == {0, 1.5, 3.25, 2.125}
+    assert axis.get_zorder() > behind.get_zorder() and behind.get_ylim()[0] == 0
+
+
+def test_the_sensitivity_of_variants_without_a_fisher_trace(drawn, tmp_path):
+    rows = [point(o, o + 2, 8, 3, variant=v) for v in ("blur", "flip") for o in (0, 2)]
+    points = as_text(tmp_path, rows)
+    (axis,) = drawn(sensitivity.plot_sensitivity, points, []).axes
+    assert legend(axis) == ["blur, 2 epochs", "flip, 2 epochs"]
+
+
+# Surfaces.
+
+
+def grid(**before: Any) -> Rows:
+    cells = {(0, 2): 5.0, (4, 2): 1.0, (0, 4): 9.0, (4, 4): -0.5}
+    return [point(o, o + length, 9, loss, **before) for (o, length), loss in cells.items()]
+
+
+@pytest.mark.parametrize(
+    ("rows", "axes"),
+    [
+        (grid(), ("onset", "length")),
+        (grid(variant="a"), ("onset", "length")),
+        ([*grid(), point(0, 0, 9, 0)], ("onset", "length")),
+        # One length, or each onset to the end, span a line.
+        ([point(o, o + 2, 9, 1) for o in (0, 3)], None),
+        ([point(o, 9, 9, 1) for o in (0, 3)], None),
+        ([point(0, r, r + 5, 1) for r in (2, 4)], None),
+        ([point(0, 0, 5, 0)], None),
+        ([point(0, r, 9, 1, **{WIDTH: w}) for r in (2, 4) for w in (8, 16)], ("removal", WIDTH)),
+        ([point(o, o + 2, 9, 1, depth=d) for o in (0, 3) for d in (1, 2)], ("onset", "depth")),
+        # Settings without an order, and more than two, span none.
+        ([point(0, r, 9, 1, variant=v) for r in (2, 4) for v in "ab"], None),
+        ([point(0, 2, 9, 1, a=a, b=b) for a in (1, 2) for b in (1, 2)], None),
+        ([*grid(depth=1), *grid(depth=2)], None),
+        # One that does not vary is no axis.
+        ([point(0, 2, 9, 1, a=a, b=b) for a in (1, 2) for b in (1,)], ("removal", "a")),
+        ([point(0, 2, 9, 1, a=a) for a in ("", 2)], None),
+    ],
+)
+def test_what_spans_a_surface(tmp_path, rows, axes):
+    assert surface_axes(as_text(tmp_path, rows)) == axes
+
+
+def test_the_surface_is_what_the_table_says(drawn, tmp_path):
+    rows = [*grid(), point(0, 0, 9, 0)]
+    del rows[1]["final_accuracy_difference"]  # no control (yet)
+    figure = drawn(surface.plot_surface, as_text(tmp_path, rows))
+    axis, bar = figure.axes
+    table = np.ma.filled(axis.images[0].get_array(), np.nan)
+    np.testing.assert_allclose(table, [[5, np.nan], [9, -0.5]])
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "4"]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["2", "4"]
+    texts = {text.get_position(): text.get_text() for text in axis.texts}
+    assert texts == {(0, 0): "5.0", (0, 1): "9.0", (1, 1): "-0.5"}
+    assert axis.get_xlabel() == "Onset of the deficit (epoch)"
+    assert axis.get_ylabel() == "Length of the deficit (epochs)"
+    assert bar.get_ylabel() == "Loss of final accuracy (points)"
+
+
+def test_the_surface_of_a_varied_field(drawn, tmp_path):
+    rows = [
+        point(0, removal, removal + 5, removal / width, **{WIDTH: width})
+        for width in (16, 8) for removal in (0, 4, 12)
+    ]  # fmt: skip
+    axis = drawn(surface.plot_surface, as_text(tmp_path, rows)).axes[0]
+    table = np.ma.filled(axis.images[0].get_array(), np.nan)
+    np.testing.assert_allclose(table, [[0.5, 1.5], [0.25, 0.75]])
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["8", "16"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("Deficit removed at epoch", "width")
+
+
+# Layers.
+
+TRACES = {"conv1": [1.0, 2.0, 1.0], "stage2": [1.0, 1.0, 3.0], "head": [2.0, 1.0, 0.0]}
+SHARES = np.array([[25, 50, 25], [25, 25, 75], [50, 25, 0]])
+
+
+def heights(axis: Axes) -> dict[str, np.ndarray]:
+    """The height of each layer's area at each epoch, from what is drawn."""
+    found = {}
+    for area in axis.collections:
+        corners = area.get_paths()[0].vertices
+        epochs = sorted({x for x, _ in corners})
+        of_epoch = [[y for x, y in corners if x == epoch] for epoch in epochs]
+        found[str(area.get_label())] = np.array([max(ys) - min(ys) for ys in of_epoch])
+    return found
+
+
+def test_layers_are_stacked_shares(drawn, tmp_path):
+    even = {layer: [1.0, 1.0, 1.0] for layer in TRACES}
+    rows = of_layers(even, (0, 0, 2)) + of_layers(TRACES, (0, 0, 3))
+    rows += of_layers(even, (0, 2, 3)) + of_layers(even, (0, 1, 3)) + of_layers(TRACES, (1, 2, 3))
+    figure = drawn(layers.plot_layers, as_text(tmp_path, rows))
+    # The longest clean run, and what comes first and last.
+    titles = ["No deficit", "Deficit in epochs 0 to 0", "Deficit in epochs 1 to 1"]
+    assert [axis.get_title() for axis in figure.axes] == titles
+    for axis, expected in zip(figure.axes, (SHARES, np.full((3, 3), 100 / 3), SHARES), strict=True):
+        found = heights(axis)
+        assert list(found) == list(TRACES)
+        np.testing.assert_allclose(np.stack(list(found.values())), expected, atol=1e-9)
+        np.testing.assert_allclose(sum(found.values()), 100)
+        assert axis.get_ylim() == (0, 100)
+    clean, _, last = figure.axes
+    assert not clean.lines and [line.get_xdata()[0] for line in last.lines] == [1]
+    (key,) = figure.legends
+    assert [text.get_text() for text in key.get_texts()] == ["head", "stage2", "conv1"]
+    assert clean.get_ylabel() == "Share of the Fisher trace (%)"
+
+
+def test_layers_of_two_measures_at_their_own_epochs(drawn, tmp_path):
+    rows = of_layers(TRACES, (0, 0, 3))
+    for row in rows:
+        row["information"] = {0: 1.0, 2: 3.0}.get(row["epoch"], "")
+    upper, lower = drawn(layers.plot_layers, as_text(tmp_path, rows)).axes
+    np.testing.assert_allclose(np.stack(list(heights(upper).values())), SHARES, atol=1e-9)
+    np.testing.assert_allclose(np.stack(list(heights(lower).values())), np.full((3, 2), 100 / 3))
+    assert "learned noise" in lower.get_ylabel() and lower.get_xlabel() == "Epoch"
+
+
+# What all share.
+
+
+def test_labels_and_lines():
+    rows = [{"variant": v, "a.depth": d, "onset": 0} for v in ("x", "y") for d in ("1", "")]
+    assert label(rows[0]) == "x, depth = 1" and label(rows[1]) == "x, depth = none"
+    assert label({"onset": 0, "removal": 1}) == ""
+    assert list(lines(rows)) == ["x, depth = 1", "x, depth = none", "y, depth = 1",
+                                 "y, depth = none"]  # fmt: skip
+    assert varied(rows) == ["variant", "a.depth"] and varied(rows[:2]) == ["a.depth"]
+
+
+def test_numbers_of_cells():
+    cells = {"a": "1.5", "b": "", "c": "nan", "d": None, "e": "inf"}
+    assert [number(cells, name) for name in cells] == [1.5, None, None, None, float("inf")]
+    assert number(cells, "nosuch") is None
+
+
+def figures(folder: Path) -> dict[str, Callable[[Path], None]]:
+    """One of each kind, from tables of two studies."""
+    points = as_text(folder, [*grid(), point(0, 0, 9, 0)])
+    traces = as_text(folder, of_layers(TRACES, (0, 0, 9)) + of_layers(TRACES, (0, 2, 9)))
+    return _figures(points, traces, "a study")
+
+
+@pytest.mark.parametrize("name", ["curve", "sensitivity", "surface", "layers"])
+@pytest.mark.parametrize("ending", [".png", ".pdf"])
+def test_files_are_whole_and_the_same_each_time(tmp_path, monkeypatch, name, ending):
+    draw = figures(tmp_path)[name]
+    path = tmp_path / f"{name}{ending}"
+    draw(path)
+    first = path.read_bytes()
+    start, end = {".png": (b"\x89PNG\r\n", b"IEND\xaeB`\x82"), ".pdf": (b"%PDF", b"%%EOF\n")}[
+        ending
+    ]
+    assert first.startswith(start) and first.endswith(end)
+    path.write_bytes(b"half")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # where a date would be taken from
+    draw(path)
+    assert path.read_bytes() == first
+    assert not list(tmp_path.glob(".*")) and not plt.get_fignums()
+
+
+def test_which_figures_a_study_gets(tmp_path):
+    trace = as_text(tmp_path, of_layers(TRACES, (0, 0, 9)))
+
+    def names(rows: Rows, layers: Any = ()) -> list[str]:
+        return list(_figures(as_text(tmp_path, rows), layers, ""))
+
+    removals = [point(0, removal, removal + 5, 1) for removal in (0, 2, 4)]
+    assert names(removals) == ["curve"]
+    assert names(removals, trace) == ["curve", "layers"]
+    assert names(removals, [one for one in trace if one["epoch"] == "2"]) == ["curve"]
+    assert names([point(o, o + 2, 9, 1) for o in (0, 3)]) == ["curve", "sensitivity"]
+    assert names(grid()) == ["curve", "sensitivity", "surface"]
+    # From each onset to the end: no windows of one length.
+    assert names([point(o, 9, 9, 1) for o in (0, 3)]) == ["curve"]
+    late = [point(o, 9, 9, 1, variant=v) for v in ("decay", "crops") for o in (0, 3)]
+    assert names(late) == ["curve"]
+    apart = as_text(tmp_path, of_layers(TRACES, (0, 0, 9), variant="blur, rate restarted"))
+    assert names(removals, apart)[1:] == ["layers_blur_rate_restarted"]
