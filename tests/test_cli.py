@@ -10,6 +10,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -400,10 +401,20 @@ def test_as_a_module(tmp_path):
 
 
 def records(folder: Path) -> list[Any]:
-    """What a run wrote offline: protocol buffers in LevelDB's log format, in blocks of 32 KiB."""
+    """All that a run wrote offline; its service goes on writing for a moment after it has ended."""
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    deadline = time.monotonic() + 60
+    found = read_records(file)
+    while not any(record.HasField("exit") for record in found) and time.monotonic() < deadline:
+        time.sleep(0.2)
+        found = read_records(file)
+    return found
+
+
+def read_records(file: Path) -> list[Any]:
+    """Protocol buffers in LevelDB's log format, in blocks of 32 KiB."""
     from wandb.proto import wandb_internal_pb2
 
-    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     content, place = file.read_bytes(), 7
     found, parts = [], b""
     while place < len(content):
