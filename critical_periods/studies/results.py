@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
 from critical_periods.studies.folder import StudyFolder, read_table
 from critical_periods.studies.statistics import critical_removal, summarise
+from critical_periods.studies.study import Window
 from critical_periods.studies.tree import Plan, Run
 
 FINAL_EPOCHS = 5
@@ -102,24 +103,30 @@ def curve(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     (:func:`~critical_periods.studies.statistics.critical_removal`).
     """
     shortest = min(run.window.epochs for run in plan.runs)
-    points = {json.dumps([run.variation, run.window]): run for run in plan.runs}
-    table = []
-    for run in points.values():
-        window = run.window
-        # The shortest control is the curve's own first point: a deficit of no epochs.
-        if window.onset == window.removal and window.epochs != shortest:
-            continue
-        variation = cells(run.variation)
-        here = _by_seed(rows, variation, window._asdict())
-        if not here:
-            continue
-        control = _by_seed(rows, variation, {"onset": 0, "removal": 0, "epochs": window.epochs})
-        line: dict[str, Any] = {**variation, **window._asdict(), "seeds": len(here)}
-        for measure in _MEANT:
-            line |= dict(_statistics(measure, here, control))
-        table.append(line)
-    for points_of_line in _lines(plan, table):
-        _add_critical_removal(plan, rows, points_of_line)
+    windows: dict[str, dict[Window, Run]] = {}
+    for run in plan.runs:
+        windows.setdefault(json.dumps(run.variation), {})[run.window] = run
+    table: list[dict[str, Any]] = []
+    for of_variation in windows.values():
+        points, differences = [], {}
+        for window, run in of_variation.items():
+            # The shortest control is the curve's own first point: a deficit of no epochs.
+            if window.onset == window.removal and window.epochs != shortest:
+                continue
+            variation = cells(run.variation)
+            here = _by_seed(rows, variation, window._asdict())
+            if not here:
+                continue
+            control = _by_seed(rows, variation, {"onset": 0, "removal": 0, "epochs": window.epochs})
+            line: dict[str, Any] = {**variation, **window._asdict(), "seeds": len(here)}
+            for measure in _MEANT:
+                line |= _statistics(measure, here, control)
+            points.append(line)
+            differences[window.removal] = _difference("final_accuracy", here, control)
+        if all(point["onset"] == 0 for point in points):
+            fit = _critical_removal(differences, plan.threshold)
+            points = [point | fit for point in points]
+        table += points
     return table
 
 
@@ -133,50 +140,47 @@ def _by_seed(rows: Sequence[dict[str, Any]], *wanted: dict[str, Any]) -> dict[in
 
 def _statistics(
     measure: str, here: dict[int, dict[str, Any]], control: dict[int, dict[str, Any]]
-) -> Iterator[tuple[str, float]]:
-    values = {seed: row[measure] for seed, row in here.items() if measure in row}
-    baseline = {seed: row[measure] for seed, row in control.items() if measure in row}
-    difference = {seed: values[seed] - baseline[seed] for seed in values if seed in baseline}
-    for suffix, group in (("", values), ("_control", baseline), ("_difference", difference)):
+) -> dict[str, float]:
+    groups = {
+        measure: _values(measure, here),
+        f"{measure}_control": _values(measure, control),
+        f"{measure}_difference": _difference(measure, here, control),
+    }
+    columns = {}
+    for name, group in groups.items():
         if group:
             average, *spread = summarise(list(group.values()))
-            yield f"{measure}{suffix}", short(average)
-            for name, number in zip(("sd", "low", "high"), spread, strict=True):
-                yield f"{measure}{suffix}_{name}", short(number)
+            columns[name] = short(average)
+            for ending, number in zip(("sd", "low", "high"), spread, strict=True):
+                columns[f"{name}_{ending}"] = short(number)
+    return columns
 
 
-def _lines(plan: Plan, table: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The rows of each variation."""
-    variations = {json.dumps(run.variation): cells(run.variation) for run in plan.runs}
-    return [
-        [row for row in table if all(row[name] == value for name, value in variation.items())]
-        for variation in variations.values()
+def _values(measure: str, rows: dict[int, dict[str, Any]]) -> dict[int, float]:
+    return {seed: row[measure] for seed, row in rows.items() if measure in row}
+
+
+def _difference(
+    measure: str, here: dict[int, dict[str, Any]], control: dict[int, dict[str, Any]]
+) -> dict[int, float]:
+    """Run minus control, of the seeds that have both."""
+    values, baseline = _values(measure, here), _values(measure, control)
+    return {seed: values[seed] - baseline[seed] for seed in values if seed in baseline}
+
+
+def _critical_removal(
+    differences: dict[int, dict[int, float]], threshold: float
+) -> dict[str, float]:
+    """The fitted beginning of the critical period, by the seeds that have every removal."""
+    removals = sorted(differences)
+    seeds = {seed for of_removal in differences.values() for seed in of_removal}
+    losses = [
+        [-differences[removal][seed] for removal in removals]
+        for seed in sorted(seeds)
+        if all(seed in of_removal for of_removal in differences.values())
     ]
-
-
-def _add_critical_removal(
-    plan: Plan, rows: Sequence[dict[str, Any]], points: Sequence[dict[str, Any]]
-) -> None:
-    """Adds the fitted beginning of the critical period to the rows of a variation."""
-    losses: dict[int, dict[int, float]] = {}
-    if any(point["onset"] > 0 for point in points):
-        return
-    removals = sorted({point["removal"] for point in points})
-    fields = ("onset", "removal", "epochs", "seeds")
-    for point in points:
-        variation = dict(list(point.items())[: list(point).index(fields[0])])
-        window = {name: point[name] for name in fields[:3]}
-        control = _by_seed(rows, variation, window | {"onset": 0, "removal": 0})
-        for seed, row in _by_seed(rows, variation, window).items():
-            if "final_accuracy" in row and "final_accuracy" in control.get(seed, {}):
-                loss = control[seed]["final_accuracy"] - row["final_accuracy"]
-                losses.setdefault(seed, {})[point["removal"]] = loss
-    whole = [[of[removal] for removal in removals] for of in losses.values()
-             if len(of) == len(removals)]  # fmt: skip
-    if len(removals) < 2 or not whole:
-        return
+    if len(removals) < 2 or not losses:
+        return {}
     names = ("critical_removal", "critical_removal_low", "critical_removal_high")
-    numbers = critical_removal(removals, whole, plan.threshold)
-    for point in points:
-        point["threshold"] = plan.threshold
-        point |= {name: short(number) for name, number in zip(names, numbers, strict=True)}
+    numbers = critical_removal(removals, losses, threshold)
+    return {"threshold": threshold} | dict(zip(names, map(short, numbers), strict=True))
