@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from processes import WORLD, join_processes, start_processes
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -25,7 +24,6 @@ from critical_periods.data import StereoDigitsDataModule
 from critical_periods.deficits import Blur, GaussianNoise
 from critical_periods.tasks import ClassificationTask
 
-WORLD = 2
 METRICS = ("train/loss", "val/loss", "val/accuracy", "deficit/active")
 MEASURES = (
     "rsv/head/mean",
@@ -130,14 +128,7 @@ BLUR: dict[str, Any] = {"deficit": Blur(views=[1]), "removal": 2}
 NOISE: dict[str, Any] = {"deficit": GaussianNoise(views=[0]), "onset": 1}
 
 
-def run_process(rank: int, folder: Path, port: int) -> None:
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "LOCAL_RANK": str(rank),
-        "NODE_RANK": "0",
-    }
-    torch.set_num_threads(1)
+def run_process(rank: int, folder: Path) -> None:
     fit(folder, "two", WORLD, **BLUR)
     fit(folder, "noise", WORLD, **NOISE)
     fit(folder, "resumed", WORLD, "noise/epoch=1.ckpt", **NOISE)
@@ -147,15 +138,9 @@ def run_process(rank: int, folder: Path, port: int) -> None:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ddp")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.spawn(
-        run_process, args=(folder, port), nprocs=WORLD, join=False
-    )
+    context = start_processes(run_process, folder)
     fit(folder, "one", 1, **BLUR)
-    while not context.join():
-        pass
+    join_processes(context)
     return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import socket
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from processes import join_processes, start_processes
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
@@ -405,14 +404,7 @@ def test_in_a_project_that_is_not_this_one(tmp_path):
     assert logged == pytest.approx(strangers_nats(torch.arange(18)), rel=1e-5)
 
 
-def run_process(rank: int, folder: Path, port: int) -> None:
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "LOCAL_RANK": str(rank),
-        "NODE_RANK": "0",
-    }
-    torch.set_num_threads(1)
+def run_process(rank: int, folder: Path) -> None:
     settings: dict[str, Any] = {"devices": 2, "strategy": "ddp", "max_epochs": 1}
     own = trainer(folder, monitor(), **settings)
     own.fit(still_task(), data())
@@ -430,10 +422,7 @@ def still_task() -> ClassificationTask:
 
 
 def test_two_processes_measure_what_one_does(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(run_process, args=(tmp_path, port), nprocs=2)
+    join_processes(start_processes(run_process, tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first == second
     run = trainer(tmp_path, monitor(), max_epochs=1)

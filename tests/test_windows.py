@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import math
-import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import lightning.pytorch
 import pytest
 import pytorch_lightning
 import torch
+from processes import join_processes, start_processes
 from pytorch_lightning.callbacks import ModelCheckpoint
 from timm.layers import DropPath
 from torch import Tensor, nn
@@ -834,26 +833,14 @@ def fit_process(folder: Path, name: str, resume: str | None = None) -> None:
     torch.save(result, folder / f"{name}-{trainer.global_rank}.pt")
 
 
-def run_process(rank: int, folder: Path, port: int) -> None:
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "LOCAL_RANK": str(rank),
-        "NODE_RANK": "0",
-    }
-    torch.set_num_threads(1)
+def run_process(rank: int, folder: Path) -> None:
     fit_process(folder, "two")
     for step in (6, 9):
         fit_process(folder, f"from {step}", f"two/step={step}.ckpt")
 
 
 def test_two_processes(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = torch.multiprocessing.spawn(run_process, args=(tmp_path, port), nprocs=2, join=False)
-    while not context.join():
-        pass
+    join_processes(start_processes(run_process, tmp_path))
     two, other = (torch.load(tmp_path / f"two-{rank}.pt") for rank in (0, 1))
     # 41 images, of which two processes share 40 equally: 2 batches.
     assert two["steps"] == 5 + 2 + 2 + 5
