@@ -1,0 +1,59 @@
+"""Synthetic relative source variance: histograms of what was measured, on what must come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from critical_periods.metrics.functional import polarization, rsv_histogram
+from critical_periods.plots.style import COLOURS, save
+from critical_periods.theory import BetaWeights, rsv_cdf
+
+
+def plot_synthetic_rsv(
+    measured: Sequence[tuple[BetaWeights, Tensor]],
+    covariance: ArrayLike,
+    path: Path,
+    title: str = "",
+) -> None:
+    """Draws histograms of 40 bins of RSVs in a row, each with the closed form's distribution.
+
+    Source: Kleinman, Achille & Soatto (CVPR 2023), Fig. 3.
+
+    Args:
+        measured: how each representation's weights are distributed, and the RSVs of its units.
+        covariance: of the two views, [2, 2].
+        path: of the picture; its ending says which kind.
+        title: above the panels.
+    """
+    figure, axes = plt.subplots(
+        1, len(measured), figsize=(2.7 * len(measured), 3), squeeze=False, layout="constrained"
+    )
+    for axis, (weights, rsv) in zip(axes[0], measured, strict=True):
+        counts, edges = rsv_histogram(rsv)
+        expected = np.diff(rsv_cdf(edges.numpy(), weights, covariance))
+        axis.stairs(
+            100 * counts.numpy() / int(counts.sum()), edges.numpy(), fill=True, color=COLOURS[5],
+            label="measured",
+        )  # fmt: skip
+        axis.stairs(
+            100 * expected, edges.numpy(), baseline=None, color=COLOURS[6], label="closed form"
+        )
+        halves = "two halves" if weights.reversed_half else "one population"
+        axis.set_title(
+            f"α = {weights.alpha:g}, β = {weights.beta:g}, {halves}\n"
+            f"{100 * float(polarization(rsv)):.0f} % polarised",
+            fontsize="medium",
+        )
+        axis.set_xlim(-1, 1)
+        axis.set_xlabel("RSV")
+    axes[0][0].set_ylabel("Units (%)")
+    axes[0][0].legend(frameon=False, fontsize="small", loc="upper right")
+    if title:
+        figure.suptitle(title)
+    save(figure, path)
