@@ -66,6 +66,7 @@ def fit(folder: Path, name: str, processes: int, resume: str | None = None, **wi
     trainer = pl.Trainer(
         max_epochs=3,
         accelerator="cpu",
+        default_root_dir=folder,
         devices=processes,
         strategy="ddp" if processes > 1 else "auto",
         logger=False,
