@@ -205,3 +205,29 @@ def test_data_with_more_classes_than_the_network():
     ):
         trainer().fit(task, DigitsDataModule())
     assert not task.network.draws
+
+
+def two_rates(optimizer: torch.optim.Optimizer) -> Any:
+    rates = [torch.optim.lr_scheduler.ConstantLR(optimizer, factor) for factor in (1.0, 0.5)]
+    return torch.optim.lr_scheduler.SequentialLR(optimizer, rates, milestones=[3])
+
+
+def steps(optimizer: torch.optim.Optimizer) -> Any:
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[3, 1])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "sentence"),
+    [
+        (two_rates, r"milestones=\[3\] of SequentialLR reach beyond .* trainer\.max_epochs=3\."),
+        (steps, r"milestones=\[1, 3\] of MultiStepLR reach beyond .* trainer\.max_epochs=3\."),
+    ],
+)
+def test_milestones_that_no_epoch_reaches(schedule, sentence):
+    task = ClassificationTask(Recorder(), lr_scheduler=schedule)
+    with pytest.raises(UserError, match=sentence):
+        trainer(3, limit_val_batches=0).fit(task, data())
+    assert not task.network.draws
+    task = ClassificationTask(Recorder(), lr_scheduler=schedule)
+    trainer(4, limit_val_batches=0, limit_train_batches=1).fit(task, data())
+    assert len(task.network.draws) == 4

@@ -21,9 +21,9 @@ STUDIES = Path(__file__).parent.parent / "experiments" / "studies"
 MINI = sorted(path.stem for path in STUDIES.glob("*_mini.yaml"))
 FULL = sorted(
     path.stem
-    for paper in ("achille2019", "golatkar2019", "pawlak2025")
+    for paper in ("achille2019", "golatkar2019", "kleinman2023", "pawlak2025")
     for path in STUDIES.glob(f"{paper}_*.yaml")
-    if path.stem not in MINI
+    if path.stem not in MINI and "stereograms" not in path.stem
 )
 
 
@@ -57,7 +57,7 @@ def test_every_small_study_can_be_planned(name, cifar10):
 
 def test_every_small_study_has_a_full_one():
     scales = {name.removesuffix("_mini").removesuffix("_cifar10") for name in MINI}
-    assert scales == {*FULL, "kleinman2023_weak_eye"}
+    assert scales == set(FULL)
 
 
 SHORT = "windows={removal: [0, 1], epochs_after: 1}"
@@ -68,6 +68,8 @@ FISHER = "{class_path: FisherMonitor, init_args: {every_n_epochs: 1, samples: 2}
 NATS = "{class_path: WeightInformationMonitor, init_args: {samples: 4, steps: 2}}"
 WIDTH = "model.init_args.network.init_args.width"
 BLUR = "{class_path: Blur, init_args: {factor: 4}}"
+RSV = "{class_path: SourceVarianceMonitor, init_args: {layers: [trunk.stage4], pairs: 2}}"
+BITS = "{class_path: UsableInformationMonitor}"
 RESTARTED = "[{class_path: LearningRateRestart}]"
 SUBSET = "{class_path: SubsetWindow, init_args: {share: 0.5}}"
 
@@ -101,6 +103,14 @@ CUTS: dict[str, tuple[list[str], list[str]]] = {
     "achille2019_width": ([SHORT, f"vary={{{WIDTH}: [4, 6]}}"], ["surface"]),
     "golatkar2019_early": ([SHORT], []),
     "golatkar2019_late": ([LATE], []),
+    "kleinman2023_depth": (
+        [SHORT, "vary={model.init_args.network.init_args.depth: [1, 3]}"], ["surface"],
+    ),
+    "kleinman2023_dissociation": ([SHORT, f"set.trainer.callbacks=[{RSV}]"], ["rsv"]),
+    "kleinman2023_information": (
+        [SHORT, f"set.trainer.callbacks=[{RSV}, {BITS}]"], ["information", "rsv"],
+    ),
+    "kleinman2023_weak_eye": ([SHORT, f"set.trainer.callbacks=[{RSV}]"], ["rsv"]),
     "pawlak2025_restart": (
         # A tenth of two dozen images is too few.
         [SHORT, f"variants={{blur: {{deficit: {BLUR}, trainer.callbacks: {RESTARTED}}}, "
@@ -131,7 +141,8 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, tmp
     errors = [folder.segment(segment).error for segment in plan.segments]
     assert [error.read_text() for error in errors if error.exists()] == []
 
-    tables = ["results.csv", "curve.csv", *(["layers.csv"] if "layers" in figures else [])]
+    tables = [f"{name}.csv" for name in ("layers", "information", "rsv") if name in figures]
+    tables = ["results.csv", "curve.csv", *tables]
     names = ["curve", *figures]
     assert sorted(write_report(folder, plan)) == sorted([*tables, *(f"{n}.png" for n in names)])
     for figure in names:
@@ -140,7 +151,9 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, tmp
 
     results = read_table(folder.path / "results.csv")
     assert len(results) == len(plan.runs)
-    assert_finite(results, lambda column: column in ("final_accuracy", "fisher_trace"))
+    wanted = ["final_accuracy", "fisher_trace", "rsv_polarization", "information_view_1"]
+    assert_finite(results, lambda column: column in wanted)
+    assert ("rsv_polarization" in results[0]) == ("rsv" in figures)
     points = read_table(folder.path / "curve.csv")
     is_late = any(point["onset"] != "0" for point in points)
     assert ("critical_removal" in points[0]) is not is_late

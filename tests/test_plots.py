@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from critical_periods.plots import curve, layers, sensitivity, surface
+from critical_periods.plots import curve, distributions, information, layers, sensitivity, surface
 from critical_periods.plots.style import COLOURS, label, lines, number, varied
 from critical_periods.plots.surface import surface_axes
 from critical_periods.studies.folder import read_table, write_table
@@ -30,7 +30,7 @@ WIDTH = "model.init_args.network.init_args.width"
 def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
     """Draws with one of the functions and gives the figure instead of writing it."""
     kept: list[Figure] = []
-    for module in (curve, layers, sensitivity, surface):
+    for module in (curve, distributions, information, layers, sensitivity, surface):
         monkeypatch.setattr(module, "save", lambda figure, path: kept.append(figure))
 
     def draw(function: Callable[..., None], *args: Any) -> Figure:
@@ -289,6 +289,77 @@ def test_layers_of_two_measures_at_their_own_epochs(drawn, tmp_path):
     assert "learned noise" in lower.get_ylabel() and lower.get_xlabel() == "Epoch"
 
 
+# Histograms of RSV.
+
+
+def histogram(window: tuple[int, int, int], *shares: float, layer: str = "conv") -> Rows:
+    """Rows of rsv.csv: as many bins as shares between -1 and 1."""
+    onset, removal, epochs = window
+    edges = np.linspace(-1, 1, len(shares) + 1)
+    return [
+        {"onset": onset, "removal": removal, "epochs": epochs, "seeds": 2, "layer": layer,
+         "low": low, "high": high, "share": share}
+        for low, high, share in zip(edges, edges[1:], shares, strict=False)
+    ]  # fmt: skip
+
+
+def test_distributions_stand_in_a_row_from_no_deficit_to_the_last_removal(drawn, tmp_path):
+    rows = histogram((0, 4, 9), 0.1, 0.2, 0.3, 0.4) + histogram((0, 0, 5), 0, 0.5, 0.5, 0)
+    rows += histogram((0, 2, 7), 0.4, 0.3, 0.2, 0.1) + histogram((0, 0, 9), 0.2, 0.3, 0.3, 0.2)
+    rows += [row | {"layer": "conv/channels"} for row in rows]
+    figure = drawn(distributions.plot_distributions, as_text(tmp_path, rows))
+    titles = ["No deficit", "Deficit in epochs 0 to 1", "Deficit in epochs 0 to 3"]
+    assert [axis.get_title() for axis in figure.axes] == [*titles, "", "", ""]
+    clean, early, late = figure.axes[:3]
+    for axis, expected in ((clean, [0, 50, 50, 0]), (early, [40, 30, 20, 10]),
+                           (late, [10, 20, 30, 40])):  # fmt: skip
+        filled = axis.patches[0].get_data()
+        np.testing.assert_allclose(filled.values, expected)
+        np.testing.assert_allclose(filled.edges, [-1, -0.5, 0, 0.5, 1])
+    # Against clean runs of the same length alone, where there are any.
+    assert len(clean.patches) == len(early.patches) == 1 and len(late.patches) == 2
+    np.testing.assert_allclose(late.patches[1].get_data().values, [20, 30, 30, 20])
+    assert clean.get_ylabel().startswith("conv\n")
+    assert figure.axes[3].get_ylabel().startswith("conv/channels\n")
+    (key,) = figure.legends
+    assert [text.get_text() for text in key.get_texts()] == [
+        "after the deficit", "no deficit, as many epochs"]  # fmt: skip
+
+
+# Usable information.
+
+
+def told(window: tuple[int, int, int], **values: list[float]) -> Rows:
+    """Rows of information.csv."""
+    onset, removal, epochs = window
+    return [
+        {"onset": onset, "removal": removal, "epochs": epochs, "seeds": 2, "epoch": epoch,
+         **{f"information_{name}": of[epoch] for name, of in values.items()},
+         "information_both_sd": 0.25}
+        for epoch in range(epochs)
+    ]  # fmt: skip
+
+
+def test_information_of_both_eyes_and_of_each(drawn, tmp_path):
+    rows = told((0, 0, 2), both=[1, 2], view_0=[0.5, 1], view_1=[0.25, -0.5])
+    rows += told((0, 1, 3), both=[1, 2, 3], view_0=[1, 1, 1], view_1=[0, 0, 0.5])
+    rows += told((0, 0, 3), both=[1, 2, 2.5], view_0=[0.5, 1, 1], view_1=[0.25, 0.5, 1])
+    clean, deficit = drawn(information.plot_information, as_text(tmp_path, rows)).axes
+    # The longest clean run stands for all.
+    assert (clean.get_title(), deficit.get_title()) == ("No deficit", "Deficit in epochs 0 to 0")
+    lines_of = {line.get_label(): line for line in deficit.lines[:3]}
+    assert list(lines_of) == ["both views", "view 0 (left) alone", "view 1 (right) alone"]
+    np.testing.assert_allclose(lines_of["both views"].get_xydata(), [[0, 1], [1, 2], [2, 3]])
+    np.testing.assert_allclose(lines_of["view 1 (right) alone"].get_ydata(), [0, 0, 0.5])
+    np.testing.assert_allclose(clean.lines[0].get_ydata(), [1, 2, 2.5])
+    band = next(one for one in clean.collections if isinstance(one, FillBetweenPolyCollection))
+    heights_ = band.get_paths()[0].vertices[:, 1]
+    assert heights_.min() == 0.75 and heights_.max() == 2.75
+    assert len(deficit.patches) == 1 and not clean.patches
+    assert (deficit.patches[0].get_x(), deficit.patches[0].get_width()) == (0, 1)
+    assert clean.get_ylabel() == "Usable information (bits)"
+
+
 # What all share.
 
 
@@ -311,10 +382,15 @@ def figures(folder: Path) -> dict[str, Callable[[Path], None]]:
     """One of each kind, from tables of two studies."""
     points = as_text(folder, [*grid(), point(0, 0, 9, 0)])
     traces = as_text(folder, of_layers(TRACES, (0, 0, 9)) + of_layers(TRACES, (0, 2, 9)))
-    return _figures(points, traces, "a study")
+    bins = as_text(folder, histogram((0, 2, 9), 0.5, 0.5))
+    bits = as_text(folder, told((0, 2, 3), both=[1, 2, 3]))
+    tables = {"layers": traces, "rsv": bins, "information": bits}
+    return _figures(points, tables, "a study")
 
 
-@pytest.mark.parametrize("name", ["curve", "sensitivity", "surface", "layers"])
+@pytest.mark.parametrize(
+    "name", ["curve", "sensitivity", "surface", "layers", "rsv", "information"]
+)
 @pytest.mark.parametrize("ending", [".png", ".pdf"])
 def test_files_are_whole_and_the_same_each_time(tmp_path, monkeypatch, name, ending):
     draw = figures(tmp_path)[name]
@@ -336,13 +412,18 @@ def test_which_figures_a_study_gets(tmp_path):
     trace = as_text(tmp_path, of_layers(TRACES, (0, 0, 9)))
 
     def names(rows: Rows, layers: Any = ()) -> list[str]:
-        return list(_figures(as_text(tmp_path, rows), layers, ""))
+        tables = {"layers": layers} if layers else {}
+        return list(_figures(as_text(tmp_path, rows), tables, ""))
 
     removals = [point(0, removal, removal + 5, 1) for removal in (0, 2, 4)]
     assert names(removals) == ["curve"]
     assert names(removals, trace) == ["curve", "layers"]
     assert names(removals, [one for one in trace if one["epoch"] == "2"]) == ["curve"]
     assert names([point(o, o + 2, 9, 1) for o in (0, 3)]) == ["curve", "sensitivity"]
+    bins = [one for name in "xy" for one in histogram((0, 2, 9), 0.5, 0.5)]
+    bins = [{"variant": "xy"[place // 2]} | one for place, one in enumerate(bins)]
+    found = _figures(as_text(tmp_path, removals), {"rsv": bins}, "")
+    assert list(found) == ["curve", "rsv_x", "rsv_y"]
     assert names(grid()) == ["curve", "sensitivity", "surface"]
     # From each onset to the end: no windows of one length.
     assert names([point(o, 9, 9, 1) for o in (0, 3)]) == ["curve"]

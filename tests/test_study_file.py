@@ -13,6 +13,7 @@ from critical_periods.errors import UserError
 from critical_periods.studies.study import Study, Variation, Window, read_study
 
 LR = "model.init_args.optimizer.init_args.lr"
+SCHEDULE = "model.init_args.lr_scheduler"
 ONSETS = {"onset": [0, 3], "length": 2, "epochs": 8}
 NOTHING = Variation({}, {})
 
@@ -311,6 +312,10 @@ BAD_RUNS: list[tuple[dict[str, Any], str]] = [
     (
         {LR: -1.0},
         r"the lr_scheduler of ClassificationTask cannot be built: Invalid learning rate: -1\.0",
+    ),
+    (
+        {SCHEDULE: {"class_path": "MultiStepLR", "init_args": {"milestones": [2, 4]}}},
+        r"milestones=\[2, 4\] of MultiStepLR reach beyond the last epoch .*max_epochs=4\.",
     ),
     ({"num_threads": 0}, r"num_threads is 0, but must be at least 1\."),
     (

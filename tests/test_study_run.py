@@ -29,7 +29,7 @@ from critical_periods.studies import launch, report, segment, worker
 from critical_periods.studies.folder import StudyFolder, checksum_file, is_intact, seal, write_json
 from critical_periods.studies.tree import Plan
 
-launch_workers, plot_curve = launch.launch, report.plot_curve
+launch_workers, plot_curve, tables = launch.launch, report.plot_curve, dict(report._TABLES)
 
 # Runs of five and seven epochs, so that the last five are not all there are.
 STUDY = {"windows.epochs_after": 5, "seeds": [0, 1]}
@@ -71,6 +71,9 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Trains in this process instead of workers of its own, and draws no figure."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(report, "plot_curve", lambda points, path, title: path.touch())
+    undrawn = {name: (make, lambda rows, path, title: path.touch())
+               for name, (make, _) in tables.items()}  # fmt: skip
+    monkeypatch.setattr(report, "_TABLES", undrawn)
     monkeypatch.setattr(launch, "launch", lambda folder, plan, jobs=None: worker.work(folder))
 
 
@@ -232,6 +235,56 @@ def test_results_are_what_the_segments_measured(original):
         mean = np.average((edges[1:] + edges[:-1]) / 2, weights=counts)
         assert mean == pytest.approx(float(row["rsv_mean"]), abs=(edges[1] - edges[0]) / 2)
     assert {row["study"] for row in results} == {"small"}
+
+
+def test_the_histograms_are_those_of_all_seeds_together(original):
+    folder = folder_of(original)
+    plan = folder.read_plan()
+    table = rows(folder.path / "rsv.csv")
+    for window in ((0, 2, 7), (0, 0, 7), (0, 0, 5)):
+        for layer in ("trunk.conv", "trunk.conv/channels"):
+            own = dict(zip(("onset", "removal", "epochs", "layer"), (*map(str, window), layer),
+                           strict=True))  # fmt: skip
+            bins = [row for row in table if own.items() <= row.items()]
+            counts, edges = np.zeros(40), None
+            for seed in (0, 1):
+                name = find(plan, window[:2], window[2], seed)
+                file = folder.segment(name).path / "rsv" / f"epoch_{window[2] - 1:04d}.npz"
+                with np.load(file) as arrays:
+                    counts, edges = counts + arrays[f"{layer}/counts"], arrays[f"{layer}/edges"]
+            assert [row["seeds"] for row in bins] == ["2"] * 40
+            shares = [float(row["share"]) for row in bins]
+            np.testing.assert_allclose(shares, counts / counts.sum(), rtol=1e-5)
+            np.testing.assert_allclose([float(row["low"]) for row in bins], edges[:-1], rtol=1e-5)
+            np.testing.assert_allclose([float(row["high"]) for row in bins], edges[1:], rtol=1e-5)
+    assert (folder.path / "rsv.png").exists() and (folder.path / "rsv.pdf").exists()
+
+
+def test_information_through_training_is_means_and_spreads_over_seeds(tmp_path):
+    monitor = {"class_path": "UsableInformationMonitor", "init_args": {"samples": 32}}
+    study = write_study(
+        tmp_path,
+        {"seeds": [0, 1], "windows": {"removal": [1], "epochs_after": 2}},
+        {"trainer.callbacks": [monitor], "data.init_args.mask_probability": 0.1},
+    )
+    assert main(["study", "run", str(study), "--output", str(tmp_path / "out"), "--jobs", "1"]) == 0
+    folder = StudyFolder(tmp_path / "out")
+    plan = folder.read_plan()
+    table = rows(folder.path / "information.csv")
+    assert [(row["removal"], row["epoch"]) for row in table] == [
+        (removal, epoch) for removal in "10" for epoch in "012"
+    ]
+    for row in table:
+        window = (int(row["onset"]), int(row["removal"]))
+        for name in ("both", "view_0", "view_1"):
+            values = []
+            for seed in (0, 1):
+                history = rows(folder.segment(find(plan, window, 3, seed)).metrics)
+                values.append(float(history[int(row["epoch"])][f"information/{name}"]))
+            mean, sd = row[f"information_{name}"], row[f"information_{name}_sd"]
+            assert float(mean) == pytest.approx(statistics.mean(values), rel=1e-5, abs=1e-9)
+            assert float(sd) == pytest.approx(statistics.stdev(values), rel=1e-4, abs=1e-9)
+    assert (folder.path / "information.png").exists()
 
 
 def test_the_curve_is_means_and_spreads_over_seeds(original):
@@ -657,15 +710,18 @@ def test_plan_says_what_is_done_where_there_is_a_folder(study, capsys):
 
 def test_plot_writes_everything_again(study, trained, monkeypatch, capsys):
     monkeypatch.setattr(report, "plot_curve", plot_curve)
+    monkeypatch.setattr(report, "_TABLES", tables)
     out = study.parent / "out"
-    files = ("results.csv", "curve.csv", "curve.png", "curve.pdf")
+    assert run(study, command="plot") == 0
+    files = ("results.csv", "curve.csv", "curve.png", "curve.pdf", "rsv.csv", "rsv.png", "rsv.pdf")
     before = {file: (out / file).read_bytes() for file in files}
     for file in files:
         (out / file).unlink()
     assert run(study, command="plot") == 0
     assert before == {file: (out / file).read_bytes() for file in files}
     assert trained == []
-    assert f"Wrote results.csv, curve.csv and curve.png to {out}." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"Wrote results.csv, curve.csv, rsv.csv, curve.png and rsv.png to {out}." in said
     assert not list(out.glob("*part*"))
 
 

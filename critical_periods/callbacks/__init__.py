@@ -2,7 +2,9 @@
 
 from critical_periods.callbacks.deficit_window import DeficitWindow
 from critical_periods.callbacks.fisher_monitor import FisherMonitor
+from critical_periods.callbacks.freeze_window import FreezeWindow
 from critical_periods.callbacks.learning_rate_restart import LearningRateRestart
+from critical_periods.callbacks.mode_monitor import ModeMonitor
 from critical_periods.callbacks.regularization_window import RegularizationWindow
 from critical_periods.callbacks.source_variance_monitor import SourceVarianceMonitor
 from critical_periods.callbacks.subset_window import SubsetWindow
@@ -12,7 +14,9 @@ from critical_periods.callbacks.weight_information_monitor import WeightInformat
 __all__ = [
     "DeficitWindow",
     "FisherMonitor",
+    "FreezeWindow",
     "LearningRateRestart",
+    "ModeMonitor",
     "RegularizationWindow",
     "SourceVarianceMonitor",
     "SubsetWindow",

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from critical_periods.batch import Batch
 from critical_periods.errors import UserError, near
 from critical_periods.metrics.functional.fisher import evaluating
+from critical_periods.models.heads import answering_together
 
 
 class Monitor(pl.Callback):
@@ -62,7 +63,7 @@ class Monitor(pl.Callback):
         done = trainer.current_epoch + 1
         due = self.every_n_epochs is not None and done % self.every_n_epochs == 0
         if due or done == trainer.max_epochs:
-            with undisturbed(pl_module):
+            with undisturbed(pl_module), answering_together(network_of(pl_module)):
                 self.measure(trainer, pl_module)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

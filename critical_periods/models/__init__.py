@@ -1,6 +1,7 @@
 """Networks: ordinary modules of one tensor per view, `network(left, right) -> logits`."""
 
 from critical_periods.models.all_cnn import AllCNN, SplitAllCNN
+from critical_periods.models.linear import MultiPathLinear
 from critical_periods.models.mlp import MLP
 from critical_periods.models.network import Network
 from critical_periods.models.split import SplitNetwork
@@ -11,6 +12,7 @@ from critical_periods.models.timm_classifier import TimmClassifier
 __all__ = [
     "MLP",
     "AllCNN",
+    "MultiPathLinear",
     "Network",
     "ResNet18",
     "SplitAllCNN",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from critical_periods.models.checks import check_views
+from critical_periods.models.heads import check_heads
 from critical_periods.models.network import Network
+
+Heads = Sequence[int | str] | None
 
 
 class SplitNetwork(Network):
@@ -24,13 +28,23 @@ class SplitNetwork(Network):
     views before the sum, a measure that pairs one left view with many right ones encodes each
     view once and calls :meth:`fuse` for the pairs.
 
+    With several heads the logits are stacked, [B, heads, num_classes], and
+    :func:`~critical_periods.models.heads.own_head` finds each sample's own: the head for both views
+    or, where the views show different things, that of the view whose class it is (A.6).
+
     Args:
         pathways: one module a view, from [B, C, H, W] to a feature map, all of the same shape.
-        trunk: from the summed feature map to logits [B, num_classes].
+        trunk: from the summed feature map to logits [B, num_classes], or, with heads,
+            [B, heads · num_classes].
+        heads: what each head answers for, such as ``["both", 0, 1]``; by default there is one.
+
+    Raises:
+        UserError: ``heads`` holds no "both", or what is no view, or the same twice.
 
     Attributes:
         pathways: an ``nn.ModuleList``, one pathway a view.
         trunk: all that comes after the sum.
+        heads: what each head answers for; None with a single one.
 
     Example:
         >>> network = SplitNetwork([nn.Identity(), nn.Identity()], trunk=nn.Flatten())
@@ -39,10 +53,17 @@ class SplitNetwork(Network):
         tensor([[4., 6.]])
     """
 
-    def __init__(self, pathways: Iterable[nn.Module], trunk: nn.Module) -> None:
+    def __init__(
+        self,
+        pathways: Iterable[nn.Module],
+        trunk: nn.Module,
+        heads: Heads = None,
+    ) -> None:
         super().__init__()
         self.pathways = nn.ModuleList(pathways)
         self.trunk = trunk
+        check_heads(heads, len(self.pathways))
+        self.heads = None if heads is None else list(heads)
 
     def fuse(self, *features: Tensor) -> Tensor:
         """Logits from features that the pathways have computed before: trunk(sum of features).
@@ -51,7 +72,7 @@ class SplitNetwork(Network):
             *features: one feature map a view, as the pathways give them.
 
         Returns:
-            Logits [B, num_classes].
+            Logits [B, num_classes], or [B, heads, num_classes] with several heads.
 
         Raises:
             UserError: there are not as many feature maps as pathways.
@@ -65,7 +86,9 @@ class SplitNetwork(Network):
         """
         check_views(type(self).__name__, len(features), len(self.pathways))
         logits: Tensor = self.trunk(reduce(torch.add, features))
-        return logits
+        if self.heads is None:
+            return logits
+        return rearrange(logits, "b (h k) -> b h k", h=len(self.heads))
 
     def forward(self, *views: Tensor) -> Tensor:
         """Logits of a batch.
@@ -74,7 +97,7 @@ class SplitNetwork(Network):
             *views: one tensor [B, C, H, W] a view.
 
         Returns:
-            Logits [B, num_classes].
+            Logits [B, num_classes], or [B, heads, num_classes] with several heads.
 
         Raises:
             UserError: there are not as many views as pathways.

@@ -9,7 +9,7 @@ from torch.nn.functional import relu
 
 from critical_periods.models.checks import check_sizes
 from critical_periods.models.one_view import OneViewNetwork
-from critical_periods.models.split import SplitNetwork
+from critical_periods.models.split import Heads, SplitNetwork
 
 
 class PreActivationBlock(nn.Module):
@@ -96,9 +96,12 @@ class SplitResNet18(SplitNetwork):
         num_classes: how many logits.
         in_channels: channels of a view.
         num_views: how many pathways.
+        heads: what each of several heads answers for, such as ``["both", 0, 1]``, whose logits are
+            stacked, [B, heads, num_classes]; by default there is one, for both views.
 
     Raises:
-        UserError: an argument is not a whole number of at least one.
+        UserError: an argument is not a whole number of at least one, or the heads are not those of
+            both views and of single ones.
 
     Example:
         >>> import torch
@@ -111,14 +114,21 @@ class SplitResNet18(SplitNetwork):
     """
 
     def __init__(
-        self, width: int = 64, num_classes: int = 10, in_channels: int = 3, num_views: int = 2
+        self,
+        width: int = 64,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        num_views: int = 2,
+        heads: Heads = None,
     ) -> None:
         check_sizes(
             width=width, num_classes=num_classes, in_channels=in_channels, num_views=num_views
         )
+        answers = num_classes * len(heads or [None])
         super().__init__(
             pathways=[nn.Sequential(_start(width, in_channels)) for _ in range(num_views)],
-            trunk=nn.Sequential(_end(width, num_classes)),
+            trunk=nn.Sequential(_end(width, answers)),
+            heads=heads,
         )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from critical_periods.errors import UserError, near
 from critical_periods.models.checks import check_sizes
-from critical_periods.models.split import SplitNetwork
+from critical_periods.models.split import Heads, SplitNetwork
 from critical_periods.models.timm_classifier import (
     create_timm,
     feature_info,
@@ -45,10 +45,13 @@ class SplitTimm(SplitNetwork):
         cifar_stem: for small images, give the first convolution (all of them, where several see
             the image) stride 1 and a 3x3 kernel in place of a larger one, and replace a max pool of
             the stem by an identity.
+        heads: what each of several heads answers for, such as ``["both", 0, 1]``, whose logits are
+            stacked, [B, heads, num_classes]; by default there is one, for both views.
 
     Raises:
-        UserError: timm has no such model, the model no such module, it cannot be split there, or an
-            argument is not a whole number of at least one.
+        UserError: timm has no such model, the model no such module, it cannot be split there, an
+            argument is not a whole number of at least one, or the heads are not those of both views
+            and of single ones.
 
     Example:
         >>> network = SplitTimm("resnet18", fuse_after="layer2", cifar_stem=True)
@@ -66,9 +69,11 @@ class SplitTimm(SplitNetwork):
         in_channels: int = 3,
         num_views: int = 2,
         cifar_stem: bool = False,
+        heads: Heads = None,
     ) -> None:
         check_sizes(num_classes=num_classes, in_channels=in_channels, num_views=num_views)
-        trunk = create_timm(name, num_classes, in_channels, cifar_stem)
+        answers = num_classes * len(heads or [None])
+        trunk = create_timm(name, answers, in_channels, cifar_stem)
         if fixed_size(trunk):
             raise UserError(
                 f"{name} is tied to one image size, as transformers are; choose a convolutional "
@@ -88,10 +93,8 @@ class SplitTimm(SplitNetwork):
                 f"{name} cannot be split at fuse_after={fuse_after!r} ({reason(error)}); choose "
                 f"another of its stages ({', '.join(stages[:8])}) or another convolutional network."
             ) from error
-        others = (
-            create_timm(name, num_classes, in_channels, cifar_stem) for _ in range(1, num_views)
-        )
-        super().__init__([pathway, *(_cut(other, fuse_after) for other in others)], trunk)
+        others = (create_timm(name, answers, in_channels, cifar_stem) for _ in range(1, num_views))
+        super().__init__([pathway, *(_cut(other, fuse_after) for other in others)], trunk, heads)
 
 
 def _split(model: nn.Module, fuse_after: str, in_channels: int) -> nn.Sequential:

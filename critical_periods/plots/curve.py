@@ -17,6 +17,8 @@ _PANELS = (
     ("final_accuracy_difference", "Loss of final accuracy (points)", -100.0),
     ("rsv_mean", "Mean RSV", 1.0),
     ("rsv_polarization", "Polarised units, |RSV| > 0.5 (%)", 100.0),
+    ("error", "Relative squared error", 1.0),
+    ("path_share", "Share of path 0 (%)", 100.0),
 )
 
 

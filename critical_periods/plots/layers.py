@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from critical_periods.plots.style import Point, number, save
+from critical_periods.plots.style import Point, number, save, window_name, window_of
 
 _MEASURES = (
     ("fisher_trace", "Share of the Fisher trace (%)"),
@@ -38,9 +38,9 @@ def plot_layers(rows: Sequence[Point], path: Path, title: str = "") -> None:
     )  # fmt: skip
     for down, (measure, text) in enumerate(measures):
         for across, window in enumerate(windows):
-            of_window = [row for row in rows if _window(row) == window]
+            of_window = [row for row in rows if window_of(row) == window]
             _stack(axes[down][across], of_window, layers, measure)
-            axes[down][across].set_title(_name(window), fontsize="medium")
+            axes[down][across].set_title(window_name(window), fontsize="medium")
         axes[down][0].set_ylabel(text)
     for axis in axes[-1]:
         axis.set_xlabel("Epoch")
@@ -64,7 +64,7 @@ def _stack(axis: Axes, rows: Sequence[Point], layers: Sequence[str], measure: st
         [place / max(len(layers) - 1, 1) for place in range(len(layers))]
     )
     axis.stackplot(epochs, shares, labels=layers, colors=colours)
-    onset, removal, _ = _window(rows[0])
+    onset, removal, _ = window_of(rows[0])
     for epoch in (onset, removal):
         if onset < removal and epochs[0] < epoch < epochs[-1]:
             axis.axvline(epoch, color="white", linestyle=":", linewidth=1.5)
@@ -74,16 +74,7 @@ def _stack(axis: Axes, rows: Sequence[Point], layers: Sequence[str], measure: st
 
 def _chosen(rows: Sequence[Point]) -> list[tuple[float, float, float]]:
     """The longest clean run, and the deficits that come and go first and last."""
-    windows = sorted({_window(row) for row in rows}, key=lambda window: (window[:2], window[2]))
+    windows = sorted({window_of(row) for row in rows}, key=lambda window: (window[:2], window[2]))
     clean = [window for window in windows if window[0] == window[1]][-1:]
     deficits = [window for window in windows if window[0] < window[1]]
     return list(dict.fromkeys([*clean, *deficits[:1], *deficits[-1:]]))
-
-
-def _window(row: Point) -> tuple[float, float, float]:
-    return float(row["onset"]), float(row["removal"]), float(row["epochs"])
-
-
-def _name(window: tuple[float, float, float]) -> str:
-    onset, removal, _ = window
-    return "No deficit" if onset == removal else f"Deficit in epochs {onset:g} to {removal - 1:g}"

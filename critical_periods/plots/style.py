@@ -81,3 +81,19 @@ def varied(points: Sequence[Point]) -> list[str]:
     columns = list(points[0])
     before = columns[: columns.index("onset")]
     return [name for name in before if len({str(point[name]) for point in points}) > 1]
+
+
+def window_of(row: Point) -> tuple[float, float, float]:
+    """The onset, the removal and the epochs of a row."""
+    return float(row["onset"]), float(row["removal"]), float(row["epochs"])
+
+
+def window_name(window: tuple[float, float, float]) -> str:
+    """A window as the title of a panel says it.
+
+    Example:
+        >>> window_name((0.0, 20.0, 60.0)), window_name((0.0, 0.0, 60.0))
+        ('Deficit in epochs 0 to 19', 'No deficit')
+    """
+    onset, removal, _ = window
+    return "No deficit" if onset == removal else f"Deficit in epochs {onset:g} to {removal - 1:g}"

@@ -1,10 +1,11 @@
-"""What was measured through the epochs of a study's runs, layer by layer."""
+"""What was measured through the epochs of a study's runs: by layer, and by what the eyes tell."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 from critical_periods.studies.folder import StudyFolder, read_table
@@ -12,6 +13,7 @@ from critical_periods.studies.results import cells, short
 from critical_periods.studies.tree import Plan, Run
 
 _MEASURES = {"fisher_trace": "fisher/trace/", "information": "information/weights/"}
+_INFORMATION = re.compile(r"information/(both|view_\d+)")
 # Names under which networks keep all their layers, which say little by themselves.
 _WRAPPERS = ("pathways", "trunk", "model")
 
@@ -24,31 +26,67 @@ def layer_histories(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
     ``information``, in nats, where they were measured. A layer is the part of the network that
     :func:`block` names; its parts' traces and nats add up.
     """
-    groups: dict[str, list[Run]] = {}
-    for run in plan.runs:
-        if study.segment(run.segment).is_done():
-            groups.setdefault(json.dumps([run.variation, run.window]), []).append(run)
     rows = []
-    for runs in groups.values():
+    for runs in done_runs(study, plan):
         found: dict[tuple[int, str], dict[str, list[float]]] = {}
         for run in runs:
             for place, measure, value in _measured(study, run):
                 found.setdefault(place, {}).setdefault(measure, []).append(value)
-        window = runs[0].window._asdict()
         for (epoch, layer), values in found.items():
-            rows.append(
-                {**cells(runs[0].variation), **window, "seeds": len(runs), "epoch": epoch,
-                 "layer": layer, **{name: short(mean(of)) for name, of in values.items()}}
-            )  # fmt: skip
+            means = {name: short(mean(of)) for name, of in values.items()}
+            rows.append({**_columns(runs), "epoch": epoch, "layer": layer, **means})
     return rows
+
+
+def information_histories(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
+    """One row for each window and epoch: usable information over the seeds that are done.
+
+    Columns: ``variant`` and every varied field, ``onset``, ``removal``, ``epochs``, ``seeds``,
+    ``epoch``; ``information_both``, ``information_view_0``, …, in bits, each with its sample
+    standard deviation ``_sd`` where there are several seeds.
+    """
+    rows = []
+    for runs in done_runs(study, plan):
+        found: dict[int, dict[str, list[float]]] = {}
+        for run in runs:
+            for row in epochs_of(study, run):
+                for key, value in row.items():
+                    if value and _INFORMATION.fullmatch(key):
+                        of_epoch = found.setdefault(int(row["epoch"]), {})
+                        of_epoch.setdefault(key.replace("/", "_"), []).append(float(value))
+        for epoch, values in found.items():
+            line: dict[str, Any] = {**_columns(runs), "epoch": epoch}
+            for name, of in values.items():
+                line[name] = short(mean(of))
+                if len(of) > 1:
+                    line[f"{name}_sd"] = short(stdev(of))
+            rows.append(line)
+    return rows
+
+
+def done_runs(study: StudyFolder, plan: Plan) -> list[list[Run]]:
+    """The runs that are done, the seeds of the same window and variation together."""
+    groups: dict[str, list[Run]] = {}
+    for run in plan.runs:
+        if study.segment(run.segment).is_done():
+            groups.setdefault(json.dumps([run.variation, run.window]), []).append(run)
+    return list(groups.values())
+
+
+def epochs_of(study: StudyFolder, run: Run) -> list[dict[str, str]]:
+    """What was logged in each epoch of a run, which its last segment knows."""
+    rows = read_table(study.segment(run.segment).metrics)
+    return [row for row in rows if int(row["epoch"]) < run.window.epochs]
+
+
+def _columns(runs: list[Run]) -> dict[str, Any]:
+    return {**cells(runs[0].variation), **runs[0].window._asdict(), "seeds": len(runs)}
 
 
 def _measured(study: StudyFolder, run: Run) -> Iterator[tuple[tuple[int, str], str, float]]:
     """What one run measured: ((epoch, layer), measure, sum over the layer's parts)."""
-    for row in read_table(study.segment(run.segment).metrics):
+    for row in epochs_of(study, run):
         epoch = int(row["epoch"])
-        if epoch >= run.window.epochs:
-            continue
         for measure, prefix in _MEASURES.items():
             sums: dict[str, float] = {}
             for key, value in row.items():

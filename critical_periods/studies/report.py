@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from critical_periods.plots.curve import plot_curve
+from critical_periods.plots.distributions import plot_distributions
+from critical_periods.plots.information import plot_information
 from critical_periods.plots.layers import plot_layers
+from critical_periods.plots.modes import plot_modes
 from critical_periods.plots.sensitivity import has_sensitivity, plot_sensitivity
-from critical_periods.plots.style import lines
+from critical_periods.plots.style import lines, number
 from critical_periods.plots.surface import plot_surface, surface_axes
+from critical_periods.studies.distributions import rsv_distributions
 from critical_periods.studies.folder import StudyFolder, read_table, write_table
-from critical_periods.studies.histories import layer_histories
+from critical_periods.studies.histories import information_histories, layer_histories
+from critical_periods.studies.modes import mode_histories
 from critical_periods.studies.results import curve, results
 from critical_periods.studies.summary import log_summary
 from critical_periods.studies.tree import Plan
 
 Rows = Sequence[Mapping[str, Any]]
 
+# Tables beside the results and the curve: what makes them, and what draws each variation's rows.
+_TABLES: dict[str, tuple[Callable[[StudyFolder, Plan], Rows], Callable[..., None]]] = {
+    "layers": (layer_histories, plot_layers),
+    "information": (information_histories, plot_information),
+    "rsv": (rsv_distributions, plot_distributions),
+    "modes": (mode_histories, plot_modes),
+}
+
 
 def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
     """Writes the tables, draws the figures that they give, as PNG and PDF, and logs the summary.
 
-    ``results.csv`` (a row a run), ``curve.csv`` and ``curve`` always; ``layers.csv`` and
-    ``layers`` where layers were measured in several epochs; ``sensitivity`` where windows of a
-    length vary in their onset; ``surface`` where two settings vary.
+    ``results.csv`` (a row a run), ``curve.csv`` and ``curve`` always; ``sensitivity`` where windows
+    of a length vary in their onset; ``surface`` where two settings vary. Where they were
+    measured, each a table and a figure: ``layers``, ``information`` and ``modes``, in several
+    epochs, and ``rsv``, the histograms at the end.
 
     Returns:
         The names of the files; none before any run is done.
@@ -35,18 +50,19 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
     rows = results(folder, plan)
     if not rows:
         return []
-    write_table(path / "results.csv", rows)
-    write_table(path / "curve.csv", curve(plan, rows))
-    # As text, so that a figure drawn now and one drawn from the file later are the same.
-    points = read_table(path / "curve.csv")
-    written = ["results.csv", "curve.csv"]
-    histories = layer_histories(folder, plan)
-    layers: Rows = []
-    if histories:
-        write_table(path / "layers.csv", histories)
-        written.append("layers.csv")
-        layers = read_table(path / "layers.csv")
-    for name, draw in _figures(points, layers, plan.study).items():
+    written: list[str] = []
+
+    def write(name: str, table: Rows) -> Rows:
+        write_table(path / f"{name}.csv", table)
+        written.append(f"{name}.csv")
+        # As text, so that a figure drawn now and one drawn from the file later are the same.
+        return read_table(path / f"{name}.csv")
+
+    write("results", rows)
+    points = write("curve", curve(plan, rows))
+    made = {name: make(folder, plan) for name, (make, _) in _TABLES.items()}
+    tables = {name: write(name, table) for name, table in made.items() if table}
+    for name, draw in _figures(points, tables, plan.study).items():
         for ending in (".png", ".pdf"):
             draw(path / (name + ending))
         written.append(f"{name}.png")
@@ -54,18 +70,25 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
     return written
 
 
-def _figures(points: Rows, layers: Rows, title: str) -> dict[str, Callable[[Path], None]]:
+def _figures(
+    points: Rows, tables: Mapping[str, Rows], title: str
+) -> dict[str, Callable[[Path], None]]:
     """What can be drawn: names of files without their endings, and what draws them."""
     figures: dict[str, Callable[[Path], None]] = {
         "curve": lambda path: plot_curve(points, path, title)
     }
-    if has_sensitivity(points):
+    # These two draw losses of accuracy, which not every task has.
+    is_accurate = any(number(one, "final_accuracy_difference") is not None for one in points)
+    if is_accurate and has_sensitivity(points):
+        layers = tables.get("layers", [])
         figures["sensitivity"] = lambda path: plot_sensitivity(points, layers, path, title)
-    if surface_axes(points) is not None:
+    if is_accurate and surface_axes(points) is not None:
         figures["surface"] = lambda path: plot_surface(points, path, title)
-    for name, rows in lines(layers).items():
-        if len({row["epoch"] for row in rows}) > 1:
-            file = re.sub(r"\W+", "_", f"layers_{name}").strip("_")
-            text = f"{title}: {name}" if name else title
-            figures[file] = lambda path, rows=rows, text=text: plot_layers(rows, path, text)  # type: ignore[misc]
+    for table, rows_of_all in tables.items():
+        for name, rows in lines(rows_of_all).items():
+            if len({row.get("epoch") for row in rows}) > 1 or "epoch" not in rows[0]:
+                file = re.sub(r"\W+", "_", f"{table}_{name}").strip("_")
+                text = f"{title}: {name}" if name else title
+                draw = partial(_TABLES[table][1], rows, title=text)
+                figures[file] = draw
     return figures

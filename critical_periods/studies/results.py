@@ -27,6 +27,8 @@ _MEASURES = {
     "information_view_0": "information/view_0",
     "information_view_1": "information/view_1",
     "information_weights": "information/weights",
+    "error": "val/error",
+    "path_share": "modes/share",
 }
 _MEANT = ("final_accuracy", *_MEASURES)
 

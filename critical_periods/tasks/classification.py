@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,7 +14,9 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from critical_periods.batch import Batch
+from critical_periods.callbacks.window import ends_before
 from critical_periods.errors import UserError
+from critical_periods.models.heads import own_head
 from critical_periods.models.network import Network
 from critical_periods.randomness import fold, global_seed
 
@@ -32,13 +35,19 @@ class ClassificationTask(pl.LightningModule):
     Random numbers drawn while training (dropout, say) are seeded anew at each batch from (seed,
     epoch, batch, rank), so that a resumed run draws what an uninterrupted one would have drawn.
 
+    A network with several heads (``heads: [both, 0, 1]``) trains the one that each sample's target
+    belongs to, and answers with the head for both in evaluation and prediction (Kleinman et al.
+    2023, A.6).
+
     Args:
-        network: takes one tensor [B, C, H, W] a view and returns logits [B, num_classes].
+        network: takes one tensor [B, C, H, W] a view and returns logits [B, num_classes], or
+            [B, heads, num_classes] with an attribute ``heads``.
         num_classes: K.
         optimizer: from parameters to an optimiser; by default SGD at 0.05, momentum 0.9, weight
             decay 5e-4.
         lr_scheduler: from the optimiser to a scheduler stepped once an epoch; none by default,
             which is a fixed rate.
+        label_smoothing: ε, which moves targets to (1 - ε) target + ε / K in training.
 
     Example:
         >>> class Linear(nn.Module):
@@ -58,6 +67,7 @@ class ClassificationTask(pl.LightningModule):
         num_classes: int = 10,
         optimizer: OptimizerCallable = _paper_optimizer,
         lr_scheduler: LRSchedulerCallable | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         # Convolutions run fastest channels last, on CPUs with bf16 units above all.
@@ -65,6 +75,7 @@ class ClassificationTask(pl.LightningModule):
         self.num_classes = num_classes
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
+        self.label_smoothing = label_smoothing
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
@@ -83,7 +94,11 @@ class ClassificationTask(pl.LightningModule):
             )
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Logits [B, K] of one tensor [B, C, H, W] a view."""
+        """Logits [B, K] of one tensor [B, C, H, W] a view, by the head for both where several."""
+        return own_head(self.network, self._answers(views))
+
+    def _answers(self, views: Iterable[Tensor]) -> Tensor:
+        """What the network gives: [B, K], or [B, heads, K] with several heads."""
         return self.network(*(view.contiguous(memory_format=torch.channels_last) for view in views))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -91,8 +106,10 @@ class ClassificationTask(pl.LightningModule):
         torch.manual_seed(fold(global_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean cross-entropy of the batch."""
-        loss = F.cross_entropy(self(*batch.views.unbind(1)), batch.target)
+        """The mean cross-entropy of the batch, each sample by the head of its target."""
+        answers = self._answers(batch.views.unbind(1))
+        logits = own_head(self.network, answers, batch.target_view)
+        loss = F.cross_entropy(logits, batch.target, label_smoothing=self.label_smoothing)
         self.log(
             "train/loss",
             loss.detach(),
@@ -134,15 +151,28 @@ class ClassificationTask(pl.LightningModule):
         """The optimiser, and its scheduler stepped once an epoch.
 
         Raises:
-            UserError: a setting of theirs has no meaning, such as a negative rate.
+            UserError: a setting of theirs has no meaning, such as a negative rate, or the scheduler
+                has milestones that no epoch reaches.
         """
         try:
             optimizer = self.optimizer(self.parameters())
             if self.lr_scheduler is None:
                 return optimizer
-            return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
+            scheduler = self.lr_scheduler(optimizer)
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"the optimizer or the lr_scheduler of {type(self).__name__} cannot be built: "
                 f"{str(error).rstrip('.')}."
             ) from error
+        self._look_for_milestones(scheduler)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _look_for_milestones(self, scheduler: Any) -> None:
+        # MultiStepLR's and SequentialLR's, which keeps them to itself.
+        found = getattr(scheduler, "milestones", getattr(scheduler, "_milestones", ()))
+        last = max(found, default=0)
+        if self._trainer is not None and ends_before(self._trainer, last + 1):
+            raise UserError(
+                f"milestones={sorted(found)} of {type(scheduler).__name__} reach beyond the last "
+                f"epoch of training: trainer.max_epochs={self._trainer.max_epochs}."
+            )

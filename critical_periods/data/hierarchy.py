@@ -1,0 +1,75 @@
+"""A world with a hierarchy: eight things, and what is true of each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from critical_periods.batch import Batch
+from critical_periods.data.whole import WholeDataModule
+from critical_periods.errors import UserError
+
+
+def hierarchy(levels: int = 4) -> Tensor:
+    """What the leaves of a binary tree have in common: 1 where a node lies above a leaf.
+
+    Args:
+        levels: L, of the tree, its root included.
+
+    Returns:
+        float32 [2^(L-1), 2^L - 1]: a row a leaf, a column a node, the root first. Its squared
+        singular values are 2^L - 1, 2^(L-1) - 1, …, 1, that of level l (from the root) once for
+        each of the 2^(l-2) nodes above it.
+
+    Example:
+        >>> hierarchy(3)
+        tensor([[1., 1., 0., 1., 0., 0., 0.],
+                [1., 1., 0., 0., 1., 0., 0.],
+                [1., 0., 1., 0., 0., 1., 0.],
+                [1., 0., 1., 0., 0., 0., 1.]])
+        >>> torch.linalg.svdvals(hierarchy(4)).square()
+        tensor([15., 7., 3., 3., 1., 1., 1., 1.])
+    """
+    leaves = 2 ** (levels - 1)
+    nodes = [
+        torch.eye(2**level).repeat_interleave(leaves // 2**level, dim=0) for level in range(levels)
+    ]
+    return torch.cat(nodes, dim=1)
+
+
+class HierarchyDataModule(WholeDataModule):
+    """Eight things, one-hot, and fifteen properties of each, in one batch.
+
+    The properties are the nodes of a binary tree (:func:`hierarchy`): one that all things have,
+    two that half of them have, four, and each thing's own. A network learns them from the general
+    to the particular, mode by mode (Saxe, McClelland & Ganguli 2019, PNAS); in Kleinman, Achille &
+    Soatto (ICLR 2024, arXiv 2308.12221) two paths compete for the modes. The inputs are white,
+    X X^T = 1, so the task's map is Σ_yx = Y^T X itself.
+
+    Args:
+        levels: of the tree; four give 8 things and 15 properties.
+
+    Raises:
+        UserError: the tree has less than 2 levels.
+
+    Example:
+        >>> data = HierarchyDataModule()
+        >>> data.batch.views.shape, data.batch.target.shape
+        (torch.Size([8, 1, 1, 1, 8]), torch.Size([8, 15]))
+    """
+
+    def __init__(self, levels: int = 4) -> None:
+        super().__init__()
+        if levels < 2:
+            raise UserError(f"levels={levels} of HierarchyDataModule must be at least 2.")
+        self.levels = levels
+
+    def load(self) -> Batch:
+        """Every thing once."""
+        target = hierarchy(self.levels)
+        things = torch.eye(len(target)).view(len(target), 1, 1, 1, -1)
+        return Batch(things, target, torch.full((len(target),), -1), torch.arange(len(target)))
+
+    def task_map(self) -> Tensor:
+        """Σ_yx = Σ y x^T over all samples, [outputs, inputs]: what a linear network learns."""
+        return self.batch.target.T @ self.batch.views.flatten(1)

@@ -1,0 +1,116 @@
+"""Regression: half the summed squares, the loss of the theory of deep linear networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from critical_periods.batch import Batch
+from critical_periods.errors import UserError
+from critical_periods.models.linear import MultiPathLinear
+from critical_periods.models.network import Network
+from critical_periods.randomness import fold, global_seed
+
+
+def _paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.01)
+
+
+class RegressionTask(pl.LightningModule):
+    """Half the summed squared errors of a batch, L = ½ Σ_b |f(x_b) - y_b|².
+
+    Logs ``train/loss`` and ``val/loss``, summed over the batch, averaged over batches. With a
+    batch of everything, one epoch is one step of full-batch gradient descent, and epochs times
+    learning rate are the time of gradient flow (Kleinman, Achille & Soatto, ICLR 2024, arXiv
+    2308.12221: 1,000 steps of 0.01).
+
+    Random numbers drawn while training are seeded anew at each batch from (seed, epoch, batch,
+    rank), so that a resumed run draws what an uninterrupted one would have drawn.
+
+    Args:
+        network: takes one tensor a view and returns outputs [B, K].
+        optimizer: from parameters to an optimiser; by default SGD at 0.01.
+        aligned: K_0, with which every mode of every path of a ``MultiPathLinear`` starts, aligned
+            with the task of a ``HierarchyDataModule``; by default the network starts as it is.
+
+    Raises:
+        UserError: before training, ``aligned`` is set, but the network or the data is another.
+
+    Example:
+        >>> task = RegressionTask(MultiPathLinear(depth=2), aligned=0.01)
+        >>> task(torch.eye(8)).shape
+        torch.Size([8, 15])
+    """
+
+    def __init__(
+        self,
+        network: Network | nn.Module,
+        optimizer: OptimizerCallable = _paper_optimizer,
+        aligned: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.optimizer = optimizer
+        self.aligned = aligned
+
+    def setup(self, stage: str) -> None:
+        """Aligns the network with the task; a checkpoint is loaded after this."""
+        if stage == "fit" and self.aligned is not None:
+            self._align(self.aligned)
+
+    def _align(self, strength: float) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(self.network, MultiPathLinear) or not hasattr(data, "task_map"):
+            raise UserError(
+                f"aligned={strength} of RegressionTask needs a MultiPathLinear and a "
+                f"HierarchyDataModule, but this run has {type(self.network).__name__} and "
+                f"{type(data).__name__}; leave it out, or use those."
+            )
+        self.network.align(data.task_map(), strength)
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Outputs [B, K] of one tensor a view."""
+        outputs: Tensor = self.network(*views)
+        return outputs
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds all that this batch draws."""
+        torch.manual_seed(fold(global_seed(), self.current_epoch, batch_idx, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Half the summed squares of the batch."""
+        return self._loss("train", batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same on the validation split."""
+        self._loss("val", batch)
+
+    def _loss(self, stage: str, batch: Batch) -> Tensor:
+        error = self(*batch.views.unbind(1)) - batch.target
+        loss = error.square().sum() / 2
+        self.log(
+            f"{stage}/loss",
+            loss.detach(),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=1,
+        )
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser.
+
+        Raises:
+            UserError: a setting of it has no meaning, such as a negative rate.
+        """
+        try:
+            return self.optimizer(self.parameters())
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"the optimizer of RegressionTask cannot be built: {str(error).rstrip('.')}."
+            ) from error
