@@ -34,6 +34,10 @@ study: $(READY) ## run the quickstart study into runs/ (STUDY=file.yaml OUTPUT=f
 test: $(READY) ## run tests and doctests (PYTEST_ARGS="-k rsv -n 2")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+.PHONY: notebooks
+notebooks: $(READY) ## run every notebook from a clean kernel, as `make test` does too
+	$(BIN)/python -m pytest tests/test_notebooks.py --durations=4 $(PYTEST_ARGS)
+
 .PHONY: lint
 lint: $(READY) ## check style, format and types
 	$(BIN)/ruff check .
