@@ -35,8 +35,8 @@ test: $(READY) ## run tests and doctests (PYTEST_ARGS="-k rsv -n 2")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: notebooks
-notebooks: $(READY) ## run every notebook from a clean kernel, as `make test` does too
-	$(BIN)/python -m pytest tests/test_notebooks.py --durations=4 $(PYTEST_ARGS)
+notebooks: $(READY) ## run every notebook from a clean kernel and keep its outputs
+	cd notebooks && ../$(BIN)/jupyter execute --inplace *.ipynb
 
 .PHONY: lint
 lint: $(READY) ## check style, format and types
