@@ -372,7 +372,7 @@ def test_running_again_trains_nothing_and_changes_nothing(study, trained, capsys
     before = {p: p.read_bytes() for p in (study.parent / "out").glob("*.csv")}
     assert run(study) == 0
     assert trained == []
-    assert before == {path: path.read_bytes() for path in before} and len(before) == 2
+    assert before == {path: path.read_bytes() for path in before} and len(before) == 3
     assert f"trains {EPOCHS} epochs" in capsys.readouterr().out
 
 
