@@ -1,0 +1,254 @@
+"""Masked reconstruction: see a few patches of all views, say what the others show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+
+from critical_periods.batch import Batch
+from critical_periods.errors import UserError
+from critical_periods.models.multi_view import MultiViewTransformer
+from critical_periods.models.multi_view_masking import (
+    hidden_patches,
+    random_visible,
+    visible_total,
+)
+from critical_periods.models.multi_view_patches import patch_grid, to_image, to_patches
+from critical_periods.randomness import fold, global_seed, uniform
+from critical_periods.tasks.masked_error import masked_error, normalised
+from critical_periods.tasks.reconstruction_pictures import reconstruction_picture
+from critical_periods.tasks.transformer_recipe import TransformerRecipe
+
+# A stream of random numbers of its own, beside those of the data.
+_MASKS = 2022
+
+
+class MaskedReconstructionTask(pl.LightningModule):
+    """Pre-training of a multi-view encoder by reconstructing hidden patches.
+
+    Of all views' patches a random quarter is seen, split among the views by a flat Dirichlet
+    distribution. Each view has two decoders, one for its pixels and one for the same normalised
+    patch by patch; the loss is the sum over decoders of the mean squared error on the hidden
+    patches, averaged over each sample's hidden patches, then over the samples with any. MultiMAE
+    (Bachmann et al. 2022) with RGB views, as in Kleinman, Achille & Soatto, CVPR 2023, A.7.
+
+    Masks in training are drawn from (seed, epoch, index of the sample), so that they depend
+    neither on the batch nor on the process that a sample falls in, and a resumed run draws the
+    same; in validation from the index alone, so that all epochs and runs are compared on the same
+    masks. All else (drop path) is seeded anew at each batch from (seed, epoch, batch, rank).
+
+    Logs ``train/loss``, ``val/loss`` and ``val/loss/view_<v>`` (its two decoders), and pictures of
+    reconstructions in validation, to ``<log_dir>/reconstructions/epoch_<epoch>.png`` and W&B.
+
+    A network starts from the encoder that this leaves behind by its setting ``weights``.
+
+    Args:
+        network: the encoder; its classifier is not trained.
+        recipe: of the optimiser and the rate.
+        mask_ratio: the share of all patches that is hidden: 0.75 shows 98 of 392.
+        decoder_width: of the decoders' tokens.
+        decoder_depth: blocks of a decoder after its cross-attention.
+        decoder_heads: of the decoders' attentions.
+        pictures: how many samples of the first validation batch are shown.
+        pictures_every_n_epochs: how often; the last epoch's are always shown.
+
+    Raises:
+        UserError: a number does not suit.
+
+    Attributes:
+        output_adapters: the decoders, ``view_0``, …, and ``norm_view_0``, … for normalised pixels.
+
+    Example:
+        >>> network = MultiViewTransformer(width=24, depth=1, heads=3, patch=8, image_size=32)
+        >>> task = MaskedReconstructionTask(
+        ...     network, TransformerRecipe(epochs=800), decoder_width=16, decoder_heads=2
+        ... )
+        >>> views = torch.randn(2, 5, 3, 32, 32).unbind()
+        >>> visible = torch.arange(16, 32).expand(5, -1)  # all of view 1, nothing of view 0
+        >>> left, right = task.reconstruct(views, visible)
+        >>> left.shape
+        torch.Size([5, 3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        network: MultiViewTransformer,
+        recipe: TransformerRecipe,
+        mask_ratio: float = 0.75,
+        decoder_width: int = 256,
+        decoder_depth: int = 2,
+        decoder_heads: int = 8,
+        pictures: int = 4,
+        pictures_every_n_epochs: int = 10,
+    ) -> None:
+        super().__init__()
+        if pictures_every_n_epochs < 1:
+            raise UserError(
+                f"pictures_every_n_epochs={pictures_every_n_epochs} of MaskedReconstructionTask "
+                "must be at least 1; set pictures to 0 for none."
+            )
+        rows, columns = network.grid
+        visible_total(mask_ratio, network.num_views, rows * columns)
+        # Distributed training waits for the gradients of all that asks for one.
+        network.classifier.requires_grad_(False)
+        self.network = network
+        self.recipe = recipe
+        self.mask_ratio = mask_ratio
+        self.pictures = pictures
+        self.pictures_every_n_epochs = pictures_every_n_epochs
+        self.output_adapters = nn.ModuleDict(
+            {
+                name: network.make_decoder(view, decoder_width, decoder_depth, decoder_heads)
+                for view in range(network.num_views)
+                for name in _decoders_of(view)
+            }
+        )
+        # Not in groups, which would share one metric's sums.
+        self.val_errors = MetricCollection(
+            {name: MeanMetric() for name in self.output_adapters}, compute_groups=False
+        )
+
+    def reconstruct(self, views: Sequence[Tensor], visible: Tensor) -> list[Tensor]:
+        """All views' pixels, from the patches that are visible.
+
+        Args:
+            views: one tensor [B, C, H, W] a view.
+            visible: places of the visible patches in the sequence of all, [B, n].
+
+        Returns:
+            One tensor [B, C, H, W] a view: what the decoder says of every patch, the visible ones
+            too, on which it was not trained.
+
+        Raises:
+            UserError: the views are not those of the network.
+        """
+        grid = patch_grid(views[0], self.network.patch)
+        tokens = self.network.encode(views, visible)
+        return [
+            to_image(decoder(tokens, visible, grid), grid, self.network.patch)
+            for name, decoder in self.output_adapters.items()
+            if not name.startswith("norm_")
+        ]
+
+    def forward(self, *views: Tensor) -> list[Tensor]:
+        """Reconstructions of views that are fully visible."""
+        rows, columns = patch_grid(views[0], self.network.patch)
+        visible = torch.arange(len(views) * rows * columns, device=views[0].device)
+        return self.reconstruct(views, visible.expand(len(views[0]), -1))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seeds all that this batch draws."""
+        torch.manual_seed(fold(global_seed(), self.current_epoch, batch_idx, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss on random masks of this epoch."""
+        visible = self._visible(batch, batch_idx, global_seed(), self.current_epoch)
+        loss = torch.stack(
+            [
+                error.sum() / counted.sum().clamp(min=1)
+                for _, error, counted in self._errors(batch, visible)
+            ]
+        ).sum()
+        self.log(
+            "train/loss",
+            loss.detach(),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=len(batch.views),
+        )
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The errors on masks that are the same in every epoch."""
+        visible = self._visible(batch, batch_idx)
+        for name, error, counted in self._errors(batch, visible):
+            self.val_errors[name].update(error, counted)
+        if batch_idx == 0 and self.pictures > 0 and self._pictures_are_due():
+            self._show(batch, visible)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the mean errors of the views."""
+        errors = self.val_errors.compute()
+        self.val_errors.reset()
+        for view in range(self.network.num_views):
+            both = torch.stack([errors[name] for name in _decoders_of(view)])
+            self.log(f"val/loss/view_{view}", both.sum(), sync_dist=True)
+        total = torch.stack(list(errors.values())).sum()
+        self.log("val/loss", total, sync_dist=True, prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, and its rate at every step.
+
+        Raises:
+            UserError: the recipe does not suit the data.
+        """
+        return self.recipe.configure(self)
+
+    def _visible(self, batch: Batch, batch_idx: int, *words: int) -> Tensor:
+        """Each sample's random visible patches."""
+        size, views = batch.views.shape[:2]
+        rows, columns = patch_grid(batch.views, self.network.patch)
+        total = visible_total(self.mask_ratio, views, rows * columns)
+        # Where the data does not say which sample it is, its place in the epoch does.
+        first = (batch_idx * self.trainer.world_size + self.global_rank) * size
+        place = -1 - first - torch.arange(size, device=batch.index.device)
+        index = torch.where(batch.index < 0, place, batch.index)
+        draws = uniform(index, views + views * rows * columns, _MASKS, *words)
+        return random_visible(draws, views, total)
+
+    def _errors(self, batch: Batch, visible: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """For each decoder the errors of the samples, and which of them count."""
+        views = batch.views.unbind(1)
+        patch = self.network.patch
+        grid = patch_grid(views[0], patch)
+        tokens = self.network.encode(views, visible)
+        hidden = hidden_patches(visible, len(views), grid[0] * grid[1])
+        for view, image in enumerate(views):
+            pixels = to_patches(image, patch)
+            for name, target in zip(_decoders_of(view), (pixels, normalised(pixels)), strict=True):
+                prediction = self.output_adapters[name](tokens, visible, grid)
+                yield name, *masked_error(prediction, target, hidden[:, view])
+
+    def _pictures_are_due(self) -> bool:
+        trainer = self.trainer
+        if trainer.sanity_checking:
+            return False
+        done = self.current_epoch + 1
+        return done % self.pictures_every_n_epochs == 0 or done == trainer.max_epochs
+
+    def _show(self, batch: Batch, visible: Tensor) -> None:
+        # All processes ask for the folder, which is the first one's.
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "reconstructions"
+        if not self.trainer.is_global_zero:
+            return
+        views = batch.views[: self.pictures].unbind(1)
+        visible = visible[: self.pictures]
+        rows, columns = patch_grid(views[0], self.network.patch)
+        hidden = hidden_patches(visible, len(views), rows * columns)
+        picture = reconstruction_picture(
+            views, hidden, self.reconstruct(views, visible), self.network.patch
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / f"epoch_{self.current_epoch:04d}.png")
+        # By name, so that the loggers of both packages of Lightning are found.
+        loggers: list[Any] = [
+            one for one in self.trainer.loggers if type(one).__name__ == "WandbLogger"
+        ]
+        for logger in loggers:
+            import wandb
+
+            logger.experiment.log(
+                {"reconstructions": wandb.Image(picture), "epoch": self.current_epoch}
+            )
+
+
+def _decoders_of(view: int) -> tuple[str, str]:
+    """The names of a view's decoders: for pixels, and for normalised ones."""
+    return f"view_{view}", f"norm_view_{view}"
