@@ -4,6 +4,7 @@ from critical_periods.deficits.blur import Blur
 from critical_periods.deficits.deficit import Deficit, DeficitSlot
 from critical_periods.deficits.dissociation import Dissociation
 from critical_periods.deficits.flip import VerticalFlip
+from critical_periods.deficits.label_noise import LabelNoise
 from critical_periods.deficits.labels import LabelPermutation
 from critical_periods.deficits.noise import GaussianNoise
 from critical_periods.deficits.occlusion import Occlusion
@@ -15,6 +16,7 @@ __all__ = [
     "DeficitSlot",
     "Dissociation",
     "GaussianNoise",
+    "LabelNoise",
     "LabelPermutation",
     "Occlusion",
     "OtherMatrix",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from critical_periods.batch import Batch
+from critical_periods.deficits.cycle import random_cycle
 from critical_periods.deficits.deficit import Deficit
 from critical_periods.errors import UserError
 
@@ -79,7 +79,7 @@ class Dissociation(Deficit):
         views = batch.views.clone()
         sources = torch.arange(size, device=device).repeat(views.shape[1], 1)
         for view in moved:
-            sources[view] = _cycle(size, generator, device)
+            sources[view] = random_cycle(size, generator, device)
             views[:, view] = batch.views[sources[view], view]
         draw = torch.rand(size, generator=generator, device=device)
         chosen = torch.tensor(moved, device=device)[
@@ -104,11 +104,3 @@ class Dissociation(Deficit):
     def extra_repr(self) -> str:
         """The settings."""
         return f"p={self.p}, {super().extra_repr()}"
-
-
-def _cycle(size: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """A permutation that is one random cycle through all samples: it leaves none in its place."""
-    order = torch.randperm(size, generator=generator, device=device)
-    cycle = torch.empty_like(order)
-    cycle[order] = order.roll(1)
-    return cycle
