@@ -11,7 +11,7 @@ from small_study import plan_of, write_study
 
 import critical_periods
 from critical_periods.studies.study import Study, Variation, Window
-from critical_periods.studies.tree import Plan, make_plan
+from critical_periods.studies.tree import Plan, Resolved, make_plan
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 0,
@@ -43,8 +43,8 @@ def plan_with(
     scheduled = {"deficit": deficit} if window is None else {"window": window}
     varied = tuple(Variation(fields, fields) for fields in variations)
     study = Study("s", config, scheduled, windows, seeds, varied)
-    resolved = [study.configured(variation) for variation in varied]
-    return make_plan(study, resolved, [data] * len(variations))
+    resolved = [Resolved(*study.configured(variation), data) for variation in varied]
+    return make_plan(study, resolved)
 
 
 def distinct_epochs(windows: tuple[Window, ...], seeds: int, rates: int, factors: int) -> int:

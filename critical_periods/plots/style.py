@@ -41,6 +41,10 @@ def number(point: Point, column: str) -> float | None:
     return None if found != found else found
 
 
+# These columns say what they are by their values alone.
+_NAMES = ("variant", "stage")
+
+
 def lines(points: Sequence[Point]) -> dict[str, list[Point]]:
     """Points by what sets them apart: variant and varied fields, which stand before ``onset``."""
     found: dict[str, list[Point]] = {}
@@ -72,7 +76,7 @@ def label(point: Point) -> str:
     parts = []
     for name in columns[: columns.index("onset")]:
         value = "none" if point[name] is None or point[name] == "" else str(point[name])
-        parts.append(value if name == "variant" else f"{name.split('.')[-1]} = {value}")
+        parts.append(value if name in _NAMES else f"{name.split('.')[-1]} = {value}")
     return ", ".join(parts)
 
 

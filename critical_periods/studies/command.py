@@ -186,7 +186,9 @@ def _tree(plan: Plan, folder: StudyFolder | None = None) -> str:
             state = "" if folder is None else _state(folder, segment)
             counts[state] = counts.get(state, 0) + 1
             indent = "  " * depth
-            text = f"{indent}{segment.name}  epochs {segment.start}-{segment.stop}, {deficit}"
+            epochs = f"epochs {segment.start}-{segment.stop}"
+            stage = f"fine-tuning, {epochs}" if segment.finetunes else epochs
+            text = f"{indent}{segment.name}  {stage}, {deficit}"
             text += f", seed {segment.seed}" if depth == 0 else ""
             lines.append(f"{text}  [{state}]" if state else text)
             grow(segment.name, depth + 1)

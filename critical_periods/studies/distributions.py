@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.histories import done_runs
-from critical_periods.studies.results import cells, short
+from critical_periods.studies.histories import done_segments
+from critical_periods.studies.results import short
 from critical_periods.studies.tree import Plan
 
 _ENDING = "/counts"
@@ -23,10 +23,10 @@ def rsv_distributions(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
     all seeds that are done.
     """
     rows = []
-    for runs in done_runs(study, plan):
-        epoch = runs[0].window.epochs - 1
-        files = [study.segment(run.segment).path / f"rsv/epoch_{epoch:04d}.npz" for run in runs]
-        measured = [dict(np.load(file)) for file in files if file.exists()]
+    for known, segments in done_segments(study, plan):
+        # The last one's name says the epoch, in digits of which there are always as many.
+        last = [sorted(segment.path.glob("rsv/epoch_*.npz"))[-1:] for segment in segments]
+        measured = [dict(np.load(file)) for files in last for file in files]
         counts: dict[str, Any] = {}
         edges: dict[str, Any] = {}
         for arrays in measured:
@@ -35,7 +35,6 @@ def rsv_distributions(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
                     layer = key.removesuffix(_ENDING)
                     counts[layer] = counts.get(layer, 0) + arrays[key]
                     edges[layer] = arrays[f"{layer}/edges"]
-        known = {**cells(runs[0].variation), **runs[0].window._asdict(), "seeds": len(measured)}
         for layer, of_layer in counts.items():
             shares = of_layer / max(of_layer.sum(), 1)
             for low, high, share in zip(edges[layer], edges[layer][1:], shares, strict=False):

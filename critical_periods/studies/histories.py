@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from statistics import mean, stdev
 from typing import Any
 
-from critical_periods.studies.folder import StudyFolder, read_table
+from critical_periods.studies.folder import SegmentFolder, StudyFolder, read_table
 from critical_periods.studies.results import cells, short
-from critical_periods.studies.tree import Plan, Run
+from critical_periods.studies.tree import Plan
 
 _MEASURES = {"fisher_trace": "fisher/trace/", "information": "information/weights/"}
 _INFORMATION = re.compile(r"information/(both|view_\d+)")
@@ -21,20 +21,21 @@ _WRAPPERS = ("pathways", "trunk", "model")
 def layer_histories(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
     """One row for each window, epoch and layer: means over the seeds that are done.
 
-    Columns: ``variant`` and every varied field, ``onset``, ``removal``, ``epochs``, ``seeds``,
+    Columns: ``variant`` and every varied field, ``stage`` (where runs end with fine-tuning:
+    ``pretraining`` or ``finetuning``), ``onset``, ``removal``, ``epochs``, ``seeds``,
     ``epoch``, ``layer``; ``fisher_trace``, in nats² per squared unit of weight, and
     ``information``, in nats, where they were measured. A layer is the part of the network that
     :func:`block` names; its parts' traces and nats add up.
     """
     rows = []
-    for runs in done_runs(study, plan):
+    for known, segments in done_segments(study, plan):
         found: dict[tuple[int, str], dict[str, list[float]]] = {}
-        for run in runs:
-            for place, measure, value in _measured(study, run):
+        for segment in segments:
+            for place, measure, value in _measured(segment):
                 found.setdefault(place, {}).setdefault(measure, []).append(value)
         for (epoch, layer), values in found.items():
             means = {name: short(mean(of)) for name, of in values.items()}
-            rows.append({**_columns(runs), "epoch": epoch, "layer": layer, **means})
+            rows.append({**known, "epoch": epoch, "layer": layer, **means})
     return rows
 
 
@@ -46,16 +47,16 @@ def information_histories(study: StudyFolder, plan: Plan) -> list[dict[str, Any]
     standard deviation ``_sd`` where there are several seeds.
     """
     rows = []
-    for runs in done_runs(study, plan):
+    for known, segments in done_segments(study, plan):
         found: dict[int, dict[str, list[float]]] = {}
-        for run in runs:
-            for row in epochs_of(study, run):
+        for segment in segments:
+            for row in read_table(segment.metrics):
                 for key, value in row.items():
                     if value and _INFORMATION.fullmatch(key):
                         of_epoch = found.setdefault(int(row["epoch"]), {})
                         of_epoch.setdefault(key.replace("/", "_"), []).append(float(value))
         for epoch, values in found.items():
-            line: dict[str, Any] = {**_columns(runs), "epoch": epoch}
+            line: dict[str, Any] = {**known, "epoch": epoch}
             for name, of in values.items():
                 line[name] = short(mean(of))
                 if len(of) > 1:
@@ -64,28 +65,30 @@ def information_histories(study: StudyFolder, plan: Plan) -> list[dict[str, Any]
     return rows
 
 
-def done_runs(study: StudyFolder, plan: Plan) -> list[list[Run]]:
-    """The runs that are done, the seeds of the same window and variation together."""
-    groups: dict[str, list[Run]] = {}
+def done_segments(
+    study: StudyFolder, plan: Plan
+) -> list[tuple[dict[str, Any], list[SegmentFolder]]]:
+    """The runs that are done, the seeds of the same window, variation and stage together.
+
+    Returns:
+        What their rows begin with (the varied fields, ``stage`` where there are two, the window and
+        the number of ``seeds``), and the last segments of the runs, which know all epochs.
+    """
+    groups: dict[str, list[SegmentFolder]] = {}
+    starts: dict[str, dict[str, Any]] = {}
     for run in plan.runs:
-        if study.segment(run.segment).is_done():
-            groups.setdefault(json.dumps([run.variation, run.window]), []).append(run)
-    return list(groups.values())
+        for stage, name in plan.stages(run):
+            if study.segment(name).is_done():
+                start = {**cells(run.variation), **({"stage": stage} if stage else {})}
+                key = json.dumps([start, run.window])
+                starts[key] = {**start, **run.window._asdict()}
+                groups.setdefault(key, []).append(study.segment(name))
+    return [({**starts[key], "seeds": len(of)}, of) for key, of in groups.items()]
 
 
-def epochs_of(study: StudyFolder, run: Run) -> list[dict[str, str]]:
-    """What was logged in each epoch of a run, which its last segment knows."""
-    rows = read_table(study.segment(run.segment).metrics)
-    return [row for row in rows if int(row["epoch"]) < run.window.epochs]
-
-
-def _columns(runs: list[Run]) -> dict[str, Any]:
-    return {**cells(runs[0].variation), **runs[0].window._asdict(), "seeds": len(runs)}
-
-
-def _measured(study: StudyFolder, run: Run) -> Iterator[tuple[tuple[int, str], str, float]]:
+def _measured(segment: SegmentFolder) -> Iterator[tuple[tuple[int, str], str, float]]:
     """What one run measured: ((epoch, layer), measure, sum over the layer's parts)."""
-    for row in epochs_of(study, run):
+    for row in read_table(segment.metrics):
         epoch = int(row["epoch"])
         for measure, prefix in _MEASURES.items():
             sums: dict[str, float] = {}

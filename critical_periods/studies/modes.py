@@ -6,9 +6,9 @@ import re
 from statistics import mean
 from typing import Any
 
-from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.histories import done_runs, epochs_of
-from critical_periods.studies.results import cells, short
+from critical_periods.studies.folder import StudyFolder, read_table
+from critical_periods.studies.histories import done_segments
+from critical_periods.studies.results import short
 from critical_periods.studies.tree import Plan
 
 _KEY = re.compile(r"modes/(ode/)?path_(\d+)/(\d+)")
@@ -22,11 +22,10 @@ def mode_histories(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
     :class:`~critical_periods.callbacks.ModeMonitor` measured, and ``ode``, what theory says.
     """
     rows = []
-    for runs in done_runs(study, plan):
-        known = {**cells(runs[0].variation), **runs[0].window._asdict(), "seeds": len(runs)}
+    for known, segments in done_segments(study, plan):
         found: dict[tuple[int, int, int], dict[str, list[float]]] = {}
-        for run in runs:
-            for row in epochs_of(study, run):
+        for segment in segments:
+            for row in read_table(segment.metrics):
                 for key, value in row.items():
                     place = _KEY.fullmatch(key)
                     if place and value:

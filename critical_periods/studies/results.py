@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -30,7 +30,9 @@ _MEASURES = {
     "error": "val/error",
     "path_share": "modes/share",
 }
-_MEANT = ("final_accuracy", *_MEASURES)
+_BEFORE = "pretrained_"
+_MEASURES_BEFORE = {"loss": "val/loss", **_MEASURES}
+_MEANT = ("final_accuracy", *_MEASURES, *(_BEFORE + name for name in _MEASURES_BEFORE))
 
 
 def results(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
@@ -40,17 +42,23 @@ def results(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
     ``final_accuracy``, the mean validation accuracy of the run's last five epochs (of the test
     split, unless ``val_split`` holds training images back); and what the monitors measured in its
     last epoch: ``rsv_mean``, ``rsv_polarization``, … (of the first layer that is monitored),
-    ``fisher_trace``, ``information_both``, …. A run with onset = removal had no deficit: it is the
-    control of the windows that are as many epochs long.
+    ``fisher_trace``, ``information_both``, …. Where fine-tuning ends the runs, these are of its
+    last epochs, and ``pretrained_loss``, ``pretrained_rsv_mean``, … of the last one before it. A
+    run with onset = removal had no deficit: it is the control of the windows that are as many
+    epochs long.
     """
     rows = []
     for run in plan.runs:
         folder = study.segment(run.segment)
         if folder.is_done():
-            history = [
-                row for row in read_table(folder.metrics) if int(row["epoch"]) < run.window.epochs
+            *before, history = [
+                read_table(study.segment(name).metrics) for _, name in plan.stages(run)
             ]
-            rows.append(_row(plan, run, history))
+            row = _row(plan, run, history)
+            for pretraining in before:
+                measured = _measured(pretraining[-1], _MEASURES_BEFORE)
+                row |= {f"{_BEFORE}{name}": value for name, value in measured.items()}
+            rows.append(row)
     return rows
 
 
@@ -62,11 +70,12 @@ def _row(plan: Plan, run: Run, history: list[dict[str, str]]) -> dict[str, Any]:
     measured = [float(accuracy) for accuracy in accuracies if accuracy]
     if measured:
         row["final_accuracy"] = short(mean(measured))
-    for column, key in _MEASURES.items():
-        found = _find(history[-1], key)
-        if found is not None:
-            row[column] = short(float(found))
-    return row
+    return row | _measured(history[-1], _MEASURES)
+
+
+def _measured(epoch: dict[str, str], measures: Mapping[str, str]) -> dict[str, float]:
+    found = {column: _find(epoch, key) for column, key in measures.items()}
+    return {column: short(float(value)) for column, value in found.items() if value is not None}
 
 
 def cells(variation: dict[str, Any]) -> dict[str, Any]:

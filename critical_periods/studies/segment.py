@@ -26,7 +26,7 @@ from critical_periods.studies.folder import (
     write_table,
     write_text,
 )
-from critical_periods.studies.study import Tree
+from critical_periods.studies.study import Tree, with_weights
 from critical_periods.studies.tree import Plan, Segment, without_watchers
 from critical_periods.tracking import wandb_logger
 
@@ -103,7 +103,8 @@ class SegmentRecord(pl.Callback):
 def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
     """Trains a segment and writes its checkpoint, metrics and ``done.json``.
 
-    It starts from its own halfway checkpoint if there is an intact one, else from its parent's.
+    It starts from its own halfway checkpoint if there is an intact one, else from its parent's;
+    fine-tuning starts anew, with the weights of its parent's network.
     Checkpoints are loaded as tensors and plain values (``weights_only``), executing nothing.
 
     Args:
@@ -117,8 +118,12 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
     """
     segment, folder = plan.segments[name], study.segment(name)
     began = time.monotonic()
-    record = SegmentRecord(folder, segment.stop, max(run.window.epochs for run in plan.runs))
+    epochs = segment.stop if segment.finetunes else max(run.window.epochs for run in plan.runs)
+    record = SegmentRecord(folder, segment.stop, epochs)
     config = segment_config(plan, segment)
+    before = None if segment.parent is None else study.segment(segment.parent).checkpoint
+    if segment.finetunes and before is not None:
+        config, before = with_weights(config, before), None
     # What monitors write must not fall on what other segments wrote.
     config["trainer"]["default_root_dir"] = str(folder.path)
     logger = _logger(plan, segment, folder)
@@ -127,9 +132,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
         cli.trainer.callbacks.append(record)  # type: ignore[attr-defined]
         if cli.trainer.is_global_zero:
             write_text(folder.path / "config.yaml", yaml.safe_dump(config))
-        resume = folder.halfway if is_intact(folder.halfway) else None
-        if resume is None and segment.parent is not None:
-            resume = study.segment(segment.parent).checkpoint
+        resume = folder.halfway if is_intact(folder.halfway) else before
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -166,13 +169,15 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
 def segment_config(plan: Plan, segment: Segment) -> Tree:
     """The run config of a segment: its base's, up to its last epoch, with its own window."""
     config, window = copy.deepcopy(plan.configs[segment.config])
-    onset, removal = segment.window
-    window["init_args"] |= {"onset": onset, "removal": removal}
     callbacks = without_watchers(config["trainer"]["callbacks"])
+    if not segment.finetunes:
+        onset, removal = segment.window
+        window["init_args"] |= {"onset": onset, "removal": removal}
+        callbacks = [window, *callbacks]
     config["seed_everything"] = segment.seed
     config["trainer"] |= {
         "max_epochs": segment.stop,
-        "callbacks": [window, *callbacks],
+        "callbacks": callbacks,
         "enable_checkpointing": False,
         "enable_model_summary": False,
         "enable_progress_bar": False,
@@ -185,7 +190,8 @@ def segment_config(plan: Plan, segment: Segment) -> Tree:
 def _logger(plan: Plan, segment: Segment, folder: SegmentFolder) -> WandbLogger | None:
     onset, removal = segment.window
     deficit = f"{onset}-{removal}" if onset < removal else "none"
-    name = f"seed {segment.seed}, deficit {deficit}, epochs {segment.start}-{segment.stop}"
+    stage = "fine-tuning, " if segment.finetunes else ""
+    name = f"seed {segment.seed}, deficit {deficit}, {stage}epochs {segment.start}-{segment.stop}"
     return wandb_logger(
         folder.path, group=plan.study, name=name, job_type="segment", tags=[segment.name]
     )

@@ -15,12 +15,15 @@ from critical_periods.errors import UserError, near
 Tree = dict[str, Any]
 
 _FIELDS = (
-    "base", "deficit", "window", "windows", "seeds", "set", "variants", "vary", "threshold",
+    "base", "deficit", "window", "windows", "finetuning", "seeds", "set", "variants", "vary",
+    "threshold",
 )  # fmt: skip
 _REMOVALS = ("removal", "epochs_after")
 _ONSETS = ("onset", "length", "epochs")
 # What belongs to a study itself; all other fields that are set are of the run.
 _SCHEDULED = ("deficit", "window")
+_FINETUNING = "finetuning"
+_STAGE_FIELDS = ("base", "set")
 
 
 class Window(NamedTuple):
@@ -58,6 +61,8 @@ class Study:
         variations: each combination of a variant and of the varied fields' values.
         threshold: the loss of final accuracy at which a critical period is said to begin.
         base_file: where the base config was read.
+        finetuning: the config of the second stage that ends every run, or ``None``: anew, without
+            a deficit, from the weights that the run leaves behind.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Study:
     variations: tuple[Variation, ...] = field(default=(Variation({}, {}),))
     threshold: float = 0.01
     base_file: Path = Path()
+    finetuning: Tree | None = None
 
     def configured(self, variation: Variation) -> tuple[Tree, Tree]:
         """The run's config, with a list of callbacks, and the window's callback, of a variation.
@@ -78,11 +84,53 @@ class Study:
         """
         scheduled, base = copy.deepcopy(self.scheduled), copy.deepcopy(self.base)
         for name, value in variation.fields.items():
-            is_scheduled = name.split(".")[0] in _SCHEDULED
-            _assign(scheduled if is_scheduled else base, name, copy.deepcopy(value))
-        base["trainer"] = _mapping(base, "trainer")
-        base["trainer"]["callbacks"] = _callbacks(base["trainer"].get("callbacks"))
-        return base, _window_callback(scheduled, variation)
+            first = name.split(".")[0]
+            if first != _FINETUNING:
+                _assign(scheduled if first in _SCHEDULED else base, name, copy.deepcopy(value))
+        return _with_callbacks(base), _window_callback(scheduled, variation)
+
+    def configured_finetuning(self, variation: Variation) -> Tree | None:
+        """The second stage's config, with a list of callbacks, of a variation.
+
+        Raises:
+            UserError: a field cannot be set, the epochs are not said, or the callbacks are not a
+                list of classes.
+        """
+        tree = copy.deepcopy(self.finetuning)
+        for name, value in variation.fields.items():
+            first, _, rest = name.partition(".")
+            if first == _FINETUNING:
+                if tree is None:
+                    raise UserError(f"{name} is varied, but the study has no finetuning.")
+                _assign(tree, rest, copy.deepcopy(value))
+        if tree is None:
+            return None
+        tree = _with_callbacks(tree)
+        where = f"{_FINETUNING}: trainer.max_epochs"
+        _whole_number(tree["trainer"].get("max_epochs"), where, least=1)
+        return tree
+
+
+def with_weights(config: Tree, path: Path) -> Tree:
+    """A second stage's config whose network starts from the weights in a file.
+
+    Raises:
+        UserError: the config has no network by its class.
+    """
+    config = copy.deepcopy(config)
+    network: Any = config
+    for name in ("model", "init_args", "network"):
+        network = network.get(name) if isinstance(network, dict) else None
+    if not isinstance(network, dict) or "class_path" not in network:
+        raise UserError("model.init_args.network.class_path is missing; name the network's class.")
+    network["init_args"] = {**(network.get("init_args") or {}), "weights": str(path)}
+    return config
+
+
+def _with_callbacks(tree: Tree) -> Tree:
+    trainer = _mapping(tree, "trainer")
+    callbacks = _callbacks(trainer.get("callbacks"))
+    return {**tree, "trainer": {**trainer, "callbacks": callbacks}}
 
 
 def _window_callback(scheduled: Tree, variation: Variation) -> Tree:
@@ -107,11 +155,13 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     [...], epochs_after: n}`` (a deficit from epoch 0 to each removal, then n clean epochs) or
     ``{onset: [...], length: n, epochs: m}`` (a deficit of n epochs, or of each of a list of
     lengths, from each onset, m epochs in all; to the end without a length); ``seeds``; optionally
-    ``set``, fields of the base config to change; ``variants``, names for groups of fields that
-    change together; ``vary``, fields to try with each of a list of values; and ``threshold``, the
-    loss of final accuracy at which a critical period is said to begin (0.01, one point). Fields
-    are written with dots: ``model.init_args.lr_scheduler``; ``deficit.…`` and ``window.…`` name
-    fields of the deficit and of the window.
+    ``set``, fields of the base config to change; ``finetuning``, a second stage at the end of every
+    run: its ``base``, a config file whose network has the setting ``weights``, which is given the
+    run's last checkpoint, and its ``set``; ``variants``, names for groups of fields that change
+    together; ``vary``, fields to try with each of a list of values; and ``threshold``, the loss of
+    final accuracy at which a critical period is said to begin (0.01, one point). Fields are
+    written with dots: ``model.init_args.lr_scheduler``; ``deficit.…``, ``window.…`` and
+    ``finetuning.…`` name fields of the deficit, of the window and of the second stage's config.
 
     Args:
         path: of the YAML file.
@@ -131,6 +181,9 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         if first in ("set", "variants", "vary") and rest:
             # What these hold is named with dots itself.
             tree[first] = _mapping(tree, first) | {rest: parsed}
+        elif first == _FINETUNING and rest and rest not in _STAGE_FIELDS:
+            stage = _mapping(tree, first)
+            tree[first] = {**stage, "set": {**_mapping(stage, "set"), rest: parsed}}
         elif first in _FIELDS:
             _assign(tree, name, parsed)
         else:
@@ -155,9 +208,28 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             variations=_variations(_mapping(tree, "variants"), _mapping(tree, "vary")),
             threshold=_threshold(tree.get("threshold", 0.01)),
             base_file=base_file,
+            finetuning=_finetuning(tree, path),
         )
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _finetuning(tree: Tree, path: Path) -> Tree | None:
+    if tree.get(_FINETUNING) is None:
+        return None
+    stage = _mapping(tree, _FINETUNING)
+    for name in stage:
+        if name not in _STAGE_FIELDS:
+            raise UserError(f"unknown field '{_FINETUNING}.{name}'; {near(name, _STAGE_FIELDS)}")
+    if "base" not in stage:
+        raise UserError(f"{_FINETUNING}.base is missing; it names the second stage's config file.")
+    try:
+        config = read_yaml(path.parent / str(stage["base"]))
+        for name, value in _mapping(stage, "set").items():
+            _assign(config, name, value)
+    except UserError as error:
+        raise UserError(f"{_FINETUNING}: {error}") from error
+    return config
 
 
 def _windows(tree: Tree) -> tuple[Window, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import critical_periods
 from critical_periods.studies.study import Study, Tree, Window
@@ -29,6 +29,20 @@ _INERT = {"DeficitWindow", "SubsetWindow"}
 _DATA_IGNORED = {"device_resident", "download", "root"}
 
 
+class Resolved(NamedTuple):
+    """A config with every default filled in.
+
+    Attributes:
+        config: of a run.
+        window: the callback that its deficit comes and goes with; empty where it has none.
+        data: the hash of the data.
+    """
+
+    config: Tree
+    window: Tree
+    data: str
+
+
 @dataclass(frozen=True)
 class Segment:
     """A stretch of epochs of one branch of a study.
@@ -36,11 +50,13 @@ class Segment:
     Attributes:
         name: the hash of all that determines the bits of its end.
         parent: the segment whose checkpoint it starts from; ``None`` starts from scratch.
+            Fine-tuning takes its network's weights alone.
         start: its first epoch.
         stop: the epoch after its last.
         window: onset and removal of the window within its past and itself; equal: none.
         seed: of the run.
         config: which of the plan's configs.
+        finetunes: whether it is a run's second stage, whose epochs are counted anew.
     """
 
     name: str
@@ -50,11 +66,15 @@ class Segment:
     window: tuple[int, int]
     seed: int
     config: int
+    finetunes: bool = False
 
 
 @dataclass(frozen=True)
 class Run:
-    """One row of the results: a window of one seed and variation, and the segment that ends it."""
+    """One row of the results: a window of one seed and variation, and the segment that ends it.
+
+    Where the run has a second stage, that is its last segment.
+    """
 
     variation: dict[str, Any]
     window: Window
@@ -68,7 +88,8 @@ class Plan:
 
     Attributes:
         study: its name.
-        configs: one run's config and its window's callback for each variation.
+        configs: one run's config and its window's callback for each variation, then the second
+            stage's, which has no window.
         segments: by name; parents come before their children.
         runs: the rows of the results.
         threshold: the loss of final accuracy at which a critical period is said to begin.
@@ -88,7 +109,23 @@ class Plan:
     @property
     def separate_epochs(self) -> int:
         """Epochs that separate runs would train."""
-        return sum(run.window.epochs for run in self.runs)
+        return sum(self.segments[name].stop for run in self.runs for _, name in self.stages(run))
+
+    def stages(self, run: Run) -> list[tuple[str, str]]:
+        """The stages of a run and the segments that end them; one without a name if there is one.
+
+        Example:
+            >>> window = Window(0, 0, 4)
+            >>> first = Segment("a", None, 0, 4, (0, 0), seed=0, config=0)
+            >>> second = Segment("b", "a", 0, 2, (0, 0), seed=0, config=1, finetunes=True)
+            >>> run = Run({}, window, 0, "b")
+            >>> Plan("two", [], {"a": first, "b": second}, [run], 0.01).stages(run)
+            [('pretraining', 'a'), ('finetuning', 'b')]
+        """
+        last = self.segments[run.segment]
+        if not last.finetunes or last.parent is None:
+            return [("", run.segment)]
+        return [("pretraining", last.parent), ("finetuning", run.segment)]
 
     def lineage(self, name: str) -> Iterator[Segment]:
         """A segment and its ancestors, the youngest first."""
@@ -114,20 +151,21 @@ class Plan:
         return cls(tree["study"], configs, segments, runs, tree["threshold"])
 
 
-def make_plan(study: Study, resolved: list[tuple[Tree, Tree]], fingerprints: list[str]) -> Plan:
+def make_plan(study: Study, resolved: list[Resolved], finetuning: Sequence[Resolved] = ()) -> Plan:
     """Merges the runs of a study into a tree.
 
     Args:
         study: what to run.
-        resolved: for each variation the config and window with all defaults filled in.
-        fingerprints: for each variation the hash of its data.
+        resolved: each variation's config and window with all defaults filled in.
+        finetuning: each variation's second stage, if there is one.
     """
     configs = [study.configured(variation) for variation in study.variations]
+    stages = [study.configured_finetuning(variation) for variation in study.variations]
+    configs += [(stage, {}) for stage in stages if stage is not None]
     plan = Plan(study.name, configs, {}, [], study.threshold)
     for number, variation in enumerate(study.variations):
-        (config, callback), data = resolved[number], fingerprints[number]
         for seed in study.seeds:
-            name = partial(_name, config, callback, data, seed)
+            name = partial(_name, resolved[number], seed)
             for part in _branches(study.windows):
                 segment = Segment(
                     name((part.onset, part.removal), part.stop),
@@ -139,16 +177,20 @@ def make_plan(study: Study, resolved: list[tuple[Tree, Tree]], fingerprints: lis
                     number,
                 )
                 plan.segments.setdefault(segment.name, segment)
-            plan.runs.extend(
-                Run(
-                    variation.columns,
-                    window,
-                    seed,
-                    name(_past(window, window.epochs), window.epochs),
-                )
-                for window in study.windows
-            )
+            for window in study.windows:
+                last = name(_past(window, window.epochs), window.epochs)
+                if finetuning:
+                    place = len(study.variations) + number
+                    stage = _finetuning(plan.segments[last], finetuning[number], place)
+                    last = plan.segments.setdefault(stage.name, stage).name
+                plan.runs.append(Run(variation.columns, window, seed, last))
     return plan
+
+
+def _finetuning(parent: Segment, stage: Resolved, config: int) -> Segment:
+    epochs = stage.config["trainer"]["max_epochs"]
+    name = _name(stage, parent.seed, (0, 0), epochs, parent.name)
+    return Segment(name, parent.name, 0, epochs, parent.window, parent.seed, config, finetunes=True)
 
 
 @dataclass(frozen=True)
@@ -203,19 +245,23 @@ def without_watchers(callbacks: Iterable[Tree]) -> list[Tree]:
 
 
 def _name(
-    config: Tree, callback: Tree, data: str, seed: int, window: tuple[int, int], stop: int
+    resolved: Resolved, seed: int, window: tuple[int, int], stop: int, weights: str | None = None
 ) -> str:
+    callback = resolved.window
     # Without a deficit so far, it is the same whatever deficit may come.
-    is_same = window[0] == window[1] and callback["class_path"].rsplit(".", 1)[-1] in _INERT
+    is_inert = not callback or callback["class_path"].rsplit(".", 1)[-1] in _INERT
+    is_same = window[0] == window[1] and is_inert
     schedule = None if is_same else {"window": window, "callback": callback}
-    determinants = {
-        "config": _without_what_only_watches(config),
+    determinants: dict[str, Any] = {
+        "config": _without_what_only_watches(resolved.config),
         "seed": seed,
         "schedule": schedule,
         "stop": stop,
-        "data": data,
+        "data": resolved.data,
         "version": critical_periods.__version__,
     }
+    if weights is not None:
+        determinants["weights"] = weights
     text = json.dumps(determinants, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
