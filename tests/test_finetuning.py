@@ -40,7 +40,11 @@ PRETRAINING: Tree = {
             {
                 "class_path": "SourceVarianceMonitor",
                 "init_args": {"layers": ["encoder"], "samples": 16, "pairs": 2},
-            }
+            },
+            {
+                "class_path": "ReconstructionMonitor",
+                "init_args": {"every_n_epochs": 1, "samples": 16},
+            },
         ],
     },
     "model": {
@@ -59,6 +63,7 @@ PRETRAINING: Tree = {
 FINETUNING = changed(
     PRETRAINING,
     {
+        "trainer.callbacks": PRETRAINING["trainer"]["callbacks"][:1],
         "trainer.max_epochs": 2,
         "model": {
             "class_path": "TransformerClassificationTask",
@@ -204,9 +209,17 @@ def test_results_are_of_the_second_stage_with_the_first_beside_it(
 def test_its_figures_show_both_stages(done: tuple[StudyFolder, Plan]):
     folder, plan = done
     written = write_report(folder, plan)
-    assert {"curve.png", "sensitivity.png", "rsv_pretraining.png", "rsv_finetuning.png"} <= {
-        *written
-    }
+    assert {
+        "curve.png",
+        "sensitivity.png",
+        "rsv_pretraining.png",
+        "rsv_finetuning.png",
+        "reconstruction_pretraining.png",
+    } <= {*written}
+    table = read_table(folder.path / "reconstruction.csv")
+    assert [row["epoch"] for row in table if row["onset"] == "1"] == ["0", "1", "2"]
+    assert {row["stage"] for row in table} == {"pretraining"}
+    assert all(float(row["reconstruction_other_view"]) > 0 for row in table)
     assert {row["stage"] for row in read_table(folder.path / "rsv.csv")} == {
         "pretraining", "finetuning",
     }  # fmt: skip

@@ -15,7 +15,9 @@ from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from critical_periods.plots import curve, distributions, information, layers, sensitivity, surface
+from critical_periods.plots import curve, distributions, histories, layers, sensitivity, surface
+from critical_periods.plots.information import plot_information
+from critical_periods.plots.reconstruction import plot_reconstruction
 from critical_periods.plots.style import COLOURS, label, lines, number, varied
 from critical_periods.plots.surface import surface_axes
 from critical_periods.studies.folder import read_table, write_table
@@ -30,7 +32,7 @@ WIDTH = "model.init_args.network.init_args.width"
 def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
     """Draws with one of the functions and gives the figure instead of writing it."""
     kept: list[Figure] = []
-    for module in (curve, distributions, information, layers, sensitivity, surface):
+    for module in (curve, distributions, histories, layers, sensitivity, surface):
         monkeypatch.setattr(module, "save", lambda figure, path: kept.append(figure))
 
     def draw(function: Callable[..., None], *args: Any) -> Figure:
@@ -344,7 +346,7 @@ def test_information_of_both_eyes_and_of_each(drawn, tmp_path):
     rows = told((0, 0, 2), both=[1, 2], view_0=[0.5, 1], view_1=[0.25, -0.5])
     rows += told((0, 1, 3), both=[1, 2, 3], view_0=[1, 1, 1], view_1=[0, 0, 0.5])
     rows += told((0, 0, 3), both=[1, 2, 2.5], view_0=[0.5, 1, 1], view_1=[0.25, 0.5, 1])
-    clean, deficit = drawn(information.plot_information, as_text(tmp_path, rows)).axes
+    clean, deficit = drawn(plot_information, as_text(tmp_path, rows)).axes
     # The longest clean run stands for all.
     assert (clean.get_title(), deficit.get_title()) == ("No deficit", "Deficit in epochs 0 to 0")
     lines_of = {line.get_label(): line for line in deficit.lines[:3]}
@@ -358,6 +360,23 @@ def test_information_of_both_eyes_and_of_each(drawn, tmp_path):
     assert len(deficit.patches) == 1 and not clean.patches
     assert (deficit.patches[0].get_x(), deficit.patches[0].get_width()) == (0, 1)
     assert clean.get_ylabel() == "Usable information (bits)"
+
+
+def test_reconstruction_from_its_own_view_and_from_another(drawn, tmp_path):
+    names = ("own_view", "other_view", "both_views")
+    rows = [
+        {"onset": 0, "removal": 1, "epochs": 2, "seeds": 1, "epoch": epoch,
+         **{f"reconstruction_{name}": place + epoch for place, name in enumerate(names)}}
+        for epoch in range(2)
+    ]  # fmt: skip
+    (axis,) = drawn(plot_reconstruction, as_text(tmp_path, rows)).axes
+    assert [line.get_label() for line in axis.lines[:3]] == [
+        "from their own view", "from another view", "from both, half of each",
+    ]  # fmt: skip
+    for place, line in enumerate(axis.lines[:3]):
+        np.testing.assert_allclose(line.get_xydata(), [[0, place], [1, place + 1]])
+    assert (np.asarray(axis.lines[3].get_ydata()) == 1).all()
+    assert axis.get_title() == "Deficit in epochs 0 to 0"
 
 
 # What all share.

@@ -5,6 +5,7 @@ from critical_periods.callbacks.fisher_monitor import FisherMonitor
 from critical_periods.callbacks.freeze_window import FreezeWindow
 from critical_periods.callbacks.learning_rate_restart import LearningRateRestart
 from critical_periods.callbacks.mode_monitor import ModeMonitor
+from critical_periods.callbacks.reconstruction_monitor import ReconstructionMonitor
 from critical_periods.callbacks.regularization_window import RegularizationWindow
 from critical_periods.callbacks.source_variance_monitor import SourceVarianceMonitor
 from critical_periods.callbacks.subset_window import SubsetWindow
@@ -17,6 +18,7 @@ __all__ = [
     "FreezeWindow",
     "LearningRateRestart",
     "ModeMonitor",
+    "ReconstructionMonitor",
     "RegularizationWindow",
     "SourceVarianceMonitor",
     "SubsetWindow",

@@ -14,6 +14,7 @@ from critical_periods.studies.tree import Plan
 
 _MEASURES = {"fisher_trace": "fisher/trace/", "information": "information/weights/"}
 _INFORMATION = re.compile(r"information/(both|view_\d+)")
+_RECONSTRUCTION = re.compile(r"reconstruction/\w+")
 # Names under which networks keep all their layers, which say little by themselves.
 _WRAPPERS = ("pathways", "trunk", "model")
 
@@ -46,13 +47,28 @@ def information_histories(study: StudyFolder, plan: Plan) -> list[dict[str, Any]
     ``epoch``; ``information_both``, ``information_view_0``, …, in bits, each with its sample
     standard deviation ``_sd`` where there are several seeds.
     """
+    return _histories(study, plan, _INFORMATION)
+
+
+def reconstruction_histories(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
+    """One row for each window and epoch: errors of reconstruction over the seeds that are done.
+
+    Columns: ``variant`` and every varied field, ``onset``, ``removal``, ``epochs``, ``seeds``,
+    ``epoch``; ``reconstruction_own_view``, ``reconstruction_other_view`` and
+    ``reconstruction_both_views``, as shares of the pixels' variance, each with its sample standard
+    deviation ``_sd`` where there are several seeds.
+    """
+    return _histories(study, plan, _RECONSTRUCTION)
+
+
+def _histories(study: StudyFolder, plan: Plan, keys: re.Pattern[str]) -> list[dict[str, Any]]:
     rows = []
     for known, segments in done_segments(study, plan):
         found: dict[int, dict[str, list[float]]] = {}
         for segment in segments:
             for row in read_table(segment.metrics):
                 for key, value in row.items():
-                    if value and _INFORMATION.fullmatch(key):
+                    if value and keys.fullmatch(key):
                         of_epoch = found.setdefault(int(row["epoch"]), {})
                         of_epoch.setdefault(key.replace("/", "_"), []).append(float(value))
         for epoch, values in found.items():

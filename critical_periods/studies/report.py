@@ -13,12 +13,17 @@ from critical_periods.plots.distributions import plot_distributions
 from critical_periods.plots.information import plot_information
 from critical_periods.plots.layers import plot_layers
 from critical_periods.plots.modes import plot_modes
+from critical_periods.plots.reconstruction import plot_reconstruction
 from critical_periods.plots.sensitivity import has_sensitivity, plot_sensitivity
 from critical_periods.plots.style import lines, number
 from critical_periods.plots.surface import plot_surface, surface_axes
 from critical_periods.studies.distributions import rsv_distributions
 from critical_periods.studies.folder import StudyFolder, read_table, write_table
-from critical_periods.studies.histories import information_histories, layer_histories
+from critical_periods.studies.histories import (
+    information_histories,
+    layer_histories,
+    reconstruction_histories,
+)
 from critical_periods.studies.modes import mode_histories
 from critical_periods.studies.results import curve, results
 from critical_periods.studies.summary import log_summary
@@ -30,6 +35,7 @@ Rows = Sequence[Mapping[str, Any]]
 _TABLES: dict[str, tuple[Callable[[StudyFolder, Plan], Rows], Callable[..., None]]] = {
     "layers": (layer_histories, plot_layers),
     "information": (information_histories, plot_information),
+    "reconstruction": (reconstruction_histories, plot_reconstruction),
     "rsv": (rsv_distributions, plot_distributions),
     "modes": (mode_histories, plot_modes),
 }
@@ -40,8 +46,8 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
 
     ``results.csv`` (a row a run), ``curve.csv`` and ``curve`` always; ``sensitivity`` where windows
     of a length vary in their onset; ``surface`` where two settings vary. Where they were
-    measured, each a table and a figure: ``layers``, ``information`` and ``modes``, in several
-    epochs, and ``rsv``, the histograms at the end.
+    measured, each a table and a figure: ``layers``, ``information``, ``reconstruction`` and
+    ``modes``, in several epochs, and ``rsv``, the histograms at the end.
 
     Returns:
         The names of the files; none before any run is done.
