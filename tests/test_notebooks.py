@@ -1,4 +1,4 @@
-"""The notebooks hold what one run of theirs printed."""
+"""The notebooks run from a clean kernel, and hold what one run of theirs printed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -43,3 +44,22 @@ def test_it_holds_the_outputs_of_one_run_and_is_small(path):
     assert path.stat().st_size < 2 * 1024**2
     # Nothing of the machine that it ran on.
     assert not re.search(r"/(work|home|root|Users)/", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+@each_notebook
+def test_it_runs_from_a_clean_kernel(path, tmp_path):
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    notebook = read(path)
+    for cell in code_cells(notebook):
+        cell.outputs = []
+    # Raises where a cell does.
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}
+    ).execute()
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    # Beside the notebooks, whose folder is the repository's, they leave nothing.
+    assert list(folder.iterdir()) == []
