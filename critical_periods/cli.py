@@ -1,4 +1,4 @@
-"""The command line: ``critical-periods fit|validate|test|predict``, and ``study``."""
+"""The command line: ``critical-periods fit|validate|test|predict``, ``study`` and ``kinetics``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from critical_periods.errors import UserError
 from critical_periods.tracking import wandb_logger
 
 _DESCRIPTION = """Put a deficit into a network's training, take it out again, measure what stays.
-`critical-periods study` runs many such trainings: see `critical-periods study --help`."""
+`critical-periods study` runs many such trainings: see `critical-periods study --help`.
+`critical-periods kinetics` makes videos ready to train on."""
 # What ckpt_path may be instead of a file.
 _CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 ERROR_PREFIX = "critical-periods: error: "
-_COMMANDS = ("fit", "validate", "test", "predict", "study")
+_COMMANDS = ("fit", "validate", "test", "predict", "study", "kinetics")
 
 
 class CLI(LightningCLI):
@@ -63,7 +64,7 @@ class CLI(LightningCLI):
                 "prog": "critical-periods",
                 "description": _DESCRIPTION,
                 "allow_abbrev": False,
-                **{command: {"allow_abbrev": False} for command in _COMMANDS[:-1]},
+                **{command: {"allow_abbrev": False} for command in _COMMANDS[:4]},
             },
             args=args,
             run=run,
@@ -176,6 +177,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from critical_periods.studies.command import study
 
             return study(words[1:])
+        if words[0] == "kinetics":
+            from critical_periods.data.kinetics_command import kinetics
+
+            return kinetics(words[1:])
         CLI(words)
     except (UserError, MisconfigurationException) as error:
         text = " ".join(str(error).split())

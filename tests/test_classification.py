@@ -198,6 +198,18 @@ def test_soft_targets():
     torch.testing.assert_close(first, second)
 
 
+def test_soft_targets_of_fewer_classes_than_the_network_has():
+    logits = torch.randn(4, 5)
+    task = ClassificationTask(nn.Identity(), num_classes=5)
+    task.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    soft = torch.tensor([[0.25, 0.75, 0], [1, 0, 0], [0, 0, 1], [0.5, 0, 0.5]])
+    batch = Batch(logits[:, None, :, None, None], soft, torch.full((4,), -1), torch.arange(4))
+    task.network = nn.Flatten()
+    loss = task.training_step(batch, 0)
+    expected = -(soft * logits.log_softmax(1)[:, :3]).sum(1).mean()
+    torch.testing.assert_close(loss, expected)
+
+
 def test_data_with_more_classes_than_the_network():
     task = ClassificationTask(Recorder(7, views=1), num_classes=7)
     with pytest.raises(

@@ -335,7 +335,7 @@ def test_mistakes_end_in_one_sentence(name, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([], "no command; choose one of fit, validate, test, predict, study, or see --help."),
+        ([], "no command; choose one of fit, validate, test, predict, study, kinetics, or see"),
         (["fitt"], "unknown command 'fitt'; choose one of fit, validate"),
         (["fit"], "the field 'data' is missing."),
         (["fit", "--trainer.max_epoch=3"], "unrecognized arguments: --trainer.max_epoch=3"),

@@ -10,6 +10,8 @@ import pytest
 from test_cifar10 import write_folder
 from test_mnist import write as write_mnist
 
+from critical_periods.data import MovingDigitsDataModule
+from critical_periods.data.moving_digits_video import write_videos
 from critical_periods.studies import worker
 from critical_periods.studies.folder import StudyFolder, read_table
 from critical_periods.studies.report import write_report
@@ -37,6 +39,13 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_mnist(tmp_path_factory.mktemp("mnist"))
 
 
+@pytest.fixture(scope="module")
+def kinetics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("kinetics")
+    write_videos(root, MovingDigitsDataModule(label="motion"), train=12, val=8)
+    return root
+
+
 def plan_of(name: str, *overrides: str) -> Plan:
     study = read_study(STUDIES / f"{name}.yaml", overrides)
     return make_plan(study, *resolve(study))
@@ -52,7 +61,9 @@ def test_every_small_study_can_be_planned(name, cifar10):
         small.append(f"variants.label permutation={{deficit: {three}}}")
     plan = plan_of(name, *(small if is_cifar10 else []))
     assert plan.study == name
-    assert plan.epochs < plan.separate_epochs
+    assert (plan.epochs < plan.separate_epochs) is (
+        name != "kleinman2023_kinetics_reconstruction_mini"
+    )
 
 
 def test_every_small_study_has_a_full_one():
@@ -70,8 +81,18 @@ WIDTH = "model.init_args.network.init_args.width"
 BLUR = "{class_path: Blur, init_args: {factor: 4}}"
 RSV = "{class_path: SourceVarianceMonitor, init_args: {layers: [trunk.stage4], pairs: 2}}"
 BITS = "{class_path: UsableInformationMonitor}"
+MANY = "{class_path: ReconstructionMonitor, init_args: {every_n_epochs: 1, samples: 4}}"
+ENCODER = "{class_path: SourceVarianceMonitor, init_args: {layers: [encoder], pairs: 2}}"
 RESTARTED = "[{class_path: LearningRateRestart}]"
 SUBSET = "{class_path: SubsetWindow, init_args: {share: 0.5}}"
+
+# What a study on videos becomes on two dozen of them.
+SMALL = "{width: 8, depth: 1, heads: 2, patch: 8, image_size: 16, num_classes: 400}"
+TINY = [
+    "trainer.accelerator=cpu", "trainer.devices=1", "trainer.precision=32-true", "num_threads=1",
+    f"model.init_args.network.init_args={SMALL}", "data.init_args.image_size=16",
+    "data.init_args.batch_size=4", "data.init_args.num_workers=0", "data.init_args.delay=1",
+]  # fmt: skip
 
 # How each is cut short, and which figures it has beside the curve.
 CUTS: dict[str, tuple[list[str], list[str]]] = {
@@ -110,6 +131,21 @@ CUTS: dict[str, tuple[list[str], list[str]]] = {
     "kleinman2023_information": (
         [SHORT, f"set.trainer.callbacks=[{RSV}, {BITS}]"], ["information", "rsv"],
     ),
+    "kleinman2023_kinetics_masked": (
+        [SLIDING, f"set.trainer.callbacks=[{ENCODER}, {MANY}]", "trainer.check_val_every_n_epoch=1",
+         "model.init_args.decoder_width=8", *(f"finetuning.{one}" for one in TINY),
+         "finetuning.trainer.max_epochs=2", f"finetuning.trainer.callbacks=[{ENCODER}]"],
+        ["reconstruction_pretraining", "rsv_finetuning", "rsv_pretraining", "sensitivity"],
+    ),
+    "kleinman2023_kinetics_reconstruction": (
+        ["windows={removal: [0], epochs_after: 2}", f"set.trainer.callbacks=[{MANY}]",
+         "trainer.check_val_every_n_epoch=1", "model.init_args.decoder_width=8"],
+        ["reconstruction"],
+    ),
+    "kleinman2023_kinetics_supervised": (
+        [SLIDING, f"set.trainer.callbacks=[{ENCODER}]"],
+        ["rsv_dissociation", "rsv_label_noise", "sensitivity"],
+    ),
     "kleinman2023_weak_eye": ([SHORT, f"set.trainer.callbacks=[{RSV}]"], ["rsv"]),
     "pawlak2025_restart": (
         # A tenth of two dozen images is too few.
@@ -125,15 +161,20 @@ def test_every_full_study_is_run():
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, tmp_path):
+def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kinetics, tmp_path):
     cuts, figures = CUTS[name]
-    root = mnist if name == "achille2019_mnist" else cifar10
-    always = [
-        "seeds=[0]", "num_threads=1", "trainer.accelerator=cpu", "trainer.precision=32-true",
-        "data.init_args.batch_size=10", f"data.init_args.root={root}",
-    ]  # fmt: skip
-    if name != "achille2019_mnist":
-        always.append(f"set.{WIDTH}=4")
+    if "kinetics" in name:
+        always = ["seeds=[0]", f"data.init_args.root={kinetics}", *TINY]
+        if name == "kleinman2023_kinetics_masked":
+            always.append(f"finetuning.data.init_args.root={kinetics}")
+    else:
+        root = mnist if name == "achille2019_mnist" else cifar10
+        always = [
+            "seeds=[0]", "num_threads=1", "trainer.accelerator=cpu", "trainer.precision=32-true",
+            "data.init_args.batch_size=10", f"data.init_args.root={root}",
+        ]  # fmt: skip
+        if name != "achille2019_mnist":
+            always.append(f"set.{WIDTH}=4")
     plan = plan_of(name, *always, *cuts)
     folder = StudyFolder(tmp_path / "out")
     folder.write_plan(plan)
@@ -141,9 +182,10 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, tmp
     errors = [folder.segment(segment).error for segment in plan.segments]
     assert [error.read_text() for error in errors if error.exists()] == []
 
-    tables = [f"{name}.csv" for name in ("layers", "information", "rsv") if name in figures]
+    kinds = ("layers", "information", "reconstruction", "rsv")
+    tables = [f"{kind}.csv" for kind in kinds if any(one.startswith(kind) for one in figures)]
     tables = ["results.csv", "curve.csv", *tables]
-    names = ["curve", *figures]
+    names = figures if figures == ["reconstruction"] else ["curve", *figures]
     assert sorted(write_report(folder, plan)) == sorted([*tables, *(f"{n}.png" for n in names)])
     for figure in names:
         assert (folder.path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
@@ -151,14 +193,23 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, tmp
 
     results = read_table(folder.path / "results.csv")
     assert len(results) == len(plan.runs)
-    wanted = ["final_accuracy", "fisher_trace", "rsv_polarization", "information_view_1"]
+    wanted = [
+        "reconstruction_other_view",
+        "pretrained_reconstruction_own_view",
+        "final_accuracy",
+        "fisher_trace",
+        "rsv_polarization",
+        "information_view_1",
+    ]
     assert_finite(results, lambda column: column in wanted)
-    assert ("rsv_polarization" in results[0]) == ("rsv" in figures)
+    assert ("rsv_polarization" in results[0]) == ("rsv.csv" in tables)
     points = read_table(folder.path / "curve.csv")
-    is_late = any(point["onset"] != "0" for point in points)
-    assert ("critical_removal" in points[0]) is not is_late
+    # What needs windows that end at several epochs, and an accuracy.
+    is_curve = all(point["onset"] == "0" for point in points) and "reconstruction" not in figures
+    assert ("critical_removal" in points[0]) is is_curve
     means = ("final_accuracy", "final_accuracy_control", "final_accuracy_difference")
-    assert_finite(points, lambda column: column in means)
+    if "reconstruction" not in figures:
+        assert_finite(points, lambda column: column in means)
     variants = {run.variation.get("variant", "") for run in plan.runs}
     assert {point.get("variant", "") for point in points} == variants
     if "layers" in figures:

@@ -36,9 +36,7 @@ def plot_curve(points: Sequence[Point], path: Path, title: str = "") -> None:
         path: of the picture; its ending says which kind.
         title: above the panels.
     """
-    panels = [
-        panel for panel in _PANELS if any(number(point, panel[0]) is not None for point in points)
-    ]
+    panels = curve_panels(points)
     figure, axes = plt.subplots(
         1, len(panels), figsize=(4.2 * len(panels), 3.6), squeeze=False, layout="constrained"
     )
@@ -49,6 +47,17 @@ def plot_curve(points: Sequence[Point], path: Path, title: str = "") -> None:
     if title:
         figure.suptitle(title)
     save(figure, path)
+
+
+def curve_panels(points: Sequence[Point]) -> list[tuple[str, str, float]]:
+    """What :func:`plot_curve` can draw: measures, what they are called, and factors.
+
+    Args:
+        points: rows of ``curve.csv``.
+    """
+    return [
+        panel for panel in _PANELS if any(number(point, panel[0]) is not None for point in points)
+    ]
 
 
 def _draw(axis: Axes, points: Sequence[Point], measure: str, scale: float) -> None:

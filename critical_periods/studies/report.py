@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from critical_periods.plots.curve import plot_curve
+from critical_periods.plots.curve import curve_panels, plot_curve
 from critical_periods.plots.distributions import plot_distributions
 from critical_periods.plots.information import plot_information
 from critical_periods.plots.layers import plot_layers
@@ -44,10 +44,11 @@ _TABLES: dict[str, tuple[Callable[[StudyFolder, Plan], Rows], Callable[..., None
 def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
     """Writes the tables, draws the figures that they give, as PNG and PDF, and logs the summary.
 
-    ``results.csv`` (a row a run), ``curve.csv`` and ``curve`` always; ``sensitivity`` where windows
-    of a length vary in their onset; ``surface`` where two settings vary. Where they were
-    measured, each a table and a figure: ``layers``, ``information``, ``reconstruction`` and
-    ``modes``, in several epochs, and ``rsv``, the histograms at the end.
+    ``results.csv`` (a row a run) and ``curve.csv`` always; ``curve`` where accuracy, RSV or an
+    error was measured; ``sensitivity`` where windows of a length vary in their onset; ``surface``
+    where two settings vary. Where they were measured, each a table and a figure: ``layers``,
+    ``information``, ``reconstruction`` and ``modes``, in several epochs, and ``rsv``, the
+    histograms at the end.
 
     Returns:
         The names of the files; none before any run is done.
@@ -80,9 +81,9 @@ def _figures(
     points: Rows, tables: Mapping[str, Rows], title: str
 ) -> dict[str, Callable[[Path], None]]:
     """What can be drawn: names of files without their endings, and what draws them."""
-    figures: dict[str, Callable[[Path], None]] = {
-        "curve": lambda path: plot_curve(points, path, title)
-    }
+    figures: dict[str, Callable[[Path], None]] = {}
+    if curve_panels(points):
+        figures["curve"] = lambda path: plot_curve(points, path, title)
     # These two draw losses of accuracy, which not every task has.
     is_accurate = any(number(one, "final_accuracy_difference") is not None for one in points)
     if is_accurate and has_sensitivity(points):

@@ -27,6 +27,9 @@ _MEASURES = {
     "information_view_0": "information/view_0",
     "information_view_1": "information/view_1",
     "information_weights": "information/weights",
+    "reconstruction_own_view": "reconstruction/own_view",
+    "reconstruction_other_view": "reconstruction/other_view",
+    "reconstruction_both_views": "reconstruction/both_views",
     "error": "val/error",
     "path_share": "modes/share",
 }

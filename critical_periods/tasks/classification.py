@@ -109,7 +109,11 @@ class ClassificationTask(pl.LightningModule):
         """The mean cross-entropy of the batch, each sample by the head of its target."""
         answers = self._answers(batch.views.unbind(1))
         logits = own_head(self.network, answers, batch.target_view)
-        loss = F.cross_entropy(logits, batch.target, label_smoothing=self.label_smoothing)
+        target = batch.target
+        if target.ndim > 1:
+            # The network may know more classes than the data has.
+            target = F.pad(target, (0, logits.shape[1] - target.shape[1]))
+        loss = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
         self.log(
             "train/loss",
             loss.detach(),
