@@ -500,6 +500,17 @@ def test_a_run_from_a_config(tmp_path, monkeypatch):
     assert main(["fit", "--config", "tune.yaml"]) == 2
 
 
+def test_the_test_split_is_tested_as_it_is_validated(tmp_path):
+    task = masked(TransformerRecipe(epochs=1, base_rate=0.01, warmup_epochs=0))
+    fitting = trainer(1, tmp_path, limit_val_batches=1.0)
+    fitting.fit(task, data(limit_train=50))
+    validated = dict(fitting.callback_metrics)
+    # The test split validates, unless training images are held back.
+    (tested,) = fitting.test(task, data(), verbose=False)
+    for key in ("loss", "loss/view_0", "loss/view_1"):
+        assert tested[f"test/{key}"] == validated[f"val/{key}"].item()
+
+
 def fit(folder: Path, name: str, processes: int) -> None:
     pl.seed_everything(3, verbose=False)
     task = masked(TransformerRecipe(epochs=2, base_rate=0.01, warmup_epochs=1))

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -76,9 +77,7 @@ def read_index(videos: VideoList, file: Path, short_side: int = 256) -> VideoCli
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
         paths = Strings.of(videos.paths)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            states = pool.map(_state, (os.path.join(videos.folder, path) for path in videos.paths))
-            sizes, times = np.array(list(states), np.int64).T
+        sizes, times = _states(videos)
         known = _load(file)
         same = known is not None and all(
             np.array_equal(known[name], now)
@@ -97,14 +96,23 @@ def read_index(videos: VideoList, file: Path, short_side: int = 256) -> VideoCli
 
 # Looking at a file is waiting for the disk, and decoding its first frame, which frees the lock.
 _THREADS = 2 * (os.cpu_count() or 1)
+# Files that a thread asks for in one go; a task each would cost more than the asking.
+_CHUNK = 256
 
 
-def _state(path: str) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return -1, 0
-    return status.st_size, status.st_mtime_ns
+def _states(videos: VideoList) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes of the files in bytes and when they changed, int64 [N] each; -1 where there is none."""
+    states = np.full((len(videos.paths), 2), -1, np.int64)
+
+    def ask(start: int) -> None:
+        for number, path in enumerate(videos.paths[start : start + _CHUNK], start):
+            with suppress(OSError):
+                status = os.stat(os.path.join(videos.folder, path))
+                states[number] = status.st_size, status.st_mtime_ns
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(ask, range(0, len(states), _CHUNK)))
+    return states[:, 0], states[:, 1]
 
 
 def _load(file: Path) -> dict[str, np.ndarray] | None:

@@ -23,7 +23,7 @@ Point = Mapping[str, Any]
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a picture beside its place, then renames it; its ending says which kind."""
-    beside = path.with_name(f".{path.name}.part{path.suffix}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     # A date inside would make the same figure another file each time.
     figure.savefig(
         beside, dpi=150, metadata={"CreationDate": None} if path.suffix == ".pdf" else {}

@@ -43,8 +43,9 @@ class MaskedReconstructionTask(pl.LightningModule):
     same; in validation from the index alone, so that all epochs and runs are compared on the same
     masks. All else (drop path) is seeded anew at each batch from (seed, epoch, batch, rank).
 
-    Logs ``train/loss``, ``val/loss`` and ``val/loss/view_<v>`` (its two decoders), and pictures of
-    reconstructions in validation, to ``<log_dir>/reconstructions/epoch_<epoch>.png`` and W&B.
+    Logs ``train/loss``, ``val/loss`` and ``val/loss/view_<v>`` (its two decoders), ``test/…``
+    alike, and pictures of reconstructions in validation, to
+    ``<log_dir>/reconstructions/epoch_<epoch>.png`` and W&B.
 
     A network starts from the encoder that this leaves behind by its setting ``weights``.
 
@@ -110,8 +111,11 @@ class MaskedReconstructionTask(pl.LightningModule):
             }
         )
         # Not in groups, which would share one metric's sums.
-        self.val_errors = MetricCollection(
-            {name: MeanMetric() for name in self.output_adapters}, compute_groups=False
+        self.val_errors, self.test_errors = (
+            MetricCollection(
+                {name: MeanMetric() for name in self.output_adapters}, compute_groups=False
+            )
+            for _ in range(2)
         )
 
     def reconstruct(self, views: Sequence[Tensor], visible: Tensor) -> list[Tensor]:
@@ -167,21 +171,36 @@ class MaskedReconstructionTask(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The errors on masks that are the same in every epoch."""
-        visible = self._visible(batch, batch_idx)
-        for name, error, counted in self._errors(batch, visible):
-            self.val_errors[name].update(error, counted)
+        visible = self._evaluate(self.val_errors, batch, batch_idx)
         if batch_idx == 0 and self.pictures > 0 and self._pictures_are_due():
             self._show(batch, visible)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the mean errors of the views."""
-        errors = self.val_errors.compute()
-        self.val_errors.reset()
+        self._log_errors("val", self.val_errors)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The errors on the test split, on masks that are always the same."""
+        self._evaluate(self.test_errors, batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the mean errors of the views."""
+        self._log_errors("test", self.test_errors)
+
+    def _evaluate(self, errors: MetricCollection, batch: Batch, batch_idx: int) -> Tensor:
+        visible = self._visible(batch, batch_idx)
+        for name, error, counted in self._errors(batch, visible):
+            errors[name].update(error, counted)
+        return visible
+
+    def _log_errors(self, stage: str, metrics: MetricCollection) -> None:
+        errors = metrics.compute()
+        metrics.reset()
         for view in range(self.network.num_views):
             both = torch.stack([errors[name] for name in _decoders_of(view)])
-            self.log(f"val/loss/view_{view}", both.sum(), sync_dist=True)
+            self.log(f"{stage}/loss/view_{view}", both.sum(), sync_dist=True)
         total = torch.stack(list(errors.values())).sum()
-        self.log("val/loss", total, sync_dist=True, prog_bar=True)
+        self.log(f"{stage}/loss", total, sync_dist=True, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW, and its rate at every step.
