@@ -528,6 +528,7 @@ def test_stopped_anywhere_and_resumed_to_the_bit(digits: Path, tmp_path: Path, n
             assert rest.trained == seen.trained[step:]
             assert all(torch.equal(again[name], weight) for name, weight in weights.items())
             assert after["val/loss"] == metrics["val/loss"]
+    assert not multiprocessing.active_children()
 
 
 def run_process(rank: int, folder: Path) -> None:

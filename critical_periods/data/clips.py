@@ -182,6 +182,18 @@ class ClipLoader(EpochLoader):
             self._taken = batch.draw.batch + 1
             yield batch
 
+    @property
+    def _iterator(self) -> Any:
+        """Torch's iterator; at the end of a run Lightning looks here for workers to send home.
+
+        Else they would stay until Python happens to collect the run, and hold it up then.
+        """
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self._loader._iterator = iterator
+
     def state_dict(self) -> dict[str, Any]:
         """The epoch and how many of its batches were taken."""
         return {**super().state_dict(), "batches": self._taken}
