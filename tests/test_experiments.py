@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ FULL = sorted(
     path.stem
     for paper in ("achille2019", "golatkar2019", "kleinman2023", "pawlak2025")
     for path in STUDIES.glob(f"{paper}_*.yaml")
-    if path.stem not in MINI and "stereograms" not in path.stem
+    if path.stem not in MINI and not re.search("stereograms|moving_digits", path.stem)
 )
 
 
@@ -72,6 +73,7 @@ def test_every_small_study_has_a_full_one():
 
 
 SHORT = "windows={removal: [0, 1], epochs_after: 1}"
+WHOLE = "windows={onset: [0], epochs: 1}"
 LATE = "windows={onset: [0, 1], epochs: 2}"
 SLIDING = "windows={onset: [0, 1], length: 1, epochs: 2}"
 PLANE = "windows={onset: [0, 1], length: [1, 2], epochs: 3}"
@@ -217,6 +219,36 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kin
         assert {int(row["epoch"]) for row in layers} == {0, 1}
         assert len({row["layer"] for row in layers}) > 3
         assert_finite(layers, lambda column: column == "fisher_trace")
+
+
+# Of one scale, for what they train on is made on the fly.
+STEREOGRAMS = ("data.init_args.size=8", "data.init_args.batch_size=200")
+MADE = {
+    "kleinman2023_moving_digits_one_frame": (
+        WHOLE, "model.init_args.network.init_args.width=24",
+        "model.init_args.network.init_args.depth=1", "data.init_args.batch_size=20",
+    ),
+    "kleinman2023_stereograms_dissociation": (SHORT, *STEREOGRAMS),
+    "kleinman2023_stereograms_one_eye": (WHOLE, *STEREOGRAMS),
+    "kleinman2023_stereograms_weak_eye": (SHORT, *STEREOGRAMS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_study_of_one_scale_runs_when_it_is_cut_short(name, tmp_path: Path):
+    plan = plan_of(
+        name, "seeds=[0]", "data.init_args.limit_train=30", "trainer.check_val_every_n_epoch=1",
+        *MADE[name],
+    )  # fmt: skip
+    folder = StudyFolder(tmp_path / "out")
+    folder.write_plan(plan)
+    worker.work(folder)
+    failures = [folder.segment(segment).error for segment in plan.segments]
+    assert [failure.read_text() for failure in failures if failure.exists()] == []
+    assert {"results.csv", "curve.csv", "curve.png"} <= set(write_report(folder, plan))
+    results = read_table(folder.path / "results.csv")
+    assert len(results) >= 3
+    assert_finite(results, lambda column: column == "final_accuracy")
 
 
 def assert_finite(rows: list[dict[str, str]], is_wanted: Callable[[str], bool]) -> None:

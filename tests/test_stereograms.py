@@ -1,14 +1,12 @@
-"""Random-dot stereograms: noise to either eye, a digit to both, and the studies on them."""
+"""Random-dot stereograms: noise to either eye, a digit to both."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from test_data import batches, by_index, joined, place, training
-from test_experiments import assert_finite, plan_of
 from torch import Tensor
 
 from critical_periods.data import StereogramDataModule
@@ -16,9 +14,6 @@ from critical_periods.data.digits import read_digits
 from critical_periods.data.stereograms import stereogram
 from critical_periods.deficits import Dissociation, Occlusion
 from critical_periods.errors import UserError
-from critical_periods.studies import worker
-from critical_periods.studies.folder import StudyFolder, read_table
-from critical_periods.studies.report import write_report
 
 
 @pytest.fixture(autouse=True)
@@ -276,30 +271,3 @@ def test_shapes_are_what_the_fingerprint_is_of():
 def test_settings_that_do_not_fit(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         ready(**settings)
-
-
-# The studies.
-
-SHORT = "windows={removal: [0, 1], epochs_after: 1}"
-WHOLE = "windows={onset: [0], epochs: 1}"
-
-
-@pytest.mark.parametrize(
-    ("name", "windows", "runs"),
-    [("weak_eye", SHORT, 3), ("one_eye", WHOLE, 3), ("dissociation", SHORT, 3)],
-)
-def test_the_studies_run_when_they_are_cut_short(name, windows, runs, tmp_path: Path):
-    plan = plan_of(
-        f"kleinman2023_stereograms_{name}", windows, "seeds=[0]", "data.init_args.size=8",
-        "data.init_args.batch_size=200", "data.init_args.limit_train=30",
-        "trainer.check_val_every_n_epoch=1",
-    )  # fmt: skip
-    folder = StudyFolder(tmp_path / "out")
-    folder.write_plan(plan)
-    worker.work(folder)
-    failures = [folder.segment(segment).error for segment in plan.segments]
-    assert [failure.read_text() for failure in failures if failure.exists()] == []
-    assert {"results.csv", "curve.csv", "curve.png"} <= set(write_report(folder, plan))
-    results = read_table(folder.path / "results.csv")
-    assert len(results) >= runs
-    assert_finite(results, lambda column: column == "final_accuracy")
