@@ -39,9 +39,9 @@ def plot_sensitivity(
             label=name,
         )
     axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    axis.set_xlabel("Onset of the deficit, or epoch")
-    axis.set_ylabel("Loss of final accuracy (points)")
     trace = _clean_trace(layers)
+    axis.set_xlabel("Onset of the deficit" + (", or epoch" if trace else ""))
+    axis.set_ylabel("Loss of final accuracy (points)")
     if trace:
         behind = axis.twinx()
         epochs, traces = zip(*trace, strict=True)
