@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean, median
 
 import pytest
+from small_videos import film, write_video
 
 BENCHMARKS = Path(__file__).parents[1] / "experiments" / "benchmarks"
 
@@ -56,3 +57,22 @@ def test_precision_compares_bf16_with_float32() -> None:
         assert min(bf16, float32) >= 0 and max(bf16, float32) <= 100
     verdict = "is no more than" if rows["mean"][2] >= -1 else "IS MORE THAN"
     assert verdict in output.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_frame_pairs_compares_four_ways(tmp_path: Path) -> None:
+    clips = [write_video(tmp_path / f"{name}.mp4", film(36), g=12) for name in ("one", "two")]
+    output = run("frame_pairs.py", str(tmp_path), "--pairs", "2", "--rounds", "1")
+    *lines, seeking_verdict, shards_verdict = output.splitlines()
+    rows = table("\n".join(lines), "clip")
+    assert list(rows) == [*(clip.name for clip in clips), "median"]
+    for clip in clips:
+        seeking, shards, whole, only, *ratios = rows[clip.name]
+        assert ratios == pytest.approx(
+            [seeking / whole, shards / whole, seeking / only, shards / only], rel=0.02, abs=0.051
+        )
+    expected = [median(rows[clip.name][4 + column] for clip in clips) for column in range(4)]
+    assert rows["median"] == pytest.approx(expected, abs=0.11)
+    for verdict, found, needed in ((seeking_verdict, 0, 3), (shards_verdict, 1, 20)):
+        is_met = rows["median"][found] >= needed
+        assert ("at least" if is_met else "LESS THAN") in verdict
