@@ -369,7 +369,12 @@ def test_reconstruction_from_its_own_view_and_from_another(drawn, tmp_path):
          **{f"reconstruction_{name}": place + epoch for place, name in enumerate(names)}}
         for epoch in range(2)
     ]  # fmt: skip
-    (axis,) = drawn(plot_reconstruction, as_text(tmp_path, rows)).axes
+    figure = drawn(plot_reconstruction, as_text(tmp_path, rows))
+    # The legend of a single panel is wider than the panel, but not than the figure.
+    figure.draw_without_rendering()
+    legend, whole = figure.legends[0].get_window_extent(), figure.bbox
+    assert whole.x0 <= legend.x0 and legend.x1 <= whole.x1
+    (axis,) = figure.axes
     assert [line.get_label() for line in axis.lines[:3]] == [
         "from their own view", "from another view", "from both, half of each",
     ]  # fmt: skip

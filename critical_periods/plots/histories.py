@@ -39,7 +39,7 @@ def plot_histories(
     clean = [window for window in windows if window[0] == window[1]]
     shown = [*clean[-1:], *(window for window in windows if window[0] < window[1])]
     figure, axes = plt.subplots(
-        1, len(shown), figsize=(2.7 * len(shown) + 0.8, 3.0),
+        1, len(shown), figsize=(max(2.7 * len(shown), 6.2) + 0.8, 3.0),
         squeeze=False, sharey=True, layout="constrained",
     )  # fmt: skip
     for axis, window in zip(axes[0], shown, strict=True):
