@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
@@ -167,7 +167,7 @@ def test_the_sensitivity_is_the_loss_before_the_fisher_trace(drawn, tmp_path):
     # The whole network's, of the longest run without a deficit.
     assert behind.get_ylabel() == "Fisher trace without a deficit"
     (area,) = behind.collections
-    assert isinstance(area, FillBetweenPolyCollection)
+    assert isinstance(area, PolyCollection)
     corners = {tuple(corner) for corner in area.get_paths()[0].vertices}
     assert {(0, 1.5), (1, 3.25), (2, 2.125)} <= corners
     assert {y for _, y in corners} == {0, 1.5, 3.25, 2.125}
@@ -354,11 +354,12 @@ def test_information_of_both_eyes_and_of_each(drawn, tmp_path):
     np.testing.assert_allclose(lines_of["both views"].get_xydata(), [[0, 1], [1, 2], [2, 3]])
     np.testing.assert_allclose(lines_of["view 1 (right) alone"].get_ydata(), [0, 0, 0.5])
     np.testing.assert_allclose(clean.lines[0].get_ydata(), [1, 2, 2.5])
-    band = next(one for one in clean.collections if isinstance(one, FillBetweenPolyCollection))
+    band = next(one for one in clean.collections if isinstance(one, PolyCollection))
     heights_ = band.get_paths()[0].vertices[:, 1]
     assert heights_.min() == 0.75 and heights_.max() == 2.75
     assert len(deficit.patches) == 1 and not clean.patches
-    assert (deficit.patches[0].get_x(), deficit.patches[0].get_width()) == (0, 1)
+    span = deficit.patches[0].get_window_extent().transformed(deficit.transData.inverted())
+    assert (span.x0, span.x1) == pytest.approx((0, 1))
     assert clean.get_ylabel() == "Usable information (bits)"
 
 
