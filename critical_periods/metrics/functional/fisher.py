@@ -102,10 +102,14 @@ def squared_score_norms(
 
     with (
         evaluating(network),
+        # Lightning validates in inference mode, where no gradient is; of some versions of torch not
+        # even a functional one.
+        torch.inference_mode(False),
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
         sdpa_kernel(SDPBackend.MATH),  # the only attention that vmap knows everywhere
     ):
+        views = [view.clone() if view.is_inference() else view for view in views]
         logits = network(*views)
         shape = logits.shape if isinstance(logits, Tensor) else ()
         if len(shape) != 2 or shape[0] != len(views[0]) or shape[1] < 2:
