@@ -30,8 +30,9 @@ def plot_modes(rows: Sequence[Point], path: Path, title: str = "") -> None:
     windows = sorted({window_of(row) for row in rows})
     paths, modes = (sorted({int(row[name]) for row in rows}) for name in ("path", "mode"))
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(modes)))
+    # However few the panels, the legend below them needs its width.
     figure, axes = plt.subplots(
-        1, len(windows), figsize=(2.9 * len(windows) + 0.6, 3.2),
+        1, len(windows), figsize=(max(2.9 * len(windows), 5.2) + 0.6, 3.2),
         squeeze=False, sharey=True, layout="constrained",
     )  # fmt: skip
     for axis, window in zip(axes[0], windows, strict=True):
