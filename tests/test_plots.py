@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
@@ -40,7 +41,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
         assert not list(tmp_path.glob("x*"))
         (figure,) = kept
         kept.clear()
-        plt.close(figure)
         return figure
 
     return draw
@@ -430,7 +430,29 @@ def test_files_are_whole_and_the_same_each_time(tmp_path, monkeypatch, name, end
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")  # where a date would be taken from
     draw(path)
     assert path.read_bytes() == first
-    assert not list(tmp_path.glob(".*")) and not plt.get_fignums()
+    assert not list(tmp_path.glob(".*"))
+
+
+NOTEBOOK = """
+import importlib, pathlib, pkgutil, sys
+import matplotlib
+matplotlib.use("svg")
+from critical_periods import plots
+for module in pkgutil.iter_modules(plots.__path__, "critical_periods.plots."):
+    importlib.import_module(module.name)
+from critical_periods.plots.reconstruction import plot_reconstruction
+row = {"onset": 0, "removal": 1, "epochs": 2, "reconstruction_own_view": 1}
+plot_reconstruction([row | {"epoch": epoch} for epoch in (0, 1)], pathlib.Path(sys.argv[1]))
+assert matplotlib.get_backend().lower() == "svg", matplotlib.get_backend()
+assert "matplotlib.pyplot" not in sys.modules
+"""
+
+
+def test_a_notebook_keeps_its_own_way_to_show_figures(tmp_path):
+    """No module of ours, and no figure, changes matplotlib's backend or opens a figure there."""
+    path = tmp_path / "x.png"
+    subprocess.run([sys.executable, "-c", NOTEBOOK, str(path)], check=True)
+    assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_which_figures_a_study_gets(tmp_path):

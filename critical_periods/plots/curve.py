@@ -6,11 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from critical_periods.plots.sensitivity import has_sensitivity
-from critical_periods.plots.style import COLOURS, MARKERS, Point, by_length, lines, number, save
+from critical_periods.plots.style import (
+    COLOURS,
+    MARKERS,
+    Point,
+    by_length,
+    lines,
+    number,
+    save,
+    subplots,
+)
 
 _PANELS = (
     ("final_accuracy", "Final accuracy (%)", 100.0),
@@ -37,9 +45,7 @@ def plot_curve(points: Sequence[Point], path: Path, title: str = "") -> None:
         title: above the panels.
     """
     panels = curve_panels(points)
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(4.2 * len(panels), 3.6), squeeze=False, layout="constrained"
-    )
+    figure, axes = subplots(1, len(panels), (4.2 * len(panels), 3.6))
     for axis, (measure, label, scale) in zip(axes[0], panels, strict=True):
         _draw(axis, points, measure, scale)
         axis.set_ylabel(label)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from critical_periods.plots.style import COLOURS, Point, save, window_name, window_of
+from critical_periods.plots.style import COLOURS, Point, save, subplots, window_name, window_of
 
 
 def plot_distributions(rows: Sequence[Point], path: Path, title: str = "") -> None:
@@ -28,10 +27,8 @@ def plot_distributions(rows: Sequence[Point], path: Path, title: str = "") -> No
     clean = [window for window in windows if window[0] == window[1]]
     shown = [*clean[:1], *(window for window in windows if window[0] < window[1])]
     layers = list(dict.fromkeys(str(row["layer"]) for row in rows))
-    figure, axes = plt.subplots(
-        len(layers), len(shown), figsize=(max(1.9 * len(shown), 4) + 0.6, 2.1 * len(layers) + 0.4),
-        squeeze=False, sharex=True, sharey="row", layout="constrained",
-    )  # fmt: skip
+    size = (max(1.9 * len(shown), 4) + 0.6, 2.1 * len(layers) + 0.4)
+    figure, axes = subplots(len(layers), len(shown), size, sharex=True, sharey="row")
     for down, layer in enumerate(layers):
         for across, window in enumerate(shown):
             axis = axes[down][across]

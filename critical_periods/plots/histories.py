@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from critical_periods.plots.style import COLOURS, Point, number, save, window_name, window_of
+from critical_periods.plots.style import (
+    COLOURS,
+    Point,
+    number,
+    save,
+    subplots,
+    window_name,
+    window_of,
+)
 
 
 def plot_histories(
@@ -38,10 +45,8 @@ def plot_histories(
     windows = sorted({window_of(row) for row in rows}, key=lambda window: (window[:2], window[2]))
     clean = [window for window in windows if window[0] == window[1]]
     shown = [*clean[-1:], *(window for window in windows if window[0] < window[1])]
-    figure, axes = plt.subplots(
-        1, len(shown), figsize=(max(2.7 * len(shown), 6.2) + 0.8, 3.0),
-        squeeze=False, sharey=True, layout="constrained",
-    )  # fmt: skip
+    size = (max(2.7 * len(shown), 6.2) + 0.8, 3.0)
+    figure, axes = subplots(1, len(shown), size, sharey=True)
     for axis, window in zip(axes[0], shown, strict=True):
         _panel(axis, [row for row in rows if window_of(row) == window], names)
         axis.axhline(level, color="0.6", linewidth=0.8, zorder=0)

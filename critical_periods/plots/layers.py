@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib import pyplot as plt
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 
-from critical_periods.plots.style import Point, number, save, window_name, window_of
+from critical_periods.plots.style import Point, number, save, subplots, window_name, window_of
 
 _MEASURES = (
     ("fisher_trace", "Share of the Fisher trace (%)"),
@@ -32,10 +32,8 @@ def plot_layers(rows: Sequence[Point], path: Path, title: str = "") -> None:
     windows = _chosen(rows)
     measures = [one for one in _MEASURES if any(number(row, one[0]) is not None for row in rows)]
     layers = list(dict.fromkeys(str(row["layer"]) for row in rows))
-    figure, axes = plt.subplots(
-        len(measures), len(windows), figsize=(3.6 * len(windows) + 1.6, 3.2 * len(measures)),
-        squeeze=False, sharey=True, layout="constrained",
-    )  # fmt: skip
+    size = (3.6 * len(windows) + 1.6, 3.2 * len(measures))
+    figure, axes = subplots(len(measures), len(windows), size, sharey=True)
     for down, (measure, text) in enumerate(measures):
         for across, window in enumerate(windows):
             of_window = [row for row in rows if window_of(row) == window]
@@ -60,7 +58,7 @@ def _stack(axis: Axes, rows: Sequence[Point], layers: Sequence[str], measure: st
         [100 * (values.get((layer, epoch)) or 0) / (totals[epoch] or 1) for epoch in epochs]
         for layer in layers
     ]
-    colours = plt.get_cmap("viridis")(
+    colours = colormaps["viridis"](
         [place / max(len(layers) - 1, 1) for place in range(len(layers))]
     )
     axis.stackplot(epochs, shares, labels=layers, colors=colours)

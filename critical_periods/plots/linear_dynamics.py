@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from critical_periods.plots.style import COLOURS, MARKERS, save
+from critical_periods.plots.style import COLOURS, MARKERS, save, subplots
 from critical_periods.theory import Comparison
 
 # As in the paper, the sensor that is dropped is green and the one that waits for it is dark.
@@ -52,10 +51,7 @@ def plot_linear_dynamics(
         title: above the panels.
     """
     sensors = _moving([one for pair in cases.values() for one in pair], task)
-    figure, axes = plt.subplots(
-        len(cases) + 1, 2, figsize=(7.4, 2.15 * len(cases) + 3.2), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    figure, axes = subplots(len(cases) + 1, 2, (7.4, 2.15 * len(cases) + 3.2))
     for row, (name, pair) in zip(axes, cases.items(), strict=False):
         for axis, case, network in zip(row, pair, ("Shallow", "Deep"), strict=True):
             _courses(axis, case, sensors, task)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from critical_periods.plots.style import MARKERS, Point, save, window_name, window_of
+from critical_periods.plots.style import MARKERS, Point, save, subplots, window_name, window_of
 
 
 def plot_modes(rows: Sequence[Point], path: Path, title: str = "") -> None:
@@ -29,12 +29,10 @@ def plot_modes(rows: Sequence[Point], path: Path, title: str = "") -> None:
     """
     windows = sorted({window_of(row) for row in rows})
     paths, modes = (sorted({int(row[name]) for row in rows}) for name in ("path", "mode"))
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(modes)))
+    colours = colormaps["viridis"](np.linspace(0, 0.9, len(modes)))
     # However few the panels, the legend below them needs its width.
-    figure, axes = plt.subplots(
-        1, len(windows), figsize=(max(2.9 * len(windows), 5.2) + 0.6, 3.2),
-        squeeze=False, sharey=True, layout="constrained",
-    )  # fmt: skip
+    size = (max(2.9 * len(windows), 5.2) + 0.6, 3.2)
+    figure, axes = subplots(1, len(windows), size, sharey=True)
     for axis, window in zip(axes[0], windows, strict=True):
         of_window = [row for row in rows if window_of(row) == window]
         for mode, colour in zip(modes, colours, strict=True):
@@ -92,10 +90,8 @@ def plot_portraits(
         path: of the picture; its ending says which kind.
     """
     depths, windows = (list(dict.fromkeys(one)) for one in zip(*portraits, strict=True))
-    figure, axes = plt.subplots(
-        len(windows), len(depths), figsize=(1.9 * len(depths) + 0.4, 2.0 * len(windows) + 0.3),
-        squeeze=False, sharex=True, sharey=True, layout="constrained",
-    )  # fmt: skip
+    size = (1.9 * len(depths) + 0.4, 2.0 * len(windows) + 0.3)
+    figure, axes = subplots(len(windows), len(depths), size, sharex=True, sharey=True)
     for (depth, window), strengths in portraits.items():
         axis = axes[windows.index(window)][depths.index(depth)]
         axis.plot([0, target], [target, 0], color="0.5", linestyle="--", linewidth=1)

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib import pyplot as plt
-
-from critical_periods.plots.style import COLOURS, MARKERS, Point, by_length, lines, number, save
+from critical_periods.plots.style import (
+    COLOURS,
+    MARKERS,
+    Point,
+    by_length,
+    lines,
+    number,
+    save,
+    subplots,
+)
 
 
 def plot_sensitivity(
@@ -25,7 +32,7 @@ def plot_sensitivity(
         path: of the picture; its ending says which kind.
         title: above the picture.
     """
-    figure, axis = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
+    figure, ((axis,),) = subplots(1, 1, (5.6, 3.8))
     for place, (name, line) in enumerate(by_length(points).items()):
         line = [one for one in line if number(one, "final_accuracy_difference") is not None]
         line.sort(key=lambda one: float(one["onset"]))

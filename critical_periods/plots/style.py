@@ -7,18 +7,41 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 # Okabe & Ito 2008: told apart by colour-blind readers and in grey print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv<P"
 
 Point = Mapping[str, Any]
+
+
+def subplots(
+    rows: int, columns: int, size: tuple[float, float], **shared: Any
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure of rows and columns of panels, made without pyplot.
+
+    pyplot keeps every figure until it is closed, and has one backend for the whole process: a
+    figure of ours must not change what a notebook shows of its own.
+
+    Args:
+        rows: of panels.
+        columns: of panels.
+        size: width and height in inches.
+        shared: ``sharex`` and ``sharey``, as matplotlib takes them.
+
+    Returns:
+        The figure and its axes, [rows, columns].
+
+    Example:
+        >>> figure, ((left, right),) = subplots(1, 2, (6, 3), sharey=True)
+        >>> len(figure.axes)
+        2
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -28,7 +51,6 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(
         beside, dpi=150, metadata={"CreationDate": None} if path.suffix == ".pdf" else {}
     )
-    plt.close(figure)
     os.replace(beside, path)
 
 

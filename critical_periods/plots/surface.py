@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
 
-from critical_periods.plots.style import Point, number, save, varied
+from critical_periods.plots.style import Point, number, save, subplots, varied
 
 
 def surface_axes(points: Sequence[Point]) -> tuple[str, str] | None:
@@ -58,7 +57,7 @@ def plot_surface(points: Sequence[Point], path: Path, title: str = "") -> None:
     columns, rows = (sorted({place[axis] for place in losses}) for axis in (0, 1))
     table = np.array([[losses.get((x, y), np.nan) for x in columns] for y in rows])
     size = (1.8 + 0.8 * len(columns), 1.6 + 0.5 * len(rows))
-    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    figure, ((axis,),) = subplots(1, 1, size)
     largest = max(float(np.nanmax(np.abs(table))), 1e-9)
     picture = axis.imshow(
         table,

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from critical_periods.metrics.functional import polarization, rsv_histogram
-from critical_periods.plots.style import COLOURS, save
+from critical_periods.plots.style import COLOURS, save, subplots
 from critical_periods.theory import BetaWeights, rsv_cdf
 
 
@@ -31,9 +30,7 @@ def plot_synthetic_rsv(
         path: of the picture; its ending says which kind.
         title: above the panels.
     """
-    figure, axes = plt.subplots(
-        1, len(measured), figsize=(2.7 * len(measured), 3), squeeze=False, layout="constrained"
-    )
+    figure, axes = subplots(1, len(measured), (2.7 * len(measured), 3))
     for axis, (weights, rsv) in zip(axes[0], measured, strict=True):
         counts, edges = rsv_histogram(rsv)
         expected = np.diff(rsv_cdf(edges.numpy(), weights, covariance))
