@@ -444,7 +444,8 @@ from critical_periods.plots.reconstruction import plot_reconstruction
 row = {"onset": 0, "removal": 1, "epochs": 2, "reconstruction_own_view": 1}
 plot_reconstruction([row | {"epoch": epoch} for epoch in (0, 1)], pathlib.Path(sys.argv[1]))
 assert matplotlib.get_backend().lower() == "svg", matplotlib.get_backend()
-assert "matplotlib.pyplot" not in sys.modules
+from matplotlib import pyplot
+assert not pyplot.get_fignums()
 """
 
 
