@@ -15,6 +15,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from critical_periods.plots import curve, distributions, histories, layers, sensitivity, surface
 from critical_periods.plots.information import plot_information
@@ -36,8 +37,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
     for module in (curve, distributions, histories, layers, sensitivity, surface):
         monkeypatch.setattr(module, "save", lambda figure, path: kept.append(figure))
 
-    def draw(function: Callable[..., None], *args: Any) -> Figure:
-        function(*args, tmp_path / "x.png", "Title")
+    def draw(function: Callable[..., None], *args: Any, **words: str) -> Figure:
+        function(*args, tmp_path / "x.png", "Title", **words)
         assert not list(tmp_path.glob("x*"))
         (figure,) = kept
         kept.clear()
@@ -395,6 +396,24 @@ def test_labels_and_lines():
     assert list(lines(rows)) == ["x, depth = 1", "x, depth = none", "y, depth = 1",
                                  "y, depth = none"]  # fmt: skip
     assert varied(rows) == ["variant", "a.depth"] and varied(rows[:2]) == ["a.depth"]
+
+
+def test_what_is_no_deficit_is_called_a_window(drawn, tmp_path):
+    """Every word of every figure, where a window closes and where it opens."""
+    removals = [point(0, removal, removal + 5, 1) for removal in (0, 2, 4)]
+    onsets = [point(onset, onset + 2, 9, 9 - onset) for onset in (0, 3)] + [point(0, 0, 9, 0)]
+    trace = as_text(tmp_path, of_layers(TRACES, (0, 0, 3)) + of_layers(TRACES, (0, 2, 3)))
+    bins = histogram((0, 0, 9), 0.5, 0.5) + histogram((0, 2, 9), 0.5, 0.5)
+    bits = told((0, 0, 3), both=[1, 2, 3]) + told((0, 2, 3), both=[1, 2, 3])
+    for function, *tables in (
+        (curve.plot_curve, removals), (curve.plot_curve, onsets), (surface.plot_surface, grid()),
+        (sensitivity.plot_sensitivity, onsets, trace), (layers.plot_layers, trace),
+        (distributions.plot_distributions, bins), (plot_information, bits),
+    ):  # fmt: skip
+        kept = drawn(function, *tables, what="window")
+        words = [text.get_text() for text in kept.findobj(Text)]
+        assert not [word for word in words if "deficit" in word.lower()]
+        assert any("window" in word.lower() for word in words)
 
 
 def test_numbers_of_cells():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import mean, stdev
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from critical_periods.studies.results import curve
+from critical_periods.studies.results import curve, kind_of_window
 from critical_periods.studies.statistics import critical_removal, summarise
 from critical_periods.studies.study import Window
 from critical_periods.studies.tree import Plan, Run
@@ -222,9 +223,54 @@ def test_variations_are_apart_and_measures_may_be_missing():
         assert a["critical_removal"] == b["critical_removal"]
 
 
+def has_no_critical_removal(points: list[dict[str, Any]]) -> bool:
+    return not any("critical_removal" in point or "threshold" in point for point in points)
+
+
 def test_onsets_have_no_critical_removal():
-    windows = [Window(0, 2, 8), Window(3, 5, 8), Window(0, 0, 8)]
+    windows = [Window(0, 2, 8), Window(0, 4, 8), Window(3, 5, 8), Window(0, 0, 8)]
     rows = [row(window, 0, 0.5) for window in windows]
     points = curve(plan_of(windows, [0]), rows)
-    assert len(points) == 3
-    assert not any("critical_removal" in point or "threshold" in point for point in points)
+    assert len(points) == 4 and has_no_critical_removal(points)
+    # Nor where the windows that are done, so far, begin at 0.
+    partly = [one for one in rows if one["onset"] == 0]
+    points = curve(plan_of(windows, [0]), partly)
+    assert len(points) == 3 and has_no_critical_removal(points)
+
+
+def test_two_removals_have_no_critical_removal():
+    """Between 0 and one other there is nothing but a straight line."""
+    windows = [one for one in WINDOWS if one.removal != 2]
+    rows = [one for one in all_rows() if one["removal"] != 2]
+    points = curve(plan_of(windows, list(OFFSETS)), rows)
+    assert len(points) == 2 and has_no_critical_removal(points)
+    points = curve(plan_of(WINDOWS, list(OFFSETS)), rows)  # the third is to come
+    assert len(points) == 2 and has_no_critical_removal(points)
+
+
+def windowed(*class_paths: str) -> Plan:
+    """A plan whose variations have these callbacks, and a second stage, which has none."""
+    plan = plan_of(WINDOWS, list(OFFSETS))
+    configs = [({}, {"class_path": name, "init_args": {}}) for name in class_paths]
+    return replace(plan, configs=[*configs, ({}, {})])
+
+
+def test_a_window_that_is_no_deficit_has_no_critical_removal():
+    """Nothing is impaired while weight decay acts."""
+    points = curve(windowed("RegularizationWindow"), all_rows())
+    assert len(points) == 3 and has_no_critical_removal(points)
+    assert not has_no_critical_removal(curve(windowed("DeficitWindow"), all_rows()))
+
+
+@pytest.mark.parametrize(
+    ("class_paths", "kind"),
+    [
+        (["DeficitWindow"], "deficit"),
+        (["DeficitWindow", "critical_periods.callbacks.SubsetWindow"], "deficit"),
+        (["critical_periods.callbacks.RegularizationWindow"], "window"),
+        (["DeficitWindow", "RegularizationWindow"], "window"),
+        (["somebodys.own.Curriculum"], "window"),
+    ],
+)
+def test_what_comes_and_goes(class_paths, kind):
+    assert kind_of_window(windowed(*class_paths)) == kind

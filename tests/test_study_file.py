@@ -472,6 +472,17 @@ def test_plan_prints_the_tree(tmp_path, capsys):
     assert "epochs 2-3, deficit 0-3" in lines[5] and lines[5].startswith("  ")
 
 
+def test_plan_calls_a_window_what_it_is(tmp_path, capsys):
+    """While it is open, weight decay acts: no deficit at all."""
+    window = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}}
+    decays = {"model.init_args.optimizer.init_args.weight_decay": 0.001}
+    path = write_study(tmp_path, {"deficit": None, "window": window}, decays)
+    assert main(["study", "plan", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "epochs 0-2, window 0-2, seed 0" in said and "no window" in said
+    assert "deficit" not in said
+
+
 def test_study_commands_that_do_not_exist(capsys):
     for words in (
         ["study"],

@@ -13,6 +13,7 @@ from critical_periods.plots.style import (
     COLOURS,
     MARKERS,
     Point,
+    axis_name,
     by_length,
     lines,
     number,
@@ -30,7 +31,7 @@ _PANELS = (
 )
 
 
-def plot_curve(points: Sequence[Point], path: Path, title: str = "") -> None:
+def plot_curve(points: Sequence[Point], path: Path, title: str = "", what: str = "deficit") -> None:
     """Draws what a deficit leaves behind against its removal (or onset).
 
     Final accuracy, its loss (the mean difference to the clean runs of the same seeds), mean RSV and
@@ -43,11 +44,12 @@ def plot_curve(points: Sequence[Point], path: Path, title: str = "") -> None:
         points: rows of ``curve.csv``.
         path: of the picture; its ending says which kind.
         title: above the panels.
+        what: comes and goes: ``deficit``, or ``window`` for anything else.
     """
     panels = curve_panels(points)
     figure, axes = subplots(1, len(panels), (4.2 * len(panels), 3.6))
     for axis, (measure, label, scale) in zip(axes[0], panels, strict=True):
-        _draw(axis, points, measure, scale)
+        _draw(axis, points, measure, scale, what)
         axis.set_ylabel(label)
     axes[0][0].legend(frameon=False, fontsize="small")
     if title:
@@ -66,7 +68,7 @@ def curve_panels(points: Sequence[Point]) -> list[tuple[str, str, float]]:
     ]
 
 
-def _draw(axis: Axes, points: Sequence[Point], measure: str, scale: float) -> None:
+def _draw(axis: Axes, points: Sequence[Point], measure: str, scale: float, what: str) -> None:
     against = "onset" if any(float(point["onset"]) > 0 for point in points) else "removal"
     groups = by_length(points) if has_sensitivity(points) else lines(points)
     for place, (name, line) in enumerate(groups.items()):
@@ -77,21 +79,20 @@ def _draw(axis: Axes, points: Sequence[Point], measure: str, scale: float) -> No
         colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
         epochs = [float(point[against]) for point in line]
         style: dict[str, Any] = {"color": colour, "capsize": 3, "markersize": 5, "marker": marker}
-        axis.errorbar(epochs, *_values(line, measure, scale), **style, label=name or "deficit")
+        axis.errorbar(epochs, *_values(line, measure, scale), **style, label=name or what)
         controls = [point for point in line if number(point, f"{measure}_control") is not None]
         axis.errorbar(
             [float(point[against]) for point in controls],
             *_values(controls, f"{measure}_control", scale),
             **{**style, "linestyle": "none", "markerfacecolor": "white", "alpha": 0.7},
-            label="no deficit, as many epochs" if len(groups) == 1 else None,
+            label=f"no {what}, as many epochs" if len(groups) == 1 else None,
         )
         if controls:
             level = scale * float(controls[0][f"{measure}_control"])
             axis.axhline(level, color=colour, linestyle="--", linewidth=0.8, alpha=0.7)
     if measure in ("final_accuracy_difference", "rsv_mean"):
         axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    what = "Deficit removed at epoch" if against == "removal" else "Onset of the deficit (epoch)"
-    axis.set_xlabel(what)
+    axis.set_xlabel(axis_name(against, what))
     axis.spines[["top", "right"]].set_visible(False)
 
 

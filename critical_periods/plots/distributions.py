@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from critical_periods.plots.style import COLOURS, Point, save, subplots, window_name, window_of
 
 
-def plot_distributions(rows: Sequence[Point], path: Path, title: str = "") -> None:
+def plot_distributions(
+    rows: Sequence[Point], path: Path, title: str = "", what: str = "deficit"
+) -> None:
     """Draws the histograms of RSV in a row, from no deficit to the last removal.
 
     Filled: the runs with the deficit, by removal (or onset); the line: clean runs of the same
@@ -22,6 +24,7 @@ def plot_distributions(rows: Sequence[Point], path: Path, title: str = "") -> No
         rows: of ``rsv.csv``, of one variation.
         path: of the picture; its ending says which kind.
         title: above the panels.
+        what: comes and goes: ``deficit``, or ``window`` for anything else.
     """
     windows = sorted({window_of(row) for row in rows}, key=lambda window: (window[1], window))
     clean = [window for window in windows if window[0] == window[1]]
@@ -35,9 +38,9 @@ def plot_distributions(rows: Sequence[Point], path: Path, title: str = "") -> No
             bars = [row for row in rows if row["layer"] == layer and window_of(row) == window]
             control = (0.0, 0.0, window[2])
             line = [row for row in rows if row["layer"] == layer and window_of(row) == control]
-            _histogram(axis, bars, line if control != window else [])
+            _histogram(axis, bars, line if control != window else [], what)
             if down == 0:
-                axis.set_title(window_name(window), fontsize="medium")
+                axis.set_title(window_name(window, what), fontsize="medium")
         axes[down][0].set_ylabel(f"{layer}\nShare of units (%)", fontsize="small")
     for axis in axes[-1]:
         axis.set_xlabel("RSV")
@@ -48,16 +51,16 @@ def plot_distributions(rows: Sequence[Point], path: Path, title: str = "") -> No
     save(figure, path)
 
 
-def _histogram(axis: Axes, bars: Sequence[Point], line: Sequence[Point]) -> None:
+def _histogram(axis: Axes, bars: Sequence[Point], line: Sequence[Point], what: str) -> None:
     deficit = bool(bars) and window_of(bars[0])[0] < window_of(bars[0])[1]
     edges = [float(row["low"]) for row in bars] + [float(row["high"]) for row in bars[-1:]]
     axis.stairs(
         [100 * float(row["share"]) for row in bars], edges, fill=True,
-        color=COLOURS[0] if deficit else "0.7", label="after the deficit" if deficit else None,
+        color=COLOURS[0] if deficit else "0.7", label=f"after the {what}" if deficit else None,
     )  # fmt: skip
     if line:
         values = [100 * float(row["share"]) for row in line]
-        label = "no deficit, as many epochs"
+        label = f"no {what}, as many epochs"
         axis.stairs(values, edges, color="black", linewidth=1.0, label=label)
     for edge in (-0.5, 0.5):
         axis.axvline(edge, color="0.5", linestyle=":", linewidth=0.8)

@@ -26,6 +26,7 @@ def plot_histories(
     label: str,
     level: float,
     lowest: float | None = None,
+    what: str = "deficit",
 ) -> None:
     """Draws measures against the epoch.
 
@@ -41,6 +42,7 @@ def plot_histories(
         label: of the vertical axis.
         level: where a thin line says what knowing nothing would give.
         lowest: what lies below it is not shown.
+        what: comes and goes: ``deficit``, or ``window`` for anything else.
     """
     windows = sorted({window_of(row) for row in rows}, key=lambda window: (window[:2], window[2]))
     clean = [window for window in windows if window[0] == window[1]]
@@ -50,7 +52,7 @@ def plot_histories(
     for axis, window in zip(axes[0], shown, strict=True):
         _panel(axis, [row for row in rows if window_of(row) == window], names)
         axis.axhline(level, color="0.6", linewidth=0.8, zorder=0)
-        axis.set_title(window_name(window), fontsize="medium")
+        axis.set_title(window_name(window, what), fontsize="medium")
         axis.set_xlabel("Epoch")
     if lowest is not None:
         axes[0][0].set_ylim(bottom=max(axes[0][0].get_ylim()[0], lowest))

@@ -17,7 +17,9 @@ _NAMES = {
 }
 
 
-def plot_information(rows: Sequence[Point], path: Path, title: str = "") -> None:
+def plot_information(
+    rows: Sequence[Point], path: Path, title: str = "", what: str = "deficit"
+) -> None:
     """Draws usable information of both views and of each alone against the epoch.
 
     What lies below -0.5 bits is not shown: inside the window networks are confidently wrong about
@@ -27,7 +29,8 @@ def plot_information(rows: Sequence[Point], path: Path, title: str = "") -> None
         rows: of ``information.csv``, of one variation.
         path: of the picture; its ending says which kind.
         title: above the panels.
+        what: comes and goes: ``deficit``, or ``window`` for anything else.
     """
     measures = [name for name in rows[0] if name.startswith("information_")]
     names = {name: _NAMES.get(name, name) for name in measures if not name.endswith("_sd")}
-    plot_histories(rows, path, title, names, "Usable information (bits)", 0.0, _LOWEST)
+    plot_histories(rows, path, title, names, "Usable information (bits)", 0.0, _LOWEST, what)

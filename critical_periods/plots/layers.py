@@ -16,7 +16,7 @@ _MEASURES = (
 )
 
 
-def plot_layers(rows: Sequence[Point], path: Path, title: str = "") -> None:
+def plot_layers(rows: Sequence[Point], path: Path, title: str = "", what: str = "deficit") -> None:
     """Draws each layer's share of the information against the epoch, stacked from first to last.
 
     One column without a deficit, one for the earliest and one for the latest removal (or onset);
@@ -28,6 +28,7 @@ def plot_layers(rows: Sequence[Point], path: Path, title: str = "") -> None:
         rows: of ``layers.csv``, of one variation.
         path: of the picture; its ending says which kind.
         title: above the panels.
+        what: comes and goes: ``deficit``, or ``window`` for anything else.
     """
     windows = _chosen(rows)
     measures = [one for one in _MEASURES if any(number(row, one[0]) is not None for row in rows)]
@@ -38,7 +39,7 @@ def plot_layers(rows: Sequence[Point], path: Path, title: str = "") -> None:
         for across, window in enumerate(windows):
             of_window = [row for row in rows if window_of(row) == window]
             _stack(axes[down][across], of_window, layers, measure)
-            axes[down][across].set_title(window_name(window), fontsize="medium")
+            axes[down][across].set_title(window_name(window, what), fontsize="medium")
         axes[down][0].set_ylabel(text)
     for axis in axes[-1]:
         axis.set_xlabel("Epoch")

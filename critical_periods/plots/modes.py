@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from critical_periods.plots.style import MARKERS, Point, save, subplots, window_name, window_of
 
 
-def plot_modes(rows: Sequence[Point], path: Path, title: str = "") -> None:
+def plot_modes(rows: Sequence[Point], path: Path, title: str = "", what: str = "deficit") -> None:
     """Draws the strength of every mode in every path against the epoch, with theory over it.
 
     One panel without a deficit and one for each onset (or removal); the window is shaded. Markers
@@ -26,6 +26,7 @@ def plot_modes(rows: Sequence[Point], path: Path, title: str = "") -> None:
         rows: of ``modes.csv``, of one variation.
         path: of the picture; its ending says which kind.
         title: above the panels.
+        what: comes and goes: ``deficit``, or ``window`` for anything else.
     """
     windows = sorted({window_of(row) for row in rows})
     paths, modes = (sorted({int(row[name]) for row in rows}) for name in ("path", "mode"))
@@ -41,7 +42,7 @@ def plot_modes(rows: Sequence[Point], path: Path, title: str = "") -> None:
                 line = [row for row in of_window if (int(row["path"]), int(row["mode"])) == wanted]
                 _draw(axis, line, colour, MARKERS[number % len(MARKERS)])
         _shade(axis, window)
-        axis.set_title(window_name(window), fontsize="medium")
+        axis.set_title(window_name(window, what), fontsize="medium")
         axis.set_xlabel("Epoch")
     axes[0][0].set_ylabel("Strength of the mode in the path")
     handles = [

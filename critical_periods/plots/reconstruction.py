@@ -15,7 +15,9 @@ _NAMES = {
 }
 
 
-def plot_reconstruction(rows: Sequence[Point], path: Path, title: str = "") -> None:
+def plot_reconstruction(
+    rows: Sequence[Point], path: Path, title: str = "", what: str = "deficit"
+) -> None:
     """Draws the error on hidden patches against the epoch.
 
     The line at 1 is what the patches' mean, said everywhere, would give. Kleinman et al. 2023,
@@ -25,6 +27,7 @@ def plot_reconstruction(rows: Sequence[Point], path: Path, title: str = "") -> N
         rows: of ``reconstruction.csv``, of one variation.
         path: of the picture; its ending says which kind.
         title: above the panels.
+        what: comes and goes: ``deficit``, or ``window`` for anything else.
     """
     label = "Error on hidden patches\n(share of their variance)"
-    plot_histories(rows, path, title, _NAMES, label, 1.0)
+    plot_histories(rows, path, title, _NAMES, label, 1.0, what=what)

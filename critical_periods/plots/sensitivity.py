@@ -18,7 +18,11 @@ from critical_periods.plots.style import (
 
 
 def plot_sensitivity(
-    points: Sequence[Point], layers: Sequence[Point], path: Path, title: str = ""
+    points: Sequence[Point],
+    layers: Sequence[Point],
+    path: Path,
+    title: str = "",
+    what: str = "deficit",
 ) -> None:
     """Draws the loss of final accuracy against the onset of a window of fixed length.
 
@@ -31,6 +35,7 @@ def plot_sensitivity(
         layers: rows of ``layers.csv``; none where no Fisher trace was measured.
         path: of the picture; its ending says which kind.
         title: above the picture.
+        what: comes and goes: ``deficit``, or ``window`` for anything else.
     """
     figure, ((axis,),) = subplots(1, 1, (5.6, 3.8))
     for place, (name, line) in enumerate(by_length(points).items()):
@@ -47,13 +52,13 @@ def plot_sensitivity(
         )
     axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     trace = _clean_trace(layers)
-    axis.set_xlabel("Onset of the deficit" + (", or epoch" if trace else ""))
+    axis.set_xlabel(f"Onset of the {what}" + (", or epoch" if trace else ""))
     axis.set_ylabel("Loss of final accuracy (points)")
     if trace:
         behind = axis.twinx()
         epochs, traces = zip(*trace, strict=True)
         behind.fill_between(epochs, traces, color="0.85", zorder=0)
-        behind.set_ylabel("Fisher trace without a deficit", color="0.4")
+        behind.set_ylabel(f"Fisher trace without a {what}", color="0.4")
         behind.set_ylim(bottom=0)
         axis.set_zorder(behind.get_zorder() + 1)
         axis.patch.set_visible(False)

@@ -114,12 +114,33 @@ def window_of(row: Point) -> tuple[float, float, float]:
     return float(row["onset"]), float(row["removal"]), float(row["epochs"])
 
 
-def window_name(window: tuple[float, float, float]) -> str:
+def window_name(window: tuple[float, float, float], what: str = "deficit") -> str:
     """A window as the title of a panel says it.
+
+    Args:
+        window: its onset, its removal and the epochs of the run.
+        what: ``deficit``, or ``window`` where something else than a deficit comes and goes.
 
     Example:
         >>> window_name((0.0, 20.0, 60.0)), window_name((0.0, 0.0, 60.0))
         ('Deficit in epochs 0 to 19', 'No deficit')
     """
     onset, removal, _ = window
-    return "No deficit" if onset == removal else f"Deficit in epochs {onset:g} to {removal - 1:g}"
+    if onset == removal:
+        return f"No {what}"
+    return f"{what.capitalize()} in epochs {onset:g} to {removal - 1:g}"
+
+
+def axis_name(setting: str, what: str = "deficit") -> str:
+    """What an axis calls ``onset``, ``removal`` or ``length`` of a window, or a varied field.
+
+    Example:
+        >>> axis_name("removal"), axis_name("removal", "window"), axis_name("data.init_args.width")
+        ('Deficit removed at epoch', 'Window closed at epoch', 'width')
+    """
+    names = {
+        "onset": f"Onset of the {what} (epoch)",
+        "removal": "Deficit removed at epoch" if what == "deficit" else "Window closed at epoch",
+        "length": f"Length of the {what} (epochs)",
+    }
+    return names.get(setting, setting.split(".")[-1])

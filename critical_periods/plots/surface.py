@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from critical_periods.plots.style import Point, number, save, subplots, varied
+from critical_periods.plots.style import Point, axis_name, number, save, subplots, varied
 
 
 def surface_axes(points: Sequence[Point]) -> tuple[str, str] | None:
@@ -35,7 +35,9 @@ def surface_axes(points: Sequence[Point]) -> tuple[str, str] | None:
     return None
 
 
-def plot_surface(points: Sequence[Point], path: Path, title: str = "") -> None:
+def plot_surface(
+    points: Sequence[Point], path: Path, title: str = "", what: str = "deficit"
+) -> None:
     """Draws the loss of final accuracy as a heat map over two settings, with its numbers.
 
     Cells are means over seeds of the paired differences to the runs without a deficit; settings
@@ -45,6 +47,7 @@ def plot_surface(points: Sequence[Point], path: Path, title: str = "") -> None:
         points: rows of ``curve.csv`` for which :func:`surface_axes` finds two settings.
         path: of the picture; its ending says which kind.
         title: above the picture.
+        what: comes and goes: ``deficit``, or ``window`` for anything else.
     """
     axes = surface_axes(points)
     assert axes is not None
@@ -74,10 +77,8 @@ def plot_surface(points: Sequence[Point], path: Path, title: str = "") -> None:
             axis.text(column, row, f"{value:.1f}", ha="center", va="center", color=shade)
     axis.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
     axis.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
-    names = {"onset": "Onset of the deficit (epoch)", "length": "Length of the deficit (epochs)",
-             "removal": "Deficit removed at epoch"}  # fmt: skip
-    axis.set_xlabel(names.get(across, across.split(".")[-1]))
-    axis.set_ylabel(names.get(up, up.split(".")[-1]))
+    axis.set_xlabel(axis_name(across, what))
+    axis.set_ylabel(axis_name(up, what))
     figure.colorbar(picture, label="Loss of final accuracy (points)")
     axis.set_title(title)
     save(figure, path)

@@ -173,6 +173,9 @@ def _finish(folder: StudyFolder, plan: Plan) -> int:
 
 def _tree(plan: Plan, folder: StudyFolder | None = None) -> str:
     """The tree as text; with a folder, the state of each segment too."""
+    from critical_periods.studies.results import kind_of_window
+
+    what = kind_of_window(plan)
     children: dict[str | None, list[Segment]] = {}
     for segment in plan.segments.values():
         children.setdefault(segment.parent, []).append(segment)
@@ -182,13 +185,13 @@ def _tree(plan: Plan, folder: StudyFolder | None = None) -> str:
     def grow(parent: str | None, depth: int) -> None:
         for segment in children.get(parent, []):
             onset, removal = segment.window
-            deficit = f"deficit {onset}-{removal}" if onset < removal else "no deficit"
+            window = f"{what} {onset}-{removal}" if onset < removal else f"no {what}"
             state = "" if folder is None else _state(folder, segment)
             counts[state] = counts.get(state, 0) + 1
             indent = "  " * depth
             epochs = f"epochs {segment.start}-{segment.stop}"
             stage = f"fine-tuning, {epochs}" if segment.finetunes else epochs
-            text = f"{indent}{segment.name}  {stage}, {deficit}"
+            text = f"{indent}{segment.name}  {stage}, {window}"
             text += f", seed {segment.seed}" if depth == 0 else ""
             lines.append(f"{text}  [{state}]" if state else text)
             grow(segment.name, depth + 1)

@@ -25,7 +25,7 @@ from critical_periods.studies.histories import (
     reconstruction_histories,
 )
 from critical_periods.studies.modes import mode_histories
-from critical_periods.studies.results import curve, results
+from critical_periods.studies.results import curve, kind_of_window, results
 from critical_periods.studies.summary import log_summary
 from critical_periods.studies.tree import Plan
 
@@ -69,7 +69,7 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
     points = write("curve", curve(plan, rows))
     made = {name: make(folder, plan) for name, (make, _) in _TABLES.items()}
     tables = {name: write(name, table) for name, table in made.items() if table}
-    for name, draw in _figures(points, tables, plan.study).items():
+    for name, draw in _figures(points, tables, plan.study, kind_of_window(plan)).items():
         for ending in (".png", ".pdf"):
             draw(path / (name + ending))
         written.append(f"{name}.png")
@@ -78,24 +78,24 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
 
 
 def _figures(
-    points: Rows, tables: Mapping[str, Rows], title: str
+    points: Rows, tables: Mapping[str, Rows], title: str, what: str = "deficit"
 ) -> dict[str, Callable[[Path], None]]:
     """What can be drawn: names of files without their endings, and what draws them."""
     figures: dict[str, Callable[[Path], None]] = {}
     if curve_panels(points):
-        figures["curve"] = lambda path: plot_curve(points, path, title)
+        figures["curve"] = lambda path: plot_curve(points, path, title, what)
     # These two draw losses of accuracy, which not every task has.
     is_accurate = any(number(one, "final_accuracy_difference") is not None for one in points)
     if is_accurate and has_sensitivity(points):
         layers = tables.get("layers", [])
-        figures["sensitivity"] = lambda path: plot_sensitivity(points, layers, path, title)
+        figures["sensitivity"] = lambda path: plot_sensitivity(points, layers, path, title, what)
     if is_accurate and surface_axes(points) is not None:
-        figures["surface"] = lambda path: plot_surface(points, path, title)
+        figures["surface"] = lambda path: plot_surface(points, path, title, what)
     for table, rows_of_all in tables.items():
         for name, rows in lines(rows_of_all).items():
             if len({row.get("epoch") for row in rows}) > 1 or "epoch" not in rows[0]:
                 file = re.sub(r"\W+", "_", f"{table}_{name}").strip("_")
                 text = f"{title}: {name}" if name else title
-                draw = partial(_TABLES[table][1], rows, title=text)
+                draw = partial(_TABLES[table][1], rows, title=text, what=what)
                 figures[file] = draw
     return figures

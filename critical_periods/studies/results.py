@@ -12,6 +12,9 @@ from critical_periods.studies.statistics import critical_removal, summarise
 from critical_periods.studies.study import Window
 from critical_periods.studies.tree import Plan, Run
 
+# Callbacks that impair what training sees; the window of any other may well help.
+_DEFICITS = {"DeficitWindow", "SubsetWindow"}
+
 FINAL_EPOCHS = 5
 """Final accuracy is the mean over this many last epochs (Kleinman et al. 2023)."""
 
@@ -36,6 +39,18 @@ _MEASURES = {
 _BEFORE = "pretrained_"
 _MEASURES_BEFORE = {"loss": "val/loss", **_MEASURES}
 _MEANT = ("final_accuracy", *_MEASURES, *(_BEFORE + name for name in _MEASURES_BEFORE))
+
+
+def kind_of_window(plan: Plan) -> str:
+    """What tables, trees and figures call what comes and goes in a study.
+
+    Returns:
+        ``deficit`` where every variation's is one, otherwise ``window``, which is true of all: in
+        that of a ``RegularizationWindow``, weight decay acts.
+    """
+    callbacks = [window["class_path"] for _, window in plan.configs if window]
+    is_deficit = all(name.rsplit(".", 1)[-1] in _DEFICITS for name in callbacks)
+    return "deficit" if is_deficit else "window"
 
 
 def results(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
@@ -111,10 +126,12 @@ def curve(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     each measure its mean ``<measure>``, ``<measure>_sd`` (sample standard deviation),
     ``<measure>_low`` and ``<measure>_high`` (95 % interval of the mean); the same four of the
     ``<measure>_control``, the runs without a deficit of as many epochs; and of the
-    ``<measure>_difference``, run minus control of the same seed. Where windows vary in their
-    removal: ``critical_removal``, ``critical_removal_low``, ``critical_removal_high``, the removal
-    at which the loss of final accuracy passes ``threshold``
-    (:func:`~critical_periods.studies.statistics.critical_removal`).
+    ``<measure>_difference``, run minus control of the same seed. Where the deficit is there from
+    the start and at least three removals are done, that of 0 among them or not:
+    ``critical_removal``, ``critical_removal_low``, ``critical_removal_high``, the removal at which
+    the loss of final accuracy passes ``threshold`` (:func:`~critical_periods.studies.statistics.critical_removal`).
+    Two removals give a straight line, whatever happens between them, and the window of a study
+    whose window is no deficit (:func:`kind_of_window`) begins no critical period.
     """
     shortest = min(run.window.epochs for run in plan.runs)
     windows: dict[str, dict[Window, Run]] = {}
@@ -137,7 +154,9 @@ def curve(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 line |= _statistics(measure, here, control)
             points.append(line)
             differences[window.removal] = _difference("final_accuracy", here, control)
-        if all(point["onset"] == 0 for point in points):
+        # By the plan: of a study of onsets, those that are done may all be 0.
+        has_removals = all(window.onset == 0 for window in of_variation)
+        if has_removals and kind_of_window(plan) == "deficit":
             fit = _critical_removal(differences, plan.threshold)
             points = [point | fit for point in points]
         table += points
@@ -185,7 +204,10 @@ def _difference(
 def _critical_removal(
     differences: dict[int, dict[int, float]], threshold: float
 ) -> dict[str, float]:
-    """The fitted beginning of the critical period, by the seeds that have every removal."""
+    """The fitted beginning of the critical period, by the seeds that have every removal.
+
+    None from less than three removals, between which the fit would be a guess.
+    """
     removals = sorted(differences)
     seeds = {seed for of_removal in differences.values() for seed in of_removal}
     losses = [
@@ -193,7 +215,7 @@ def _critical_removal(
         for seed in sorted(seeds)
         if all(seed in of_removal for of_removal in differences.values())
     ]
-    if len(removals) < 2 or not losses:
+    if len(removals) < 3 or not losses:
         return {}
     names = ("critical_removal", "critical_removal_low", "critical_removal_high")
     numbers = critical_removal(removals, losses, threshold)
