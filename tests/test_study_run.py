@@ -70,8 +70,8 @@ def find(plan: Plan, window: tuple[int, int], stop: int, seed: int = 0) -> str:
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Trains in this process instead of workers of its own, and draws no figure."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(report, "plot_curve", lambda points, path, title: path.touch())
-    undrawn = {name: (make, lambda rows, path, title: path.touch())
+    monkeypatch.setattr(report, "plot_curve", lambda points, path, *words: path.touch())
+    undrawn = {name: (make, lambda rows, path, **words: path.touch())
                for name, (make, _) in tables.items()}  # fmt: skip
     monkeypatch.setattr(report, "_TABLES", undrawn)
     monkeypatch.setattr(launch, "launch", lambda folder, plan, jobs=None: worker.work(folder))
