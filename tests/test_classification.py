@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.cli import ReduceLROnPlateau
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,7 +18,9 @@ from critical_periods.callbacks import DeficitWindow
 from critical_periods.data import DigitsDataModule, StereoDigitsDataModule
 from critical_periods.deficits import Blur
 from critical_periods.errors import UserError
+from critical_periods.models import MLP, AllCNN, SplitAllCNN, TimmClassifier
 from critical_periods.tasks import ClassificationTask
+from critical_periods.tasks.rehearsal import rehearse_schedule
 
 
 class Recorder(nn.Module):
@@ -243,3 +247,82 @@ def test_milestones_that_no_epoch_reaches(schedule, sentence):
     task = ClassificationTask(Recorder(), lr_scheduler=schedule)
     trainer(4, limit_val_batches=0, limit_train_batches=1).fit(task, data())
     assert len(task.network.draws) == 4
+
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+SCHEDULES = torch.optim.lr_scheduler
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "sentence"),
+    [
+        (partial(SGD, lr=-1.0), None, "optimizer cannot be built: Invalid learning rate: -1.0; c"),
+        (partial(SGD, lr=float("nan")), None, r"lr=nan of the optimizer \(SGD\) is no finite nu"),
+        (partial(SGD, weight_decay=float("inf")), None, "weight_decay=inf of the optimizer"),
+        (torch.optim.SparseAdam, None, r"optimizer \(SparseAdam\) cannot go through 3 epochs: .*"),
+        (SGD, partial(SCHEDULES.StepLR, step_size=0), r"lr_scheduler.* zero; correct its settings"),
+        (SGD, partial(SCHEDULES.CosineAnnealingLR, T_max=0), "lr_scheduler.* zero; correct its s"),
+        (SGD, partial(SCHEDULES.ExponentialLR, gamma=-1), "makes the learning rate -0.1 in epoch"),
+        (SGD, partial(SCHEDULES.ExponentialLR, gamma=float("nan")), "learning rate nan in epoch 1"),
+        (
+            SGD,
+            partial(SCHEDULES.OneCycleLR, max_lr=0.1, total_steps=2),
+            r"lr_scheduler \(OneCycleLR\) cannot go through 3 epochs: Tried to step 3 times",
+        ),
+        (SGD, SCHEDULES.ReduceLROnPlateau, r"pytorch_lightning\.cli\.ReduceLROnPlateau.* monitor"),
+    ],
+)
+def test_settings_of_the_optimiser_without_meaning(optimizer, schedule, sentence):
+    task = ClassificationTask(Recorder(), optimizer=optimizer, lr_scheduler=schedule)
+    with pytest.raises(UserError, match=sentence):
+        trainer(3, limit_val_batches=0).fit(task, data())
+    assert not task.network.draws
+
+
+def test_a_schedule_that_just_fits_and_one_that_follows_a_measure():
+    schedule = partial(SCHEDULES.OneCycleLR, max_lr=0.1, total_steps=3)
+    task = ClassificationTask(Recorder(), optimizer=SGD, lr_scheduler=schedule)
+    trainer(3, limit_val_batches=0, limit_train_batches=1).fit(task, data())
+
+    plateau = partial(ReduceLROnPlateau, monitor="val/loss", patience=0, factor=0.5, threshold=9)
+    task = ClassificationTask(Recorder(), optimizer=SGD, lr_scheduler=plateau)
+    run = trainer(3, limit_train_batches=1, limit_val_batches=1)
+    run.fit(task, data())
+    assert [group["lr"] for group in run.optimizers[0].param_groups] == [0.1 * 0.5**3]
+
+
+def test_rehearsing_a_schedule_leaves_no_trace_in_training():
+    weights = []
+    for tried in (True, False):
+        pl.seed_everything(5)
+        task = ClassificationTask(Recorder(), optimizer=SGD)
+        if tried:
+            rehearse_schedule(SGD, partial(SCHEDULES.ExponentialLR, gamma=0.5), epochs=4)
+        trainer(1, limit_val_batches=0).fit(task, data())
+        weights.append(task.network.head.weight.detach())
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (partial(AllCNN, width=2), "AllCNN cannot take what DigitsDataModule gives, 1 view of 1x1"),
+        (partial(AllCNN, 2, 5, in_channels=1), "num_classes=10 of .*, but AllCNN puts out 5 logit"),
+        (partial(AllCNN, 2, 20, in_channels=1), "AllCNN puts out 20 logits; set num_classes of bo"),
+        (partial(MLP, [8], in_features=100), "in_features=100 numbers .* set in_features to 256"),
+        (partial(SplitAllCNN, 1, 2, in_channels=1), "SplitAllCNN takes 2 views"),
+        (partial(TimmClassifier, "vit_tiny_patch16_224", 10, 1), "takes images of 224x224 pixels"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data(network, sentence):
+    task = ClassificationTask(network())
+    before = [weight.clone() for weight in task.parameters()]
+    with pytest.raises(UserError, match=sentence):
+        trainer(1).fit(task, DigitsDataModule())
+    assert all(torch.equal(*pair) for pair in zip(before, task.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("share", [-0.1, 2.0, float("nan")])
+def test_a_label_smoothing_without_meaning(share):
+    with pytest.raises(UserError, match=r"label_smoothing=.* must lie in \[0, 1\]"):
+        ClassificationTask(Recorder(), label_smoothing=share)

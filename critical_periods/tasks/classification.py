@@ -19,6 +19,7 @@ from critical_periods.errors import UserError
 from critical_periods.models.heads import own_head
 from critical_periods.models.network import Network
 from critical_periods.randomness import fold, global_seed
+from critical_periods.tasks.rehearsal import built, rehearse_network, rehearse_schedule, scheduled
 
 
 def _paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
@@ -46,8 +47,12 @@ class ClassificationTask(pl.LightningModule):
         optimizer: from parameters to an optimiser; by default SGD at 0.05, momentum 0.9, weight
             decay 5e-4.
         lr_scheduler: from the optimiser to a scheduler stepped once an epoch; none by default,
-            which is a fixed rate.
+            which is a fixed rate. One that follows a measure is named in full,
+            ``pytorch_lightning.cli.ReduceLROnPlateau``, with its ``monitor``.
         label_smoothing: ε, which moves targets to (1 - ε) target + ε / K in training.
+
+    Raises:
+        UserError: ε is not in [0, 1].
 
     Example:
         >>> class Linear(nn.Module):
@@ -70,6 +75,10 @@ class ClassificationTask(pl.LightningModule):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing <= 1:
+            raise UserError(
+                f"label_smoothing={label_smoothing} of {type(self).__name__} must lie in [0, 1]."
+            )
         # Convolutions run fastest channels last, on CPUs with bf16 units above all.
         self.network = network.to(memory_format=torch.channels_last)
         self.num_classes = num_classes
@@ -81,17 +90,21 @@ class ClassificationTask(pl.LightningModule):
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def setup(self, stage: str) -> None:
-        """Compares the number of classes with the data's before anything is trained.
+        """Compares the network with the data before anything is trained.
 
         Raises:
-            UserError: the data has classes that the network has no output for.
+            UserError: the data has classes that the network has no output for, or views that it
+                cannot take.
         """
-        available = getattr(self.trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        available = getattr(data, "num_classes", None)
         if available is not None and available > self.num_classes:
             raise UserError(
                 f"num_classes={self.num_classes} of {type(self).__name__} is less than the "
                 f"{available} classes of the data; set it, and the network's, to {available}."
             )
+        if stage == "fit":
+            rehearse_network(self, data, self.num_classes)
 
     def forward(self, *views: Tensor) -> Tensor:
         """Logits [B, K] of one tensor [B, C, H, W] a view, by the head for both where several."""
@@ -155,21 +168,18 @@ class ClassificationTask(pl.LightningModule):
         """The optimiser, and its scheduler stepped once an epoch.
 
         Raises:
-            UserError: a setting of theirs has no meaning, such as a negative rate, or the scheduler
-                has milestones that no epoch reaches.
+            UserError: a setting of theirs has no meaning, such as a negative rate, the schedule
+                cannot go through all epochs, or it has milestones that no epoch reaches.
         """
-        try:
-            optimizer = self.optimizer(self.parameters())
-            if self.lr_scheduler is None:
-                return optimizer
-            scheduler = self.lr_scheduler(optimizer)
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"the optimizer or the lr_scheduler of {type(self).__name__} cannot be built: "
-                f"{str(error).rstrip('.')}."
-            ) from error
+        # A segment of a study, or a run without an end, has no more epochs than it says.
+        epochs = max(1, self._trainer.max_epochs or 1) if self._trainer is not None else 1
+        rehearse_schedule(self.optimizer, self.lr_scheduler, epochs)
+        optimizer = built("optimizer", self.optimizer, self.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = built("lr_scheduler", self.lr_scheduler, optimizer)
         self._look_for_milestones(scheduler)
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return scheduled(optimizer, scheduler)
 
     def _look_for_milestones(self, scheduler: Any) -> None:
         # MultiStepLR's and SequentialLR's, which keeps them to itself.
