@@ -175,6 +175,28 @@ def test_cadence_and_the_last_epoch(tmp_path, cadence, epochs):
     assert monitor.measured == epochs
 
 
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [({"max_epochs": -1, "max_steps": 5}, [1]), ({"max_epochs": 9, "callbacks": "stops"}, [2])],
+    ids=["max_steps", "EarlyStopping"],
+)
+def test_the_last_epoch_of_a_run_that_ends_in_another_way(tmp_path, settings, epochs):
+    monitor, callbacks = Epochs(), []
+    if settings.pop("callbacks", None):
+        # By default it looks only after all other callbacks have seen the epoch's end.
+        stops = {"patience": 2, "min_delta": 1e9, "check_on_train_epoch_end": False}
+        callbacks = [pl.callbacks.EarlyStopping("val/loss", **stops)]
+    settings = {"limit_train_batches": 3, "limit_val_batches": 1, **settings}
+    trainer = pl.Trainer(
+        accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, callbacks=[*callbacks, monitor],
+        **settings,
+    )  # fmt: skip
+    data = StereoDigitsDataModule(batch_size=50, limit_train=150)
+    trainer.fit(ClassificationTask(SplitResNet18(width=1, in_channels=1)), data)
+    assert monitor.measured == epochs
+
+
 def test_batch_norm_gets_its_own_statistics_back():
     network = nn.Sequential(nn.BatchNorm1d(2), nn.Flatten()).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -241,6 +263,62 @@ def test_in_a_project_that_is_not_this_one(tmp_path, package):
     assert logged["deficit/active"] == 1
 
 
+def stranger_run(
+    package: Any, folder: Any, *callbacks: Any, views: int = 2, **settings: Any
+) -> Any:
+    """Trains a stranger's module; gives the trainer back."""
+    images = torch.randn(24, 2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    pairs = [((a, b) if views == 2 else a, i % 3) for i, (a, b) in enumerate(images)]
+    loader = DataLoader(pairs, batch_size=8)  # type: ignore[arg-type]
+    module = stranger_module(package)
+    if views == 1:
+        module.training_step = lambda batch, batch_idx: module(batch[0], batch[0]).sum()
+    trainer = package.Trainer(
+        **{"max_epochs": 2, "accelerator": "cpu", "default_root_dir": folder, "logger": False,
+           "enable_progress_bar": False, "enable_model_summary": False,
+           "enable_checkpointing": False, "callbacks": list(callbacks), **settings},
+    )  # fmt: skip
+    trainer.fit(module, loader, loader)
+    return trainer
+
+
+@pytest.mark.parametrize("package", [pl, other], ids=["pytorch_lightning", "lightning"])
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_strangers_numbers_have_the_precision_of_the_run(tmp_path, package, precision):
+    monitors = [FisherMonitor(samples=8), UsableInformationMonitor()]
+    trainer = stranger_run(package, tmp_path, *monitors, precision=precision)
+    assert trainer.callback_metrics["fisher/trace"] > 0
+
+
+def test_a_split_that_validates_in_the_last_epoch_alone(tmp_path):
+    settings = {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}
+    trainer = stranger_run(pl, tmp_path, UsableInformationMonitor(every_n_epochs=1), **settings)
+    assert "information/both" in trainer.callback_metrics
+
+
+@pytest.mark.parametrize("package", [pl, other], ids=["pytorch_lightning", "lightning"])
+@pytest.mark.parametrize(
+    ("monitor", "settings", "words"),
+    [
+        (lambda: SourceVarianceMonitor(["head"]), {"views": 1}, "views .*, but the data has one"),
+        (lambda: SourceVarianceMonitor(["eyes"]), {}, "'eyes', which the network has but does not"),
+        (lambda: UsableInformationMonitor(), {"limit_val_batches": 0}, "split='val' has no single"),
+        (lambda: FisherMonitor(split="test"), {}, "split='test' has no single data loader"),
+    ],
+)
+def test_strangers_hear_of_it_before_the_first_step(tmp_path, package, monitor, settings, words):
+    class Steps(package.Callback):
+        taken = 0
+
+        def on_before_optimizer_step(self, *args: Any) -> None:
+            self.taken += 1
+
+    steps = Steps()
+    with pytest.raises(UserError, match=words):
+        stranger_run(package, tmp_path, steps, monitor(), **settings)
+    assert not steps.taken
+
+
 def test_unknown_layer_before_training(tmp_path):
     with pytest.raises(UserError, match=r"'trunk.stage5'.*did you mean 'trunk.stage4'"):
         fit(tmp_path, SourceVarianceMonitor(["trunk.stage5"]))
@@ -251,6 +329,7 @@ def test_unknown_layer_before_training(tmp_path):
     [
         (lambda: FisherMonitor(every_n_epochs=0), "every_n_epochs=0 of FisherMonitor"),
         (lambda: FisherMonitor(samples=0), "samples=0 of FisherMonitor"),
+        (lambda: FisherMonitor(num_draws=0), "num_draws=0 of FisherMonitor must be at least 1, or"),
         (lambda: UsableInformationMonitor(split="vall"), "did you mean 'val'"),
         (lambda: SourceVarianceMonitor([LAYER], pairs=0), "pairs=0"),
         (lambda: SourceVarianceMonitor(LAYER), "must be a list of module names"),

@@ -286,9 +286,12 @@ class Probe(nn.Module):
         )
         self.attention = nn.MultiheadAttention(4, 2, dropout=0.5)
         self.path, self.idle = DropPath(0.6), nn.Linear(2, 1)
+        # timm's networks drop by a number of their own before the classifier.
+        self.idle.drop_rate = 0.7
 
     def rates(self) -> list[float]:
-        return [one.p for one in self.layers] + [self.attention.dropout, self.path.drop_prob]
+        others = [self.attention.dropout, self.path.drop_prob, self.idle.drop_rate]
+        return [one.p for one in self.layers] + others
 
 
 def stranger(framework: Any, schedule: Any = None, **methods: Any) -> Any:
@@ -343,10 +346,10 @@ def test_strangers_regularisers(framework):
         RegularizationWindow("weight_decay", removal=2), RegularizationWindow("dropout", 1, 3),
     ]  # fmt: skip
     trainer = fit(framework, module, *windows, epochs=4)
-    configured = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    configured = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     for seen in module.seen:
         assert seen["weight_decay"] == ([0, 0.3] if seen["epoch"] < 2 else [0, 0])
-        assert seen["dropout"] == (configured if seen["epoch"] in (1, 2) else [0] * 6)
+        assert seen["dropout"] == (configured if seen["epoch"] in (1, 2) else [0] * 7)
     assert module.probe.rates() == configured
     assert trainer.optimizers[0].param_groups[1]["weight_decay"] == 0.3
     assert trainer.callback_metrics["regularization/active"] == 0
@@ -775,6 +778,8 @@ def test_nothing_to_switch(framework):
     assert "of a DataModule of critical_periods, but this run has data loaders alone" in message
     message = wrong_stranger(framework, LearningRateRestart(2))
     assert "finds no learning-rate schedule that could start over" in message
+    message = wrong_stranger(framework, LearningRateRestart(every_n_epochs=2))
+    assert "at the removal of a window, but this run has none; set its epoch" in message
 
 
 def test_shares_that_are_too_small():

@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 
 from critical_periods.callbacks.monitor import Monitor, log_scalar, network_of
 from critical_periods.callbacks.samples import measurement_batches
+from critical_periods.errors import UserError
 from critical_periods.metrics import FisherTrace
 
 
@@ -22,6 +23,9 @@ class FisherMonitor(Monitor):
         samples: how many, over all processes together.
         num_draws: labels drawn for each sample; by default the exact expectation over all classes.
 
+    Raises:
+        UserError: there are to be less than one draw.
+
     Example:
         >>> monitor = FisherMonitor(every_n_epochs=2, samples=100)
     """
@@ -34,6 +38,11 @@ class FisherMonitor(Monitor):
         num_draws: int | None = None,
     ) -> None:
         super().__init__(every_n_epochs, split, samples)
+        if num_draws is not None and num_draws < 1:
+            raise UserError(
+                f"num_draws={num_draws} of FisherMonitor must be at least 1, or null for the exact "
+                "expectation over all classes."
+            )
         self.num_draws = num_draws
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -34,7 +34,8 @@ class LearningRateRestart(pl.Callback):
 
     Raises:
         UserError: the epoch is negative or the cycle shorter than 1; before training, the epoch
-            lies beyond the last one, or there is no schedule that could start over.
+            lies beyond the last one, there is neither an epoch nor a window to take it from, or
+            there is no schedule that could start over.
 
     Example:
         >>> restart = LearningRateRestart(epoch=20, every_n_epochs=5)
@@ -80,6 +81,11 @@ class LearningRateRestart(pl.Callback):
         if stage != "fit":
             return
         self._latest = -1
+        if self.epoch is None and not windows(trainer):
+            raise UserError(
+                "LearningRateRestart starts the schedule over at the removal of a window, but this "
+                "run has none; set its epoch, such as every_n_epochs for a cycle."
+            )
         if self.epoch is not None and ends_before(trainer, self.epoch + 1):
             raise UserError(
                 f"epoch={self.epoch} of LearningRateRestart lies beyond the last epoch of "

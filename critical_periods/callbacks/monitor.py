@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from critical_periods.batch import Batch
+from critical_periods.callbacks.samples import look_for_split
 from critical_periods.errors import UserError, near
 from critical_periods.metrics.functional.fisher import evaluating
 from critical_periods.models.heads import answering_together
@@ -25,14 +26,15 @@ class Monitor(pl.Callback):
     random state of the training are as they were before.
 
     Args:
-        every_n_epochs: the cadence; the last epoch is always measured, and by default it alone.
+        every_n_epochs: the cadence; the last epoch (by ``max_epochs``, by ``max_steps``, or as a
+            validation has stopped the training) is always measured, and by default it alone.
         split: which samples: ``train`` (clean where the DataModule is one of this package),
             ``val`` or ``test``.
         samples: how many of them, over all processes; all by default.
 
     Raises:
         UserError: the cadence or the number of samples is less than 1; before training, there are
-            fewer samples than processes.
+            fewer samples than processes, or there is no data loader of the split.
     """
 
     def __init__(
@@ -58,11 +60,21 @@ class Monitor(pl.Callback):
                 f"{trainer.world_size} processes; choose at least {trainer.world_size}."
             )
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Looks for the samples, which may be due only hours later."""
+        look_for_split(trainer, self.split)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures where the cadence asks for it."""
         done = trainer.current_epoch + 1
         due = self.every_n_epochs is not None and done % self.every_n_epochs == 0
-        if due or done == trainer.max_epochs:
+        # Training also ends by its steps, or where something like EarlyStopping asks for it.
+        is_last = (
+            done == trainer.max_epochs
+            or trainer.global_step == trainer.max_steps
+            or trainer.should_stop
+        )
+        if due or is_last:
             with undisturbed(pl_module), answering_together(network_of(pl_module)):
                 self.measure(trainer, pl_module)
 

@@ -26,7 +26,7 @@ class RegularizationWindow(Window):
 
     What acts is what the run is configured with: the ``weight_decay`` of each parameter group, the
     DataModule's ``augment``, the probability of every dropout layer (also timm's ``drop_prob`` and
-    ``nn.MultiheadAttention``'s own). Outside of the window these are 0, ``"none"`` and 0; after
+    ``drop_rate`` and ``nn.MultiheadAttention``'s own). Outside of the window these are 0, ``"none"`` and 0; after
     training they are as they were.
 
     With several windows for one regulariser, it acts where any of them is open.
@@ -136,5 +136,6 @@ def _dropout(module: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
         yield module.__dict__, "p"
     elif isinstance(module, nn.MultiheadAttention):
         yield module.__dict__, "dropout"
-    elif isinstance(module.__dict__.get("drop_prob"), float):
-        yield module.__dict__, "drop_prob"
+    for name in ("drop_prob", "drop_rate"):
+        if isinstance(module.__dict__.get(name), float):
+            yield module.__dict__, name

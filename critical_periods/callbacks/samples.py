@@ -50,7 +50,8 @@ def measurement_batches(
     stranger = _stranger_loader(trainer, split)
     with _undisturbed(stranger):
         for raw in stranger:
-            batch, _ = find(_to_device(trainer, raw))
+            # Lightning converts the numbers to the precision of the run before it moves a batch.
+            batch, _ = find(_to_device(trainer, trainer.precision_plugin.convert_input(raw)))
             kept = Batch(*(part[: None if share is None else share - taken] for part in batch))
             taken += len(kept.index)
             if len(kept.index):
@@ -83,6 +84,16 @@ def shared_samples(trainer: pl.Trainer, split: str, samples: int) -> list[torch.
     return list(views.to(trainer.strategy.root_device).unbind(1))
 
 
+def look_for_split(trainer: pl.Trainer, split: str) -> None:
+    """Says before training that there will be nothing to measure on.
+
+    Raises:
+        UserError: the project has no loader for the split.
+    """
+    if not hasattr(trainer.datamodule, "measurement_loader"):  # type: ignore[attr-defined]
+        _stranger_loader(trainer, split)
+
+
 def _measurement_loader(
     trainer: pl.Trainer, split: str, samples: int | None, shared: bool = False
 ) -> Iterable[Any] | None:
@@ -91,6 +102,9 @@ def _measurement_loader(
 
 
 def _stranger_loader(trainer: pl.Trainer, split: str) -> Iterable[Any]:
+    if split == "val" and trainer.val_dataloaders is None and trainer.enable_validation:
+        # The first validation may be epochs away, or there is none at all.
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
     loader = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders}.get(split)
     if isinstance(loader, (list, tuple)) and len(loader) == 1:
         loader = loader[0]

@@ -12,6 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
+from critical_periods.batch import Batch, find
 from critical_periods.callbacks.monitor import (
     Monitor,
     log_scalar,
@@ -89,6 +90,7 @@ class SourceVarianceMonitor(Monitor):
         self.layers = list(layers)
         self.pairs = pairs
         self.reestimate_batch_norm = reestimate_batch_norm
+        self._is_tried = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Looks for the layers in the network."""
@@ -103,9 +105,22 @@ class SourceVarianceMonitor(Monitor):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tries the measurement, which may be due only hours later, on two samples."""
+        super().on_train_start(trainer, pl_module)
         example = example_batch(trainer)
-        if example is None:
-            return
+        self._is_tried = example is not None
+        if example is not None:
+            self._try(pl_module, example)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Tries it on a stranger's first batch, before a step has been taken."""
+        if not self._is_tried:
+            self._is_tried = True
+            found, _ = find(batch)
+            self._try(pl_module, Batch(*(part[:2] for part in found)))
+
+    def _try(self, pl_module: pl.LightningModule, example: Batch) -> None:
         views = list(example.views.unbind(1))
         if len(views) < 2:
             raise UserError(
