@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from critical_periods.models.checks import check_sizes
+from critical_periods.models.checks import check_probability, check_sizes
 from critical_periods.models.one_view import OneViewNetwork
 from critical_periods.models.split import Heads, SplitNetwork
 
@@ -31,9 +31,11 @@ class AllCNN(OneViewNetwork):
         in_channels: channels of the view.
         depth: how many times the depth study's network halves the image (n); the paper's default
             network if None.
+        dropout: the probability of dropout after every layer of stride 2, where Springenberg et al.
+            (ICLR 2015 workshop) have it; the paper's network has none.
 
     Raises:
-        UserError: an argument is not a whole number of at least one.
+        UserError: an argument is not a whole number of at least one, or no probability.
 
     Example:
         >>> import torch
@@ -52,22 +54,24 @@ class AllCNN(OneViewNetwork):
         num_classes: int = 10,
         in_channels: int = 3,
         depth: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         check_sizes(width=width, num_classes=num_classes, in_channels=in_channels)
+        check_probability(dropout=dropout)
         if depth is None:
             layers = OrderedDict[str, nn.Module](
                 conv1=_conv(in_channels, width),
                 conv2=_conv(width, width),
-                conv3=_conv(width, 2 * width, stride=2),
+                conv3=_conv(width, 2 * width, stride=2, dropout=dropout),
                 conv4=_conv(2 * width, 2 * width),
                 conv5=_conv(2 * width, 2 * width),
-                conv6=_conv(2 * width, 2 * width, stride=2),
+                conv6=_conv(2 * width, 2 * width, stride=2, dropout=dropout),
                 conv7=_conv(2 * width, 2 * width),
                 **_end(2 * width, num_classes),
             )
         else:
             check_sizes(depth=depth)
-            layers = _start(depth, width, in_channels)
+            layers = _start(depth, width, in_channels, dropout)
             layers.update(_middle_and_end(depth, width, num_classes))
         super().__init__(layers)
 
@@ -128,12 +132,14 @@ class SplitAllCNN(SplitNetwork):
         )
 
 
-def _start(depth: int, width: int, in_channels: int) -> OrderedDict[str, nn.Module]:
+def _start(
+    depth: int, width: int, in_channels: int, dropout: float = 0.0
+) -> OrderedDict[str, nn.Module]:
     layers = OrderedDict[str, nn.Module](stem=_conv(in_channels, width))
     for i in range(1, depth + 1):
         narrow, wide = width * 2 ** (i - 1), width * 2**i
         stage = OrderedDict[str, nn.Module](
-            conv=_conv(narrow, narrow), down=_conv(narrow, wide, stride=2)
+            conv=_conv(narrow, narrow), down=_conv(narrow, wide, stride=2, dropout=dropout)
         )
         layers[f"stage{i}"] = nn.Sequential(stage)
     return layers
@@ -154,13 +160,18 @@ def _end(width: int, num_classes: int) -> OrderedDict[str, nn.Module]:
 
 
 def _conv(
-    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 3,
+    stride: int = 1,
+    dropout: float = 0.0,
 ) -> nn.Sequential:
     padding = kernel_size // 2
-    return nn.Sequential(
-        OrderedDict[str, nn.Module](
-            conv=nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False),
-            norm=nn.BatchNorm2d(out_channels),
-            relu=nn.ReLU(inplace=True),
-        )
+    layers = OrderedDict[str, nn.Module](
+        conv=nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False),
+        norm=nn.BatchNorm2d(out_channels),
+        relu=nn.ReLU(inplace=True),
     )
+    if dropout:
+        layers["dropout"] = nn.Dropout(dropout)
+    return nn.Sequential(layers)

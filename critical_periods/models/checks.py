@@ -25,6 +25,26 @@ def check_sizes(**sizes: int) -> None:
             raise UserError(f"{name} must be a whole number of at least 1, not {size!r}.")
 
 
+def check_probability(**probabilities: float) -> None:
+    """Require probabilities below 1, as something must be left.
+
+    Args:
+        **probabilities: the arguments of a network, by their names.
+
+    Raises:
+        UserError: one of them is something else.
+
+    Example:
+        >>> check_probability(dropout=1.5)
+        Traceback (most recent call last):
+        ...
+        critical_periods.errors.UserError: dropout must be a probability from 0 to below 1, not 1.5.
+    """
+    for name, probability in probabilities.items():
+        if not 0 <= probability < 1:
+            raise UserError(f"{name} must be a probability from 0 to below 1, not {probability!r}.")
+
+
 def check_views(network: str, given: int, expected: int) -> None:
     """Require one tensor per view.
 

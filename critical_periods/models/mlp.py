@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from critical_periods.errors import UserError
-from critical_periods.models.checks import check_sizes, check_views
+from critical_periods.models.checks import check_probability, check_sizes, check_views
 from critical_periods.models.one_view import OneViewNetwork
 
 
@@ -25,10 +25,11 @@ class MLP(OneViewNetwork):
         hidden: units of each hidden layer; none leaves a softmax regression.
         in_features: numbers in a view, C·H·W.
         num_classes: how many logits.
+        dropout: the probability of dropout after every hidden layer; the paper has none.
 
     Raises:
-        UserError: an argument is not a whole number of at least one, or (by ``forward``) the view
-            does not have ``in_features`` numbers.
+        UserError: an argument is not a whole number of at least one or no probability, or (by
+            ``forward``) the view does not have ``in_features`` numbers.
 
     Example:
         >>> import torch
@@ -44,13 +45,15 @@ class MLP(OneViewNetwork):
         hidden: Sequence[int] = (2500, 2000, 1500, 1000, 500),
         in_features: int = 1024,
         num_classes: int = 10,
+        dropout: float = 0.0,
     ) -> None:
+        check_probability(dropout=dropout)
         check_sizes(in_features=in_features, num_classes=num_classes)
         check_sizes(**{f"hidden[{i}]": size for i, size in enumerate(hidden)})
         sizes = [in_features, *hidden]
         layers = OrderedDict[str, nn.Module](flatten=nn.Flatten())
         for i, (narrow, wide) in enumerate(pairwise(sizes), start=1):
-            layers[f"fc{i}"] = _layer(narrow, wide)
+            layers[f"fc{i}"] = _layer(narrow, wide, dropout)
         layers["head"] = nn.Linear(sizes[-1], num_classes)
         super().__init__(layers)
         self.in_features = in_features
@@ -77,11 +80,12 @@ class MLP(OneViewNetwork):
         return super().forward(*views)
 
 
-def _layer(in_features: int, out_features: int) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict[str, nn.Module](
-            linear=nn.Linear(in_features, out_features, bias=False),
-            norm=nn.BatchNorm1d(out_features),
-            relu=nn.ReLU(inplace=True),
-        )
+def _layer(in_features: int, out_features: int, dropout: float) -> nn.Sequential:
+    layers = OrderedDict[str, nn.Module](
+        linear=nn.Linear(in_features, out_features, bias=False),
+        norm=nn.BatchNorm1d(out_features),
+        relu=nn.ReLU(inplace=True),
     )
+    if dropout:
+        layers["dropout"] = nn.Dropout(dropout)
+    return nn.Sequential(layers)

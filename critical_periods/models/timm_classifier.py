@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from critical_periods.errors import UserError, near
-from critical_periods.models.checks import check_sizes, check_views
+from critical_periods.models.checks import check_probability, check_sizes, check_views
 from critical_periods.models.network import Network
 
 
@@ -23,26 +23,46 @@ class TimmClassifier(Network):
         num_classes: how many logits.
         in_channels: channels of the view.
         cifar_stem: for small images, as in :class:`~critical_periods.models.SplitTimm`.
+        image_size: of networks that are built for one size, as most transformers are (timm's
+            ``img_size``); timm's own size by default.
+        dropout: the probability of dropout before the classifier (timm's ``drop_rate``).
 
     Raises:
-        UserError: timm has no such model or cannot build it, the stem cannot be changed, an
-            argument is not a whole number of at least one, or (by ``forward``) the network is tied
-            to another image size.
+        UserError: timm has no such model or cannot build it so, the stem cannot be changed, an
+            argument is not a whole number of at least one or no probability, or (by ``forward``)
+            the network is tied to another image size.
 
     Example:
         >>> import torch
         >>> network = TimmClassifier("resnet10t", cifar_stem=True)
         >>> network(torch.randn(2, 3, 32, 32)).shape
         torch.Size([2, 10])
+        >>> transformer = TimmClassifier("vit_tiny_patch16_224", image_size=32)
+        >>> transformer(torch.randn(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
-        self, name: str, num_classes: int = 10, in_channels: int = 3, cifar_stem: bool = False
+        self,
+        name: str,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        cifar_stem: bool = False,
+        image_size: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         check_sizes(num_classes=num_classes, in_channels=in_channels)
+        check_probability(dropout=dropout)
         super().__init__()
         self.name = name
-        self.model = create_timm(name, num_classes, in_channels, cifar_stem)
+        settings: dict[str, Any] = {"drop_rate": dropout} if dropout else {}
+        if image_size is not None:
+            check_sizes(image_size=image_size)
+            settings["img_size"] = image_size
+        self.model = create_timm(name, num_classes, in_channels, cifar_stem, **settings)
+        self._size = fixed_size(self.model)
+        if self._size is not None and image_size is not None:
+            self._size = (image_size, image_size)
 
     def forward(self, *views: Tensor) -> Tensor:
         """Logits of a batch.
@@ -58,18 +78,20 @@ class TimmClassifier(Network):
                 the network takes.
         """
         check_views("TimmClassifier", len(views), 1)
-        given, size = tuple(views[0].shape[-2:]), fixed_size(self.model)
-        if size not in (None, given):
+        given, size = tuple(views[0].shape[-2:]), self._size
+        if size is not None and size != given:
             raise UserError(
                 f"{self.name} takes images of {size[0]}x{size[1]} pixels alone but was given "
-                f"{given[0]}x{given[1]}; choose a convolutional network such as 'resnet18' or "
-                "'convnext_atto'."
+                f"{given[0]}x{given[1]}; set image_size, or choose a convolutional network such as "
+                "'resnet18'."
             )
         logits: Tensor = self.model(views[0])
         return logits
 
 
-def create_timm(name: str, num_classes: int, in_channels: int, cifar_stem: bool) -> nn.Module:
+def create_timm(
+    name: str, num_classes: int, in_channels: int, cifar_stem: bool, **settings: Any
+) -> nn.Module:
     """A network of timm with random weights.
 
     Args:
@@ -77,6 +99,7 @@ def create_timm(name: str, num_classes: int, in_channels: int, cifar_stem: bool)
         num_classes: how many logits.
         in_channels: channels of an image.
         cifar_stem: whether the stem is to keep the full size of a small image.
+        **settings: more arguments of the model, by timm's names.
 
     Raises:
         UserError: timm has no such model or cannot build it, or the stem cannot be changed.
@@ -91,12 +114,13 @@ def create_timm(name: str, num_classes: int, in_channels: int, cifar_stem: bool)
         raise UserError(f"timm has no model {name!r}; {near(name, timm.list_models())}")
     try:
         model: nn.Module = timm.create_model(
-            name, pretrained=False, num_classes=num_classes, in_chans=in_channels
+            name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **settings
         )
     except Exception as error:  # each model checks its arguments in its own way
+        given = {"num_classes": num_classes, "in_channels": in_channels, **settings}
         raise UserError(
-            f"timm cannot build {name!r} with num_classes={num_classes} and "
-            f"in_channels={in_channels} ({reason(error)}); choose another model."
+            f"timm cannot build {name!r} with {', '.join(f'{k}={v}' for k, v in given.items())} "
+            f"({reason(error)}); choose another model."
         ) from error
     if cifar_stem:
         _use_cifar_stem(model, name)
