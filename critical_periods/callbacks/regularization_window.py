@@ -26,8 +26,8 @@ class RegularizationWindow(Window):
 
     What acts is what the run is configured with: the ``weight_decay`` of each parameter group, the
     DataModule's ``augment``, the probability of every dropout layer (also timm's ``drop_prob`` and
-    ``drop_rate`` and ``nn.MultiheadAttention``'s own). Outside of the window these are 0, ``"none"`` and 0; after
-    training they are as they were.
+    ``drop_rate`` and ``nn.MultiheadAttention``'s own). Outside of the window these are 0,
+    ``"none"`` and 0; after training they are as they were.
 
     With several windows for one regulariser, it acts where any of them is open.
     ``regularization/active`` is logged each epoch: 1 where any window, of any regulariser, is open.
