@@ -124,6 +124,15 @@ def test_closed_form_flow_and_simulation_agree(depth, switch, until, step):
     assert 1e-7 < case.gap < 1e-3
 
 
+def test_the_gap_is_a_multiple_of_the_step_and_by_default_less_than_a_thousandth():
+    """The figure's case, and what a user gets who chooses no step."""
+    times = np.linspace(0, 10, 201)
+    gaps = [compare(five_tasks(), 2, A0, times, step=step).gap for step in (1e-3, 5e-4)]
+    assert gaps[0] == pytest.approx(2 * gaps[1], rel=0.05) and gaps[0] > 0.01
+    default = compare(five_tasks(), 2, A0, times).gap
+    assert default == pytest.approx(gaps[0] / 20, rel=0.05) and default < 1e-3
+
+
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_three_ways_agree_where_some_modes_carry_nothing(depth):
     sigma = np.outer([1.0, 2.0, 0.0], [1.0, 0.0, -1.0, 0.5])
