@@ -6,6 +6,7 @@ import csv
 import functools
 import multiprocessing
 import os
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -398,6 +399,15 @@ def test_a_video_that_breaks_is_left_out_of_evaluation(digits: Path, tmp_path: P
         evaluated(data)
 
 
+def test_a_workers_error_is_its_own_sentence(digits: Path, tmp_path: Path):
+    data = ready(shutil.copytree(digits, tmp_path / "copy"), max_bad_share=1.0, num_workers=1)
+    break_videos(data, "train", list(range(TRAIN)))
+    with pytest.raises(UserError) as caught:
+        training(data)
+    sentence = r"\S+\.mp4 and 19 videos drawn in its place cannot be decoded \(the last, .*\.mp4, "
+    assert re.fullmatch(sentence + r"is cut off\); look after the data\.", str(caught.value))
+
+
 # Settings.
 
 
@@ -557,6 +567,38 @@ def test_two_processes_train_and_validate_as_one(digits: Path, tmp_path: Path):
     for key in ("train/loss", "val/loss"):
         torch.testing.assert_close(first["metrics"][key], metrics[key], rtol=1e-5, atol=0)
     assert first["metrics"]["val/accuracy"] == metrics["val/accuracy"]
+
+
+def meet_broken_videos(rank: int, folder: Path) -> None:
+    """Two epochs, of which the second finds too many: two broken videos are met by one process."""
+    root = folder / "videos"
+
+    class Breaker(Callback):
+        """Breaks two videos when all is set up, and two more when those are allowed for."""
+
+        def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+            if rank == 0:
+                numbers = [1, 3] if trainer.current_epoch == 0 else [5, 7]
+                break_videos(trainer.datamodule, "val", numbers)
+            trainer.strategy.barrier()
+
+    try:
+        fit(root, processes=WORLD, callbacks=(Breaker(),), batch_size=4, epochs=3,
+            max_bad_share=3 / (TRAIN + VAL))  # fmt: skip
+    except UserError as error:
+        (folder / f"{rank}.txt").write_text(str(error))
+
+
+@pytest.mark.slow
+def test_two_processes_count_broken_videos_together(digits: Path, tmp_path: Path):
+    """Validation shares videos out by turns, so the odd ones are met by the second process."""
+    shutil.copytree(digits, tmp_path / "videos")
+    join_processes(start_processes(meet_broken_videos, tmp_path))
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in range(2))
+    assert first == second and "4 of 50 videos under root=" in first
+    rows = report(tmp_path / "videos")
+    assert len(rows) == 4 and all(row[0] == "val" for row in rows)
+    assert all(row[2] == "is cut off (found in training)" for row in rows)
 
 
 # Memory.

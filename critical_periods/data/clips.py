@@ -90,7 +90,17 @@ class ClipDataset(Dataset):
         self.clips, self.target, self.index = clips, target, index
         self.delay, self.size, self.scale, self.seed = delay, size, scale, seed
 
-    def __getitem__(self, draw: Indices) -> ClipBatch:
+    def __getitem__(self, draw: Indices) -> ClipBatch | UserError:
+        """The batch; or, as a value, what its user has to mend.
+
+        Torch would make one long message of an error of a worker and of where it came from.
+        """
+        try:
+            return self._batch(draw)
+        except UserError as error:
+            return error
+
+    def _batch(self, draw: Indices) -> ClipBatch:
         training = draw.epoch >= 0
         broken: dict[int, str] = {}
         tries = _TRIES if training else 1
@@ -179,6 +189,8 @@ class ClipLoader(EpochLoader):
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self._loader:
+            if isinstance(batch, UserError):
+                raise batch
             self._taken = batch.draw.batch + 1
             yield batch
 

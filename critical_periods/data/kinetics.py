@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from critical_periods.batch import Batch
@@ -65,7 +66,8 @@ class KineticsDataModule(pl.LightningDataModule):
 
     Raises:
         UserError: a setting has no meaning; by ``setup``, the data is missing, too few classes or
-            too many bad videos; in training, too many videos turn out to be broken.
+            too many bad videos; in training, too many videos turn out to be broken (of all
+            processes together, which say so at the end of an epoch; one alone says so at once).
 
     Attributes:
         deficits: where deficits go in and come out.
@@ -147,6 +149,9 @@ class KineticsDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the index and leaves out what is bad; calling it again is safe."""
+        callbacks: list[Callback] = getattr(self.trainer, "callbacks", [])
+        if not any(isinstance(each, _Meeting) and each.data is self for each in callbacks):
+            callbacks.append(_Meeting(self))
         if self._clips:
             return
         clips, labels = self._open()
@@ -164,10 +169,10 @@ class KineticsDataModule(pl.LightningDataModule):
                 )
                 self._bad.append((split, found.paths[number], reason))
         total = sum(map(len, labels.values()))
-        report = index_folder(self.root) / "bad_videos.csv"
+        report = self._report_file
         write_report(report, self._bad)
         if len(self._bad) > self.max_bad_share * total:
-            raise UserError(self._too_many(len(self._bad), total, report))
+            raise UserError(self._too_many(len(self._bad), total))
         for split, index in self._index.items():
             if not len(index):
                 raise UserError(f"no video of the split {split!r} can be used; see {report}.")
@@ -175,11 +180,15 @@ class KineticsDataModule(pl.LightningDataModule):
             _log.warning("%d of %d videos are left out; see %s.", len(self._bad), total, report)
         self._clips = clips
 
-    def _too_many(self, bad: int, total: int, report: Path) -> str:
+    @property
+    def _report_file(self) -> Path:
+        return index_folder(self.root) / "bad_videos.csv"
+
+    def _too_many(self, bad: int, total: int) -> str:
         return (
             f"{bad} of {total} videos under root={str(self.root)!r} are broken, empty or too "
-            f"short, more than max_bad_share={self.max_bad_share}; see {report}, replace them, or "
-            "raise max_bad_share."
+            f"short, more than max_bad_share={self.max_bad_share}; see {self._report_file}, "
+            "replace them, or raise max_bad_share."
         )
 
     def fingerprint(self) -> str:
@@ -269,17 +278,45 @@ class KineticsDataModule(pl.LightningDataModule):
         if new.keys() <= self.broken.keys():
             return
         self.broken.update(new)
-        report = index_folder(self.root) / "bad_videos.csv"
+        rank, world_size = self._place()
+        if rank == 0:
+            self._report()
+        # Of several processes one must not stop while the others wait for it: see meet.
+        if world_size == 1:
+            self._check_share()
+
+    def meet(self) -> None:
+        """Of several processes, makes the broken videos of all known to each.
+
+        All must call it at the same time; Lightning has them do it at the end of every epoch.
+
+        Raises:
+            UserError: there are too many by now; every process raises it.
+        """
+        rank, world_size = self._place()
+        if world_size == 1:
+            return
+        parts: list[dict[tuple[str, int], str]] = [{} for _ in range(world_size)]
+        torch.distributed.all_gather_object(parts, self.broken)
+        before = len(self.broken)
+        for part in parts:
+            self.broken.update(part)
+        if rank == 0 and len(self.broken) > before:
+            self._report()
+        if self.broken:
+            self._check_share()
+
+    def _report(self) -> None:
         rows = [
             (split, self._clips[split].paths[number], f"{why} (found in training)")
             for (split, number), why in self.broken.items()
         ]
-        # Each process sees videos of its own; the first one's report stands for all.
-        if self._place()[0] == 0:
-            write_report(report, [*self._bad, *rows])
-        bad, total = len(self._bad) + len(rows), sum(map(len, self._target.values()))
+        write_report(self._report_file, [*self._bad, *rows])
+
+    def _check_share(self) -> None:
+        bad, total = len(self._bad) + len(self.broken), sum(map(len, self._target.values()))
         if bad > self.max_bad_share * total:
-            raise UserError(self._too_many(bad, total, report))
+            raise UserError(self._too_many(bad, total))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Flips, normalises, applies deficits and mixes: the whole batch at once."""
@@ -304,3 +341,20 @@ class KineticsDataModule(pl.LightningDataModule):
             settings = (self.num_classes, self.mixup, self.cutmix)
             result = mix(result, *settings, _MIX, *words, draw.batch, rank)
         return self.trainer.precision_plugin.convert_input(result) if self.trainer else result
+
+
+class _Meeting(Callback):
+    """Ends every epoch with :meth:`KineticsDataModule.meet`: Lightning tells only callbacks of it.
+
+    Args:
+        data: whose broken videos are counted.
+    """
+
+    def __init__(self, data: KineticsDataModule) -> None:
+        self.data = data
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """All processes are here."""
+        self.data.meet()
+
+    on_validation_epoch_end = on_test_epoch_end = on_predict_epoch_end = on_train_epoch_end
