@@ -234,6 +234,56 @@ def test_a_damaged_shard_is_a_video_error(damaged: tuple[ShardClips, Path]):
         clips.read(2, [0])
 
 
+@pytest.mark.parametrize("name", ["index.npz", "shard_*.npz", "shard_*.bin"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut off", "garbage"])
+def test_what_is_damaged_is_named_and_made_anew(
+    videos: Path, tmp_path: Path, name: str, damage: str
+):
+    listed = find_videos(videos, "val")
+    extract(listed, tmp_path, videos_per_shard=2)
+    sound, made = contents(tmp_path), module._make_shard
+    file = max(tmp_path.glob(name))
+    raw = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    else:
+        damaged = {"empty": b"", "cut off": raw[: len(raw) // 2], "garbage": b"garbage"}
+        file.write_bytes(damaged[damage])
+    # The index says all that the shards' own files do, and without it nothing is read.
+    if name == "shard_*.npz":
+        assert open_shards(tmp_path) is not None
+        (tmp_path / "index.npz").unlink()
+    part = name == "shard_*.npz" or (name, damage) == ("index.npz", "gone")
+    sentence = "holds a part of" if part else rf"{file.name} (cannot be read|has \d+ bytes where)"
+    with pytest.raises(UserError, match=sentence) as caught:
+        open_shards(tmp_path)
+    assert "run the same `critical-periods kinetics extract` again" in str(caught.value)
+    tasks = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_make_shard", lambda task: (tasks.append(task), made(task)))
+        extract(listed, tmp_path, videos_per_shard=2)
+    assert contents(tmp_path) == sound
+    assert len(tasks) == (name != "index.npz")
+
+
+def test_a_long_video_is_extracted_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_video(tmp_path / "a" / "0.mp4", film(60))
+    listed = VideoList(tmp_path, ["a/0.mp4"], ["a"])
+    extract(listed, tmp_path / "whole")
+    read, most = module.read_frames, []
+
+    def counted(path: str, times: list[float], short_side: int) -> object:
+        most.append(len(times))
+        return read(path, times, short_side)
+
+    monkeypatch.setattr(module, "_FRAMES", 8)
+    monkeypatch.setattr(module, "read_frames", counted)
+    extract(listed, tmp_path / "parts")
+    # At 12 frames a second every fourth is on the grid.
+    assert most == [8, 7]
+    assert contents(tmp_path / "whole") == contents(tmp_path / "parts")
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -243,7 +293,12 @@ def test_a_damaged_shard_is_a_video_error(damaged: tuple[ShardClips, Path]):
         (["extract", "VIDEOS", "--output", "OUT", "--jobs", "x"], "--jobs: invalid int value: 'x'"),
         (["extract", "VIDEOS", "--output", "OUT", "--jobs", "0"], "--jobs 0 must be at least 1."),
         (["extract", "VIDEOS", "--output", "OUT", "--short-side", "-2"], "--short-side -2 must be"),
-        (["extract", "VIDEOS/none", "--output", "OUT"], "holds no folder train/ with a folder of"),
+        (["extract", "VIDEOS/none", "--output", "OUT"], "input 'VIDEOS/none' is no folder; name"),
+        (
+            ["extract", "VIDEOS/val", "--output", "OUT"],
+            "input='VIDEOS/val' holds no folder train/ with a folder of videos for every class; "
+            "set input, or --train-csv to a list",
+        ),
         (
             ["extract", "VIDEOS", "--output", "OUT", "--train-csv", "VIDEOS/none.csv"],
             "the list VIDEOS/none.csv cannot be read: ",

@@ -54,9 +54,14 @@ def _extract(options: argparse.Namespace) -> int:
     for name, value in (("--jobs", jobs), ("--short-side", options.short_side)):
         if value < 1:
             raise UserError(f"{name} {value} must be at least 1.")
+    if not options.input.is_dir():
+        raise UserError(f"input {str(options.input)!r} is no folder; name that of the videos.")
     lists = {"train": options.train_csv, "val": options.val_csv}
     # Both are looked for before hours go into the first.
-    found = {split: find_videos(options.input, split, file) for split, file in lists.items()}
+    found = {
+        split: find_videos(options.input, split, file, ("input", f"--{split}-csv"))
+        for split, file in lists.items()
+    }
     rows: list[tuple[str, str, str]] = []
     frames = videos = 0
     for split, listed in found.items():

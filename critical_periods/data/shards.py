@@ -13,6 +13,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from threading import Thread
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,10 @@ INDEX = "index.npz"
 _QUALITY = 90
 # About 100 MB a shard of ten-second clips, and half a minute's work of one core.
 _VIDEOS = 128
+# Frames of a video that are in memory at once: about 50 MB, and all of a clip of Kinetics.
+_FRAMES = 128
+# What NumPy raises at a damaged .npz file.
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, BadZipFile)
 
 
 @dataclass
@@ -81,7 +86,9 @@ class ShardClips:
                     images.append(image)
                 return images
         except (OSError, IndexError, ValueError) as error:
-            raise VideoError(path, f"is damaged: {error}") from error
+            # Where it is no matter of files, NumPy and Pillow speak of buffers.
+            reason = getattr(error, "strerror", None) or "a frame is no JPEG"
+            raise VideoError(self.paths[number], f"is damaged in {path}: {reason}") from error
 
     def hash_into(self, digest: hashlib._Hash) -> None:
         """Adds what tells these clips from others: paths, lengths and the sizes of all records."""
@@ -93,26 +100,58 @@ def open_shards(folder: Path) -> ShardClips | None:
     """The shards of a split; ``None`` where the folder holds none.
 
     Raises:
-        UserError: they are not complete.
+        UserError: they are not complete: a file is missing, damaged or of another size than the
+            index has it.
     """
     if (folder / INDEX).exists():
-        with np.load(folder / INDEX) as arrays:
-            return ShardClips(
-                str(folder),
-                shards=Strings.load(arrays, "shards"),
-                shard=arrays["shard"],
-                starts=arrays["starts"],
-                paths=Strings.load(arrays, "paths"),
-                labels=Strings.load(arrays, "labels"),
-                lengths=arrays["lengths"],
-                reasons=Strings.load(arrays, "reasons"),
-            )
+        try:
+            with np.load(folder / INDEX) as arrays:
+                clips = ShardClips(
+                    str(folder),
+                    shards=Strings.load(arrays, "shards"),
+                    shard=arrays["shard"],
+                    starts=arrays["starts"],
+                    paths=Strings.load(arrays, "paths"),
+                    labels=Strings.load(arrays, "labels"),
+                    lengths=arrays["lengths"],
+                    reasons=Strings.load(arrays, "reasons"),
+                )
+        except _DAMAGED as error:
+            raise _damaged(folder / INDEX, "cannot be read") from error
+        # The last record of each shard says where it ends.
+        order = np.lexsort((clips.lengths, clips.starts, clips.shard))
+        for number in order[np.diff(clips.shard[order], append=-1) != 0]:
+            file = folder / clips.shards[int(clips.shard[number])]
+            problem = _problem(file, int(clips.starts[number]), int(clips.lengths[number]))
+            if problem:
+                raise _damaged(file, problem)
+        return clips
     if any(folder.glob("shard_*")):
         raise UserError(
             f"{folder} holds a part of an extraction; run the same `critical-periods kinetics "
             "extract` again, which goes on where it stopped."
         )
     return None
+
+
+def _problem(shard: Path, start: int, length: int) -> str:
+    """What is wrong with a shard whose last record begins at start and has length frames."""
+    try:
+        size, end = shard.stat().st_size, start
+        if length:
+            # Nothing, where the shard ends before.
+            last = np.fromfile(shard, np.uint32, count=1, offset=start + 4 * length)
+            end += max(int(last.sum()), 4 * (length + 1))
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "" if size == end else f"has {size} bytes where its index has {end}"
+
+
+def _damaged(file: Path, problem: str) -> UserError:
+    return UserError(
+        f"{file} {problem}; copy it anew, or run the same `critical-periods kinetics extract` "
+        "again, which makes anew what is damaged."
+    )
 
 
 class _Task(NamedTuple):
@@ -133,8 +172,8 @@ def extract(
     """Writes 3 frames a second of all videos to shards, in parallel.
 
     Shards that are there already, from a run that was killed or was shorter, are kept as long as
-    their videos have neither changed size nor time. The index is written last. Broken videos have
-    no frames in it, but a reason.
+    they are whole and their videos have neither changed size nor time. The index is written last.
+    Broken videos have no frames in it, but a reason.
 
     Args:
         videos: what to extract.
@@ -154,7 +193,7 @@ def extract(
         name = f"shard_{number:05d}_{_stamp(some, short_side)}"
         tasks.append(_Task(some, output / f"{name}.bin", short_side))
     (output / INDEX).unlink(missing_ok=True)
-    undone = [task for task in tasks if not _side(task.file).exists()]
+    undone = [task for task in tasks if not _is_whole(task.file)]
     done = len(videos.paths) - sum(len(task.videos.paths) for task in undone)
     with tqdm(total=len(videos.paths), initial=done, desc=str(output), unit="video") as progress:
         for task in _made(undone, jobs):
@@ -208,8 +247,18 @@ def _stamp(videos: VideoList, short_side: int) -> str:
 
 
 def _side(shard: Path) -> Path:
-    """The file that says what is in a shard; where it is, the shard is whole."""
+    """The file that says what is in a shard; it is written when the shard is whole."""
     return shard.with_suffix(".npz")
+
+
+def _is_whole(shard: Path) -> bool:
+    try:
+        with np.load(_side(shard)) as arrays:
+            start, length = int(arrays["starts"][-1]), int(arrays["lengths"][-1])
+            Strings.load(arrays, "reasons")
+    except _DAMAGED:
+        return False
+    return not _problem(shard, start, length)
 
 
 def _end_with_parent() -> None:
@@ -255,10 +304,11 @@ def _make_shard(task: _Task) -> None:
 def _jpegs(path: str, short_side: int) -> list[bytes]:
     times = [place / GRID_RATE for place in range(grid_length(probe(path).duration))]
     coded = []
-    for image in read_frames(path, times, short_side).images:
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "JPEG", quality=_QUALITY)
-        coded.append(buffer.getvalue())
+    for start in range(0, len(times), _FRAMES):
+        for image in read_frames(path, times[start : start + _FRAMES], short_side).images:
+            buffer = io.BytesIO()
+            Image.fromarray(image).save(buffer, "JPEG", quality=_QUALITY)
+            coded.append(buffer.getvalue())
     return coded
 
 
