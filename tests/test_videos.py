@@ -459,6 +459,8 @@ LISTS = {
     "a header in another order": (
         "label,split,video_path\nriding a bike,val,a b/1.mp4\n0x,val,c/2.mp4\n"
     ),
+    "other names in the header": "Video-ID,Class Name\na b/1.mp4,riding a bike\nc/2.mp4,0x\n",
+    "comments": "# my list\npath,label\na b/1.mp4,riding a bike\n  # 0x is no number\nc/2.mp4,0x\n",
     "quotes": '"a b/1.mp4","riding a bike"\nc/2.mp4,0x\n',
     "tabs": "a b/1.mp4\triding a bike\nc/2.mp4\t0x\n",
     "a byte order mark, Windows' ends and empty lines": (
@@ -486,6 +488,30 @@ def test_lists_with_spaces_between(tmp_path: Path):
     assert find_videos(tmp_path, "val", file).paths == ["a, b/1.mp4", "c, d/2.mp4"]
 
 
+@pytest.mark.parametrize("header", ["", "path label\n", "filename class_id\n"])
+@pytest.mark.parametrize("suffix", [".mp4", ""])
+def test_one_mark_for_all_lines_of_a_list(tmp_path: Path, header: str, suffix: str):
+    """Commas in paths do not end them where spaces before numbers do."""
+    file = tmp_path / "list.txt"
+    file.write_text(f"{header}train/a, b/c{suffix} 3\ntrain/a, b/d{suffix} 0\n")
+    assert find_videos(tmp_path, "val", file)[1:] == (
+        [f"train/a, b/c{suffix}", f"train/a, b/d{suffix}"],
+        ["3", "0"],
+    )
+    file.write_text(f"{header.replace(' ', ',')}a b/c{suffix},riding a, b\na b/d{suffix},yoga\n")
+    # Three cells: the path is the first one.
+    assert find_videos(tmp_path, "val", file).paths == [f"a b/c{suffix}", f"a b/d{suffix}"]
+
+
+def test_numbers_may_be_written_as_fractions(tmp_path: Path):
+    file = tmp_path / "list.csv"
+    file.write_text("filename,class_id\na.mp4,3.0\nb.mp4,0.0\n")
+    labels = find_videos(tmp_path, "train", file).labels
+    assert number_labels(labels, ["2", "1."]) == (["0", "1", "2", "3"], [3, 0], [2, 1])
+    # Halves are names.
+    assert number_labels(["0.5", "1"], ["1"]) == (["0.5", "1"], [0, 1], [1])
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -498,6 +524,14 @@ def test_lists_with_spaces_between(tmp_path: Path):
         ("a.mp4,1\n\nb.mp4,\n", "line 3 of .*list.csv"),
         ("a.mp4,1\n,2\n", "line 2 of .*list.csv"),
         ("split,label,path\nval,x,a.mp4\nval,x\n", "line 3 of .*list.csv"),
+        ("filename,where\na.mp4,1\n", "header of .*, 'filename,where', names no column of labels"),
+        ("foo,bar\na.mp4,x\nb.mp4,y\n", "line 1 of .*, 'foo,bar', is not a video file, as all"),
+        (
+            "# numbers\nfoo bar\na 1\nb 2\n",
+            "line 2 of .*, 'foo,bar', is not labelled by a whole number, as all others are; mend",
+        ),
+        ("a.mp4 1\nb.mp4 100000000\n", "line 2 of .* has the class number 100000000, but numbers"),
+        ("x" * 200_000, "line 1 of .* is 'xxx"),
         (
             "label,youtube_id,time_start,time_end,split\nyoga,0aB,1,11,val\n",
             "header of .*list.csv, 'label,youtube_id,.*', names no column of paths",
@@ -527,5 +561,7 @@ def test_class_numbers_are_taken_and_names_are_numbered():
     words = [f"class {number:03d}" for number in range(600)]
     names, train, val = number_labels(words[::-1], words[:5])
     assert names == words and train == list(range(600))[::-1] and val == [0, 1, 2, 3, 4]
+    with pytest.raises(UserError, match="a video has the class number 20260101, but numbers count"):
+        number_labels(["20260101", "1"], ["1"])
     with pytest.raises(UserError, match="class 'yoga' occurs in validation but not in training"):
         number_labels(["a"], ["yoga"])
