@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,26 @@ def test_a_run_with_a_deficit_is_descent_on_one_matrix_and_then_on_the_other():
     error = (product - matrix).square().mean() / matrix.square().mean()
     assert logged.epochs[3]["val/error"] == pytest.approx(error.item(), rel=1e-5)
     assert [logged.epochs[epoch]["deficit/active"] for epoch in range(4)] == [1, 1, 0, 0]
+
+
+def test_a_trained_network_is_tested_and_predicts_the_matrix():
+    task, data, logged = fit(2)
+    trainer = pl.Trainer(**QUIET)
+    (matrix,) = trainer.predict(task, datamodule=data)
+    torch.testing.assert_close(matrix, task.matrix()[None])
+    (tested,) = trainer.test(task, datamodule=data, verbose=False)
+    assert tested == {"test/error": pytest.approx(logged.epochs[1]["val/error"])}
+
+
+@pytest.mark.parametrize(("rate", "iterations", "epoch"), [(1e25, 1, 0), (1e3, 50, 0), (1e3, 2, 1)])
+def test_a_descent_that_diverges_ends_in_a_sentence(rate, iterations, epoch):
+    """And so a study does not count it as done."""
+    task = MatrixCompletionTask(square(2, SIZE), rate, iterations)
+    expected = (
+        f"is (nan|inf) at the end of epoch {epoch}, .*lower learning_rate={re.escape(str(rate))}"
+    )
+    with pytest.raises(UserError, match=expected):
+        fit(5, task=task)
 
 
 def test_one_layer_learns_what_it_sees_and_nothing_else():

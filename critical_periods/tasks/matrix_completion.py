@@ -12,6 +12,7 @@ from torch import Tensor
 from critical_periods.batch import Batch
 from critical_periods.errors import UserError
 from critical_periods.models.linear import MultiPathLinear
+from critical_periods.tasks.regression import check_finite
 
 
 class MatrixCompletionTask(pl.LightningModule):
@@ -24,8 +25,9 @@ class MatrixCompletionTask(pl.LightningModule):
     matrix products alone: 0.2 ms an iteration for three layers of 100x100 on one core. To
     Lightning, and so to callbacks, an epoch is one step.
 
-    Logs, once an epoch, ``train/loss`` of the last iteration and ``val/error``, the relative
-    squared error of the whole matrix that is shown clean, |W - M|² / |M|²: 1 for W = 0.
+    Logs, once an epoch, ``train/loss`` of the last iteration and ``val/error`` (tested,
+    ``test/error``), the relative squared error of the whole matrix that is shown clean,
+    |W - M|² / |M|²: 1 for W = 0. It predicts the completed matrix.
 
     Args:
         network: of one path, with as many inputs and outputs as the matrix has columns and rows.
@@ -34,7 +36,8 @@ class MatrixCompletionTask(pl.LightningModule):
 
     Raises:
         UserError: a setting is not positive or the network has several paths; before training,
-            its matrix has another size than that of the data.
+            its matrix has another size than that of the data; at the end of an epoch, the loss is
+            no longer finite.
 
     Example:
         >>> task = MatrixCompletionTask(MultiPathLinear(num_paths=1, inputs=100, outputs=100))
@@ -92,13 +95,33 @@ class MatrixCompletionTask(pl.LightningModule):
         optimizer: Any = self.optimizers()
         optimizer.step()
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=1)
+        self._check_finite(loss)
 
     @torch.no_grad()
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The error of the whole matrix."""
+        error = self._error("val", batch)
+        # The first look at what the last step left. Who only validates is told what there is.
+        if self.trainer.state.fn == "fit":
+            self._check_finite(error)
+
+    @torch.no_grad()
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same; there is no other matrix to test on."""
+        self._error("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The completed matrix, W for the one sample of the batch, [1, n, n]."""
+        return self.matrix()[None]
+
+    def _error(self, stage: str, batch: Batch) -> Tensor:
         matrix = batch.views[0, 0, 0]
         error = (self.matrix() - matrix).square().sum() / matrix.square().sum()
-        self.log("val/error", error, on_step=False, on_epoch=True, batch_size=1)
+        self.log(f"{stage}/error", error, on_step=False, on_epoch=True, batch_size=1)
+        return error
+
+    def _check_finite(self, loss: Tensor) -> None:
+        check_finite(self, loss, f"learning_rate={self.learning_rate}")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Plain gradient descent."""

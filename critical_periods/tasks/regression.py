@@ -15,6 +15,8 @@ from critical_periods.models.linear import MultiPathLinear
 from critical_periods.models.network import Network
 from critical_periods.randomness import fold, global_seed
 
+_REMEDY = "the learning rate, lr of the optimizer"
+
 
 def _paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=0.01)
@@ -23,10 +25,10 @@ def _paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
 class RegressionTask(pl.LightningModule):
     """Half the summed squared errors of a batch, L = ½ Σ_b |f(x_b) - y_b|².
 
-    Logs ``train/loss`` and ``val/loss``, summed over the batch, averaged over batches. With a
-    batch of everything, one epoch is one step of full-batch gradient descent, and epochs times
-    learning rate are the time of gradient flow (Kleinman, Achille & Soatto, ICLR 2024, arXiv
-    2308.12221: 1,000 steps of 0.01).
+    Logs ``train/loss``, ``val/loss`` and ``test/loss``, summed over the batch, averaged over
+    batches. With a batch of everything, one epoch is one step of full-batch gradient descent, and
+    epochs times learning rate are the time of gradient flow (Kleinman, Achille & Soatto, ICLR 2024,
+    arXiv 2308.12221: 1,000 steps of 0.01).
 
     Random numbers drawn while training are seeded anew at each batch from (seed, epoch, batch,
     rank), so that a resumed run draws what an uninterrupted one would have drawn.
@@ -38,7 +40,8 @@ class RegressionTask(pl.LightningModule):
             with the task of a ``HierarchyDataModule``; by default the network starts as it is.
 
     Raises:
-        UserError: before training, ``aligned`` is set, but the network or the data is another.
+        UserError: before training, ``aligned`` is set, but the network or the data is another; at
+            the end of an epoch, the loss is no longer finite.
 
     Example:
         >>> task = RegressionTask(MultiPathLinear(depth=2), aligned=0.01)
@@ -85,9 +88,26 @@ class RegressionTask(pl.LightningModule):
         """Half the summed squares of the batch."""
         return self._loss("train", batch)
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Looks at the end of an epoch whether the training has diverged."""
+        # Weights that are no longer finite stay so: to look at the last batch is enough.
+        if self.trainer.is_last_batch:
+            check_finite(self, outputs["loss"], _REMEDY)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same on the validation split."""
-        self._loss("val", batch)
+        loss = self._loss("val", batch)
+        # The first look at what the last step left. Who only validates is told what there is.
+        if self.trainer.state.fn == "fit":
+            check_finite(self, loss, _REMEDY)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same on the test split."""
+        self._loss("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Outputs [B, K]."""
+        return self(*batch.views.unbind(1))
 
     def _loss(self, stage: str, batch: Batch) -> Tensor:
         error = self(*batch.views.unbind(1)) - batch.target
@@ -114,3 +134,28 @@ class RegressionTask(pl.LightningModule):
             raise UserError(
                 f"the optimizer of RegressionTask cannot be built: {str(error).rstrip('.')}."
             ) from error
+
+
+def check_finite(task: pl.LightningModule, loss: Tensor, rate: str) -> None:
+    """Ends a training that has diverged, lest it count as done.
+
+    Args:
+        task: which is trained.
+        loss: of its network as it is.
+        rate: what its user calls the learning rate.
+
+    Raises:
+        UserError: the loss is not finite.
+
+    Example:
+        >>> check_finite(RegressionTask(MultiPathLinear()), torch.tensor(float("nan")), "lr")
+        Traceback (most recent call last):
+        ...
+        critical_periods.errors.UserError: the loss of RegressionTask is nan at the end of epoch \
+0, as its steps are too long; lower lr.
+    """
+    if not loss.isfinite():
+        raise UserError(
+            f"the loss of {type(task).__name__} is {loss.item()} at the end of epoch "
+            f"{task.current_epoch}, as its steps are too long; lower {rate}."
+        )
