@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,58 @@ def test_times_may_repeat_and_pieces_make_the_whole():
     then = Freeze(1, -0.25, 0.25)
     rest = path_strengths([1.5], [2.0], layer_strength(whole[0], 3), 3, [then])
     np.testing.assert_allclose(rest[-1], whole[-1], rtol=1e-7)
-    with pytest.raises(UserError, match="in order"):
-        path_strengths([1.0, 0.5], [2.0], start, 3)
-    with pytest.raises(UserError, match="path 2, but there are 2 paths"):
-        path_strengths([1.0], [2.0], start, 3, [Freeze(2, 0, 1)])
+
+
+START = [[0.1], [0.1]]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: path_strengths([], [2.0], START, 3), r"times have shape \[0\]"),
+        (lambda: path_strengths([-1, 2], [2.0], START, 3), "times run from -1"),
+        (lambda: path_strengths([0, math.nan], [2.0], START, 3), "give finite ones"),
+        (lambda: path_strengths([1.0, 0.5], [2.0], START, 3), "not in order; sort them"),
+        (lambda: path_strengths([1], [math.nan], START, 3), "targets holds nan or inf"),
+        (lambda: path_strengths([1], [math.inf], START, 3), "targets holds nan or inf"),
+        (lambda: path_strengths([1], [2.0], [[math.nan], [0.1]], 3), "first holds nan or inf"),
+        (lambda: path_strengths([1], [2.0], [0.1, 0.1], 3), r"first has shape \[2\]"),
+        (lambda: path_strengths([1], [2.0, 1.0], START, 3), "a target for each mode"),
+        (lambda: path_strengths([1], 2.0, START, 3), r"targets have shape \[\]"),
+        (lambda: path_strengths([1], [2.0], START, 0), "depth is 0"),
+        (lambda: path_strengths([1], [2.0], START, -1), "depth is -1"),
+        (lambda: path_strengths([1], [2.0], START, 2.5), "depth is 2.5"),
+        (lambda: path_strengths([1], [2.0], START, 3, excess=-1), "excess is -1"),
+        (lambda: path_strengths([1], [2.0], START, 3, excess=math.nan), "excess is nan"),
+        (lambda: path_strengths([5], [2.0], START, 3, [Freeze(1, 3, 1)]), "at least 3"),
+        (lambda: path_strengths([5], [2.0], START, 3, [Freeze(1, math.nan, 1)]), "holds nan"),
+        (lambda: path_strengths([5], [2.0], START, 3, [Freeze(1, 0, math.nan)]), "holds nan"),
+        (lambda: path_strengths([5], [2.0], START, 3, [Freeze(2, 0, 1)]), "there are 2 paths"),
+        (lambda: path_strengths([5], [2.0], START, 3, [Freeze(0.5, 0, 1)]), "path 0.5"),
+        # Finite numbers whose slopes are not, and a mode that is learned in no time at all.
+        (lambda: path_strengths([1], [2.0], [[1e200]], 3), "too fast to be followed"),
+        (lambda: path_strengths([1], [1e300], [[1.0]], 3), "too fast to be followed"),
+        (lambda: strength([math.nan], 2), "first holds nan"),
+        (lambda: strength([1.0], 0), "depth is 0"),
+        (lambda: strength([1.0], 2, -1), "excess is -1"),
+        (lambda: layer_strength([8.0], 0), "depth is 0"),
+        (lambda: layer_strength([math.inf], 3), "path holds nan or inf"),
+    ],
+)  # fmt: skip
+def test_complaints_of_the_theory(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
+
+
+def test_a_freeze_may_have_no_end_or_no_length():
+    def paths(*freezes: Freeze) -> np.ndarray:
+        return path_strengths([0.0, 0.5, 2.0], [2.0], layer_strength(START, 3), 3, freezes)
+
+    free = paths()
+    for_good = paths(Freeze(1, 0.5, math.inf))
+    np.testing.assert_allclose(for_good[1:, 1], free[[1, 1], 1], rtol=1e-7)
+    np.testing.assert_allclose(paths(Freeze(1, 1.0, 1.0)), free, rtol=1e-7)
+    np.testing.assert_array_equal(paths(Freeze(1, 3.0, math.inf)), free)
 
 
 # The network.
@@ -130,8 +179,13 @@ def test_what_does_not_fit_the_network_is_refused():
         MultiPathLinear(width=7).align(TASK, 0.1)
     with pytest.raises(UserError, match="strength=-1"):
         MultiPathLinear().align(TASK, -1)
-    with pytest.raises(UserError, match="levels=1"):
-        HierarchyDataModule(levels=1)
+    for levels in (1, 13, 25, 99):
+        with pytest.raises(UserError, match=f"levels={levels} .* between 2 and 12"):
+            HierarchyDataModule(levels=levels)
+    for levels in (0, 13, 99):
+        with pytest.raises(UserError, match=f"levels={levels} of hierarchy"):
+            hierarchy(levels)
+    assert hierarchy(12).shape == (2048, 4095)
 
 
 # Simulation against theory.
@@ -256,6 +310,16 @@ def test_the_monitor_logs_simulation_and_theory_of_a_frozen_path():
     assert epochs[0]["train/loss"] == pytest.approx(left, rel=1e-5)
 
 
+def test_the_theory_waits_for_a_freeze_that_is_yet_to_come_and_never_ends():
+    free, frozen = (
+        fit(7, FreezeWindow(["paths.1"], onset=5, removal=end)).epochs for end in (5, None)
+    )
+    assert "modes/ode/path_1/0" in free[2]
+    for key in (key for key in free[2] if "ode" in key):
+        assert frozen[2][key] == free[2][key]
+    assert frozen[6]["modes/ode/path_1/0"] < free[6]["modes/ode/path_1/0"]
+
+
 def test_a_run_that_goes_on_measures_and_computes_the_same(tmp_path: Path):
     window = {"modules": ["paths.1"], "onset": 1, "removal": 6}
     whole = fit(9, FreezeWindow(**window)).epochs  # type: ignore[arg-type]
@@ -266,6 +330,33 @@ def test_a_run_that_goes_on_measures_and_computes_the_same(tmp_path: Path):
     for key, value in whole[8].items():
         # The theory stopped for breath at epoch 4.
         assert rest[8][key] == (pytest.approx(value, rel=1e-6) if "ode" in key else value)
+
+
+def test_a_trained_network_is_tested_and_predicts():
+    trainer = pl.Trainer(**QUIET, max_epochs=3, logger=False, enable_checkpointing=False)
+    task = RegressionTask(MultiPathLinear(2, width=10), aligned=0.1)
+    data = HierarchyDataModule()
+    trainer.fit(task, datamodule=data)
+    (answers,) = trainer.predict(task, datamodule=data)
+    torch.testing.assert_close(answers, task.network(torch.eye(8)).detach())
+    (tested,) = trainer.test(task, datamodule=data, verbose=False)
+    left = (answers - data.batch.target).square().sum() / 2
+    assert tested == {"test/loss": pytest.approx(left.item(), rel=1e-5)}
+
+
+# Steps so long that the very first is one too many, or that it takes a few to leave all numbers.
+@pytest.mark.parametrize(("rate", "validates", "epoch"), [(1e30, 1, 0), (1e30, 0, 1), (1.0, 0, 6)])
+def test_a_training_that_diverges_ends_in_a_sentence(rate, validates, epoch):
+    task = RegressionTask(
+        MultiPathLinear(2, width=10), lambda p: torch.optim.SGD(p, lr=rate), aligned=0.1
+    )
+    trainer = pl.Trainer(
+        **{**QUIET, "limit_val_batches": validates}, max_epochs=9, logger=False,
+        enable_checkpointing=False,
+    )  # fmt: skip
+    expected = f"the loss of RegressionTask is (nan|inf) at the end of epoch {epoch}, .*lower the"
+    with pytest.raises(UserError, match=expected):
+        trainer.fit(task, datamodule=HierarchyDataModule())
 
 
 @pytest.mark.parametrize("part", ["aligned", "monitor"])
