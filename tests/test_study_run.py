@@ -260,6 +260,22 @@ def test_the_histograms_are_those_of_all_seeds_together(original):
     assert (folder.path / "rsv.png").exists() and (folder.path / "rsv.pdf").exists()
 
 
+def test_a_damaged_histogram_names_its_file_and_the_way_out(study, trained, capsys):
+    folder = folder_of(study)
+    name = find(folder.read_plan(), (0, 2), 7)
+    file, table = folder.segment(name).path / "rsv" / "epoch_0006.npz", folder.path / "rsv.csv"
+    whole, before = file.read_bytes(), table.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"0" * 99, whole.replace(b"edges", b"sedge")):
+        file.write_bytes(damaged)
+        assert run(study, command="plot") == 2
+        said = capsys.readouterr().err.strip()
+        way_out = f"delete the segment's folder {file.parents[1]} and run the study again."
+        assert said.endswith(f"{file} is damaged; {way_out}") and "\n" not in said
+    shutil.rmtree(file.parents[1])
+    assert run(study) == 0
+    assert trained == [name] and table.read_bytes() == before
+
+
 def test_information_through_training_is_means_and_spreads_over_seeds(tmp_path):
     monitor = {"class_path": "UsableInformationMonitor", "init_args": {"samples": 32}}
     study = write_study(
