@@ -112,7 +112,7 @@ CUTS: dict[str, tuple[list[str], list[str]]] = {
         [SHORT, "vary={model.init_args.network.init_args.depth: [1, 3]}"], ["surface"],
     ),
     "achille2019_layers": (
-        [SHORT, f"set.trainer.callbacks=[{FISHER}, {NATS}]"], ["layers"],
+        [SHORT, f"set.trainer.callbacks=[{FISHER}, {NATS}]"], ["fisher", "layers"],
     ),
     "achille2019_mnist": (
         [SHORT, "model.init_args.network.init_args.hidden=[8, 6, 5, 4, 3]"],
@@ -120,7 +120,7 @@ CUTS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "achille2019_schedules": ([SHORT], []),
     "achille2019_sensitivity": (
-        [SLIDING, f"set.trainer.callbacks=[{FISHER}]"], ["layers", "sensitivity"],
+        [SLIDING, f"set.trainer.callbacks=[{FISHER}]"], ["fisher", "layers", "sensitivity"],
     ),
     "achille2019_surface": ([PLANE], ["sensitivity", "surface"]),
     "achille2019_width": ([SHORT, f"vary={{{WIDTH}: [4, 6]}}"], ["surface"]),
@@ -184,7 +184,7 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kin
     errors = [folder.segment(segment).error for segment in plan.segments]
     assert [error.read_text() for error in errors if error.exists()] == []
 
-    kinds = ("layers", "information", "reconstruction", "rsv")
+    kinds = ("fisher", "layers", "information", "reconstruction", "rsv")
     tables = [f"{kind}.csv" for kind in kinds if any(one.startswith(kind) for one in figures)]
     tables = ["results.csv", "curve.csv", *tables]
     names = figures if figures == ["reconstruction"] else ["curve", *figures]

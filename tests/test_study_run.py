@@ -303,6 +303,40 @@ def test_information_through_training_is_means_and_spreads_over_seeds(tmp_path):
     assert (folder.path / "information.png").exists()
 
 
+def test_the_fisher_trace_through_training_is_means_and_spreads_over_seeds(tmp_path):
+    monitor = {"class_path": "FisherMonitor", "init_args": {"every_n_epochs": 1, "samples": 8}}
+    study = write_study(
+        tmp_path,
+        {"seeds": [0, 1], "windows": {"removal": [1], "epochs_after": 2}},
+        {"trainer.callbacks": [monitor]},
+    )
+    assert run(study) == 0
+    folder = folder_of(study)
+    plan = folder.read_plan()
+    table = rows(folder.path / "fisher.csv")
+    assert [(row["removal"], row["epoch"]) for row in table] == [
+        (removal, epoch) for removal in "10" for epoch in "012"
+    ]
+    for row in table:
+        window = (int(row["onset"]), int(row["removal"]))
+        histories = [rows(folder.segment(find(plan, window, 3, s)).metrics) for s in (0, 1)]
+        values = [float(history[int(row["epoch"])]["fisher/trace"]) for history in histories]
+        assert float(row["fisher_trace"]) == pytest.approx(statistics.mean(values), rel=1e-5)
+        assert float(row["fisher_trace_sd"]) == pytest.approx(statistics.stdev(values), rel=1e-4)
+    assert (folder.path / "fisher.png").exists()
+
+
+def test_a_fisher_trace_of_the_last_epoch_alone_makes_no_history(tmp_path):
+    monitor = {"class_path": "FisherMonitor", "init_args": {"every_n_epochs": None, "samples": 8}}
+    # One segment: the end of each is measured.
+    windows = {"removal": [0], "epochs_after": 2}
+    study = write_study(tmp_path, {"windows": windows}, {"trainer.callbacks": [monitor]})
+    assert run(study) == 0
+    out = tmp_path / "out"
+    assert all(float(row["fisher_trace"]) > 0 for row in rows(out / "results.csv"))
+    assert not list(out.glob("fisher*"))
+
+
 def test_the_curve_is_means_and_spreads_over_seeds(original):
     folder = folder_of(original)
     results = rows(folder.path / "results.csv")

@@ -1,4 +1,4 @@
-"""What was measured through the epochs of a study's runs: by layer, and by what the eyes tell."""
+"""What was measured through the epochs of a study's runs: whole, by layer, by what eyes tell."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from critical_periods.studies.results import cells, short
 from critical_periods.studies.tree import Plan
 
 _MEASURES = {"fisher_trace": "fisher/trace/", "information": "information/weights/"}
+_FISHER = re.compile(r"fisher/trace")
 _INFORMATION = re.compile(r"information/(both|view_\d+)")
 _RECONSTRUCTION = re.compile(r"reconstruction/\w+")
 # Names under which networks keep all their layers, which say little by themselves.
@@ -40,6 +41,17 @@ def layer_histories(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
+def fisher_histories(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
+    """One row for each window and epoch: Fisher traces of the whole network over the seeds done.
+
+    Of the runs in which it was measured in more than one epoch; the last one's alone is in
+    ``results.csv``. Columns: ``variant`` and every varied field, ``onset``, ``removal``,
+    ``epochs``, ``seeds``, ``epoch``; ``fisher_trace``, in nats² per squared unit of weight, with
+    its sample standard deviation ``fisher_trace_sd`` where there are several seeds.
+    """
+    return _histories(study, plan, _FISHER, least=2)
+
+
 def information_histories(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
     """One row for each window and epoch: usable information over the seeds that are done.
 
@@ -61,7 +73,10 @@ def reconstruction_histories(study: StudyFolder, plan: Plan) -> list[dict[str, A
     return _histories(study, plan, _RECONSTRUCTION)
 
 
-def _histories(study: StudyFolder, plan: Plan, keys: re.Pattern[str]) -> list[dict[str, Any]]:
+def _histories(
+    study: StudyFolder, plan: Plan, keys: re.Pattern[str], least: int = 1
+) -> list[dict[str, Any]]:
+    """Means over seeds of what has these keys, where it was measured in so many epochs."""
     rows = []
     for known, segments in done_segments(study, plan):
         found: dict[int, dict[str, list[float]]] = {}
@@ -71,7 +86,7 @@ def _histories(study: StudyFolder, plan: Plan, keys: re.Pattern[str]) -> list[di
                     if value and keys.fullmatch(key):
                         of_epoch = found.setdefault(int(row["epoch"]), {})
                         of_epoch.setdefault(key.replace("/", "_"), []).append(float(value))
-        for epoch, values in found.items():
+        for epoch, values in found.items() if len(found) >= least else ():
             line: dict[str, Any] = {**known, "epoch": epoch}
             for name, of in values.items():
                 line[name] = short(mean(of))

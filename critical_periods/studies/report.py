@@ -10,6 +10,7 @@ from typing import Any
 
 from critical_periods.plots.curve import curve_panels, plot_curve
 from critical_periods.plots.distributions import plot_distributions
+from critical_periods.plots.fisher import plot_fisher
 from critical_periods.plots.information import plot_information
 from critical_periods.plots.layers import plot_layers
 from critical_periods.plots.modes import plot_modes
@@ -20,6 +21,7 @@ from critical_periods.plots.surface import plot_surface, surface_axes
 from critical_periods.studies.distributions import rsv_distributions
 from critical_periods.studies.folder import StudyFolder, read_table, write_table
 from critical_periods.studies.histories import (
+    fisher_histories,
     information_histories,
     layer_histories,
     reconstruction_histories,
@@ -33,6 +35,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 # Tables beside the results and the curve: what makes them, and what draws each variation's rows.
 _TABLES: dict[str, tuple[Callable[[StudyFolder, Plan], Rows], Callable[..., None]]] = {
+    "fisher": (fisher_histories, plot_fisher),
     "layers": (layer_histories, plot_layers),
     "information": (information_histories, plot_information),
     "reconstruction": (reconstruction_histories, plot_reconstruction),
@@ -46,9 +49,9 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
 
     ``results.csv`` (a row a run) and ``curve.csv`` always; ``curve`` where accuracy, RSV or an
     error was measured; ``sensitivity`` where windows of a length vary in their onset; ``surface``
-    where two settings vary. Where they were measured, each a table and a figure: ``layers``,
-    ``information``, ``reconstruction`` and ``modes``, in several epochs, and ``rsv``, the
-    histograms at the end.
+    where two settings vary. Where they were measured, each a table and a figure: ``fisher``,
+    ``layers``, ``information``, ``reconstruction`` and ``modes``, in several epochs, and ``rsv``,
+    the histograms at the end.
 
     Returns:
         The names of the files; none before any run is done.
