@@ -17,7 +17,16 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from critical_periods.plots import curve, distributions, histories, layers, sensitivity, surface
+from critical_periods.plots import (
+    curve,
+    distributions,
+    fisher,
+    histories,
+    layers,
+    modes,
+    sensitivity,
+    surface,
+)
 from critical_periods.plots.information import plot_information
 from critical_periods.plots.reconstruction import plot_reconstruction
 from critical_periods.plots.style import COLOURS, label, lines, number, varied
@@ -34,7 +43,7 @@ WIDTH = "model.init_args.network.init_args.width"
 def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Draw:
     """Draws with one of the functions and gives the figure instead of writing it."""
     kept: list[Figure] = []
-    for module in (curve, distributions, histories, layers, sensitivity, surface):
+    for module in (curve, distributions, fisher, histories, layers, modes, sensitivity, surface):
         monkeypatch.setattr(module, "save", lambda figure, path: kept.append(figure))
 
     def draw(function: Callable[..., None], *args: Any, **words: str) -> Figure:
@@ -73,8 +82,8 @@ def data(container: ErrorbarContainer) -> np.ndarray:
     return np.stack([x, y, (ends[:, 1] - ends[:, 0]) / 2], axis=1)
 
 
-def legend(axis: Axes) -> list[str]:
-    found = axis.get_legend()
+def legend(of: Axes | Figure) -> list[str]:
+    found = of.get_legend() if isinstance(of, Axes) else of.legends[0]
     assert found is not None
     return [text.get_text() for text in found.get_texts()]
 
@@ -101,7 +110,11 @@ def test_the_curve_is_what_the_table_says(drawn, tmp_path):
     assert axis.get_xlabel() == losses.get_xlabel() == "Deficit removed at epoch"
     assert losses.get_ylabel() == "Loss of final accuracy (points)"
     assert axis.get_ylabel() == "Final accuracy (%)"
-    assert legend(axis) == ["blur", "flip"]
+    # Beside the panels, so that it lies on no data.
+    assert axis.get_legend() is None
+    assert legend(figure) == [
+        "blur", "flip", "no deficit, as many epochs", "no deficit, fewest epochs",
+    ]  # fmt: skip
     assert len(axis.containers) == 4
     for place, (name, cost) in enumerate((("blur", 0.2), ("flip", 0.05))):
         deficit, control = axis.containers[2 * place : 2 * place + 2]
@@ -118,8 +131,47 @@ def test_the_curve_is_what_the_table_says(drawn, tmp_path):
 
 def test_the_curve_of_one_deficit_names_its_controls(drawn, tmp_path):
     rows = [point(0, removal, removal + 5, removal) for removal in (0, 10)]
-    axis = drawn(curve.plot_curve, as_text(tmp_path, rows)).axes[0]
-    assert legend(axis) == ["deficit", "no deficit, as many epochs"]
+    rows[1]["final_accuracy_control"] = 0.95
+    figure = drawn(curve.plot_curve, as_text(tmp_path, rows))
+    matched, shortest = "no deficit, as many epochs", "no deficit, fewest epochs"
+    assert legend(figure) == ["deficit", matched, shortest]
+    # The dashed line is the level of 5 epochs, which the run of 15 is not to be compared with.
+    (level,) = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert list(level.get_ydata()) == [90, 90]
+    # Runs that all are as long have one level, and so one name for it.
+    rows = [point(onset, onset + 2, 9, 9 - onset) for onset in (0, 3)]
+    assert legend(drawn(curve.plot_curve, as_text(tmp_path, rows))) == ["2 epochs", matched]
+    for row in rows:
+        del row["final_accuracy_control"]
+    assert legend(drawn(curve.plot_curve, as_text(tmp_path, rows))) == ["2 epochs"]
+
+
+@pytest.mark.parametrize(("largest", "scale"), [(0.5, "log"), (2e-4, "linear")])
+def test_errors_that_span_decades_are_told_apart(drawn, tmp_path, largest, scale):
+    errors = {0: 1e-6, 10: 1e-4, 20: largest}
+    rows = [
+        {"onset": 0, "removal": removal, "epochs": removal + 5, "seeds": 3, "error": error,
+         "error_sd": 2 * error, "error_control": 1e-5 if scale == "linear" else 1e-6}
+        for removal, error in errors.items() if scale == "log" or removal
+    ]  # fmt: skip
+    (axis,) = drawn(curve.plot_curve, as_text(tmp_path, rows)).axes
+    assert axis.get_yscale() == scale
+    if scale == "log":
+        # Bars that reach to zero and below do not stretch it.
+        assert axis.get_ylim()[0] == pytest.approx(5e-7)
+
+
+def test_a_legend_of_many_lines_is_no_wider_than_its_figure(drawn, tmp_path):
+    rows = [
+        {"variant": f"a variant of a long name, number {n}", "onset": 0, "removal": removal,
+         "epochs": 9, "seeds": 1, "rsv_mean": 0.1}
+        for n in range(5) for removal in (0, 4)
+    ]  # fmt: skip
+    figure = drawn(curve.plot_curve, as_text(tmp_path, rows))
+    figure.draw_without_rendering()
+    (axis,), box = figure.axes, figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= box.y0 and box.y1 <= axis.get_tightbbox().y0
 
 
 def test_the_curve_has_a_panel_for_each_measure(drawn, tmp_path):
@@ -242,6 +294,76 @@ def test_the_surface_of_a_varied_field(drawn, tmp_path):
     np.testing.assert_allclose(table, [[0.5, 1.5], [0.25, 0.75]])
     assert [text.get_text() for text in axis.get_yticklabels()] == ["8", "16"]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("Deficit removed at epoch", "width")
+
+
+def test_a_surface_of_few_and_small_losses(drawn, tmp_path):
+    """Room for the title, no powers of ten beside the scale, and no loss of minus nothing."""
+    rows = [point(0, 20, 30, loss, depth=d) for d, loss in ((1, 0.0), (2, -0.04), (3, 1e-6))]
+    points = as_text(tmp_path, rows)
+    figure = drawn(surface.plot_surface, points)
+    figure.suptitle("kleinman2023_kinetics_reconstruction")  # the longest name of a study
+    figure.draw_without_rendering()
+    axis, bar = figure.axes
+    assert [text.get_text() for text in axis.texts] == ["0.0"] * 3
+    assert bar.yaxis.get_offset_text().get_text() == ""
+    (title,) = [one for one in figure.texts if one.get_text().startswith("kleinman")]
+    box = title.get_window_extent()
+    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+
+
+# The Fisher trace through training.
+
+
+def test_the_fisher_trace_with_and_without_a_deficit(drawn, tmp_path):
+    def of(window: tuple[int, int, int], *traces: float) -> Rows:
+        return [
+            {key: row[key] for key in row if key != "layer"} | {"fisher_trace_sd": 0.5}
+            for row in of_layers({"": list(traces)}, window)
+        ]
+
+    rows = of((0, 2, 4), 3, 5, 6, 7) + of((0, 0, 2), 1, 2) + of((0, 0, 4), 1, 4, 2, 1)
+    rows += of((0, 1, 3), 3, 4, 3)
+    figure = drawn(fisher.plot_fisher, as_text(tmp_path, rows))
+    (axis,) = figure.axes
+    clean, _, early, early_open, late, late_open = axis.lines
+    # The longest clean run stands for all.
+    np.testing.assert_allclose(clean.get_ydata(), [1, 4, 2, 1])
+    np.testing.assert_allclose(early.get_ydata(), [3, 4, 3])
+    np.testing.assert_allclose(late.get_xydata(), [(0, 3), (1, 5), (2, 6), (3, 7)])
+    # Broad where the deficit was there.
+    np.testing.assert_allclose(early_open.get_xdata(), [0])
+    np.testing.assert_allclose(late_open.get_xydata(), [(0, 3), (1, 5)])
+    assert late_open.get_linewidth() > late.get_linewidth() and clean.get_linestyle() == "--"
+    assert legend(figure) == [
+        "No deficit", "Deficit in epochs 0 to 0", "Deficit in epochs 0 to 1",
+        "while the deficit lasts",
+    ]  # fmt: skip
+    band = axis.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == 0.5 and band.max() == 4.5
+    assert axis.get_ylim()[0] == 0 and axis.get_xlabel() == "Epoch"
+
+
+# Modes.
+
+
+def test_the_legend_of_modes_says_what_colours_are(drawn, tmp_path):
+    rows = [
+        {"onset": 0, "removal": 2, "epochs": 4, "seeds": 1, "epoch": epoch, "path": path,
+         "mode": mode, "strength": epoch / (1 + mode), "ode": epoch / (1 + mode)}
+        for path in (0, 1) for mode in (0, 1, 2) for epoch in range(4)
+    ]  # fmt: skip
+    figure = drawn(modes.plot_modes, as_text(tmp_path, rows))
+    names = ["path 0, simulated", "path 1, simulated", "ODE", "strongest mode", "weakest mode"]
+    assert legend(figure) == names
+    handles = dict(zip(names, figure.legends[0].legend_handles, strict=True))
+    (axis,) = figure.axes
+    for name, mode in (("strongest mode", 0), ("weakest mode", 2)):
+        colours = {to_hex(line.get_color()) for line in axis.lines if line.get_ydata()[-1] ==
+                   pytest.approx(3 / (1 + mode))}  # fmt: skip
+        assert colours == {to_hex(handles[name].get_facecolor())}
+    # A single mode has a single colour.
+    alone = [row for row in rows if row["mode"] == 0]
+    assert legend(drawn(modes.plot_modes, as_text(tmp_path, alone))) == names[:3]
 
 
 # Layers.
@@ -405,10 +527,12 @@ def test_what_is_no_deficit_is_called_a_window(drawn, tmp_path):
     trace = as_text(tmp_path, of_layers(TRACES, (0, 0, 3)) + of_layers(TRACES, (0, 2, 3)))
     bins = histogram((0, 0, 9), 0.5, 0.5) + histogram((0, 2, 9), 0.5, 0.5)
     bits = told((0, 0, 3), both=[1, 2, 3]) + told((0, 2, 3), both=[1, 2, 3])
+    whole = [one for one in trace if one["layer"] == "head"]
     for function, *tables in (
         (curve.plot_curve, removals), (curve.plot_curve, onsets), (surface.plot_surface, grid()),
         (sensitivity.plot_sensitivity, onsets, trace), (layers.plot_layers, trace),
-        (distributions.plot_distributions, bins), (plot_information, bits),
+        (fisher.plot_fisher, whole), (distributions.plot_distributions, bins),
+        (plot_information, bits),
     ):  # fmt: skip
         kept = drawn(function, *tables, what="window")
         words = [text.get_text() for text in kept.findobj(Text)]
@@ -428,12 +552,13 @@ def figures(folder: Path) -> dict[str, Callable[[Path], None]]:
     traces = as_text(folder, of_layers(TRACES, (0, 0, 9)) + of_layers(TRACES, (0, 2, 9)))
     bins = as_text(folder, histogram((0, 2, 9), 0.5, 0.5))
     bits = as_text(folder, told((0, 2, 3), both=[1, 2, 3]))
-    tables = {"layers": traces, "rsv": bins, "information": bits}
+    whole = [row for row in traces if row["layer"] == "head"]
+    tables = {"fisher": whole, "layers": traces, "rsv": bins, "information": bits}
     return _figures(points, tables, "a study")
 
 
 @pytest.mark.parametrize(
-    "name", ["curve", "sensitivity", "surface", "layers", "rsv", "information"]
+    "name", ["curve", "sensitivity", "surface", "fisher", "layers", "rsv", "information"]
 )
 @pytest.mark.parametrize("ending", [".png", ".pdf"])
 def test_files_are_whole_and_the_same_each_time(tmp_path, monkeypatch, name, ending):

@@ -8,19 +8,29 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from critical_periods.plots.style import MARKERS, Point, save, subplots, window_name, window_of
+from critical_periods.plots.style import (
+    MARKERS,
+    Point,
+    legend_below,
+    save,
+    subplots,
+    window_name,
+    window_of,
+)
 
 
 def plot_modes(rows: Sequence[Point], path: Path, title: str = "", what: str = "deficit") -> None:
     """Draws the strength of every mode in every path against the epoch, with theory over it.
 
     One panel without a deficit and one for each onset (or removal); the window is shaded. Markers
-    are the simulation, one kind a path, lines the ODE; the colour says which mode, the strongest
-    darkest. Kleinman, Achille & Soatto (ICLR 2024), Fig. 2.
+    are the simulation, one kind a path, lines the ODE; the colour says which mode, from the
+    strongest, dark, to the weakest, light. Kleinman, Achille & Soatto (ICLR 2024), Fig. 2.
 
     Args:
         rows: of ``modes.csv``, of one variation.
@@ -45,13 +55,16 @@ def plot_modes(rows: Sequence[Point], path: Path, title: str = "", what: str = "
         axis.set_title(window_name(window, what), fontsize="medium")
         axis.set_xlabel("Epoch")
     axes[0][0].set_ylabel("Strength of the mode in the path")
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color="0.3", linestyle="none", marker=MARKERS[number % len(MARKERS)],
                markerfacecolor="none", label=f"path {number}, simulated")
         for number in paths
     ]  # fmt: skip
     handles.append(Line2D([], [], color="0.3", label="ODE"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    if len(modes) > 1:
+        ends = (("strongest", colours[0]), ("weakest", colours[-1]))
+        handles += [Patch(color=colour, label=f"{name} mode") for name, colour in ends]
+    legend_below(figure, handles)
     if title:
         figure.suptitle(title)
     save(figure, path)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -52,6 +54,20 @@ def save(figure: Figure, path: Path) -> None:
         beside, dpi=150, metadata={"CreationDate": None} if path.suffix == ".pdf" else {}
     )
     os.replace(beside, path)
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist | Container]) -> None:
+    """Puts a legend under the panels, in as many columns as fit, and makes the figure higher."""
+    for columns in range(len(handles), 0, -1):
+        legend = figure.legend(
+            handles=handles, loc="outside lower center", ncols=columns, frameon=False,
+            fontsize="small",
+        )  # fmt: skip
+        size = legend.get_window_extent()
+        if size.width <= figure.bbox.width or columns == 1:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + size.height / figure.dpi)
 
 
 def number(point: Point, column: str) -> float | None:

@@ -59,9 +59,11 @@ def plot_surface(
             losses[_value(point, across), _value(point, up)] = -100 * difference
     columns, rows = (sorted({place[axis] for place in losses}) for axis in (0, 1))
     table = np.array([[losses.get((x, y), np.nan) for x in columns] for y in rows])
-    size = (1.8 + 0.8 * len(columns), 1.6 + 0.5 * len(rows))
+    # However few the columns, the title needs its width.
+    size = (max(1.8 + 0.8 * len(columns), 5.0), 1.6 + 0.5 * len(rows))
     figure, ((axis,),) = subplots(1, 1, size)
-    largest = max(float(np.nanmax(np.abs(table))), 1e-9)
+    # Cells say tenths of a point: a finer scale would only be read with powers of ten beside it.
+    largest = max(float(np.nanmax(np.abs(table))), 0.1)
     picture = axis.imshow(
         table,
         origin="lower",
@@ -74,13 +76,14 @@ def plot_surface(
         value = table[row, column]
         if not np.isnan(value):
             shade = "black" if value > 0.6 * largest else "white"
-            axis.text(column, row, f"{value:.1f}", ha="center", va="center", color=shade)
+            axis.text(column, row, f"{value:z.1f}", ha="center", va="center", color=shade)
     axis.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
     axis.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
     axis.set_xlabel(axis_name(across, what))
     axis.set_ylabel(axis_name(up, what))
     figure.colorbar(picture, label="Loss of final accuracy (points)")
-    axis.set_title(title)
+    if title:
+        figure.suptitle(title)
     save(figure, path)
 
 

@@ -127,9 +127,9 @@ def curve(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ``<measure>_low`` and ``<measure>_high`` (95 % interval of the mean); the same four of the
     ``<measure>_control``, the runs without a deficit of as many epochs; and of the
     ``<measure>_difference``, run minus control of the same seed. Where the deficit is there from
-    the start and at least three removals are done, that of 0 among them or not:
-    ``critical_removal``, ``critical_removal_low``, ``critical_removal_high``, the removal at which
-    the loss of final accuracy passes ``threshold`` (:func:`~critical_periods.studies.statistics.critical_removal`).
+    the start and at least three removals are done (of which 0 is one): ``critical_removal``,
+    ``critical_removal_low``, ``critical_removal_high``, the removal at which the loss of final
+    accuracy passes ``threshold`` (:func:`~critical_periods.studies.statistics.critical_removal`).
     Two removals give a straight line, whatever happens between them, and the window of a study
     whose window is no deficit (:func:`kind_of_window`) begins no critical period.
     """
