@@ -23,7 +23,7 @@ from critical_periods.models.multi_view_masking import (
     random_visible,
     visible_total,
 )
-from critical_periods.models.multi_view_patches import to_image, to_patches
+from critical_periods.models.multi_view_patches import patch_grid, to_image, to_patches
 from critical_periods.models.multi_view_positions import fit_positions, sincos_positions
 from critical_periods.models.multi_view_published import from_state_dict
 
@@ -91,13 +91,14 @@ def test_weights_and_outputs_of_multimae():
     def decodes(decoder_heads: int) -> bool:
         network, decoders = from_state_dict(state, heads, decoder_heads)
         tokens = network.encode(views, visible)
+        grid = patch_grid(views[0], network.patch)
         predictions = {
-            f"prediction/{name}": decoder(tokens, visible, network.grid)
+            f"prediction/{name}": decoder(tokens, visible, grid)
             for name, decoder in decoders.items()
         }
         assert {name for name in held if name.startswith("prediction/")} <= predictions.keys()
         return all(
-            near(to_image(patches, network.grid, network.patch), held[name])
+            near(to_image(patches, grid, network.patch), held[name])
             for name, patches in predictions.items()
             if name in held
         )
@@ -137,6 +138,10 @@ def test_positions():
     # The same share of a larger image has the same code, but at the border.
     finer = fit_positions(sincos_positions(8, 9, 9), 27, 27)[0, :, 13, 13]
     torch.testing.assert_close(finer, sincos_positions(8, 9, 9)[0, :, 4, 4])
+    # Bilinearly a patch halfway between two has their mean, half a patch inside the border.
+    double = fit_positions(table, 6, 10, mode="bilinear")[0]
+    assert torch.equal(double[:, 0, 0], table[0, :, 0, 0])
+    torch.testing.assert_close(double[:, 0, 1], (3 * table[0, :, 0, 0] + table[0, :, 0, 1]) / 4)
 
 
 @torch.no_grad()
@@ -256,12 +261,12 @@ def decode_by_hand(
 
 
 @pytest.mark.parametrize("view", [0, 1])
-@pytest.mark.parametrize("visible", [[1, 3, 6], [4, 5, 6, 7], [2]])
+@pytest.mark.parametrize(("visible", "depth"), [([1, 3, 6], 2), ([4, 5, 6, 7], 0), ([2], 1)])
 @torch.no_grad()
-def test_the_decoder_against_loops(view, visible):
+def test_the_decoder_against_loops(view, visible, depth):
     torch.manual_seed(2)
     decoder = ViewDecoder(
-        view, 2, (2, 2), encoder_width=6, outputs=5, width=8, depth=2, heads=2, mlp_ratio=1.5
+        view, 2, (2, 2), encoder_width=6, outputs=5, width=8, depth=depth, heads=2, mlp_ratio=1.5
     ).double()
     shake(decoder)
     tokens = torch.randn(2, len(visible) + 2, 6, dtype=torch.float64)
@@ -386,6 +391,19 @@ def test_images_of_another_size():
     assert wide.grid == (2, 3) and wide(*torch.randn(2, 5, 3, 8, 12)).shape == (5, 10)
 
 
+@torch.no_grad()
+def test_decoders_of_images_of_another_size():
+    # Without a say of tokens and blocks, a patch's output is its query: its bilinear position.
+    network = small()
+    decoder: Any = network.make_decoder(0, width=24, depth=0, heads=2).double()
+    queries: list[Tensor] = []
+    decoder.query_norm.register_forward_pre_hook(lambda _, args: queries.append(args[0]))
+    decoder(torch.zeros(1, 1, 24).double(), torch.zeros(1, 0, dtype=torch.int64), (4, 6))
+    places = queries[0][0] - decoder.mask_token[0] - decoder.task_embeddings["view_0"][0]
+    expected = nn.functional.interpolate(decoder.pos_emb, (4, 6), mode="bilinear")[0]
+    torch.testing.assert_close(places, expected.flatten(1).T)
+
+
 def test_patches_and_images():
     image = torch.randn(2, 3, 8, 12)
     patches = to_patches(image, 4)
@@ -411,9 +429,7 @@ def test_any_sizes_are_read_off_a_state_dict():
     state = encoder_state(network)
     decoders = nn.ModuleDict(
         {
-            name: network.make_decoder(
-                view, width=12, depth=1 + view, heads=3, mlp_ratio=2
-            ).double()
+            name: network.make_decoder(view, width=12, depth=view, heads=3, mlp_ratio=2).double()
             for name, view in (("view_0", 0), ("norm_view_2", 2))
         }
     )
@@ -506,7 +522,7 @@ def text(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "settings", "sentence"),
     [
-        (lambda folder: folder / "none.pt", {}, r"weights: the file .*none\.pt does not exist\."),
+        (lambda folder: folder / "none.pt", {}, r"weights: the file .*none\.pt does not exist; "),
         (text, {}, r"weights: .*file\.pt is damaged, or holds more than tensors"),
         (write(torch.nn.Linear(1, 1)), {}, r"file\.pt is damaged, or holds more than tensors"),
         (write([1, 2]), {}, r"file\.pt holds no weights by names"),
@@ -546,6 +562,9 @@ def test_weights_that_do_not_fit(tmp_path, make, settings, sentence):
         ({"heads": 5}, "width=24 must be a multiple of heads=5"),
         ({"depth": 0}, "depth must be a whole number of at least 1, not 0"),
         ({"global_tokens": 0}, "global_tokens must be a whole number of at least 1"),
+        ({"image_size": -64}, "image_size must be a whole number of at least 1, not -64"),
+        ({"mlp_ratio": 0}, "mlp_ratio=0 leaves an MLP no hidden layer; choose a positive number"),
+        ({"mlp_ratio": -1}, "mlp_ratio=-1 leaves an MLP no hidden layer"),
         ({"image_size": 10}, "images of 10x10 pixels cannot be cut into patches of 4x4"),
         ({"drop_path": 1.0}, r"drop_path=1\.0 of MultiViewTransformer must lie in \[0, 1\)"),
     ],

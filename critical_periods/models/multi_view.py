@@ -68,7 +68,9 @@ class MultiViewTransformer(Network):
         weights: a checkpoint of a ``MaskedReconstructionTask``, or a published one of MultiMAE
             (whose weights are CC BY-NC 4.0: not for commercial use), that the encoder starts from;
             the classifier starts anew. See
-            :func:`~critical_periods.models.multi_view_weights.load_encoder`.
+            :func:`~critical_periods.models.multi_view_weights.load_encoder`; the decoders of a
+            state dict too are built by
+            :func:`~critical_periods.models.multi_view_published.from_state_dict`.
         weights_views: the views whose patch projection starts from ``weights``; all by default.
 
     Raises:
@@ -77,6 +79,7 @@ class MultiViewTransformer(Network):
     Attributes:
         classifier: the norm and the linear map on top, which pre-training leaves alone.
         grid: rows and columns of patches of an image of ``image_size``.
+        attention_heads: of each attention.
 
     Example:
         >>> network = MultiViewTransformer(width=24, depth=2, heads=3, patch=8, image_size=32)
@@ -128,6 +131,8 @@ class MultiViewTransformer(Network):
             global_tokens=global_tokens,
         )
         height, breadth = (image_size, image_size) if isinstance(image_size, int) else image_size
+        for side in (height, breadth):
+            check_sizes(image_size=side)
         self.width, self.patch, self.in_channels, self.num_views = (
             width,
             patch,
@@ -143,6 +148,8 @@ class MultiViewTransformer(Network):
         )
         self.global_tokens = nn.Parameter(torch.empty(1, global_tokens, width))
         rates = [drop_path * block / max(1, depth - 1) for block in range(depth)]
+        # Not "heads", by which a network says that it gives several answers.
+        self.attention_heads = heads
         self.encoder = transformer_blocks(width, heads, mlp_ratio, rates)
         self.classifier = nn.Sequential(LayerNorm(width), nn.Linear(width, num_classes))
         initialise(self)
@@ -202,7 +209,7 @@ class MultiViewTransformer(Network):
         Args:
             view: the view that it predicts.
             width: of its tokens.
-            depth: blocks after the cross-attention.
+            depth: blocks after the cross-attention; 0 is cross-attention only.
             heads: of every attention.
             mlp_ratio: width of the MLPs' hidden layers, in widths.
 

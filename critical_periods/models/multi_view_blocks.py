@@ -24,10 +24,11 @@ def transformer_blocks(
         width: of a token.
         heads: of the attention, each of width / heads.
         mlp_ratio: width of the MLP's hidden layer, in widths.
-        drop_path: for each block the probability that a sample skips its attention, and its MLP.
+        drop_path: for each block the probability that a sample skips its attention, and its MLP;
+            without any there are no blocks, which leaves tokens as they are.
 
     Raises:
-        UserError: the width is no multiple of the heads.
+        UserError: the width is no multiple of the heads, or the MLP would have no hidden layer.
 
     Example:
         >>> blocks = transformer_blocks(8, heads=2, mlp_ratio=4, drop_path=[0, 0.1])
@@ -37,6 +38,7 @@ def transformer_blocks(
     check_sizes(width=width, heads=heads)
     if width % heads:
         raise UserError(f"width={width} must be a multiple of heads={heads}.")
+    hidden_width(width, mlp_ratio)
     return nn.Sequential(
         *(
             Block(
@@ -50,6 +52,34 @@ def transformer_blocks(
             for rate in drop_path
         )
     )
+
+
+def hidden_width(width: int, mlp_ratio: float) -> int:
+    """How wide the hidden layer of an MLP is.
+
+    Args:
+        width: of a token.
+        mlp_ratio: of the hidden layer, in those of a token.
+
+    Returns:
+        width · mlp_ratio, rounded down.
+
+    Raises:
+        UserError: that is no number of at least 1.
+
+    Example:
+        >>> hidden_width(16, mlp_ratio=0)
+        Traceback (most recent call last):
+        ...
+        critical_periods.errors.UserError: mlp_ratio=0 leaves an MLP no hidden layer; choose a \
+positive number, such as 4.
+    """
+    if not 1 <= width * mlp_ratio < math.inf:
+        raise UserError(
+            f"mlp_ratio={mlp_ratio} leaves an MLP no hidden layer; choose a positive number, such "
+            "as 4."
+        )
+    return int(width * mlp_ratio)
 
 
 def initialise(module: nn.Module) -> None:

@@ -8,9 +8,11 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from critical_periods.errors import UserError
 from critical_periods.models.checks import check_sizes
 from critical_periods.models.multi_view_blocks import (
     LayerNorm,
+    hidden_width,
     initialise,
     transformer_blocks,
 )
@@ -38,13 +40,13 @@ class ViewDecoder(nn.Module):
         encoder_width: of the encoder's tokens.
         outputs: numbers predicted for a patch: C·p·p pixels.
         width: of the decoder's tokens.
-        depth: blocks after the cross-attention.
+        depth: blocks after the cross-attention; 0 is cross-attention only.
         heads: of every attention.
         mlp_ratio: width of the MLPs' hidden layers, in widths.
 
     Raises:
-        UserError: a size is no whole number of at least one, or the width is no multiple of the
-            heads and of 4.
+        UserError: a size is no whole number of at least one (zero for the depth), or the width is
+            no multiple of the heads and of 4.
 
     Example:
         >>> decoder = ViewDecoder(
@@ -70,7 +72,11 @@ class ViewDecoder(nn.Module):
         mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
-        check_sizes(encoder_width=encoder_width, outputs=outputs, depth=depth)
+        check_sizes(encoder_width=encoder_width, outputs=outputs, width=width)
+        if not isinstance(depth, int) or depth < 0:
+            raise UserError(
+                f"the depth of a decoder must be a whole number of at least 0, not {depth!r}."
+            )
         self.view = view
         self.proj_context = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
@@ -81,7 +87,7 @@ class ViewDecoder(nn.Module):
         self.query_norm, self.context_norm = LayerNorm(width), LayerNorm(width)
         self.decoder = CrossAttention(width, heads)
         self.out_norm = LayerNorm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.mlp = Mlp(width, hidden_width(width, mlp_ratio))
         self.decoder_transformer = transformer_blocks(width, heads, mlp_ratio, [0.0] * depth)
         self.out_proj = nn.Linear(width, outputs)
         initialise(self)
@@ -102,7 +108,8 @@ class ViewDecoder(nn.Module):
         """
         context = self.proj_context(tokens)
         seen, shared = context[:, : visible.shape[1]], context[:, visible.shape[1] :]
-        positions = rearrange(fit_positions(self.pos_emb, *grid), "1 d h w -> 1 (h w) d")
+        positions = fit_positions(self.pos_emb, *grid, mode="bilinear")
+        positions = rearrange(positions, "1 d h w -> 1 (h w) d")
         embedding = torch.cat([positions + each for each in self.task_embeddings.values()], dim=1)
         place = visible[:, :, None].expand(-1, -1, context.shape[2])
         everything = self.mask_token.to(seen.dtype).expand(len(seen), embedding.shape[1], -1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -41,15 +43,19 @@ def sincos_positions(width: int, rows: int, columns: int) -> Tensor:
     return torch.cat([y.sin(), y.cos(), x.sin(), x.cos()])[None].float()
 
 
-def fit_positions(positions: Tensor, rows: int, columns: int) -> Tensor:
-    """Positions for images of another size: the same code, interpolated (bicubic).
+def fit_positions(
+    positions: Tensor, rows: int, columns: int, mode: Literal["bicubic", "bilinear"] = "bicubic"
+) -> Tensor:
+    """Positions for images of another size: the same code, interpolated.
 
-    A patch at the same share of the image's height and width keeps its code.
+    A patch at the same share of the image's height and width keeps its code. MultiMAE's inputs
+    interpolate bicubically, its decoders bilinearly.
 
     Args:
         positions: [1, D, H, W].
         rows: patches from top to bottom of the other images.
         columns: patches from left to right.
+        mode: "bicubic" or "bilinear".
 
     Returns:
         [1, D, rows, columns]; what was given where it fits already.
@@ -60,4 +66,4 @@ def fit_positions(positions: Tensor, rows: int, columns: int) -> Tensor:
     """
     if positions.shape[2:] == (rows, columns):
         return positions
-    return F.interpolate(positions, size=(rows, columns), mode="bicubic")
+    return F.interpolate(positions, size=(rows, columns), mode=mode)

@@ -52,8 +52,8 @@ def from_state_dict(
         >>> torch.equal(network.encode(views), made.encode(views)), len(decoders)
         (True, 0)
     """
-    views = _count(state, "input_adapters.view_", ".proj.weight")
-    depth = _count(state, "encoder.", ".mlp.fc1.weight")
+    views = _require(state, "input_adapters.view_", ".proj.weight")
+    depth = _require(state, "encoder.", ".mlp.fc1.weight")
     first = "input_adapters.view_0."
     width, channels, patch, _ = _shape(state, f"{first}proj.weight", 4)
     *_, rows, columns = _shape(state, f"{first}pos_emb", 4)
@@ -111,6 +111,12 @@ def _count(state: Mapping[str, Tensor], before: str, after: str) -> int:
     number = 0
     while f"{before}{number}{after}" in state:
         number += 1
+    return number
+
+
+def _require(state: Mapping[str, Tensor], before: str, after: str) -> int:
+    """The same, of which there must be one at least."""
+    number = _count(state, before, after)
     if not number:
         raise UserError(f"the state dict lacks {f'{before}0{after}'!r}.")
     return number

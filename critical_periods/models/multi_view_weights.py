@@ -18,6 +18,9 @@ from critical_periods.models.multi_view_positions import fit_positions
 if TYPE_CHECKING:
     from critical_periods.models.multi_view import MultiViewTransformer
 
+# Where a checkpoint of a MaskedReconstructionTask says it: heads leave no trace in weights.
+HEADS = "encoder_heads"
+
 LICENCE = (
     "the published weights of MultiMAE are under CC BY-NC 4.0 "
     "(https://creativecommons.org/licenses/by-nc/4.0/): not for commercial use, and with credit to "
@@ -36,6 +39,9 @@ def load_encoder(
     ``input_adapters.rgb`` every chosen view gets a copy of. What the published ones hold of other
     kinds of input, and all decoders, is left out. **The published weights are under CC BY-NC 4.0**,
     and a warning says so when they are loaded. Positions for another image size are interpolated.
+
+    Heads leave no trace in weights: of a checkpoint of a ``MaskedReconstructionTask``, which says
+    how many it has, they are compared; of all else they are yours to choose.
 
     Nothing in a file is executed.
 
@@ -59,7 +65,7 @@ def load_encoder(
         >>> torch.equal(network.global_tokens, trained.global_tokens)
         True
     """
-    held = read_weights(path)
+    held, heads = read_weights(path)
     published = "input_adapters.rgb.proj.weight" in held
     numbers = list(range(network.num_views))
     chosen = numbers if views is None else list(views)
@@ -91,26 +97,35 @@ def load_encoder(
                 f"network needs {list(own[name].shape)}; choose the size, patch, in_channels and "
                 "global_tokens that the weights are of."
             )
+    if heads not in (None, network.attention_heads):
+        raise UserError(
+            f"weights: {path} is of an encoder with heads={heads}, but the network has "
+            f"heads={network.attention_heads}; choose the heads that the weights are of."
+        )
     if published:
         warnings.warn(f"{path}: {LICENCE}.", stacklevel=2)
     network.load_state_dict(loaded, strict=False)
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, by the names that the network has for them.
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], int | None]:
+    """The tensors of a checkpoint, by the names that the network has for them, and its heads.
 
     Args:
         path: a state dict, or one inside ``state_dict`` (Lightning) or ``model`` (MultiMAE).
 
     Returns:
-        The state dict; of a Lightning checkpoint the part under ``network.``.
+        The state dict, of a Lightning checkpoint the part under ``network.``; and the heads of
+        the encoder's attentions, where the file says them.
 
     Raises:
         UserError: there is no such file, it is damaged or holds more than tensors and plain
             values, or no state dict.
     """
     if not Path(path).is_file():
-        raise UserError(f"weights: the file {path} does not exist.")
+        raise UserError(
+            f"weights: the file {path} does not exist; say where it is now, or leave weights "
+            "out where a checkpoint (ckpt_path) that holds them all is loaded anyway."
+        )
     try:
         # Published checkpoints keep the command line that they were trained with.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -120,6 +135,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"weights: {path} is damaged, or holds more than tensors and plain values, so it was "
             "not loaded; give a checkpoint of MaskedReconstructionTask or of MultiMAE."
         ) from error
+    heads = content.get(HEADS) if isinstance(content, Mapping) else None
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -138,7 +154,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         for name, value in tensors.items()
         if name.startswith("network.")
     }
-    return inside or tensors
+    return inside or tensors, heads
 
 
 def _check_names(path: str | Path, held: Mapping[str, Tensor], needed: Iterable[str]) -> None:
