@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
@@ -20,6 +21,7 @@ from critical_periods.models.multi_view_masking import (
     visible_total,
 )
 from critical_periods.models.multi_view_patches import patch_grid, to_image, to_patches
+from critical_periods.models.multi_view_weights import HEADS
 from critical_periods.randomness import fold, global_seed, uniform
 from critical_periods.tasks.masked_error import masked_error, normalised
 from critical_periods.tasks.reconstruction_pictures import reconstruction_picture
@@ -29,14 +31,28 @@ from critical_periods.tasks.transformer_recipe import TransformerRecipe
 _MASKS = 2022
 
 
+class Reconstruction(NamedTuple):
+    """What a :class:`MaskedReconstructionTask` predicts of a batch.
+
+    Attributes:
+        prediction: pixels of all patches, [B, V, C, H, W]; what it says of the visible ones, on
+            which it was not trained, means little.
+        hidden: which patches it did not see, bool [B, V, rows, columns].
+    """
+
+    prediction: Tensor
+    hidden: Tensor
+
+
 class MaskedReconstructionTask(pl.LightningModule):
     """Pre-training of a multi-view encoder by reconstructing hidden patches.
 
     Of all views' patches a random quarter is seen, split among the views by a flat Dirichlet
     distribution. Each view has two decoders, one for its pixels and one for the same normalised
     patch by patch; the loss is the sum over decoders of the mean squared error on the hidden
-    patches, averaged over each sample's hidden patches, then over the samples with any. MultiMAE
-    (Bachmann et al. 2022) with RGB views, as in Kleinman, Achille & Soatto, CVPR 2023, A.7.
+    patches, averaged over each sample's hidden patches, then over the samples with any, of all
+    processes together. MultiMAE (Bachmann et al. 2022) with RGB views, as in Kleinman, Achille &
+    Soatto, CVPR 2023, A.7.
 
     Masks in training are drawn from (seed, epoch, index of the sample), so that they depend
     neither on the batch nor on the process that a sample falls in, and a resumed run draws the
@@ -47,6 +63,8 @@ class MaskedReconstructionTask(pl.LightningModule):
     alike, and pictures of reconstructions in validation, to
     ``<log_dir>/reconstructions/epoch_<epoch>.png`` and W&B.
 
+    Predicts a :class:`Reconstruction` of every batch, on the same masks as in validation.
+
     A network starts from the encoder that this leaves behind by its setting ``weights``.
 
     Args:
@@ -54,9 +72,9 @@ class MaskedReconstructionTask(pl.LightningModule):
         recipe: of the optimiser and the rate.
         mask_ratio: the share of all patches that is hidden: 0.75 shows 98 of 392.
         decoder_width: of the decoders' tokens.
-        decoder_depth: blocks of a decoder after its cross-attention.
+        decoder_depth: blocks of a decoder after its cross-attention; 0 for none.
         decoder_heads: of the decoders' attentions.
-        pictures: how many samples of the first validation batch are shown.
+        pictures: how many samples of the first validation batch are shown; 0 for none.
         pictures_every_n_epochs: how often; the last epoch's are always shown.
 
     Raises:
@@ -89,6 +107,10 @@ class MaskedReconstructionTask(pl.LightningModule):
         pictures_every_n_epochs: int = 10,
     ) -> None:
         super().__init__()
+        if pictures < 0:
+            raise UserError(
+                f"pictures={pictures} of MaskedReconstructionTask must not be negative; 0 is none."
+            )
         if pictures_every_n_epochs < 1:
             raise UserError(
                 f"pictures_every_n_epochs={pictures_every_n_epochs} of MaskedReconstructionTask "
@@ -153,12 +175,13 @@ class MaskedReconstructionTask(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss on random masks of this epoch."""
         visible = self._visible(batch, batch_idx, global_seed(), self.current_epoch)
-        loss = torch.stack(
-            [
-                error.sum() / counted.sum().clamp(min=1)
-                for _, error, counted in self._errors(batch, visible)
-            ]
-        ).sum()
+        _, errors, counted = zip(*self._errors(batch, visible), strict=True)
+        sums = torch.stack([error.sum() for error in errors])
+        counts = torch.stack([each.sum() for each in counted]).to(sums.dtype)
+        # Processes have different numbers of samples that count, and the mean of their gradients
+        # is taken: with the mean of these numbers it is that of all samples in one process.
+        counts = self.trainer.strategy.reduce(counts, reduce_op="mean")
+        loss = (sums / counts.clamp(min=1 / self.trainer.world_size)).sum()
         self.log(
             "train/loss",
             loss.detach(),
@@ -186,6 +209,19 @@ class MaskedReconstructionTask(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs the mean errors of the views."""
         self._log_errors("test", self.test_errors)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Reconstruction:
+        """All views' pixels, and which patches of them were hidden."""
+        visible = self._visible(batch, batch_idx)
+        views = batch.views.unbind(1)
+        rows, columns = patch_grid(views[0], self.network.patch)
+        hidden = hidden_patches(visible, len(views), rows * columns)
+        prediction = torch.stack(self.reconstruct(views, visible), dim=1)
+        return Reconstruction(prediction, rearrange(hidden, "b v (h w) -> b v h w", h=rows))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Says the encoder's heads, which leave no trace in its weights."""
+        checkpoint[HEADS] = self.network.attention_heads
 
     def _evaluate(self, errors: MetricCollection, batch: Batch, batch_idx: int) -> Tensor:
         visible = self._visible(batch, batch_idx)

@@ -39,8 +39,8 @@ class TransformerRecipe:
     1e-6, betas: [0.9, 0.999], layer_decay: 0.65``.
 
     Args:
-        epochs: where the cosine ends. It is not taken from the trainer, as the rate at an epoch
-            must not depend on where a run is stopped.
+        epochs: where the cosine ends; a run may stop earlier, not later. It is not taken from the
+            trainer, as the rate at an epoch must not depend on where a run is stopped.
         base_rate: the peak rate of a batch of 256.
         warmup_epochs: epochs of linear rise, less than ``epochs``.
         final_rate: the rate at the end, not scaled with the batch.
@@ -105,11 +105,18 @@ class TransformerRecipe:
             task: with an attribute ``network``, attached to a trainer and its data.
 
         Raises:
-            UserError: the data does not say its ``batch_size``, or the network does not say its
-                layers although ``layer_decay`` is below 1; after the first step, the data has no
-                length.
+            UserError: the trainer has more epochs than the recipe, the data does not say its
+                ``batch_size``, or the network does not say its layers although ``layer_decay`` is
+                below 1; after the first step, the data has no length.
         """
         trainer = task.trainer
+        # A trainer without an end has -1 of them.
+        if trainer.max_epochs is not None and trainer.max_epochs > self.epochs:
+            raise UserError(
+                f"epochs={self.epochs} of TransformerRecipe is less than "
+                f"trainer.max_epochs={trainer.max_epochs}, and all later epochs would train at "
+                f"final_rate={self.final_rate}; set the recipe's epochs to {trainer.max_epochs}."
+            )
         peak = self.base_rate * _global_batch(trainer) / _REFERENCE_BATCH
         groups = parameter_groups(task, peak, self.weight_decay, self.layer_decay)
         optimizer = torch.optim.AdamW(groups, lr=peak, betas=self.betas)
