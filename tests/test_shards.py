@@ -254,7 +254,7 @@ def test_what_is_damaged_is_named_and_made_anew(
         assert open_shards(tmp_path) is not None
         (tmp_path / "index.npz").unlink()
     part = name == "shard_*.npz" or (name, damage) == ("index.npz", "gone")
-    sentence = "holds a part of" if part else rf"{file.name} (cannot be read|has \d+ bytes where)"
+    sentence = "holds a part of" if part else rf"{file.name} (cannot be read|has \d+ bytes, which)"
     with pytest.raises(UserError, match=sentence) as caught:
         open_shards(tmp_path)
     assert "run the same `critical-periods kinetics extract` again" in str(caught.value)

@@ -144,7 +144,7 @@ def _problem(shard: Path, start: int, length: int) -> str:
             end += max(int(last.sum()), 4 * (length + 1))
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    return "" if size == end else f"has {size} bytes where its index has {end}"
+    return "" if size == end else f"has {size} bytes, which is not what its index says"
 
 
 def _damaged(file: Path, problem: str) -> UserError:
