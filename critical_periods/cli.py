@@ -6,20 +6,27 @@ import argparse
 import logging
 import re
 import sys
+import traceback
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning.cli import ArgsType, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities.seed import isolate_rng
 
 from critical_periods.complaints import deepest, sentence
 from critical_periods.configs import read_yaml
 from critical_periods.errors import UserError
+from critical_periods.randomness import LARGEST_SEED
+from critical_periods.rehearsal import rehearse
 from critical_periods.tracking import wandb_logger
 
 _DESCRIPTION = """Put a deficit into a network's training, take it out again, measure what stays.
@@ -28,6 +35,13 @@ _DESCRIPTION = """Put a deficit into a network's training, take it out again, me
 # What ckpt_path may be instead of a file.
 _CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 ERROR_PREFIX = "critical-periods: error: "
+_MOST_THREADS = 1024
+# What callbacks compare themselves with.
+_REHEARSED = (
+    "accumulate_grad_batches", "callbacks", "check_val_every_n_epoch", "fast_dev_run",
+    "limit_train_batches", "limit_val_batches", "max_epochs", "max_steps", "max_time",
+    "reload_dataloaders_every_n_epochs", "val_check_interval",
+)  # fmt: skip
 _COMMANDS = ("fit", "validate", "test", "predict", "study", "kinetics")
 
 
@@ -92,6 +106,10 @@ class CLI(LightningCLI):
             self.config = parser.parse_args(args)
         except argparse.ArgumentError as error:
             raise UserError(sentence(str(error))) from error
+        settings = self.config.get(self.config.get("subcommand") or "") or {}
+        seed = settings.get("seed_everything")
+        if seed is not None and not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:
+            raise UserError(f"seed_everything is {seed}, but must lie in 0 to {LARGEST_SEED}.")
 
     def _parse_ckpt_path(self) -> None:
         """Finds out before anything is built whether a checkpoint can be loaded."""
@@ -100,6 +118,9 @@ class CLI(LightningCLI):
         if path and "://" not in str(path) and str(path) not in _CHECKPOINT_WORDS:
             if not Path(path).exists():
                 raise UserError(f"ckpt_path: the file {path} does not exist.")
+            # Sharded checkpoints are folders.
+            if Path(path).is_dir() and not (Path(path) / ".metadata").exists():
+                raise UserError(f"ckpt_path: {path} is a folder, not a checkpoint.")
             try:
                 super()._parse_ckpt_path()
             except Exception as error:
@@ -120,6 +141,8 @@ class CLI(LightningCLI):
         threads = self._get(self.config, "num_threads")
         if threads is not None and threads < 1:
             raise UserError(f"num_threads is {threads}, but must be at least 1.")
+        if threads is not None and threads > _MOST_THREADS:
+            raise UserError(f"num_threads is {threads}, but must be at most {_MOST_THREADS}.")
         if threads is not None:
             torch.set_num_threads(threads)
 
@@ -131,27 +154,82 @@ class CLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, MisconfigurationException) as error:
+        # Lightning raises the last, such as for two callbacks with one state.
+        except (ValueError, TypeError, MisconfigurationException, RuntimeError) as error:
             raise UserError(deepest(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """The trainer, with the default loggers where the config names none."""
+        """The trainer, with the default loggers where the config names none.
+
+        Before ``fit`` starts them, what would go wrong in it is looked for: a refused run leaves
+        nothing behind.
+        """
         settings = self._get(self.config_init, "trainer")
         folder = Path(settings["default_root_dir"] or "runs")
         kwargs.setdefault("default_root_dir", folder)
         if self._logger is not None:
             kwargs["logger"] = self._logger
-        elif settings["logger"] in (None, True):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(
-                    f"trainer.default_root_dir: the folder {folder} cannot be made: "
-                    f"{error.strerror}."
-                ) from error
+            return super().instantiate_trainer(**kwargs)
+        if self.subcommand == "fit":
+            self._rehearse(settings)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"trainer.default_root_dir: the folder {folder} cannot be made: {error.strerror}."
+            ) from error
+        if settings["logger"] in (None, True):
             csv = CSVLogger(folder, name="")
-            kwargs["logger"] = [csv, *filter(None, [wandb_logger(folder)])]
+            config = yaml.safe_load(self._parser(self.subcommand).dump(self._settings()))
+            wandb = wandb_logger(folder, config=config)
+            kwargs["logger"] = [csv, *filter(None, [wandb])]
         return super().instantiate_trainer(**kwargs)
+
+    def _settings(self) -> Namespace:
+        return self.config[self.subcommand] if self.subcommand else self.config
+
+    def _rehearse(self, settings: Namespace) -> None:
+        """Looks for what would go wrong in training, with a trainer that does not train."""
+        # The processes of a distributed run wait for the first one.
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            return
+        chosen = {name: settings[name] for name in _REHEARSED}
+        level = logging.getLogger("pytorch_lightning").level
+        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+        try:
+            with warnings.catch_warnings(), isolate_rng():
+                warnings.simplefilter("ignore")
+                trainer = pl.Trainer(
+                    accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+                    enable_progress_bar=False, enable_model_summary=False, **chosen,
+                )  # fmt: skip
+                try:
+                    rehearse(trainer, self.model, self.datamodule)
+                finally:
+                    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                        callback.teardown(trainer, self.model, "fit")
+                    self.model.trainer = None
+        finally:
+            logging.getLogger("pytorch_lightning").setLevel(level)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs it; a checkpoint that does not fit ends in a sentence."""
+        try:
+            super()._run_subcommand(subcommand)
+        except (RuntimeError, KeyError, ValueError) as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            if isinstance(error, UserError) or not any(
+                "checkpoint_connector" in frame.filename for frame in frames
+            ):
+                raise
+            lines = [line.strip() for line in str(error).strip().splitlines()]
+            problem = " ".join(lines[:2]).rstrip(":.")
+            if isinstance(error, KeyError):
+                problem = f"it has no {problem}"
+            raise UserError(
+                f"ckpt_path: {self._settings()['ckpt_path']} is of another run than this config "
+                f"describes ({problem}); give the config that it was trained with."
+            ) from error
 
 
 def config_files(words: Iterable[str]) -> list[str]:

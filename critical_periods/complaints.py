@@ -44,7 +44,7 @@ def sentence(message: str) -> str:
         >>> print(sentence('Parser key "data.width":\n  ' + tried))
         data.width is 'x', but must be int.
     """
-    field = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    field = _field(message)
     missing = re.search(r"the following arguments are required: (?:\w+\.)?([\w.]+)", message)
     unknown_class = re.search(r"Expected a dot import path string: (\S+)", message)
     unknown_option = re.search(r"Option '([^']+)' is not accepted", message)
@@ -54,9 +54,17 @@ def sentence(message: str) -> str:
     owners += re.findall(r"is not accepted\. Got value: Namespace\(class_path='([^']+)'", message)
     if missing:
         return f"the field {missing[1]!r} is missing."
-    if unknown_class:
-        name = unknown_class[1]
-        return f"unknown class {name!r} at {field}; {near(name, _classes(field))}"
+    arguments = re.match(r"unrecognized arguments: --((\w+)\.?([\w.]*))", message)
+    if arguments:
+        _, first, rest = arguments.groups()
+        words = inspect.signature(pl.Trainer).parameters if first == "trainer" else _TOP_FIELDS
+        return f"{message.rstrip('.')}; {near(rest if first == 'trainer' else first, words)}"
+    # A number that is none might have been a path to something, too.
+    if unknown_class and not re.search(r"Expected an? <class '(int|float|bool)'>", message):
+        name, known = unknown_class[1], [*_classes(field)]
+        if name in known:
+            return f"the class {name!r} does not fit at {field}; choose one that does."
+        return f"unknown class {name!r} at {field}; {near(name, known)}"
     if unknown_option and unknown_option[1] == "class_path":
         # A class with fields beside class_path was taken for the settings of a wider class.
         unknown_option = None
@@ -74,7 +82,21 @@ def sentence(message: str) -> str:
         if first == "trainer":
             return f"unknown field {name!r}; {near(rest, inspect.signature(pl.Trainer).parameters)}"
         return f"unknown field {name!r}; {near(first, _TOP_FIELDS)}"
-    return _not_a_class(message, field) or _wrong_type(message, field) or deepest(message, field)
+    return (
+        _not_a_class(message, field)
+        or _wrong_type(message, field)
+        or _no_class_at_all(message, field)
+        or deepest(message, field)
+    )
+
+
+def _field(message: str) -> str:
+    """The field that a message is of, which it names part by part, some parts twice."""
+    names: list[str] = []
+    for key in re.findall(r'Parser key "([^"]+)"', message):
+        if key not in names:
+            names.append(key)
+    return ".".join(names)
 
 
 def _not_a_class(message: str, field: str) -> str | None:
@@ -97,26 +119,36 @@ def _not_a_class(message: str, field: str) -> str | None:
     return None
 
 
+def _no_class_at_all(message: str, field: str) -> str | None:
+    """What is wrong with a value for which jsonargparse has no words of its own."""
+    has_none = deepest(message).startswith(("Parser key", "argument of type"))
+    value = re.findall(r"Given value: (.*)", message)
+    if not has_none or not value:
+        return None
+    return f"{field} is {value[-1]}, but must be a class_path with its init_args."
+
+
 def _wrong_type(message: str, field: str) -> str | None:
     """What a value should have been, from the innermost of the types that were tried."""
     lines = message.splitlines()
-    expected = [line for line in lines if re.match(r"[ -]*Expected an? ", line)]
+    expected = [line for line in lines if re.match(r"[ -]*Expected an? (?!path|dot)", line)]
     if not expected or not field:
         return None
     innermost = _innermost(expected)
     types = [re.sub(r".*?Expected an? |\. Got value: .*", "", line).strip() for line in innermost]
-    types = [_plain(name) for name in types if "NoneType" not in name]
-    value = re.search(r"(?:Got|Given) value: (.*)", message)
+    types = list(dict.fromkeys(_plain(name) for name in types if "NoneType" not in name))
+    value = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value: .*)?$", message, re.MULTILINE)
     if not types or not value:
         return None
     return f"{field} is {value[1]!r}, but must be {' or '.join(types)}."
 
 
 def _plain(type_name: str) -> str:
-    """A type as one would say it: ``int``, or the values of a ``Literal``."""
+    """A type as one would say it: ``int``, a list, or the values of a ``Literal``."""
     choices = re.fullmatch(r"typing\.Literal\[(.*)\]", type_name)
     built_in = re.fullmatch(r"<class '(.*)'>", type_name)
-    return choices[1] if choices else built_in[1] if built_in else type_name
+    plain = choices[1] if choices else built_in[1] if built_in else type_name
+    return "a list" if plain == "collections.abc.Sequence" else plain
 
 
 def deepest(message: str, field: str = "") -> str:

@@ -13,6 +13,9 @@ import os
 import torch
 from torch import Tensor
 
+# NumPy's, which Lightning seeds too.
+LARGEST_SEED = 2**32 - 1
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9
 _SECOND = 0x94D049BB133111EB

@@ -259,6 +259,7 @@ SCHEDULES = torch.optim.lr_scheduler
         (partial(SGD, lr=-1.0), None, "optimizer cannot be built: Invalid learning rate: -1.0; c"),
         (partial(SGD, lr=float("nan")), None, r"lr=nan of the optimizer \(SGD\) is no finite nu"),
         (partial(SGD, weight_decay=float("inf")), None, "weight_decay=inf of the optimizer"),
+        (torch.optim.LBFGS, None, r"optimizer \(LBFGS\) cannot go through 3 epochs: view size .*"),
         (torch.optim.SparseAdam, None, r"optimizer \(SparseAdam\) cannot go through 3 epochs: .*"),
         (SGD, partial(SCHEDULES.StepLR, step_size=0), r"lr_scheduler.* zero; correct its settings"),
         (SGD, partial(SCHEDULES.CosineAnnealingLR, T_max=0), "lr_scheduler.* zero; correct its s"),

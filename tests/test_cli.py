@@ -269,6 +269,60 @@ MISTAKES: dict[str, tuple[Callable[[], str], str]] = {
         set_field("data.init_args.augment", "shard"),
         "data.augment is 'shard', but must be 'shared', 'per_view', 'none'.",
     ),
+    "a text for a number": (
+        set_field("model.init_args.optimizer", {"class_path": "SGD", "init_args": {"lr": "fast"}}),
+        "model.optimizer.lr is 'fast', but must be float.",
+    ),
+    "a text for a number of a schedule": (
+        set_field(
+            "model.init_args.lr_scheduler",
+            {"class_path": "ExponentialLR", "init_args": {"gamma": "fast"}},
+        ),
+        "model.lr_scheduler.gamma is 'fast', but must be float.",
+    ),
+    "a text for a list": (
+        set_field(f"{NETWORK}.init_args.heads", "both"),
+        "heads is 'both', but must be a list.",
+    ),
+    "a network for other images": (
+        set_field(f"{NETWORK}.init_args.in_channels", 3),
+        "SplitAllCNN cannot take what StereoDigitsDataModule gives, 2 views of 1x16x16: ",
+    ),
+    "a network for other classes": (
+        set_field(f"{NETWORK}.init_args.num_classes", 5),
+        "num_classes=10 of ClassificationTask, but SplitAllCNN puts out 5 logits; set num_classes",
+    ),
+    "a layer that is not called": (
+        set_field("trainer.callbacks.0.init_args.layers", ["pathways"]),
+        "layers of SourceVarianceMonitor names 'pathways', which the network has but does not call",
+    ),
+    "a schedule that the epochs cannot hold": (
+        set_field(
+            "model.init_args.lr_scheduler",
+            {"class_path": "OneCycleLR", "init_args": {"max_lr": 0.1, "total_steps": 1}},
+        ),
+        "lr_scheduler (OneCycleLR) cannot go through 2 epochs: Tried to step 2 times",
+    ),
+    "a seed that is none": (
+        set_field("seed_everything", -5),
+        "seed_everything is -5, but must lie in 0 to 4294967295.",
+    ),
+    "too many threads": (
+        set_field("num_threads", 100_000),
+        "num_threads is 100000, but must be at most 1024.",
+    ),
+    "two windows alike": (
+        lambda: config({"trainer.callbacks": [*window(BLUR, removal=1), *window(BLUR, removal=2)]}),
+        "Found more than one stateful callback of type `DeficitWindow`",
+    ),
+    "callbacks that are lists": (
+        lambda: config({"trainer.callbacks": [window(BLUR, removal=1)]}),
+        "trainer.callbacks is [[{'class_path': 'DeficitWindow'",
+    ),
+    "a number for a class": (
+        lambda: config({"model": 3}),
+        "model is 3, but must be a class_path with its init_args.",
+    ),
     "no threads": (set_field("num_threads", 0), "num_threads is 0, but must be at least 1."),
     "no window at all": (
         lambda: config({"trainer.callbacks": window(BLUR, onset=5, removal=3)}),
@@ -325,7 +379,9 @@ def test_mistakes_end_in_one_sentence(name, capsys, monkeypatch):
 
     monkeypatch.setattr("critical_periods.tasks.ClassificationTask.training_step", train)
     file = write()
+    before = sorted(Path().rglob("*"))
     assert main(["fit", "--config", file]) == 2
+    assert sorted(Path().rglob("*")) == before
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert line.startswith("critical-periods: error: ")
     assert file in line and sentence in line
@@ -338,7 +394,10 @@ def test_mistakes_end_in_one_sentence(name, capsys, monkeypatch):
         ([], "no command; choose one of fit, validate, test, predict, study, kinetics, or see"),
         (["fitt"], "unknown command 'fitt'; choose one of fit, validate"),
         (["fit"], "the field 'data' is missing."),
-        (["fit", "--trainer.max_epoch=3"], "unrecognized arguments: --trainer.max_epoch=3"),
+        (
+            ["fit", "--trainer.max_epoch=3"],
+            "unrecognized arguments: --trainer.max_epoch=3; did you mean 'max_epochs'",
+        ),
         (["fit", "--data", "Nope"], "unknown class 'Nope' at data; choose one of"),
         (["fit", "--config"], "argument -c/--config: expected one argument."),
         (["fit", "--config", "run.yaml", "--ckpt_path", "no.ckpt"],
@@ -382,6 +441,27 @@ def test_unsafe_loading_is_never_the_default(tmp_path, monkeypatch):
     monkeypatch.setattr(pl.Trainer, "fit", fit)
     assert main(["fit", "--config", config(), "--ckpt_path", "http://localhost/x.ckpt"]) == 0
     assert seen["weights_only"] is True
+
+
+def test_checkpoints_of_other_runs(tmp_path, capsys):
+    words = ["fit", "--config", config({"trainer.callbacks": None}), "--trainer.max_epochs=1"]
+    assert main(words) == 0
+    (checkpoint,) = Path("runs").rglob("*.ckpt")
+    torch.save({"a": 1}, "other.ckpt")
+    cases = [
+        (["--ckpt_path=other.ckpt"], "other.ckpt is of another run than this config describes"),
+        ([f"--ckpt_path={tmp_path}"], "is a folder, not a checkpoint."),
+        (
+            [f"--ckpt_path={checkpoint}", "--model.network.init_args.width=2"],
+            "size mismatch for network.pathways.0.stem.conv.weight",
+        ),
+    ]
+    for more, sentence in cases:
+        capsys.readouterr()
+        assert main([*words, *more]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+        assert line.startswith("critical-periods: error: run.yaml: ckpt_path: ")
+        assert sentence in line
 
 
 @pytest.mark.slow
@@ -464,8 +544,17 @@ def run_of(folder: Path) -> Any:
     return run
 
 
+def settings_of(run: Any) -> dict[str, Any]:
+    """The config of a run, by which one filters in Weights & Biases."""
+    return {item.key: json.loads(item.value_json) for item in run.config.update}
+
+
 def test_logs_offline_without_an_account(no_account, capfd):
     assert main(["fit", "--config", config()]) == 0
+    settings = settings_of(run_of(Path("runs")))
+    network = settings["model"]["init_args"]["network"]
+    assert network["class_path"] == "critical_periods.models.SplitAllCNN"
+    assert network["init_args"]["width"] == 4
     logged = history(Path("runs"))
     keys = set().union(*logged)
     assert {"epoch", "train/loss", "val/accuracy", "rsv/trunk.conv/mean"} <= keys
@@ -495,6 +584,7 @@ def test_a_study_is_one_group_with_a_summary(no_account, monkeypatch):
     assert len(runs) == 3
     assert {run.run_group for run in runs} == {"small"} == {run_of(Path("out")).run_group}
     assert {run.job_type for run in runs} == {"segment"}
+    assert all(settings_of(run)["data"]["class_path"] == "StereoDigitsDataModule" for run in runs)
     names = {run.display_name for run in runs}
     assert (
         "seed 0, deficit 0-1, epochs 1-2" in names and "seed 0, deficit none, epochs 0-2" in names

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from critical_periods.studies.results import curve, kind_of_window
+from critical_periods.studies.results import curve
 from critical_periods.studies.statistics import critical_removal, summarise
 from critical_periods.studies.study import Window
 from critical_periods.studies.tree import Plan, Run
@@ -273,4 +273,4 @@ def test_a_window_that_is_no_deficit_has_no_critical_removal():
     ],
 )
 def test_what_comes_and_goes(class_paths, kind):
-    assert kind_of_window(windowed(*class_paths)) == kind
+    assert windowed(*class_paths).kind_of_window == kind

@@ -236,6 +236,13 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"windows": ONSETS | {"length": []}}, r"windows\.length is \[\]; it must be a list of"),
     ({"windows": {"onset": [8], "epochs": 8}}, r"windows\.onset=8 to epoch 8 reaches beyond"),
     ({"windows": {"onset": [0, 9], "epochs": 8}}, r"windows\.onset=9 .*, windows\.epochs=8\."),
+    ({"set": {"seed_everything": 7}}, r"setting seed_everything changes nothing .*; set seeds"),
+    ({"set": {"trainer.max_epochs": 3}}, r"setting trainer\.max_epochs .*; set windows instead"),
+    ({"seeds": [2**32]}, r"seeds holds 4294967296; the largest seed is 4294967295\."),
+    ({"windows": {True: 2}}, r"windows has a field named True, which is no text"),
+    ({"set": {1: 2}}, r"set has a field named 1, which is no text; .* between quotes\."),
+    ({"vary": {1: [2]}}, r"vary has a field named 1, which is no text"),
+    ({"variants": {"a": {1: 2}}}, r"variants\.a has a field named 1, which is no text"),
     ({"set": 3}, r"set is 3; it must hold fields\."),
     ({"set": {"num_threads.x": 3}}, r"'num_threads\.x' cannot be set: num_threads holds no fields"),
     ({"base": "nosuch.yaml"}, r"the file \S*nosuch\.yaml does not exist\."),
@@ -261,6 +268,7 @@ def test_bad_fields(tmp_path, capsys, changes, sentence):
         ("- 1\n", r"small\.yaml holds no fields; it must be a YAML mapping\."),
         ("", r"small\.yaml holds no fields"),
         ("a: \xff", r"small\.yaml cannot be read"),
+        ("1: 2", r"small\.yaml: unknown field 1; choose one of"),
     ],
 )
 def test_bad_files(tmp_path, text, sentence):
@@ -281,6 +289,8 @@ def test_missing_file(tmp_path):
         ("seeds", r"--set 'seeds' must have the form field=value\."),
         ("seeds=[1", r"--set 'seeds=\[1' is not valid YAML"),
         ("num_threads.x=1", r"'num_threads\.x' cannot be set: num_threads holds no fields\."),
+        ("trainer.max_epochs=3", r"setting trainer\.max_epochs .*; set windows instead\."),
+        ("seed_everything=3", r"setting seed_everything changes nothing .*; set seeds instead\."),
         ("vary.a=1", r"vary\.a is 1; it must be a list of values\."),
     ],
 )
@@ -311,11 +321,27 @@ BAD_RUNS: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {LR: -1.0},
-        r"the lr_scheduler of ClassificationTask cannot be built: Invalid learning rate: -1\.0",
+        r"optimizer cannot be built: Invalid learning rate: -1\.0; correct its settings\.",
     ),
     (
         {SCHEDULE: {"class_path": "MultiStepLR", "init_args": {"milestones": [2, 4]}}},
         r"milestones=\[2, 4\] of MultiStepLR reach beyond the last epoch .*max_epochs=4\.",
+    ),
+    ({"model": 3}, r"model is 3, but must be a class_path with its init_args\."),
+    ({"trainer.max_steps": 3}, r"trainer\.max_steps=3 may end a run before .*; leave it out\."),
+    ({"trainer.fast_dev_run": True}, r"trainer\.fast_dev_run=True may end a run before its last"),
+    ({"trainer.max_time": "00:00:01:00"}, r"trainer\.max_time=00:00:01:00 may end a run"),
+    (
+        {"model.init_args.network.init_args.in_channels": 3},
+        r"SplitAllCNN cannot take what StereoDigitsDataModule gives, 2 views of 1x16x16: ",
+    ),
+    (
+        {"model.init_args.network.init_args.num_views": 3},
+        r"SplitAllCNN takes 3 views but was given 2; choose a network",
+    ),
+    (
+        {"trainer.callbacks.0.init_args.layers": ["pathways"]},
+        r"names 'pathways', which the network has but does not call",
     ),
     ({"num_threads": 0}, r"num_threads is 0, but must be at least 1\."),
     (
@@ -454,7 +480,8 @@ def test_bad_windows_and_restarts_are_found_before_training(
 
 def test_every_variation_is_checked(tmp_path):
     path = write_study(tmp_path, {"vary": {"deficit.init_args.views": [[1], [3]]}})
-    with pytest.raises(UserError, match="names view 3, but the data has 2 views"):
+    sentence = r"^deficit\.init_args\.views \[3\]: .* names view 3, but the data has 2 views"
+    with pytest.raises(UserError, match=sentence):
         plan_of(path)
 
 
@@ -470,6 +497,15 @@ def test_plan_prints_the_tree(tmp_path, capsys):
     assert len(lines) == 15
     assert sum("seed 0" in line for line in lines) == sum("seed 1" in line for line in lines) == 2
     assert "epochs 2-3, deficit 0-3" in lines[5] and lines[5].startswith("  ")
+
+
+def test_plan_says_what_sets_segments_apart(tmp_path, capsys):
+    path = write_study(tmp_path, {"vary": {"deficit.init_args.factor": [2, 4]}})
+    assert main(["study", "plan", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("deficit 0-2, factor = 2" in line for line in lines) == 2
+    assert sum("deficit 0-2, factor = 4" in line for line in lines) == 2
+    assert not any("no deficit, factor" in line for line in lines)
 
 
 def test_plan_calls_a_window_what_it_is(tmp_path, capsys):

@@ -23,6 +23,7 @@ import pytest
 import torch
 import yaml
 from small_study import BASE, changed, plan_of, write_study
+from small_study import STUDY as SMALL
 
 from critical_periods.cli import main
 from critical_periods.studies import launch, report, segment, worker
@@ -209,6 +210,33 @@ def test_branches_of_other_windows_equal_runs_trained_alone(tmp_path, name):
     for end, step in zip(ends, (steps, 3), strict=True):
         rate = end["optimizer_states"][0]["param_groups"][0]["lr"]
         assert rate == pytest.approx(0.05 * 0.9**step)
+
+
+def test_a_restart_shares_what_comes_before_it(tmp_path):
+    """Trained once for both variants: the clean run, and the deficit up to its removal."""
+    variants = {"plain": {"trainer.callbacks": []}, "restart": {"trainer.callbacks": [RESTART]}}
+    study = write_study(tmp_path, {"variants": variants, "windows": SHORT})
+    folder, plan = folder_of(study), plan_of(study)
+    assert plan.epochs == 3 + 2 + 1 + 1 and plan.separate_epochs == 4 * 3
+    folder.write_plan(plan)
+    worker.work(folder)
+    (name,) = {
+        run.segment
+        for run in plan.runs
+        if run.variation["variant"] == "restart" and run.window.removal
+    }
+    schedule = {"deficit": SMALL["deficit"], "onset": 0, "removal": 2}
+    window = {"class_path": "DeficitWindow", "init_args": schedule}
+    alone = changed(BASE, {"trainer.max_epochs": 3, "seed_everything": 0})
+    alone["trainer"]["callbacks"] = [window, RESTART]
+    (tmp_path / "alone.yaml").write_text(yaml.safe_dump(alone))
+    assert main(["fit", "--config", "alone.yaml"]) == 0
+    (path,) = (tmp_path / "runs" / "version_0").glob("checkpoints/*.ckpt")
+    ours, theirs = (
+        torch.load(file, weights_only=True) for file in (folder.segment(name).checkpoint, path)
+    )
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=0)
 
 
 def test_results_are_what_the_segments_measured(original):
@@ -691,23 +719,10 @@ def test_a_failing_segment_leaves_a_sentence_and_the_others_go_on(
     assert not folder.segment(bad).error.exists()
 
 
-@pytest.mark.parametrize(
-    "stopper",
-    [
-        {"trainer.max_steps": 3},
-        {
-            "trainer.callbacks": [
-                {
-                    "class_path": "EarlyStopping",
-                    "init_args": {"monitor": "val/loss", "divergence_threshold": 0.0},
-                }
-            ]
-        },
-    ],
-    ids=["max_steps", "EarlyStopping"],
-)
-def test_a_run_that_stops_early_is_a_failure(tmp_path, trained, stopper):
+def test_a_run_that_stops_early_is_a_failure(tmp_path, trained):
     """And not one that is tried for ever."""
+    settings = {"monitor": "val/loss", "divergence_threshold": 0.0}
+    stopper = {"trainer.callbacks": [{"class_path": "EarlyStopping", "init_args": settings}]}
     study = write_study(tmp_path, {"windows": {"removal": [0], "epochs_after": 4}}, stopper)
     assert run(study) == 1
     (name,) = trained

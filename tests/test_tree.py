@@ -229,6 +229,33 @@ def test_a_deficit_names_only_segments_that_had_it():
     assert had and not set(had) & set(other_had)
 
 
+RESTART = {"class_path": "LearningRateRestart"}
+
+
+@pytest.mark.parametrize(
+    ("restart", "shared"),
+    [
+        # At the removal; the deficit's own last epoch is any run's.
+        (RESTART, lambda segment: segment.stop <= segment.window[1] or segment.window == (0, 0)),
+        ({**RESTART, "init_args": {"epoch": 4}}, lambda segment: segment.stop <= 4),
+    ],
+)
+def test_a_restart_names_only_segments_that_had_it(restart, shared):
+    windows = windows_to(0, 2, 3)
+    plain = plan_with(windows)
+    restarted = plan_with(windows, config=edited("trainer.callbacks", [restart]))
+    both = set(plain.segments) & set(restarted.segments)
+    assert both == {name for name, segment in plain.segments.items() if shared(segment)}
+    assert both and both != set(plain.segments)
+    # Where another window may be what the restart waits for, nothing is taken for the same.
+    freeze = {"class_path": "FreezeWindow", "init_args": {"removal": 1}}
+    others = [
+        plan_with(windows, config=edited("trainer.callbacks", callbacks))
+        for callbacks in ([freeze], [freeze, RESTART])
+    ]
+    assert not set(others[0].segments) & set(others[1].segments)
+
+
 SUBSET = {"class_path": "SubsetWindow", "init_args": {"share": 0.5}}
 DECAY = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}}
 CROPS = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "augmentation"}}

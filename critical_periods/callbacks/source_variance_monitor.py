@@ -109,7 +109,7 @@ class SourceVarianceMonitor(Monitor):
         example = example_batch(trainer)
         self._is_tried = example is not None
         if example is not None:
-            self._try(pl_module, example)
+            self.look_at(pl_module, example)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -118,9 +118,15 @@ class SourceVarianceMonitor(Monitor):
         if not self._is_tried:
             self._is_tried = True
             found, _ = find(batch)
-            self._try(pl_module, Batch(*(part[:2] for part in found)))
+            self.look_at(pl_module, Batch(*(part[:2] for part in found)))
 
-    def _try(self, pl_module: pl.LightningModule, example: Batch) -> None:
+    def look_at(self, pl_module: pl.LightningModule, example: Batch) -> None:
+        """Says what would go wrong with batches like this one.
+
+        Raises:
+            UserError: there is one view alone, or a layer that the network does not call or that
+                puts out anything but a tensor.
+        """
         views = list(example.views.unbind(1))
         if len(views) < 2:
             raise UserError(

@@ -173,9 +173,7 @@ def _finish(folder: StudyFolder, plan: Plan) -> int:
 
 def _tree(plan: Plan, folder: StudyFolder | None = None) -> str:
     """The tree as text; with a folder, the state of each segment too."""
-    from critical_periods.studies.results import kind_of_window
-
-    what = kind_of_window(plan)
+    what, labels = plan.kind_of_window, plan.labels()
     children: dict[str | None, list[Segment]] = {}
     for segment in plan.segments.values():
         children.setdefault(segment.parent, []).append(segment)
@@ -192,6 +190,7 @@ def _tree(plan: Plan, folder: StudyFolder | None = None) -> str:
             epochs = f"epochs {segment.start}-{segment.stop}"
             stage = f"fine-tuning, {epochs}" if segment.finetunes else epochs
             text = f"{indent}{segment.name}  {stage}, {window}"
+            text += f", {labels[segment.name]}" if labels[segment.name] else ""
             text += f", seed {segment.seed}" if depth == 0 else ""
             lines.append(f"{text}  [{state}]" if state else text)
             grow(segment.name, depth + 1)

@@ -27,7 +27,7 @@ from critical_periods.studies.histories import (
     reconstruction_histories,
 )
 from critical_periods.studies.modes import mode_histories
-from critical_periods.studies.results import curve, kind_of_window, results
+from critical_periods.studies.results import curve, results
 from critical_periods.studies.summary import log_summary
 from critical_periods.studies.tree import Plan
 
@@ -72,7 +72,7 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
     points = write("curve", curve(plan, rows))
     made = {name: make(folder, plan) for name, (make, _) in _TABLES.items()}
     tables = {name: write(name, table) for name, table in made.items() if table}
-    for name, draw in _figures(points, tables, plan.study, kind_of_window(plan)).items():
+    for name, draw in _figures(points, tables, plan.study, plan.kind_of_window).items():
         for ending in (".png", ".pdf"):
             draw(path / (name + ending))
         written.append(f"{name}.png")

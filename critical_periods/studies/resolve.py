@@ -12,11 +12,14 @@ import pytorch_lightning as pl
 import torch
 import yaml
 
-from critical_periods.callbacks import DeficitWindow
 from critical_periods.cli import CLI
 from critical_periods.errors import UserError
+from critical_periods.rehearsal import rehearse
 from critical_periods.studies.study import Study, Tree, with_weights
 from critical_periods.studies.tree import Resolved, without_watchers
+
+# What ends a run but its epochs, and what these settings are where they do not.
+_ENDS = {"max_steps": -1, "max_time": None, "fast_dev_run": False}
 
 
 def resolve(study: Study) -> tuple[list[Resolved], list[Resolved]]:
@@ -31,12 +34,18 @@ def resolve(study: Study) -> tuple[list[Resolved], list[Resolved]]:
     runs, stages = [], []
     epochs = max(window.epochs for window in study.windows)
     for variation in study.variations:
-        config, window = study.configured(variation)
-        run, model = _resolved(config, window, epochs)
-        runs.append(run)
-        finetuning = study.configured_finetuning(variation)
-        if finetuning is not None:
-            stages.append(_resolved_finetuning(finetuning, model))
+        try:
+            config, window = study.configured(variation)
+            run, model = _resolved(config, window, epochs)
+            runs.append(run)
+            finetuning = study.configured_finetuning(variation)
+            if finetuning is not None:
+                stages.append(_resolved_finetuning(finetuning, model))
+        except UserError as error:
+            where = ", ".join(f"{name} {value!r}" for name, value in variation.columns.items())
+            if not where or str(error).startswith(where):
+                raise
+            raise UserError(f"{where}: {error}") from error
     return runs, stages
 
 
@@ -60,6 +69,12 @@ def _resolved(config: Tree, window: Tree, epochs: int) -> tuple[Resolved, pl.Lig
         for setting in ("onset", "removal"):
             if setting in window["init_args"]:
                 raise UserError(f"window.init_args.{setting} is what windows sweeps; leave it out.")
+    for setting, idle in _ENDS.items():
+        if config["trainer"].get(setting) not in (None, idle):
+            raise UserError(
+                f"trainer.{setting}={config['trainer'][setting]} may end a run before its last "
+                "epoch, which a study's runs must get to; leave it out."
+            )
     callbacks = without_watchers(config["trainer"]["callbacks"])
     config["trainer"]["callbacks"] = [window, *callbacks] if window else callbacks
     config["trainer"]["max_epochs"] = epochs
@@ -87,28 +102,13 @@ def _resolved(config: Tree, window: Tree, epochs: int) -> tuple[Resolved, pl.Lig
 
 def _check(cli: CLI) -> str:
     """Finds before training what would go wrong in it; returns the data's fingerprint."""
-    data, trainer, model = cli.datamodule, cli.trainer, cli.model
+    data = cli.datamodule
     if not hasattr(data, "fingerprint"):
         raise UserError(
             f"{type(data).__name__} cannot be used in a study; it needs setup(), "
             "measurement_loader() and fingerprint() like the DataModules of critical_periods."
         )
-    data.prepare_data()
-    data.setup("fit")
-    trainer.datamodule = data  # type: ignore[attr-defined]
-    if _is_ours(model):
-        model.trainer = trainer
-        model.setup("fit")
-        trainer.strategy.connect(model)
-        trainer.strategy.setup_optimizers(trainer)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if _is_ours(callback):
-            callback.setup(trainer, model, "fit")
-            callback.on_fit_start(trainer, model)
-        if isinstance(callback, DeficitWindow):
-            draw = next(iter(data.measurement_loader("train", 2)))
-            images = data.transfer_batch_to_device(draw, model.device, 0)
-            callback.deficit.check(data.on_after_batch_transfer(images, 0))
+    rehearse(cli.trainer, cli.model, data)
     return str(data.fingerprint())
 
 
@@ -119,8 +119,3 @@ def _without_nulls(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {name: _without_nulls(part) for name, part in tree.items() if part is not None}
     return tree
-
-
-def _is_ours(part: object) -> bool:
-    """Whether a class is of this package, so that it is known what its ``setup`` does."""
-    return type(part).__module__.startswith("critical_periods.")

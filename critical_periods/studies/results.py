@@ -12,9 +12,6 @@ from critical_periods.studies.statistics import critical_removal, summarise
 from critical_periods.studies.study import Window
 from critical_periods.studies.tree import Plan, Run
 
-# Callbacks that impair what training sees; the window of any other may well help.
-_DEFICITS = {"DeficitWindow", "SubsetWindow"}
-
 FINAL_EPOCHS = 5
 """Final accuracy is the mean over this many last epochs (Kleinman et al. 2023)."""
 
@@ -41,24 +38,13 @@ _MEASURES_BEFORE = {"loss": "val/loss", **_MEASURES}
 _MEANT = ("final_accuracy", *_MEASURES, *(_BEFORE + name for name in _MEASURES_BEFORE))
 
 
-def kind_of_window(plan: Plan) -> str:
-    """What tables, trees and figures call what comes and goes in a study.
-
-    Returns:
-        ``deficit`` where every variation's is one, otherwise ``window``, which is true of all: in
-        that of a ``RegularizationWindow``, weight decay acts.
-    """
-    callbacks = [window["class_path"] for _, window in plan.configs if window]
-    is_deficit = all(name.rsplit(".", 1)[-1] in _DEFICITS for name in callbacks)
-    return "deficit" if is_deficit else "window"
-
-
 def results(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
     """One row for each run that is done.
 
     Columns: ``study``, every varied field, ``onset``, ``removal``, ``epochs``, ``seed``;
-    ``final_accuracy``, the mean validation accuracy of the run's last five epochs (of the test
-    split, unless ``val_split`` holds training images back); and what the monitors measured in its
+    ``final_accuracy``, the mean of the validation accuracies in the run's last five epochs (of the
+    test split, unless ``val_split`` holds training images back; a run that validates less often has
+    fewer of them); and what the monitors measured in its
     last epoch: ``rsv_mean``, ``rsv_polarization``, … (of the first layer that is monitored),
     ``fisher_trace``, ``information_both``, …. Where fine-tuning ends the runs, these are of its
     last epochs, and ``pretrained_loss``, ``pretrained_rsv_mean``, … of the last one before it. A
@@ -131,7 +117,7 @@ def curve(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ``critical_removal_low``, ``critical_removal_high``, the removal at which the loss of final
     accuracy passes ``threshold`` (:func:`~critical_periods.studies.statistics.critical_removal`).
     Two removals give a straight line, whatever happens between them, and the window of a study
-    whose window is no deficit (:func:`kind_of_window`) begins no critical period.
+    whose window is no deficit (its plan's ``kind_of_window``) begins no critical period.
     """
     shortest = min(run.window.epochs for run in plan.runs)
     windows: dict[str, dict[Window, Run]] = {}
@@ -156,7 +142,7 @@ def curve(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             differences[window.removal] = _difference("final_accuracy", here, control)
         # By the plan: of a study of onsets, those that are done may all be 0.
         has_removals = all(window.onset == 0 for window in of_variation)
-        if has_removals and kind_of_window(plan) == "deficit":
+        if has_removals and plan.kind_of_window == "deficit":
             fit = _critical_removal(differences, plan.threshold)
             points = [point | fit for point in points]
         table += points

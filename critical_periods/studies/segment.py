@@ -126,7 +126,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
         config, before = with_weights(config, before), None
     # What monitors write must not fall on what other segments wrote.
     config["trainer"]["default_root_dir"] = str(folder.path)
-    logger = _logger(plan, segment, folder)
+    logger = _logger(plan, segment, folder, config)
     try:
         cli = CLI(config, run=False, logger=logger or False)
         cli.trainer.callbacks.append(record)  # type: ignore[attr-defined]
@@ -187,13 +187,23 @@ def segment_config(plan: Plan, segment: Segment) -> Tree:
     return config
 
 
-def _logger(plan: Plan, segment: Segment, folder: SegmentFolder) -> WandbLogger | None:
+def _logger(
+    plan: Plan, segment: Segment, folder: SegmentFolder, config: Tree
+) -> WandbLogger | None:
     onset, removal = segment.window
-    deficit = f"{onset}-{removal}" if onset < removal else "none"
+    window = f"{onset}-{removal}" if onset < removal else "none"
     stage = "fine-tuning, " if segment.finetunes else ""
-    name = f"seed {segment.seed}, deficit {deficit}, {stage}epochs {segment.start}-{segment.stop}"
+    label = plan.labels()[segment.name]
+    name = f"{label}, " if label else ""
+    name += f"seed {segment.seed}, {plan.kind_of_window} {window}, "
+    name += f"{stage}epochs {segment.start}-{segment.stop}"
     return wandb_logger(
-        folder.path, group=plan.study, name=name, job_type="segment", tags=[segment.name]
+        folder.path,
+        group=plan.study,
+        name=name,
+        job_type="segment",
+        tags=[segment.name],
+        config=config,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from critical_periods.configs import parse_yaml, read_yaml
 from critical_periods.errors import UserError, near
+from critical_periods.randomness import LARGEST_SEED
 
 Tree = dict[str, Any]
 
@@ -190,7 +191,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             changes[name] = parsed
     unknown = [name for name in tree if name not in _FIELDS]
     if unknown:
-        raise UserError(f"{path}: unknown field {unknown[0]!r}; {near(unknown[0], _FIELDS)}")
+        raise UserError(f"{path}: unknown field {unknown[0]!r}; {near(str(unknown[0]), _FIELDS)}")
     missing = [name for name in ("base", "windows") if name not in tree]
     if missing:
         raise UserError(f"{path}: the field {missing[0]!r} is missing; a study needs it.")
@@ -198,13 +199,14 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         base_file = path.parent / str(tree["base"])
         base = read_yaml(base_file)
         for name, value in {**_mapping(tree, "set"), **changes}.items():
+            _look_if_settled(name, "setting")
             _assign(base, name, value)
         return Study(
             name=path.stem,
             base=base,
             scheduled={name: tree[name] for name in _SCHEDULED if name in tree},
             windows=_windows(_mapping(tree, "windows")),
-            seeds=_whole_numbers(tree.get("seeds", [0]), "seeds"),
+            seeds=_seeds(tree.get("seeds", [0])),
             variations=_variations(_mapping(tree, "variants"), _mapping(tree, "vary")),
             threshold=_threshold(tree.get("threshold", 0.01)),
             base_file=base_file,
@@ -276,14 +278,12 @@ def _variations(variants: Tree, vary: Tree) -> tuple[Variation, ...]:
     for label, fields in variants.items():
         if not isinstance(fields, dict):
             raise UserError(f"variants.{label} is {fields!r}; it must hold fields and values.")
+        _named(fields, f"variants.{label}")
     for name, values in vary.items():
         if not isinstance(values, list) or not values:
             raise UserError(f"vary.{name} is {values!r}; it must be a list of values.")
     for name in [*vary, *(name for fields in variants.values() for name in fields)]:
-        if name in _SETTLED:
-            raise UserError(
-                f"varying {name} changes nothing in a study; set {_SETTLED[name]} instead."
-            )
+        _look_if_settled(name, "varying")
     groups = [({"variant": str(label)}, fields) for label, fields in variants.items()]
     variations = []
     for columns, fields in groups or [({}, {})]:
@@ -291,6 +291,11 @@ def _variations(variants: Tree, vary: Tree) -> tuple[Variation, ...]:
             varied = dict(zip(vary, values, strict=True))
             variations.append(Variation({**columns, **varied}, {**fields, **varied}))
     return tuple(variations)
+
+
+def _look_if_settled(name: str, what: str) -> None:
+    if name in _SETTLED:
+        raise UserError(f"{what} {name} changes nothing in a study; set {_SETTLED[name]} instead.")
 
 
 def _threshold(value: Any) -> float:
@@ -326,7 +331,19 @@ def _mapping(tree: Tree, name: str) -> Tree:
     value = tree.get(name) or {}
     if not isinstance(value, dict):
         raise UserError(f"{name} is {value!r}; it must hold fields.")
-    return value
+    # The names of variants are what anyone likes.
+    return value if name == "variants" else _named(value, name)
+
+
+def _named(tree: Tree, where: str) -> Tree:
+    """The fields, all of which have a text as their name."""
+    strange = [name for name in tree if not isinstance(name, str)]
+    if strange:
+        raise UserError(
+            f"{where} has a field named {strange[0]!r}, which is no text; YAML takes numbers, yes, "
+            "no, on and off for something else, so put a name like that between quotes."
+        )
+    return tree
 
 
 def _whole_numbers(value: Any, name: str, least: int = 0) -> tuple[int, ...]:
@@ -334,6 +351,13 @@ def _whole_numbers(value: Any, name: str, least: int = 0) -> tuple[int, ...]:
         raise UserError(f"{name} is {value!r}; it must be a list of whole numbers.")
     numbers = [_whole_number(number, name, least) for number in value]
     return tuple(dict.fromkeys(numbers))
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    seeds = _whole_numbers(value, "seeds")
+    if max(seeds) > LARGEST_SEED:
+        raise UserError(f"seeds holds {max(seeds)}; the largest seed is {LARGEST_SEED}.")
+    return seeds
 
 
 def _whole_number(value: Any, name: str, least: int = 0) -> int:

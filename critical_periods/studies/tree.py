@@ -25,6 +25,8 @@ _WATCHERS = {
 }  # fmt: skip
 # Windows that change nothing while they are closed: what comes before them is any run's.
 _INERT = {"DeficitWindow", "SubsetWindow"}
+# Windows in which something is missing; in others something may act, such as a regulariser.
+_DEFICITS = {"DeficitWindow", "FreezeWindow", "SubsetWindow"}
 # The data itself is in the name by its fingerprint; where it lies is not.
 _DATA_IGNORED = {"device_resident", "download", "root"}
 
@@ -111,6 +113,16 @@ class Plan:
         """Epochs that separate runs would train."""
         return sum(self.segments[name].stop for run in self.runs for _, name in self.stages(run))
 
+    @property
+    def kind_of_window(self) -> str:
+        """What tables, trees and figures call what comes and goes in the study.
+
+        ``deficit`` where every variation's is one, otherwise ``window``, which is true of all.
+        """
+        callbacks = [window["class_path"] for _, window in self.configs if window]
+        is_deficit = all(name.rsplit(".", 1)[-1] in _DEFICITS for name in callbacks)
+        return "deficit" if is_deficit else "window"
+
     def stages(self, run: Run) -> list[tuple[str, str]]:
         """The stages of a run and the segments that end them; one without a name if there is one.
 
@@ -133,6 +145,27 @@ class Plan:
         while link is not None:
             yield self.segments[link]
             link = self.segments[link].parent
+
+    def labels(self) -> dict[str, str]:
+        """What sets a segment apart by settings: a variant, varied values; '' where runs share it.
+
+        Example:
+            >>> window = Window(0, 1, 2)
+            >>> trunk = Segment("a", None, 0, 1, (0, 1), seed=0, config=0)
+            >>> branch = Segment("b", "a", 1, 2, (0, 1), seed=0, config=1)
+            >>> runs = [Run({"x.lr": 0.1}, window, 0, "a"), Run({"x.lr": 0.2}, window, 0, "b")]
+            >>> Plan("two", [], {"a": trunk, "b": branch}, runs, 0.01).labels()
+            {'a': '', 'b': 'lr = 0.2'}
+        """
+        found: dict[str, set[str]] = {name: set() for name in self.segments}
+        for run in self.runs:
+            parts = [
+                str(value) if name == "variant" else f"{name.rsplit('.', 1)[-1]} = {value}"
+                for name, value in run.variation.items()
+            ]
+            for segment in self.lineage(run.segment):
+                found[segment.name].add(", ".join(parts))
+        return {name: of.pop() if len(of) == 1 else "" for name, of in found.items()}
 
     def to_json(self) -> str:
         """The plan as text, the same for the same study."""
@@ -253,7 +286,7 @@ def _name(
     is_same = window[0] == window[1] and is_inert
     schedule = None if is_same else {"window": window, "callback": callback}
     determinants: dict[str, Any] = {
-        "config": _without_what_only_watches(resolved.config),
+        "config": _without_what_is_to_come(resolved.config, window, stop),
         "seed": seed,
         "schedule": schedule,
         "stop": stop,
@@ -264,6 +297,25 @@ def _name(
         determinants["weights"] = weights
     text = json.dumps(determinants, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_what_is_to_come(config: Tree, window: tuple[int, int], stop: int) -> Tree:
+    """A run's settings without what only watches, and without restarts that have not come yet."""
+    config = _without_what_only_watches(config)
+    callbacks = config["trainer"]["callbacks"]
+    removals = [window[1]] if window[0] < window[1] else []
+    # Any other window may be what a restart waits for.
+    removals += [0 for one in callbacks if (one.get("init_args") or {}).get("removal") is not None]
+
+    def is_to_come(callback: Tree) -> bool:
+        if callback["class_path"].rsplit(".", 1)[-1] != "LearningRateRestart":
+            return False
+        epoch = (callback.get("init_args") or {}).get("epoch")
+        due = removals if epoch is None else [epoch]
+        return all(first >= stop for first in due)
+
+    config["trainer"]["callbacks"] = [one for one in callbacks if not is_to_come(one)]
+    return config
 
 
 def _without_what_only_watches(config: Tree) -> Tree:

@@ -1,4 +1,4 @@
-"""What would fail hours later, tried before training: the schedule on one weight, the network."""
+"""What would fail hours later, tried before training: the schedule, and the network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ its settings.
 def rehearse_schedule(
     optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None, epochs: int
 ) -> None:
-    """Lets a schedule run through all epochs of a training, on an optimiser of a single weight.
+    """Lets a schedule run through all epochs of a training, for one small convolution.
 
     Args:
         optimizer: from parameters to an optimiser.
@@ -59,8 +59,10 @@ def rehearse_schedule(
         critical_periods.errors.UserError: lr_scheduler (ExponentialLR) makes the learning rate \
 -1.0 in epoch 1; correct its settings.
     """
-    weight = nn.Parameter(torch.zeros(1))
-    weight.grad = torch.zeros(1)
+    # Of the shape and layout of a convolution's, which some optimisers do not take.
+    filters = torch.zeros(2, 2, 2, 2).to(memory_format=torch.channels_last)
+    weight = nn.Parameter(filters)
+    weight.grad = torch.zeros_like(filters)
     tried = built("optimizer", optimizer, [weight])
     _look_at_settings(tried)
     name = f"optimizer ({type(tried).__name__})"
