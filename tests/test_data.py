@@ -303,6 +303,8 @@ def test_limit_train_is_fixed_and_balanced(monkeypatch, number):
         ({"val_split": 9}, "val_split=9 asks for 9 images"),
         ({"val_split": -20}, "val_split=-20 asks for -20 images"),
         ({"val_split": 0.001}, "val_split=0.001 asks for 1 images"),
+        ({"val_split": float("nan")}, "val_split=nan must be a whole number of images or a share"),
+        ({"val_split": float("inf")}, "val_split=inf must be a whole number of images or a share"),
         ({"val_split": 1.5}, "val_split=1.5 must be a whole number of images or a share below 1"),
         ({"val_split": 1000}, "val_split=1000 leaves too few of the 1000 training images"),
         ({"val_split": 2000}, "val_split=2000 asks for 2000 images"),

@@ -268,6 +268,18 @@ def test_nothing_is_edited_in_place_and_shapes_stay(deficit):
     deficit.views = None
 
 
+@pytest.mark.parametrize("views", [None, [0, 1], [1]])
+def test_a_deficit_of_ones_own_may_work_in_place(views):
+    class Dim(Deficit):
+        def degrade(self, images, generator=None):
+            return images.mul_(0.1)
+
+    data = torch.ones(8, 2, 3, 4, 4)
+    batch = Batch(data[2:4], torch.zeros(2), torch.full((2,), -1), torch.arange(2))
+    assert (Dim(views=views)(batch).views[:, 1] == 0.1).all()
+    assert (data == 1).all()
+
+
 @pytest.mark.parametrize("chosen", [[0], [1], [2, 0], [0, 1, 2]])
 @pytest.mark.parametrize("cls", [Blur, Occlusion, GaussianNoise, VerticalFlip])
 def test_only_named_views_are_touched(cls, chosen):

@@ -486,14 +486,38 @@ def test_a_damaged_checkpoint_is_noticed_and_trained_again(study, original, trai
     content[len(content) // 2] ^= 1
     checkpoint.write_bytes(content)
     assert run(study) == 0
-    assert f"The checkpoint of segment {name} is damaged; it is trained again." in (
-        capsys.readouterr().out
-    )
+    assert f"Segment {name} is damaged; it is trained again." in (capsys.readouterr().out)
     assert trained == [name]
     assert_equal(weights(checkpoint), weights(folder_of(original).segment(name).checkpoint))
     for file in ("results.csv", "curve.csv"):
         same = (original.parent / "out" / file).read_bytes()
         assert (study.parent / "out" / file).read_bytes() == same
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: b"", lambda text: text[: len(text) // 2], lambda text: b"\xff"]
+)
+def test_damaged_metrics_are_noticed_and_trained_again(study, original, trained, capsys, damage):
+    name = find(folder_of(study).read_plan(), (0, 2), 7)
+    metrics = folder_of(study).segment(name).metrics
+    metrics.write_bytes(damage(metrics.read_bytes()))
+    assert run(study) == 0
+    assert f"Segment {name} is damaged; it is trained again." in capsys.readouterr().out
+    assert trained == [name]
+    same = (original.parent / "out" / "results.csv").read_bytes()
+    assert (study.parent / "out" / "results.csv").read_bytes() == same
+    metrics.write_bytes(b"")
+    assert run(study, command="plot") == 2
+    assert f"{metrics} is damaged; run the study again" in capsys.readouterr().err
+
+
+def test_status_and_plot_say_where_the_file_has_moved_on(study, capsys):
+    assert run(study, command="status") == 0
+    assert "has other runs" not in capsys.readouterr().err
+    write_study(study.parent, STUDY | {"windows.removal": [0, 1, 2]})
+    for command in ("status", "plot"):
+        assert run(study, command=command) == 0
+        assert f"{study} has other runs than were last run in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("lost", ["checkpoint.ckpt", "metrics.csv", "done.json"])

@@ -143,6 +143,6 @@ def _read(path: str) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         message = f"{path} cannot be read as a picture; replace it or take it away."
         raise UserError(message) from error

@@ -124,11 +124,12 @@ class ImageDataModule(pl.LightningDataModule):
     def _hold_out(self, target: Tensor) -> tuple[Tensor, Tensor]:
         everything = torch.arange(len(target))
         share = self.val_split
-        number = round(share * len(target)) if 0 < share < 1 else int(share)
-        if number != share and not 0 < share < 1:
+        is_share = 0 < share < 1
+        if not is_share and not float(share).is_integer():
             raise UserError(
                 f"val_split={share} must be a whole number of images or a share below 1."
             )
+        number = round(share * len(target)) if is_share else int(share)
         if not number:
             return everything[:0], everything
         held_out = _balanced(target, everything, number, f"val_split={share}")

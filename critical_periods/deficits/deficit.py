@@ -58,7 +58,8 @@ class Deficit(nn.Module):
             UserError: the batch lacks a view that this deficit names.
         """
         if self.views is None:
-            return batch._replace(views=self._degrade(batch.views, generator))
+            # Someone's deficit may write into what it gets, which may be a slice of the data set.
+            return batch._replace(views=self._degrade(batch.views.clone(), generator))
         self._look_for_views(batch)
         views = batch.views.clone()
         views[:, self.views] = self._degrade(batch.views[:, self.views], generator)

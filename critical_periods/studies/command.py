@@ -88,12 +88,30 @@ def _make_plan(options: argparse.Namespace) -> Plan:
 
 
 def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
-    """The folder and the plan that was last run in it, which must be of the study file."""
+    """The folder and the plan that was last run in it; it says where the file has moved on."""
     folder = StudyFolder(options.output)
-    name, plan = read_study(options.study, options.set).name, folder.read_plan()
+    read, plan = read_study(options.study, options.set), folder.read_plan()
+    name = read.name
     if plan.study != name:
         raise UserError(f"{folder.path} holds the study {plan.study!r}, not {name!r}.")
+    if not _is_plan_of(plan, read):
+        print(
+            f"{options.study} has other runs than were last run in {folder.path}, which this is "
+            "about; see `critical-periods study plan`.",
+            file=sys.stderr,
+        )
     return folder, plan
+
+
+def _is_plan_of(plan: Plan, read: Study) -> bool:
+    """Whether a plan has the variations, windows and seeds of a study file."""
+    wanted = {
+        repr((variation.columns, window, seed))
+        for variation in read.variations
+        for window in read.windows
+        for seed in read.seeds
+    }
+    return wanted == {repr((run.variation, run.window, run.seed)) for run in plan.runs}
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -112,7 +130,7 @@ def _run(options: argparse.Namespace) -> int:
     folder.write_plan(plan)
     print(_tree(plan))
     for name in folder.discard_damaged(plan):
-        print(f"The checkpoint of segment {name} is damaged; it is trained again.")
+        print(f"Segment {name} is damaged; it is trained again.")
     for name in plan.segments:
         folder.segment(name).error.unlink(missing_ok=True)
     launch(folder, plan, options.jobs)

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from csv import DictReader, DictWriter
+from csv import Error as CsvError
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,29 @@ class SegmentFolder:
         except (OSError, ValueError):
             return None
 
+    def history(self) -> list[dict[str, str]]:
+        """The metrics of the run's epochs up to the segment's last, a row each.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        try:
+            rows = read_table(self.metrics)
+        except (ValueError, CsvError):
+            rows = []
+        if not rows or [row.get("epoch") for row in rows] != [str(n) for n in range(len(rows))]:
+            raise UserError(
+                f"{self.metrics} is damaged; run the study again, which trains its segment anew."
+            )
+        return rows
+
+    def is_intact(self, epochs: int) -> bool:
+        """Whether checkpoint and metrics are what was written at the end of so many epochs."""
+        try:
+            return is_intact(self.checkpoint) and len(self.history()) == epochs
+        except UserError:
+            return False
+
     def discard(self) -> None:
         """Takes the segment's results away, so that it is trained again."""
         # First what says that it is done.
@@ -116,11 +140,11 @@ class StudyFolder:
             ) from error
 
     def discard_damaged(self, plan: Plan) -> list[str]:
-        """Takes away done segments whose checkpoints are not what was written; returns them."""
+        """Takes away done segments whose files are not what was written; returns them."""
         damaged = [
             name
-            for name in plan.segments
-            if self.segment(name).is_done() and not is_intact(self.segment(name).checkpoint)
+            for name, segment in plan.segments.items()
+            if self.segment(name).is_done() and not self.segment(name).is_intact(segment.stop)
         ]
         for name in damaged:
             self.segment(name).discard()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from critical_periods.studies.folder import StudyFolder, read_table
+from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.statistics import critical_removal, summarise
 from critical_periods.studies.study import Window
 from critical_periods.studies.tree import Plan, Run
@@ -44,10 +44,10 @@ def results(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
     Columns: ``study``, every varied field, ``onset``, ``removal``, ``epochs``, ``seed``;
     ``final_accuracy``, the mean of the validation accuracies in the run's last five epochs (of the
     test split, unless ``val_split`` holds training images back; a run that validates less often has
-    fewer of them); and what the monitors measured in its
-    last epoch: ``rsv_mean``, ``rsv_polarization``, … (of the first layer that is monitored),
-    ``fisher_trace``, ``information_both``, …. Where fine-tuning ends the runs, these are of its
-    last epochs, and ``pretrained_loss``, ``pretrained_rsv_mean``, … of the last one before it. A
+    fewer of them); and what the monitors measured in its last epoch: ``rsv_mean``,
+    ``rsv_polarization``, … (of the first layer that is monitored), ``fisher_trace``,
+    ``information_both``, …. Where fine-tuning ends the runs, these are of its last epochs, and
+    ``pretrained_loss``, ``pretrained_rsv_mean``, … of the last one before it. A
     run with onset = removal had no deficit: it is the control of the windows that are as many
     epochs long.
     """
@@ -55,9 +55,7 @@ def results(study: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
     for run in plan.runs:
         folder = study.segment(run.segment)
         if folder.is_done():
-            *before, history = [
-                read_table(study.segment(name).metrics) for _, name in plan.stages(run)
-            ]
+            *before, history = [study.segment(name).history() for _, name in plan.stages(run)]
             row = _row(plan, run, history)
             for pretraining in before:
                 measured = _measured(pretraining[-1], _MEASURES_BEFORE)
