@@ -124,6 +124,7 @@ CUTS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "achille2019_surface": ([PLANE], ["sensitivity", "surface"]),
     "achille2019_width": ([SHORT, f"vary={{{WIDTH}: [4, 6]}}"], ["surface"]),
+    "golatkar2019_dropout": ([SHORT], []),
     "golatkar2019_early": ([SHORT], []),
     "golatkar2019_late": ([LATE], []),
     "kleinman2023_depth": (
