@@ -40,6 +40,7 @@ def trainer_of(
     trainer = SimpleNamespace(
         train_dataloader=train,
         val_dataloaders=val,
+        enable_validation=val is not None,
         datamodule=datamodule,
         strategy=strategy,
         precision_plugin=strategy.precision_plugin,

@@ -224,7 +224,7 @@ def test_a_shorter_run_goes_on_in_another_window(tmp_path):
         [SubsetWindow(0.4, 2, 2)],
         [RegularizationWindow("weight_decay"), RegularizationWindow("augmentation", 0, 5)],
         [RegularizationWindow("dropout", 0, 2), RegularizationWindow("dropout", 2)],
-        [LearningRateRestart(0), LearningRateRestart()],
+        [LearningRateRestart(0)],
         [LearningRateRestart(), DeficitWindow(Occlusion(), 3, 3)],
     ],
 )
