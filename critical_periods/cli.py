@@ -8,7 +8,8 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from critical_periods.complaints import deepest, sentence
 from critical_periods.configs import read_yaml
 from critical_periods.errors import UserError
 from critical_periods.randomness import LARGEST_SEED
-from critical_periods.rehearsal import rehearse
+from critical_periods.rehearsal import is_ours, rehearse
 from critical_periods.tracking import wandb_logger
 
 _DESCRIPTION = """Put a deficit into a network's training, take it out again, measure what stays.
@@ -106,14 +107,13 @@ class CLI(LightningCLI):
             self.config = parser.parse_args(args)
         except argparse.ArgumentError as error:
             raise UserError(sentence(str(error))) from error
-        settings = self.config.get(self.config.get("subcommand") or "") or {}
-        seed = settings.get("seed_everything")
+        seed = self._settings().get("seed_everything")
         if seed is not None and not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:
             raise UserError(f"seed_everything is {seed}, but must lie in 0 to {LARGEST_SEED}.")
 
     def _parse_ckpt_path(self) -> None:
         """Finds out before anything is built whether a checkpoint can be loaded."""
-        settings = self.config.get(self.config.get("subcommand") or "") or {}
+        settings = self._settings()
         path = settings.get("ckpt_path")
         if path and "://" not in str(path) and str(path) not in _CHECKPOINT_WORDS:
             if not Path(path).exists():
@@ -186,31 +186,30 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _settings(self) -> Namespace:
-        return self.config[self.subcommand] if self.subcommand else self.config
+        """The config of the subcommand, or of the run where there is none."""
+        return self.config.get(self.config.get("subcommand") or "") or self.config
 
     def _rehearse(self, settings: Namespace) -> None:
         """Looks for what would go wrong in training, with a trainer that does not train."""
         # The processes of a distributed run wait for the first one.
         if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return
+        # Ours can be set up twice; what others do in theirs is not known.
+        if not (is_ours(self.model) and is_ours(self.datamodule)):
+            return
         chosen = {name: settings[name] for name in _REHEARSED}
-        level = logging.getLogger("pytorch_lightning").level
-        logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-        try:
-            with warnings.catch_warnings(), isolate_rng():
-                warnings.simplefilter("ignore")
-                trainer = pl.Trainer(
-                    accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-                    enable_progress_bar=False, enable_model_summary=False, **chosen,
-                )  # fmt: skip
-                try:
-                    rehearse(trainer, self.model, self.datamodule)
-                finally:
-                    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        with _quiet(), isolate_rng():
+            trainer = pl.Trainer(
+                accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+                enable_progress_bar=False, enable_model_summary=False, **chosen,
+            )  # fmt: skip
+            try:
+                rehearse(trainer, self.model, self.datamodule)
+            finally:
+                for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                    if is_ours(callback):
                         callback.teardown(trainer, self.model, "fit")
-                    self.model.trainer = None
-        finally:
-            logging.getLogger("pytorch_lightning").setLevel(level)
+                self.model.trainer = None
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs it; a checkpoint that does not fit ends in a sentence."""
@@ -230,6 +229,20 @@ class CLI(LightningCLI):
                 f"ckpt_path: {self._settings()['ckpt_path']} is of another run than this config "
                 f"describes ({problem}); give the config that it was trained with."
             ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Lightning tells and warns of."""
+    log = logging.getLogger("pytorch_lightning")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def config_files(words: Iterable[str]) -> list[str]:

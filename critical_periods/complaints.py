@@ -54,11 +54,9 @@ def sentence(message: str) -> str:
     owners += re.findall(r"is not accepted\. Got value: Namespace\(class_path='([^']+)'", message)
     if missing:
         return f"the field {missing[1]!r} is missing."
-    arguments = re.match(r"unrecognized arguments: --((\w+)\.?([\w.]*))", message)
+    arguments = re.match(r"unrecognized arguments: --([\w.]+)", message)
     if arguments:
-        _, first, rest = arguments.groups()
-        words = inspect.signature(pl.Trainer).parameters if first == "trainer" else _TOP_FIELDS
-        return f"{message.rstrip('.')}; {near(rest if first == 'trainer' else first, words)}"
+        return f"{message.rstrip('.')}; {_near_field(arguments[1])}"
     # A number that is none might have been a path to something, too.
     if unknown_class and not re.search(r"Expected an? <class '(int|float|bool)'>", message):
         name, known = unknown_class[1], [*_classes(field)]
@@ -78,16 +76,21 @@ def sentence(message: str) -> str:
         return f"unknown field {option!r} of {short} at {field}; {near(option, _parameters(owner))}"
     if unknown_key:
         name = f"{group[1]}.{unknown_key[1]}" if group else unknown_key[1]
-        first, _, rest = name.partition(".")
-        if first == "trainer":
-            return f"unknown field {name!r}; {near(rest, inspect.signature(pl.Trainer).parameters)}"
-        return f"unknown field {name!r}; {near(first, _TOP_FIELDS)}"
+        return f"unknown field {name!r}; {_near_field(name)}"
     return (
         _not_a_class(message, field)
         or _wrong_type(message, field)
         or _no_class_at_all(message, field)
         or deepest(message, field)
     )
+
+
+def _near_field(name: str) -> str:
+    """The fields nearest to one that there is not, of the trainer or of a whole run."""
+    first, _, rest = name.partition(".")
+    if first == "trainer":
+        return near(rest, inspect.signature(pl.Trainer).parameters)
+    return near(first, _TOP_FIELDS)
 
 
 def _field(message: str) -> str:

@@ -44,3 +44,14 @@ def near(word: str, words: Iterable[str]) -> str:
         return f"did you mean {' or '.join(map(repr, close))}?"
     shown = ", ".join(map(repr, known[:8]))
     return f"choose one of {shown}{', …' if len(known) > 8 else ''}."
+
+
+def reason(error: Exception) -> str:
+    r"""What an error says, as part of a sentence: its first line, or its type if it says nothing.
+
+    Example:
+        >>> reason(AssertionError("no.\nmore")), reason(AssertionError())
+        ('no', 'AssertionError')
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

@@ -304,54 +304,43 @@ def test_a_damaged_histogram_names_its_file_and_the_way_out(study, trained, caps
     assert trained == [name] and table.read_bytes() == before
 
 
-def test_information_through_training_is_means_and_spreads_over_seeds(tmp_path):
-    monitor = {"class_path": "UsableInformationMonitor", "init_args": {"samples": 32}}
+def assert_means_and_spreads(
+    folder: Path, table: str, keys: dict[str, str], monitor: dict[str, Any], **base: Any
+) -> None:
+    """A monitor's measures through training, by column and logged key, over two seeds."""
     study = write_study(
-        tmp_path,
+        folder,
         {"seeds": [0, 1], "windows": {"removal": [1], "epochs_after": 2}},
-        {"trainer.callbacks": [monitor], "data.init_args.mask_probability": 0.1},
+        {"trainer.callbacks": [monitor], **base},
     )
-    assert main(["study", "run", str(study), "--output", str(tmp_path / "out"), "--jobs", "1"]) == 0
-    folder = StudyFolder(tmp_path / "out")
-    plan = folder.read_plan()
-    table = rows(folder.path / "information.csv")
-    assert [(row["removal"], row["epoch"]) for row in table] == [
+    assert run(study, "--jobs", "1") == 0
+    output = folder_of(study)
+    plan = output.read_plan()
+    found = rows(output.path / f"{table}.csv")
+    assert [(row["removal"], row["epoch"]) for row in found] == [
         (removal, epoch) for removal in "10" for epoch in "012"
     ]
-    for row in table:
+    for row in found:
         window = (int(row["onset"]), int(row["removal"]))
-        for name in ("both", "view_0", "view_1"):
-            values = []
-            for seed in (0, 1):
-                history = rows(folder.segment(find(plan, window, 3, seed)).metrics)
-                values.append(float(history[int(row["epoch"])][f"information/{name}"]))
-            mean, sd = row[f"information_{name}"], row[f"information_{name}_sd"]
-            assert float(mean) == pytest.approx(statistics.mean(values), rel=1e-5, abs=1e-9)
-            assert float(sd) == pytest.approx(statistics.stdev(values), rel=1e-4, abs=1e-9)
-    assert (folder.path / "information.png").exists()
+        histories = [rows(output.segment(find(plan, window, 3, s)).metrics) for s in (0, 1)]
+        for column, key in keys.items():
+            values = [float(history[int(row["epoch"])][key]) for history in histories]
+            mean, sd = float(row[column]), float(row[f"{column}_sd"])
+            assert mean == pytest.approx(statistics.mean(values), rel=1e-5, abs=1e-9)
+            assert sd == pytest.approx(statistics.stdev(values), rel=1e-4, abs=1e-9)
+    assert (output.path / f"{table}.png").exists()
+
+
+def test_information_through_training_is_means_and_spreads_over_seeds(tmp_path):
+    monitor = {"class_path": "UsableInformationMonitor", "init_args": {"samples": 32}}
+    keys = {f"information_{name}": f"information/{name}" for name in ("both", "view_0", "view_1")}
+    masked = {"data.init_args.mask_probability": 0.1}
+    assert_means_and_spreads(tmp_path, "information", keys, monitor, **masked)
 
 
 def test_the_fisher_trace_through_training_is_means_and_spreads_over_seeds(tmp_path):
     monitor = {"class_path": "FisherMonitor", "init_args": {"every_n_epochs": 1, "samples": 8}}
-    study = write_study(
-        tmp_path,
-        {"seeds": [0, 1], "windows": {"removal": [1], "epochs_after": 2}},
-        {"trainer.callbacks": [monitor]},
-    )
-    assert run(study) == 0
-    folder = folder_of(study)
-    plan = folder.read_plan()
-    table = rows(folder.path / "fisher.csv")
-    assert [(row["removal"], row["epoch"]) for row in table] == [
-        (removal, epoch) for removal in "10" for epoch in "012"
-    ]
-    for row in table:
-        window = (int(row["onset"]), int(row["removal"]))
-        histories = [rows(folder.segment(find(plan, window, 3, s)).metrics) for s in (0, 1)]
-        values = [float(history[int(row["epoch"])]["fisher/trace"]) for history in histories]
-        assert float(row["fisher_trace"]) == pytest.approx(statistics.mean(values), rel=1e-5)
-        assert float(row["fisher_trace_sd"]) == pytest.approx(statistics.stdev(values), rel=1e-4)
-    assert (folder.path / "fisher.png").exists()
+    assert_means_and_spreads(tmp_path, "fisher", {"fisher_trace": "fisher/trace"}, monitor)
 
 
 def test_a_fisher_trace_of_the_last_epoch_alone_makes_no_history(tmp_path):

@@ -20,6 +20,14 @@ def example_batch(trainer: pl.Trainer) -> Batch | None:
     return None if loader is None else _to_device(trainer, next(iter(loader)))
 
 
+def two_samples(data: Any, device: torch.device) -> Batch:
+    """Two clean training samples of a DataModule that can give them, without a Trainer."""
+    draw = next(iter(data.measurement_loader("train", 2, shared=True)))
+    images = data.transfer_batch_to_device(draw, device, 0)
+    batch: Batch = data.on_after_batch_transfer(images, 0)
+    return batch
+
+
 def measurement_batches(
     trainer: pl.Trainer, split: str, samples: int | None, shared: bool = False
 ) -> Iterator[Batch]:

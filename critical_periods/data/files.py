@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, ImageFolder
 
 from critical_periods.data.images import Images
-from critical_periods.errors import UserError
+from critical_periods.errors import UserError, reason
 
 
 def read_archive(root: Path, download: bool = False) -> tuple[Images, Images]:
@@ -99,7 +99,7 @@ def _read_folder(root: Path, stamp: int) -> tuple[Images, Images]:
             found[part] = ImageFolder(root / part)
         except FileNotFoundError as error:
             raise UserError(
-                f"the data under root={str(root)!r} is half unpacked: {_first_line(error)}; "
+                f"the data under root={str(root)!r} is half unpacked: {reason(error)}; "
                 "train/ and test/ must both hold a folder of pictures for every class."
             ) from error
     train, test = found["train"], found["test"]
@@ -112,10 +112,6 @@ def _read_folder(root: Path, stamp: int) -> tuple[Images, Images]:
             )
     shape = _read(train.samples[0][0]).shape
     return _decode(train, shape), _decode(test, shape)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".")
 
 
 def _decode(folder: ImageFolder, shape: tuple[int, ...]) -> Images:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from critical_periods.errors import UserError, near
+from critical_periods.errors import UserError, near, reason
 from critical_periods.models.checks import check_probability, check_sizes, check_views
 from critical_periods.models.network import Network
 
@@ -149,17 +149,6 @@ def feature_info(model: nn.Module) -> list[dict[str, Any]]:
         ['act1', 'layer1', 'layer2', 'layer3', 'layer4']
     """
     return list(getattr(model, "feature_info", []))
-
-
-def reason(error: Exception) -> str:
-    r"""What an error says, as part of a sentence: its first line, or its type if it says nothing.
-
-    Example:
-        >>> reason(AssertionError("no.\nmore")), reason(AssertionError())
-        ('no', 'AssertionError')
-    """
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
 
 
 def _use_cifar_stem(model: nn.Module, name: str) -> None:

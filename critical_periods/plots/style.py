@@ -13,6 +13,8 @@ from matplotlib.container import Container
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from critical_periods.studies.study import label_of
+
 # Okabe & Ito 2008: told apart by colour-blind readers and in grey print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv<P"
@@ -79,10 +81,6 @@ def number(point: Point, column: str) -> float | None:
     return None if found != found else found
 
 
-# These columns say what they are by their values alone.
-_NAMES = ("variant", "stage")
-
-
 def lines(points: Sequence[Point]) -> dict[str, list[Point]]:
     """Points by what sets them apart: variant and varied fields, which stand before ``onset``."""
     found: dict[str, list[Point]] = {}
@@ -111,11 +109,7 @@ def label(point: Point) -> str:
         'blur, width = 8'
     """
     columns = list(point)
-    parts = []
-    for name in columns[: columns.index("onset")]:
-        value = "none" if point[name] is None or point[name] == "" else str(point[name])
-        parts.append(value if name in _NAMES else f"{name.split('.')[-1]} = {value}")
-    return ", ".join(parts)
+    return label_of({name: point[name] for name in columns[: columns.index("onset")]})
 
 
 def varied(points: Sequence[Point]) -> list[str]:

@@ -42,10 +42,9 @@ def resolve(study: Study) -> tuple[list[Resolved], list[Resolved]]:
             if finetuning is not None:
                 stages.append(_resolved_finetuning(finetuning, model))
         except UserError as error:
-            where = ", ".join(f"{name} {value!r}" for name, value in variation.columns.items())
-            if not where or str(error).startswith(where):
+            if str(error).startswith(variation.name):
                 raise
-            raise UserError(f"{where}: {error}") from error
+            raise UserError(f"{variation.name}: {error}") from error
     return runs, stages
 
 

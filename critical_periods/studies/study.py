@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ _ONSETS = ("onset", "length", "epochs")
 _SCHEDULED = ("deficit", "window")
 _FINETUNING = "finetuning"
 _STAGE_FIELDS = ("base", "set")
+# These columns of tables say what they are by their values alone.
+_NAMES = ("variant", "stage")
 
 
 class Window(NamedTuple):
@@ -45,6 +47,25 @@ class Variation(NamedTuple):
 
     columns: dict[str, Any]
     fields: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What messages call it; empty where a study has but one."""
+        return ", ".join(f"{column} {value!r}" for column, value in self.columns.items())
+
+
+def label_of(settings: Mapping[str, Any]) -> str:
+    """Varied settings as a legend or a line of the tree says them.
+
+    Example:
+        >>> label_of({"variant": "blur", "model.init_args.network.init_args.width": 8})
+        'blur, width = 8'
+    """
+    parts = []
+    for name, setting in settings.items():
+        value = "none" if setting is None or setting == "" else str(setting)
+        parts.append(value if name in _NAMES else f"{name.split('.')[-1]} = {value}")
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -135,10 +156,9 @@ def _with_callbacks(tree: Tree) -> Tree:
 
 
 def _window_callback(scheduled: Tree, variation: Variation) -> Tree:
-    where = ", ".join(f"{name} {value!r}" for name, value in variation.columns.items())
     if len(scheduled) != 1:
         found = "both a deficit and a window" if scheduled else "neither a deficit nor a window"
-        raise UserError(f"{where or 'the study'} has {found}; give one of them.")
+        raise UserError(f"{variation.name or 'the study'} has {found}; give one of them.")
     ((kind, tree),) = scheduled.items()
     if not isinstance(tree, dict) or not isinstance(tree.get("class_path"), str):
         example = "a deficit, such as Blur" if kind == "deficit" else "a callback with a window"

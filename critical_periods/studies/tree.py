@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import critical_periods
-from critical_periods.studies.study import Study, Tree, Window
+from critical_periods.studies.study import Study, Tree, Window, label_of
 
 # What a run is watched with, and where, changes none of its bits; max_epochs is in the schedule.
 _TRAINER_IGNORED = {
@@ -159,12 +159,8 @@ class Plan:
         """
         found: dict[str, set[str]] = {name: set() for name in self.segments}
         for run in self.runs:
-            parts = [
-                str(value) if name == "variant" else f"{name.rsplit('.', 1)[-1]} = {value}"
-                for name, value in run.variation.items()
-            ]
             for segment in self.lineage(run.segment):
-                found[segment.name].add(", ".join(parts))
+                found[segment.name].add(label_of(run.variation))
         return {name: of.pop() if len(of) == 1 else "" for name, of in found.items()}
 
     def to_json(self) -> str:

@@ -14,6 +14,7 @@ from critical_periods.errors import UserError
 from critical_periods.models.linear import MultiPathLinear
 from critical_periods.models.network import Network
 from critical_periods.randomness import fold, global_seed
+from critical_periods.tasks.rehearsal import built
 
 _REMEDY = "the learning rate, lr of the optimizer"
 
@@ -128,12 +129,8 @@ class RegressionTask(pl.LightningModule):
         Raises:
             UserError: a setting of it has no meaning, such as a negative rate.
         """
-        try:
-            return self.optimizer(self.parameters())
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"the optimizer of RegressionTask cannot be built: {str(error).rstrip('.')}."
-            ) from error
+        optimizer: torch.optim.Optimizer = built("optimizer", self.optimizer, self.parameters())
+        return optimizer
 
 
 def check_finite(task: pl.LightningModule, loss: Tensor, rate: str) -> None:

@@ -13,7 +13,8 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, Reduce
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
-from critical_periods.errors import UserError
+from critical_periods.callbacks.samples import two_samples
+from critical_periods.errors import UserError, reason
 from critical_periods.metrics.functional.fisher import evaluating
 
 
@@ -120,9 +121,7 @@ def rehearse_network(task: pl.LightningModule, data: Any, num_classes: int) -> N
         return
     network = type(task.network).__name__
     with isolate_rng(), evaluating(task), torch.no_grad():
-        draw = next(iter(data.measurement_loader("train", 2, shared=True)))
-        placed = data.transfer_batch_to_device(draw, task.device, 0)
-        views = data.on_after_batch_transfer(placed, 0).views
+        views = two_samples(data, task.device).views
         # Lightning converts a model to half or double precision only when it trains it.
         dtype = next((one.dtype for one in task.parameters()), views.dtype)
         try:
@@ -133,7 +132,7 @@ def rehearse_network(task: pl.LightningModule, data: Any, num_classes: int) -> N
             shape = "x".join(map(str, views.shape[2:]))
             raise UserError(
                 f"{network} cannot take what {type(data).__name__} gives, {views.shape[1]} "
-                f"view{'s' * (views.shape[1] > 1)} of {shape}: {_reason(error)}; set the network's "
+                f"view{'s' * (views.shape[1] > 1)} of {shape}: {reason(error)}; set the network's "
                 "in_channels, num_views or sizes to fit."
             ) from error
     if logits.ndim != 2 or logits.shape[1] != num_classes:
@@ -162,9 +161,4 @@ def _look_at_rates(optimizer: torch.optim.Optimizer, name: str, epoch: int) -> N
 
 
 def _complaint(what: str, error: Exception) -> UserError:
-    return UserError(f"{what}: {_reason(error)}; correct its settings.")
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
+    return UserError(f"{what}: {reason(error)}; correct its settings.")

@@ -32,9 +32,27 @@ def checked_matrix(name: str, value: ArrayLike) -> Array:
         raise UserError(
             f"{name} has shape {list(matrix.shape)}; give a matrix with at least one entry."
         )
-    if not np.isfinite(matrix).all():
+    return checked_finite(name, matrix)
+
+
+def checked_finite(name: str, value: ArrayLike) -> Array:
+    """Float64 numbers of any shape, or a complaint that names them.
+
+    Args:
+        name: what the message calls them.
+        value: the numbers.
+
+    Raises:
+        UserError: one of them is not finite.
+
+    Example:
+        >>> checked_finite("targets", [1, 2])
+        array([1., 2.])
+    """
+    numbers = np.asarray(value, dtype=np.float64)
+    if not np.isfinite(numbers).all():
         raise UserError(f"{name} holds nan or inf; give finite numbers.")
-    return matrix
+    return numbers
 
 
 def checked_times(value: ArrayLike, increasing: bool = False) -> Array:

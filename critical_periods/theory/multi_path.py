@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
 from critical_periods.errors import UserError
-from critical_periods.theory.checks import Array, checked_matrix, checked_times
+from critical_periods.theory.checks import Array, checked_finite, checked_matrix, checked_times
 
 _PRECISION = {"method": "DOP853", "rtol": 1e-9, "atol": 1e-12}
 
@@ -89,7 +89,7 @@ def path_strengths(
             f"targets have shape {list(s.shape)} and first has {list(state.shape)}; give a target "
             "for each mode, [M], and a row for each path, [P, M]."
         )
-    _check_finite("targets", s)
+    checked_finite("targets", s)
     _check_layers(depth, excess)
     for freeze in freezes:
         _check_freeze(freeze, len(state), moments[-1])
@@ -163,7 +163,7 @@ def strength(first: ArrayLike, depth: int, excess: float = 0.0) -> Array:
         array([ 8., -8.])
     """
     _check_layers(depth, excess)
-    return _product(_check_finite("first", np.asarray(first, dtype=float)), depth, excess)
+    return _product(checked_finite("first", first), depth, excess)
 
 
 def layer_strength(path: ArrayLike, depth: int) -> Array:
@@ -181,7 +181,7 @@ def layer_strength(path: ArrayLike, depth: int) -> Array:
         array([ 2., -2.])
     """
     _check_layers(depth)
-    k = _check_finite("path", np.asarray(path, dtype=float))
+    k = checked_finite("path", path)
     layer: Array = np.sign(k) * np.abs(k) ** (1 / depth)
     return layer
 
@@ -190,12 +190,6 @@ def _product(first: Array, depth: int, excess: float) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         path: Array = first * (first**2 + excess) ** ((depth - 1) / 2)
     return path
-
-
-def _check_finite(name: str, value: Array) -> Array:
-    if not np.isfinite(value).all():
-        raise UserError(f"{name} holds nan or inf; give finite numbers.")
-    return value
 
 
 def _check_layers(depth: int, excess: float = 0.0) -> None:
