@@ -181,7 +181,7 @@ def test_samples_depend_on_seed_epoch_and_index_alone(digits: Path, monkeypatch)
 
 
 def test_workers_make_the_same_batches(digits: Path):
-    settings: dict[str, Any] = {"delay": None, "mixup": 0.8, "cutmix": 1.0}
+    settings: dict[str, Any] = {"delay": None, "mixup": 0.8, "cutmix": 1.0, "rand_augment": 9}
     alone, helped = (ready(digits, num_workers=n, **settings) for n in (0, 2))
     for epoch in (0, 3):
         for one, other in zip(
@@ -191,6 +191,22 @@ def test_workers_make_the_same_batches(digits: Path):
         ):
             assert all(map(torch.equal, one, other))
     assert torch.equal(evaluated(alone).views, evaluated(helped).views)
+
+
+def test_rand_augment_changes_both_frames_alike_and_only_in_training(tmp_path: Path):
+    for number in range(24):
+        for split in ("train", "val"):
+            still = film(1, number) * 24
+            write_video(tmp_path / split / "a" / f"{number}.mp4", still, crf=0)
+    plain, data = ready(tmp_path, delay=2), ready(tmp_path, delay=2, rand_augment=9)
+    first, second = (training(data, epoch).views for epoch in (0, 1))
+    assert torch.equal(first[:, 0], first[:, 1]) and torch.equal(second[:, 0], second[:, 1])
+    assert torch.equal(by_index(training(data, 0)), by_index(training(ready(
+        tmp_path, delay=2, rand_augment=9, batch_size=5), 0)))  # fmt: skip
+    before, after = (by_index(training(each, 0)) for each in (plain, data))
+    # A quarter of the samples skips both operations.
+    assert 6 <= (before != after).flatten(1).any(1).sum() < 24
+    assert torch.equal(evaluated(data).views, evaluated(plain).views)
 
 
 def test_mixing_comes_last_and_is_one_for_both_views(digits: Path):
@@ -420,6 +436,8 @@ def test_a_workers_error_is_its_own_sentence(digits: Path, tmp_path: Path):
         ({"num_workers": -1}, "num_workers=-1 must not be negative"),
         ({"mixup": -0.1}, "mixup=-0.1 must be 0, for none, or positive"),
         ({"cutmix": -1.0}, "cutmix=-1.0 must be 0, for none, or positive"),
+        ({"rand_augment": 11}, "rand_augment=11 must be from 0, for none, to 10"),
+        ({"rand_augment": -1}, "rand_augment=-1 must be from 0, for none, to 10"),
         ({"max_bad_share": 5}, "max_bad_share=5 must be a share from 0 to 1"),
         ({"train_csv": "a.csv"}, "train_csv and val_csv go together; set both, or neither"),
         ({"root": "no/where"}, "root='no/where' is no folder; set data.init_args.root"),
@@ -524,7 +542,7 @@ def fit(
 def test_stopped_anywhere_and_resumed_to_the_bit(digits: Path, tmp_path: Path, num_workers: int):
     def run(workers: int, *arguments: Any, **settings: Any) -> Any:
         window = DeficitWindow(Dissociation(), onset=1)
-        mixing = {"mixup": 0.8, "cutmix": 1.0, "delay": None}
+        mixing = {"mixup": 0.8, "cutmix": 1.0, "rand_augment": 9, "delay": None}
         return fit(
             digits, *arguments, callbacks=(window,), num_workers=workers, **mixing, **settings
         )

@@ -14,13 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 from critical_periods.data.frame_pairs import centre_box, draw_box, draw_pairs
+from critical_periods.data.rand_augment import rand_augment
 from critical_periods.data.strings import Strings
 from critical_periods.data.video_file import VideoError
 from critical_periods.errors import UserError
 from critical_periods.randomness import fold, uniform
 
 # Streams of random numbers that must not repeat one another's draws, or those of images.py.
-_PAIR, _BOX, _SUBSTITUTE = 11, 12, 13
+_PAIR, _BOX, _SUBSTITUTE, _RAND_AUGMENT = 11, 12, 13, 16
 # Evaluation takes the same frames in every run, whatever its seed.
 _FIXED = 20190
 # Videos that are tried in a broken one's place before a folder is given up.
@@ -74,6 +75,7 @@ class ClipDataset(Dataset):
         delay: grid steps of 1/3 s between the frames; ``None`` draws them.
         size: S, pixels of a side.
         scale: least and largest share of a frame that is cut out in training.
+        magnitude: of :func:`.rand_augment` in training; 0 leaves it out.
         seed: of the training draws.
     """
 
@@ -85,10 +87,12 @@ class ClipDataset(Dataset):
         delay: int | None,
         size: int,
         scale: tuple[float, float],
+        magnitude: int,
         seed: int,
     ) -> None:
         self.clips, self.target, self.index = clips, target, index
-        self.delay, self.size, self.scale, self.seed = delay, size, scale, seed
+        self.delay, self.size, self.seed = delay, size, seed
+        self.scale, self.magnitude = scale, magnitude
 
     def __getitem__(self, draw: Indices) -> ClipBatch | UserError:
         """The batch; or, as a value, what its user has to mend.
@@ -151,12 +155,11 @@ class ClipDataset(Dataset):
         box = centre_box(width, height)
         if training:
             box = draw_box(uniform(index, 4, _BOX, *words)[0], width, height, self.scale)
-        return torch.stack([_cut(image, box, self.size) for image in images])
-
-
-def _cut(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Tensor:
-    scaled = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box)
-    return torch.from_numpy(np.array(scaled)).permute(2, 0, 1)
+        size = (self.size, self.size)
+        parts = [i.convert("RGB").resize(size, Image.Resampling.BICUBIC, box) for i in images]
+        if training and self.magnitude:
+            parts = rand_augment(parts, self.magnitude, fold(_RAND_AUGMENT, *words, number))
+        return torch.from_numpy(np.stack([*map(np.asarray, parts)])).permute(0, 3, 1, 2)
 
 
 class ClipLoader(EpochLoader):

@@ -46,9 +46,10 @@ class KineticsDataModule(pl.LightningDataModule):
     sections 4.3, 4.4 and A.7.)
 
     Workers decode and cut out: in training one random part of 20 to 100 % of the area for both
-    frames, in evaluation the middle square. On the device both frames of a sample flip together,
-    are normalised, meet the deficits and, in training, mix with another sample's. All draws of a
-    sample depend on (seed, epoch, index), all of a batch on (seed, epoch, batch, rank).
+    frames, with RandAugment where asked for, in evaluation the middle square. On the device both
+    frames of a sample flip together, are normalised, meet the deficits and, in training, mix with
+    another sample's. All draws of a sample depend on (seed, epoch, index), all of a batch on
+    (seed, epoch, batch, rank).
 
     Args:
         root: the data set's folder, or that of its shards.
@@ -62,6 +63,8 @@ class KineticsDataModule(pl.LightningDataModule):
         mixup: a of Beta(a, a), the share that a sample keeps in mixup (A.7: 0.8 for supervised
             training); 0 for none.
         cutmix: the same for CutMix (A.7: 1.0).
+        rand_augment: magnitude of :func:`.rand_augment`, one for both frames (9 where MultiMAE is
+            fine-tuned); 0 for none.
         max_bad_share: of the videos that may be bad before training stops.
 
     Raises:
@@ -91,6 +94,7 @@ class KineticsDataModule(pl.LightningDataModule):
         image_size: int = 224,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        rand_augment: int = 0,
         max_bad_share: float = 0.05,
     ) -> None:
         super().__init__()
@@ -101,6 +105,8 @@ class KineticsDataModule(pl.LightningDataModule):
         for name, value in (("mixup", mixup), ("cutmix", cutmix)):
             if value < 0:
                 raise UserError(f"{name}={value} must be 0, for none, or positive.")
+        if not 0 <= rand_augment <= 10:
+            raise UserError(f"rand_augment={rand_augment} must be from 0, for none, to 10.")
         if not 0 <= max_bad_share <= 1:
             raise UserError(f"max_bad_share={max_bad_share} must be a share from 0 to 1.")
         if num_workers is not None and num_workers < 0:
@@ -116,7 +122,7 @@ class KineticsDataModule(pl.LightningDataModule):
         self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
         self.delay = delay
         self.image_size = image_size
-        self.mixup, self.cutmix = mixup, cutmix
+        self.mixup, self.cutmix, self.rand_augment = mixup, cutmix, rand_augment
         self.max_bad_share = max_bad_share
         self.deficits = DeficitSlot()
         self.class_names: list[str] = []
@@ -251,7 +257,7 @@ class KineticsDataModule(pl.LightningDataModule):
         sampler = EpochSampler(index, self.batch_size, training, seed, rank, world_size)
         dataset = ClipDataset(
             self._clips[split], self._target[split], self._index[split], self.delay,
-            self.image_size, (0.2, 1.0), seed,
+            self.image_size, (0.2, 1.0), self.rand_augment, seed,
         )  # fmt: skip
         return ClipLoader(split, sampler, dataset, self.num_workers)
 
