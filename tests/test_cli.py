@@ -447,6 +447,8 @@ def test_checkpoints_of_other_runs(tmp_path, capsys):
     words = ["fit", "--config", config({"trainer.callbacks": None}), "--trainer.max_epochs=1"]
     assert main(words) == 0
     (checkpoint,) = Path("runs").rglob("*.ckpt")
+    assert main([*words, "--model.optimizer=Adam"]) == 0
+    (adam,) = set(Path("runs").rglob("*.ckpt")) - {checkpoint}
     torch.save({"a": 1}, "other.ckpt")
     cases = [
         (["--ckpt_path=other.ckpt"], "other.ckpt is of another run than this config describes"),
@@ -454,6 +456,14 @@ def test_checkpoints_of_other_runs(tmp_path, capsys):
         (
             [f"--ckpt_path={checkpoint}", "--model.network.init_args.width=2"],
             "size mismatch for network.pathways.0.stem.conv.weight",
+        ),
+        (
+            [f"--ckpt_path={checkpoint}", "--model.optimizer=Adam"],
+            "is of another run than this config describes (it has no 'step')",
+        ),
+        (
+            [f"--ckpt_path={adam}"],
+            "the state of the optimizer is not that of SGD, as it has no 'momentum'",
         ),
     ]
     for more, sentence in cases:

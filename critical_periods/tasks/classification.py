@@ -19,7 +19,13 @@ from critical_periods.errors import UserError
 from critical_periods.models.heads import own_head
 from critical_periods.models.network import Network
 from critical_periods.randomness import fold, global_seed
-from critical_periods.tasks.rehearsal import built, rehearse_network, rehearse_schedule, scheduled
+from critical_periods.tasks.rehearsal import (
+    built,
+    built_optimizer,
+    rehearse_network,
+    rehearse_schedule,
+    scheduled,
+)
 
 
 def _paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
@@ -174,7 +180,7 @@ class ClassificationTask(pl.LightningModule):
         # A segment of a study, or a run without an end, has no more epochs than it says.
         epochs = max(1, self._trainer.max_epochs or 1) if self._trainer is not None else 1
         rehearse_schedule(self.optimizer, self.lr_scheduler, epochs)
-        optimizer = built("optimizer", self.optimizer, self.parameters())
+        optimizer = built_optimizer(self.optimizer, self.parameters())
         if self.lr_scheduler is None:
             return optimizer
         scheduler = built("lr_scheduler", self.lr_scheduler, optimizer)

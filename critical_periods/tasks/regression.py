@@ -14,7 +14,7 @@ from critical_periods.errors import UserError
 from critical_periods.models.linear import MultiPathLinear
 from critical_periods.models.network import Network
 from critical_periods.randomness import fold, global_seed
-from critical_periods.tasks.rehearsal import built
+from critical_periods.tasks.rehearsal import built_optimizer
 
 _REMEDY = "the learning rate, lr of the optimizer"
 
@@ -129,8 +129,7 @@ class RegressionTask(pl.LightningModule):
         Raises:
             UserError: a setting of it has no meaning, such as a negative rate.
         """
-        optimizer: torch.optim.Optimizer = built("optimizer", self.optimizer, self.parameters())
-        return optimizer
+        return built_optimizer(self.optimizer, self.parameters())
 
 
 def check_finite(task: pl.LightningModule, loss: Tensor, rate: str) -> None:

@@ -37,6 +37,26 @@ its settings.
         raise _complaint(f"{setting} cannot be built", error) from error
 
 
+def built_optimizer(make: OptimizerCallable, parameters: Any) -> torch.optim.Optimizer:
+    """The optimiser, which does not take the state of one of another kind from a checkpoint.
+
+    Raises:
+        UserError: it cannot be built; by ``load_state_dict``, the state lacks a setting of its.
+
+    Example:
+        >>> from torch.optim import SGD, Adam
+        >>> state = SGD([nn.Parameter(torch.zeros(1))], lr=1).state_dict()
+        >>> built_optimizer(Adam, [nn.Parameter(torch.zeros(1))]).load_state_dict(state)
+        Traceback (most recent call last):
+        ...
+        critical_periods.errors.UserError: ckpt_path: the state of the optimizer is not that of \
+Adam, as it has no 'betas'; give the config that it was trained with.
+    """
+    optimizer: torch.optim.Optimizer = built("optimizer", make, parameters)
+    optimizer.register_load_state_dict_post_hook(_look_at_kind)
+    return optimizer
+
+
 def rehearse_schedule(
     optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None, epochs: int
 ) -> None:
@@ -140,6 +160,17 @@ def rehearse_network(task: pl.LightningModule, data: Any, num_classes: int) -> N
             f"num_classes={num_classes} of {type(task).__name__}, but {network} puts out "
             f"{'x'.join(map(str, logits.shape[1:]))} logits; set num_classes of both alike."
         )
+
+
+def _look_at_kind(optimizer: torch.optim.Optimizer) -> None:
+    # Torch takes any state, and fails in the first step.
+    for setting in optimizer.defaults:
+        if any(setting not in group for group in optimizer.param_groups):
+            raise UserError(
+                "ckpt_path: the state of the optimizer is not that of "
+                f"{type(optimizer).__name__}, as it has no {setting!r}; give the config that it "
+                "was trained with."
+            )
 
 
 def _look_at_settings(optimizer: torch.optim.Optimizer) -> None:
