@@ -206,8 +206,7 @@ def of_layers(traces: dict[str, list[float]], window: tuple[int, int, int], **be
 def test_the_sensitivity_is_the_loss_before_the_fisher_trace(drawn, tmp_path):
     rows = [point(onset, onset + 2, 8, 6.0 - onset, 7.0 - onset) for onset in (4, 0, 2)]
     rows += [point(onset, onset + 3, 8, 8.0 - onset) for onset in (0, 2)]
-    clean = {"conv1": [1.0, 3.0, 2.0], "head": [0.5, 0.25, 0.125]}
-    other = {"conv1": [9.0, 9.0, 9.0], "head": [9.0, 9.0, 9.0]}
+    clean, other = {"all": [1.5, 3.25, 2.125]}, {"all": [9.0, 9.0, 9.0]}
     traces = of_layers(other, (0, 2, 8)) + of_layers(other, (0, 0, 6))
     traces += of_layers(clean, (0, 0, 8))
     points = as_text(tmp_path, [*rows, point(0, 0, 8, 0.0)])
@@ -217,7 +216,7 @@ def test_the_sensitivity_is_the_loss_before_the_fisher_trace(drawn, tmp_path):
     two, three = axis.containers
     np.testing.assert_allclose(data(two), [(0, 6.5, 0.5), (2, 4.5, 0.5), (4, 2.5, 0.5)])
     np.testing.assert_allclose(data(three), [(0, 8, 0), (2, 6, 0)], atol=1e-9)
-    # The whole network's, of the longest run without a deficit.
+    # Of the longest run without a deficit.
     assert behind.get_ylabel() == "Fisher trace without a deficit"
     (area,) = behind.collections
     assert isinstance(area, PolyCollection)
@@ -530,7 +529,7 @@ def test_what_is_no_deficit_is_called_a_window(drawn, tmp_path):
     whole = [one for one in trace if one["layer"] == "head"]
     for function, *tables in (
         (curve.plot_curve, removals), (curve.plot_curve, onsets), (surface.plot_surface, grid()),
-        (sensitivity.plot_sensitivity, onsets, trace), (layers.plot_layers, trace),
+        (sensitivity.plot_sensitivity, onsets, whole), (layers.plot_layers, trace),
         (fisher.plot_fisher, whole), (distributions.plot_distributions, bins),
         (plot_information, bits),
     ):  # fmt: skip

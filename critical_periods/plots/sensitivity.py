@@ -19,7 +19,7 @@ from critical_periods.plots.style import (
 
 def plot_sensitivity(
     points: Sequence[Point],
-    layers: Sequence[Point],
+    traces: Sequence[Point],
     path: Path,
     title: str = "",
     what: str = "deficit",
@@ -32,7 +32,7 @@ def plot_sensitivity(
 
     Args:
         points: rows of ``curve.csv``.
-        layers: rows of ``layers.csv``; none where no Fisher trace was measured.
+        traces: rows of ``fisher.csv``; none where no Fisher trace was measured.
         path: of the picture; its ending says which kind.
         title: above the picture.
         what: comes and goes: ``deficit``, or ``window`` for anything else.
@@ -51,13 +51,12 @@ def plot_sensitivity(
             label=name,
         )
     axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    trace = _clean_trace(layers)
+    trace = _clean_trace(traces)
     axis.set_xlabel(f"Onset of the {what}" + (", or epoch" if trace else ""))
     axis.set_ylabel("Loss of final accuracy (points)")
     if trace:
         behind = axis.twinx()
-        epochs, traces = zip(*trace, strict=True)
-        behind.fill_between(epochs, traces, color="0.85", zorder=0)
+        behind.fill_between(*zip(*trace, strict=True), color="0.85", zorder=0)
         behind.set_ylabel(f"Fisher trace without a {what}", color="0.4")
         behind.set_ylim(bottom=0)
         axis.set_zorder(behind.get_zorder() + 1)
@@ -73,16 +72,15 @@ def has_sensitivity(points: Sequence[Point]) -> bool:
     return any(len({float(point["onset"]) for point in line}) > 1 for line in windows)
 
 
-def _clean_trace(layers: Sequence[Point]) -> list[tuple[float, float]]:
-    """Epochs and whole Fisher traces of the longest run without a deficit."""
-    clean = [one for one in layers if float(one["onset"]) == float(one["removal"])]
+def _clean_trace(traces: Sequence[Point]) -> list[tuple[float, float]]:
+    """Epochs and Fisher traces of the longest run without a deficit."""
+    clean = [one for one in traces if float(one["onset"]) == float(one["removal"])]
     if not clean:
         return []
     first = next(iter(lines(clean).values()))
     longest = max(float(one["epochs"]) for one in first)
-    totals: dict[float, float] = {}
-    for one in first:
-        value = number(one, "fisher_trace")
-        if float(one["epochs"]) == longest and value is not None:
-            totals[float(one["epoch"])] = totals.get(float(one["epoch"]), 0.0) + value
-    return sorted(totals.items())
+    return sorted(
+        (float(one["epoch"]), float(one["fisher_trace"]))
+        for one in first
+        if float(one["epochs"]) == longest
+    )

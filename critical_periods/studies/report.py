@@ -90,8 +90,8 @@ def _figures(
     # These two draw losses of accuracy, which not every task has.
     is_accurate = any(number(one, "final_accuracy_difference") is not None for one in points)
     if is_accurate and has_sensitivity(points):
-        layers = tables.get("layers", [])
-        figures["sensitivity"] = lambda path: plot_sensitivity(points, layers, path, title, what)
+        traces = tables.get("fisher", [])
+        figures["sensitivity"] = lambda path: plot_sensitivity(points, traces, path, title, what)
     if is_accurate and surface_axes(points) is not None:
         figures["surface"] = lambda path: plot_surface(points, path, title, what)
     for table, rows_of_all in tables.items():
