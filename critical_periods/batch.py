@@ -54,8 +54,8 @@ def find(batch: Any, target_needed: bool = False) -> tuple[Batch, Callable[[Batc
         new batch of the original form and leaves the original, and all of its tensors, as it was.
 
     Raises:
-        UserError: there are no views, views of different shapes, several stacks of views, or no
-            target where one is needed.
+        UserError: there are no views, views of different shapes, several stacks of views, views
+            [B, H, W, C], or no target where one is needed.
 
     Example:
         >>> pair = ((torch.zeros(4, 3, 8, 8), torch.ones(4, 3, 8, 8)), torch.arange(4))
@@ -88,6 +88,12 @@ def find(batch: Any, target_needed: bool = False) -> tuple[Batch, Callable[[Batc
         kinds = " and ".join(_describe(view) for view in views)
         raise UserError(
             f"the views of a batch differ ({kinds}); a deficit needs views of one shape and type."
+        )
+    height, width, colours = views[0].shape[-3:]
+    if colours in (3, 4) and min(height, width) > 4:
+        raise UserError(
+            f"the views of a batch that is {_describe(batch)} look like [B, H, W, C]; move the "
+            "colours before the rows, [B, C, H, W], in the data set or its transform."
         )
     images = views[0] if stacked else torch.stack(views, dim=1)
     size, device = len(images), images.device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -102,6 +102,7 @@ class DeficitWindow(Window):
         if example is not None:
             self._check(example)
         if _slot(trainer) is None and self is _windows(trainer)[0]:
+            _look_for_one_loader(trainer)
             self._unwrap.append(_wrap_step(trainer, pl_module, "training_step"))
             if any(window.validate for window in _windows(trainer)):
                 self._unwrap.append(_wrap_step(trainer, pl_module, "validation_step"))
@@ -186,6 +187,17 @@ def _slot(trainer: pl.Trainer) -> DeficitSlot | None:
     return slot if isinstance(slot, DeficitSlot) else None
 
 
+def _look_for_one_loader(trainer: pl.Trainer) -> None:
+    """Of several loaders, one batch holds parts whose samples do not belong together."""
+    loaders = trainer.train_dataloader
+    if isinstance(loaders, (list, tuple, Mapping)) and len(loaders) > 1:
+        raise UserError(
+            f"a DeficitWindow edits the batches of one data loader, but this project trains on "
+            f"{len(loaders)} at once; let one loader give all views and their target, or give the "
+            "DataModule a DeficitSlot."
+        )
+
+
 def _check_classes(trainer: pl.Trainer, deficit: Deficit) -> None:
     """Compares a deficit's number of classes with the data's, where both say theirs."""
     available = getattr(trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
@@ -217,7 +229,9 @@ def _wrap_step(trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) ->
 
     @functools.wraps(own_step)
     def step(batch: Any, *args: Any, **kwargs: Any) -> Any:
-        for window in _open(trainer):
+        # One step may call the other, and each is called outside its loop, too.
+        is_due = trainer.training if name == "training_step" else trainer.validating
+        for window in _open(trainer) if is_due else ():
             if window.validate or name == "training_step":
                 found, put_back = find(batch, window.deficit.edits_target)
                 deficit = window.deficit.to(found.views.device)

@@ -59,7 +59,11 @@ class LabelPermutation(Deficit):
             renamed = torch.empty_like(batch.target)
             renamed[:, permutation] = batch.target
         else:
-            renamed = permutation[batch.target.long().clamp(min=0)].to(batch.target.dtype)
+            try:
+                renamed = permutation[batch.target.long().clamp(min=0)].to(batch.target.dtype)
+            except IndexError:
+                # The first batch, which was looked at before training, may lack a class.
+                raise self._complaint(int(batch.target.max()) + 1) from None
             renamed = torch.where(batch.target < 0, batch.target, renamed)
         if self.views is not None:
             named = torch.tensor(self.views, device=batch.target_view.device)
@@ -74,11 +78,14 @@ class LabelPermutation(Deficit):
         soft = batch.target.is_floating_point()
         found = batch.target.shape[-1] if soft else int(batch.target.max()) + 1
         if found > classes or (soft and found < classes):
-            raise UserError(
-                f"num_classes={classes} of LabelPermutation does not fit the data, whose targets "
-                f"reach {found} classes; set it to the number of classes."
-            )
+            raise self._complaint(found)
         super().check(batch)
+
+    def _complaint(self, found: int) -> UserError:
+        return UserError(
+            f"num_classes={self.num_classes} of LabelPermutation does not fit the data, whose "
+            f"targets reach {found} classes; set it to the number of classes."
+        )
 
     def extra_repr(self) -> str:
         """The settings, as ``print`` shows them."""
