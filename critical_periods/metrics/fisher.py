@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from critical_periods.errors import UserError
+from critical_periods.metrics.copies import copy_around
 from critical_periods.metrics.functional.fisher import layer_of, squared_score_norms
 
 
@@ -17,7 +19,8 @@ class FisherTrace(Metric):
         Tr F = E_x E_{y ~ p(y|x)} ||∇_w log p(y|x)||²
 
     Training is left as it is; see :func:`critical_periods.metrics.functional.squared_score_norms`.
-    The metric looks at the network but does not own it, and lives on its device.
+    The metric looks at the network but does not own it, and lives on its device; its copies look at
+    the same one. In a ``MetricCollection`` of several networks set ``compute_groups=False``.
 
     Source: Achille, Rovere & Soatto, *Critical Learning Periods in Deep Networks* (ICLR 2019).
 
@@ -62,6 +65,7 @@ class FisherTrace(Metric):
         self.chunk_size = chunk_size
         trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
         self.layers = list(dict.fromkeys(map(layer_of, trained)))
+        self._keeps_draws = False
         self.generator = torch.Generator().manual_seed(seed)
         zeros = torch.zeros(len(self.layers), dtype=torch.float64)
         self.add_state("norms", zeros, dist_reduce_fx="sum")
@@ -75,11 +79,17 @@ class FisherTrace(Metric):
             *views: one tensor [B, ...] a view.
 
         Raises:
-            UserError: when the network does not return logits [B, K] or has nothing to train.
+            UserError: when the network does not return logits [B, K] or has nothing to train, or
+                other layers of it are trained than before.
         """
         norms = squared_score_norms(
             self.network, views, self.num_draws, self.generator, self.chunk_size
         )
+        if list(norms) != self.layers:
+            raise UserError(
+                f"FisherTrace was built for the layers {self.layers}, but now {list(norms)} are "
+                "trained; build it anew after layers were frozen or set free."
+            )
         self.norms = self.norms + torch.stack([norms[layer].sum() for layer in self.layers])
         self.samples = self.samples + len(views[0])
 
@@ -88,7 +98,20 @@ class FisherTrace(Metric):
         traces = self.norms / self.samples
         return traces.sum(), dict(zip(self.layers, traces, strict=True))
 
+    def forward(self, *views: Tensor) -> Any:
+        """Add a batch and return the trace of that alone."""
+        # Metric.forward resets for a moment, which must not give every batch the same draws.
+        self._keeps_draws = True
+        try:
+            return super().forward(*views)
+        finally:
+            self._keeps_draws = False
+
     def reset(self) -> None:
         """Forget all samples and start the draws over."""
         super().reset()
-        self.generator.manual_seed(self.seed)
+        if not self._keeps_draws:
+            self.generator.manual_seed(self.seed)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FisherTrace:
+        return copy_around(self, self.network, memo)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from critical_periods.errors import UserError
+from critical_periods.metrics.copies import copy_around
 from critical_periods.metrics.functional.rsv import (
     relative_source_variance,
     shifted_sums,
@@ -140,6 +141,9 @@ class RelativeSourceVariance(Metric):
         """Forget all draws and look at the fixed samples anew."""
         super().reset()
         self.reference = self._reference()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RelativeSourceVariance:
+        return copy_around(self, self.function, memo)
 
     def _flat(self, *views: Tensor) -> Tensor:
         """All representations side by side, [B, units of all]."""
