@@ -6,7 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from critical_periods.callbacks import DeficitWindow, SourceVarianceMonitor
+from critical_periods.callbacks import DeficitWindow
+from critical_periods.callbacks.monitor import Monitor
 from critical_periods.callbacks.samples import two_samples
 
 
@@ -38,7 +39,7 @@ def rehearse(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> None:
             callback.on_fit_start(trainer, model)
         if isinstance(callback, DeficitWindow):
             callback.deficit.check(two_samples(data, model.device))
-        elif isinstance(callback, SourceVarianceMonitor) and is_ours(model):
+        elif isinstance(callback, Monitor) and is_ours(model):
             callback.look_at(model, two_samples(data, model.device))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import SimpleNamespace
@@ -41,6 +42,10 @@ def trainer_of(
         train_dataloader=train,
         val_dataloaders=val,
         enable_validation=val is not None,
+        num_training_batches=math.inf,
+        num_val_batches=[math.inf],
+        training=True,
+        lightning_module=pl.LightningModule(),
         datamodule=datamodule,
         strategy=strategy,
         precision_plugin=strategy.precision_plugin,
@@ -233,13 +238,12 @@ def test_measuring_leaves_the_order_of_the_next_epoch_alone(settings, samples):
     assert epochs(measures=True) == epochs(measures=False)
 
 
-def test_shared_samples_are_one_tensor_a_view():
-    left, right = shared_samples(digits(0, 2), "val", 37)
-    again = shared_samples(digits(1, 2), "val", 37)
-    assert left.shape == (37, 1, 16, 16)
-    assert torch.equal(left, again[0]) and torch.equal(right, again[1])
-    (view,) = shared_samples(trainer_of(val=plain()), "val", 7)
-    assert torch.equal(view, IMAGES[:7])
+def test_shared_samples_are_one_batch():
+    one, other = (shared_samples(digits(rank, 2), "val", 37) for rank in range(2))
+    assert one.views.shape == (37, 2, 1, 16, 16)
+    assert torch.equal(one.views, other.views) and torch.equal(one.target, other.target)
+    batch = shared_samples(trainer_of(val=plain()), "val", 7)
+    assert torch.equal(batch.views[:, 0], IMAGES[:7])
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytorch_lightning as pl
+import torch
+from torch import nn
 
+from critical_periods.batch import Batch
 from critical_periods.callbacks.monitor import Monitor, log_scalar, network_of
 from critical_periods.callbacks.samples import measurement_batches
 from critical_periods.errors import UserError
 from critical_periods.metrics import FisherTrace
+from critical_periods.metrics.functional import squared_score_norms
 
 
 class FisherMonitor(Monitor):
@@ -44,6 +48,10 @@ class FisherMonitor(Monitor):
                 "expectation over all classes."
             )
         self.num_draws = num_draws
+
+    def try_on(self, network: nn.Module, example: Batch) -> None:
+        """Takes the gradients of one label of two samples."""
+        squared_score_norms(network, example.views.unbind(1), 1, torch.Generator().manual_seed(0))
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the traces."""

@@ -49,11 +49,9 @@ class FreezeWindow(Window):
             )
         self.modules = list(modules)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compares the window with the run's epochs and the names with the network's modules."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit":
-            self.parameters(pl_module)
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compares the names with the network's modules, which are all there by now."""
+        self.parameters(pl_module)
 
     def parameters(self, pl_module: pl.LightningModule) -> list[nn.Parameter]:
         """What the window freezes."""

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import copy
+import math
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import DistributedSampler
 
 from critical_periods.batch import Batch, find
 from critical_periods.errors import UserError
 
 
-def example_batch(trainer: pl.Trainer) -> Batch | None:
-    """Two clean training samples of a DataModule that can give them; None in other projects."""
+def example_batch(trainer: pl.Trainer, split: str = "train") -> Batch | None:
+    """Two clean samples of a split; None of a stranger's training, which may be a stream."""
+    if split == "train" and not _gives_clean_samples(trainer):
+        return None
     # Every process takes both: there may be more processes than samples.
-    loader = _measurement_loader(trainer, "train", 2, shared=True)
-    return None if loader is None else _to_device(trainer, next(iter(loader)))
+    with closing(measurement_batches(trainer, split, 2, shared=True)) as batches, isolate_rng():
+        return next(batches, None)
 
 
 def two_samples(data: Any, device: torch.device) -> Batch:
@@ -30,12 +38,12 @@ def two_samples(data: Any, device: torch.device) -> Batch:
 
 def measurement_batches(
     trainer: pl.Trainer, split: str, samples: int | None, shared: bool = False
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches to measure on, on the device, with the number of samples stated.
 
     A DataModule with a ``measurement_loader`` gives clean samples of any split. Other projects
     give what their own loader of the split yields, so that ``train`` is as augmented as they
-    train on it.
+    train on it, and no more batches than they train or validate on.
 
     Args:
         trainer: in training.
@@ -46,50 +54,96 @@ def measurement_batches(
     Raises:
         UserError: the project has no loader for the split.
     """
-    loader = _measurement_loader(trainer, split, samples, shared)
-    if loader is not None:
-        for batch in loader:
-            yield _to_device(trainer, batch)
+    if _gives_clean_samples(trainer):
+        make = trainer.datamodule.measurement_loader  # type: ignore[attr-defined]
+        for batch in make(split, samples, shared):
+            yield trainer.strategy.batch_to_device(batch)
         return
-    share = samples
-    if samples is not None and not shared:
-        share = -(-(samples - trainer.global_rank) // trainer.world_size)
-    taken = 0
     stranger = _stranger_loader(trainer, split)
-    with _undisturbed(stranger):
-        for raw in stranger:
-            # Lightning converts the numbers to the precision of the run before it moves a batch.
-            batch, _ = find(_to_device(trainer, trainer.precision_plugin.convert_input(raw)))
-            kept = Batch(*(part[: None if share is None else share - taken] for part in batch))
+    share = _own_samples(stranger)
+    if samples is not None:
+        # Of what is dealt out to all processes one by one.
+        fair = -(-(samples - trainer.global_rank) // trainer.world_size)
+        share = min(share, samples if shared else fair)
+    taken = 0
+    with _undisturbed(stranger) as loader:
+        # No more than Lightning takes itself, of an endless stream, say.
+        for raw in islice(loader, _limit(trainer, split)):
+            batch, _ = find(_transferred(trainer, raw, split))
+            kept = Batch(*(part[: int(min(share - taken, len(part)))] for part in batch))
             taken += len(kept.index)
             if len(kept.index):
                 yield kept
-            if share is not None and taken >= share:
+            if taken >= share:
                 return
 
 
+def _transferred(trainer: pl.Trainer, raw: Any, split: str) -> Any:
+    """A batch on the device, by all that Lightning does to one of this split."""
+    was_training = trainer.training
+    if split == "val":
+        # The project may augment in training alone.
+        trainer.validating = True
+    try:
+        raw = trainer.precision_plugin.convert_input(raw)
+        raw = trainer.lightning_module._on_before_batch_transfer(raw, dataloader_idx=0)
+        return trainer.strategy.batch_to_device(raw)
+    finally:
+        if was_training:
+            trainer.training = True
+
+
+def _own_samples(loader: Any) -> float:
+    """How many samples of its own a process has; others share out what does not divide."""
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
+        return math.inf
+    # Those after them are the first ones again.
+    total = len(sampler.dataset)  # type: ignore[arg-type]
+    return -(-(total - sampler.rank) // sampler.num_replicas)
+
+
+def _limit(trainer: pl.Trainer, split: str) -> int | None:
+    """The batches that Lightning takes itself; None where it takes all."""
+    limits = trainer.num_val_batches if split == "val" else [trainer.num_training_batches]
+    return int(limits[0]) if limits and math.isfinite(limits[0]) else None
+
+
 @contextmanager
-def _undisturbed(loader: Any) -> Iterator[None]:
-    """Gives the loader's own random generators their state back, so that no order changes."""
+def _undisturbed(loader: Any) -> Iterator[Any]:
+    """The loader with workers of its own, whose random generators get their state back.
+
+    So no order changes, nor what training's own workers draw.
+    """
     batch_sampler = getattr(loader, "batch_sampler", None)
-    owners = [loader, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None)]
+    owners = [loader, batch_sampler]
+    owners += [getattr(owner, "sampler", None) for owner in owners]
     found = [getattr(owner, "generator", None) for owner in owners]
     generators = {id(one): one for one in found if isinstance(one, torch.Generator)}
     states = [(one, one.get_state()) for one in generators.values()]
+    if getattr(loader, "persistent_workers", False):
+        loader = copy.copy(loader)
+        loader._iterator = None
+        # Past the loader's own __setattr__, which forbids it.
+        object.__setattr__(loader, "persistent_workers", False)
     try:
-        yield
+        yield loader
     finally:
         for one, state in states:
             one.set_state(state)
 
 
-def shared_samples(trainer: pl.Trainer, split: str, samples: int) -> list[torch.Tensor]:
-    """The same clean samples in every process: one tensor [samples, C, H, W] a view."""
-    batches = [batch.views for batch in measurement_batches(trainer, split, samples, shared=True)]
-    views = torch.cat(batches)[:samples]
-    # Strangers' loaders give every process other samples.
-    views = trainer.strategy.broadcast(views)
-    return list(views.to(trainer.strategy.root_device).unbind(1))
+def shared_samples(trainer: pl.Trainer, split: str, samples: int | None) -> Batch:
+    """The same clean samples in every process, as one batch on the device; all by default."""
+    found = list(measurement_batches(trainer, split, samples, shared=True))
+    batch = Batch(*map(torch.cat, zip(*found, strict=True)))
+    if trainer.world_size > 1 and not _gives_clean_samples(trainer):
+        # Strangers' loaders give every process other samples, dealt out one by one.
+        parts: list[list[Tensor]] = [[] for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(parts, [part.cpu() for part in batch])
+        place = torch.cat([torch.arange(len(part[0])) for part in parts]).sort(stable=True).indices
+        batch = Batch(*(torch.cat(each)[place] for each in zip(*parts, strict=True)))
+    return Batch(*(part[:samples].to(trainer.strategy.root_device) for part in batch))
 
 
 def look_for_split(trainer: pl.Trainer, split: str) -> None:
@@ -98,15 +152,12 @@ def look_for_split(trainer: pl.Trainer, split: str) -> None:
     Raises:
         UserError: the project has no loader for the split.
     """
-    if not hasattr(trainer.datamodule, "measurement_loader"):  # type: ignore[attr-defined]
+    if not _gives_clean_samples(trainer):
         _stranger_loader(trainer, split)
 
 
-def _measurement_loader(
-    trainer: pl.Trainer, split: str, samples: int | None, shared: bool = False
-) -> Iterable[Any] | None:
-    make = getattr(trainer.datamodule, "measurement_loader", None)  # type: ignore[attr-defined]
-    return None if make is None else make(split, samples, shared)
+def _gives_clean_samples(trainer: pl.Trainer) -> bool:
+    return hasattr(trainer.datamodule, "measurement_loader")  # type: ignore[attr-defined]
 
 
 def _stranger_loader(trainer: pl.Trainer, split: str) -> Iterable[Any]:
@@ -122,7 +173,3 @@ def _stranger_loader(trainer: pl.Trainer, split: str) -> Iterable[Any]:
             "split='train' or 'val' with one loader, or use a DataModule of critical_periods."
         )
     return loader
-
-
-def _to_device(trainer: pl.Trainer, batch: Any) -> Any:
-    return trainer.strategy.batch_to_device(batch)

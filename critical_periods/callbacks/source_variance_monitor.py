@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,14 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
-from critical_periods.batch import Batch, find
+from critical_periods.batch import Batch
 from critical_periods.callbacks.monitor import (
     Monitor,
     log_scalar,
     network_of,
     reestimated_batch_norm,
-    undisturbed,
 )
-from critical_periods.callbacks.samples import (
-    example_batch,
-    measurement_batches,
-    shared_samples,
-)
+from critical_periods.callbacks.samples import measurement_batches, shared_samples
 from critical_periods.errors import UserError, near
 from critical_periods.metrics import RelativeSourceVariance
 from critical_periods.metrics.functional import (
@@ -64,8 +61,8 @@ class SourceVarianceMonitor(Monitor):
             data first, as the authors did. Training keeps its own.
 
     Raises:
-        UserError: before training, a layer that the network does not have or call, or that puts
-            out anything but a tensor; data of one view.
+        UserError: before training, a layer that the network does not have, or not call exactly
+            once, or that puts out anything but a tensor of samples; data of one view.
 
     Example:
         >>> monitor = SourceVarianceMonitor(layers=["trunk.stage4"], samples=500, pairs=20)
@@ -90,11 +87,14 @@ class SourceVarianceMonitor(Monitor):
         self.layers = list(layers)
         self.pairs = pairs
         self.reestimate_batch_norm = reestimate_batch_norm
-        self._is_tried = False
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Looks for the layers in the network."""
-        super().setup(trainer, pl_module, stage)
+    @property
+    def logs(self) -> set[str]:
+        """The layers: monitors of others go together."""
+        return set(self.layers)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Looks for the layers in the network, which are all there by now."""
         known = dict(network_of(pl_module).named_modules())
         for layer in self.layers:
             if layer not in known:
@@ -103,43 +103,30 @@ class SourceVarianceMonitor(Monitor):
                     f"have; {near(layer, filter(None, known))}"
                 )
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tries the measurement, which may be due only hours later, on two samples."""
-        super().on_train_start(trainer, pl_module)
-        example = example_batch(trainer)
-        self._is_tried = example is not None
-        if example is not None:
-            self.look_at(pl_module, example)
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Tries it on a stranger's first batch, before a step has been taken."""
-        if not self._is_tried:
-            self._is_tried = True
-            found, _ = find(batch)
-            self.look_at(pl_module, Batch(*(part[:2] for part in found)))
-
-    def look_at(self, pl_module: pl.LightningModule, example: Batch) -> None:
-        """Says what would go wrong with batches like this one.
-
-        Raises:
-            UserError: there is one view alone, or a layer that the network does not call or that
-                puts out anything but a tensor.
-        """
+    def try_on(self, network: nn.Module, example: Batch) -> None:
+        """Lets two samples through the network, and looks at what the layers put out."""
         views = list(example.views.unbind(1))
         if len(views) < 2:
             raise UserError(
                 "SourceVarianceMonitor compares what views do to a network, but the data has one."
             )
-        network = network_of(pl_module)
-        with undisturbed(pl_module), recording(network, self.layers) as recorded:
+        calls: Counter[str] = Counter()
+        with recording(network, self.layers, calls) as recorded:
             network(*views)
         for layer in self.layers:
-            if layer not in recorded:
+            problem = ""
+            if calls[layer] != 1:
+                often = f"calls {calls[layer]} times" if calls[layer] else "does not call"
+                problem = f"the network has but {often} in a forward pass"
+            elif len(recorded[layer]) != len(views[0]):
+                problem = (
+                    f"puts out {list(recorded[layer].shape)} for {len(views[0])} samples, which "
+                    "have to come first"
+                )
+            if problem:
                 raise UserError(
-                    f"layers of SourceVarianceMonitor names {layer!r}, which the network has but "
-                    "does not call; choose a module inside it or around it."
+                    f"layers of SourceVarianceMonitor names {layer!r}, which {problem}; choose a "
+                    "module inside it or around it."
                 )
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -148,7 +135,8 @@ class SourceVarianceMonitor(Monitor):
         with ExitStack() as stack:
             if self.reestimate_batch_norm:
                 clean = measurement_batches(trainer, "train", None, shared=True)
-                stack.enter_context(reestimated_batch_norm(network, clean))
+                average = partial(trainer.strategy.reduce, reduce_op="mean")
+                stack.enter_context(reestimated_batch_norm(network, clean, average))
             recorded = stack.enter_context(recording(network, self.layers))
             encode, decode = _halves(network, self.layers)
 
@@ -158,7 +146,7 @@ class SourceVarianceMonitor(Monitor):
                 names = [name for layer in self.layers for name in (layer, f"{layer}/channels")]
                 return {name: recorded[name] for name in names if name in recorded}
 
-            fixed = encode(shared_samples(trainer, self.split, self.pairs))
+            fixed = encode(list(shared_samples(trainer, self.split, self.pairs).views.unbind(1)))
             metric = RelativeSourceVariance(function, fixed)
             for batch in measurement_batches(trainer, self.split, self.samples):
                 metric.update(*encode(list(batch.views.unbind(1))))
@@ -189,8 +177,15 @@ class SourceVarianceMonitor(Monitor):
 
 
 @contextmanager
-def recording(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def recording(
+    network: nn.Module, layers: Sequence[str], calls: Counter[str] | None = None
+) -> Iterator[dict[str, Tensor]]:
     """Keeps what the named layers put out at each forward pass: units, and means of channels.
+
+    Args:
+        network: with the layers.
+        layers: names of modules.
+        calls: counts how often each is called.
 
     Yields:
         ``{"<layer>": [B, *units], "<layer>/channels": [B, C], …}`` of the latest forward pass.
@@ -204,6 +199,8 @@ def recording(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, T
                     f"the layer {layer!r} puts out a {type(output).__name__}, not a tensor; choose "
                     "a layer inside it or after it."
                 )
+            if calls is not None:
+                calls[layer] += 1
             # A copy, as an in-place activation may follow.
             outputs[layer] = output.detach().clone()
             if output.ndim > 2:

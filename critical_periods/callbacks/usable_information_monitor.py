@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from critical_periods.batch import Batch
 from critical_periods.callbacks.monitor import Monitor, log_scalar, network_of
 from critical_periods.callbacks.samples import measurement_batches
 from critical_periods.metrics import UsableInformation
@@ -33,22 +34,31 @@ class UsableInformationMonitor(Monitor):
     ) -> None:
         super().__init__(every_n_epochs, split, samples)
 
+    def try_on(self, network: nn.Module, example: Batch) -> None:
+        """Measures two samples."""
+        _add(network, example, {})
+
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the informations."""
         network = network_of(pl_module)
         metrics: dict[str, UsableInformation] = {}
         for batch in measurement_batches(trainer, self.split, self.samples):
-            views = list(batch.views.unbind(1))
-            conditions = {"both": views}
-            if len(views) > 1:
-                conditions |= {f"view_{view}": _alone(views, view) for view in range(len(views))}
-            for name, seen in conditions.items():
-                logits = network(*seen)
-                if name not in metrics:
-                    metrics[name] = UsableInformation(logits.shape[1]).to(logits.device)
-                metrics[name].update(logits, batch.target)
+            _add(network, batch, metrics)
         for name, metric in metrics.items():
             log_scalar(pl_module, f"information/{name}", metric.compute())
+
+
+def _add(network: nn.Module, batch: Batch, metrics: dict[str, UsableInformation]) -> None:
+    """Adds a batch to the metrics of all views and of each alone."""
+    views = list(batch.views.unbind(1))
+    conditions = {"both": views}
+    if len(views) > 1:
+        conditions |= {f"view_{view}": _alone(views, view) for view in range(len(views))}
+    for name, seen in conditions.items():
+        logits = network(*seen)
+        if name not in metrics:
+            metrics[name] = UsableInformation(logits.shape[1]).to(logits.device)
+        metrics[name].update(logits, batch.target)
 
 
 def _alone(views: list[Tensor], view: int) -> list[Tensor]:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from critical_periods.batch import Batch
 from critical_periods.callbacks.monitor import Monitor, log_scalar, network_of
-from critical_periods.callbacks.samples import measurement_batches
+from critical_periods.callbacks.samples import shared_samples
 from critical_periods.errors import UserError
 from critical_periods.metrics.functional.weight_information import (
     check_settings,
@@ -46,7 +49,7 @@ class WeightInformationMonitor(Monitor):
 
     Raises:
         UserError: price or steps is not positive; before training, a layer that the network does
-            not have; when measuring, samples without targets.
+            not have, or samples without targets.
 
     Example:
         >>> monitor = WeightInformationMonitor(every_n_epochs=20, price=1e-5, layers=["head"])
@@ -67,24 +70,26 @@ class WeightInformationMonitor(Monitor):
         self.steps = steps
         self.layers = layers
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Looks for the layers in the network."""
-        super().setup(trainer, pl_module, stage)
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Looks for the layers in the network, which are all there by now."""
         noisy_parameters(network_of(pl_module), self.layers)
 
-    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measures and logs the informations."""
-        found = list(measurement_batches(trainer, self.split, self.samples, shared=True))
-        # Strangers' loaders give every process other samples.
-        found = trainer.strategy.broadcast(found)
-        device = trainer.strategy.root_device
-        views = torch.cat([batch.views for batch in found]).to(device)
-        target = torch.cat([batch.target for batch in found]).to(device)
+    def try_on(self, network: nn.Module, example: Batch) -> None:
+        """Takes the loss of two samples."""
+        self._look_for_classes(example.target)
+        cross_entropy(network(*example.views.unbind(1)), example.target)
+
+    def _look_for_classes(self, target: Tensor) -> None:
         if not target.is_floating_point() and (target < 0).any():
             raise UserError(
                 f"split={self.split!r} of WeightInformationMonitor has samples without a class; "
                 "choose a split whose loader gives images and targets."
             )
+
+    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures and logs the informations."""
+        views, target, *_ = shared_samples(trainer, self.split, self.samples)
+        self._look_for_classes(target)
         parts = -(-len(target) // _STEP)
         batches = [
             (part.unbind(1), targets)
