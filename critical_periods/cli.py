@@ -26,6 +26,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from critical_periods.complaints import deepest, sentence
 from critical_periods.configs import read_yaml
 from critical_periods.errors import UserError
+from critical_periods.nulls import look_for_nulls
 from critical_periods.randomness import LARGEST_SEED
 from critical_periods.rehearsal import is_ours, rehearse
 from critical_periods.tracking import wandb_logger
@@ -43,6 +44,8 @@ _REHEARSED = (
     "limit_train_batches", "limit_val_batches", "max_epochs", "max_steps", "max_time",
     "reload_dataloaders_every_n_epochs", "val_check_interval",
 )  # fmt: skip
+# Characters of torch's list of all that does not fit in a checkpoint.
+_SHOWN = 200
 _COMMANDS = ("fit", "validate", "test", "predict", "study", "kinetics")
 
 
@@ -101,12 +104,14 @@ class CLI(LightningCLI):
         try:
             if isinstance(args, (dict, Namespace)):
                 self.config = parser.parse_object(args)
+                look_for_nulls(self.config.as_dict())
                 return
             for file in config_files(args or sys.argv[1:]):
                 read_yaml(Path(file))
             self.config = parser.parse_args(args)
         except argparse.ArgumentError as error:
             raise UserError(sentence(str(error))) from error
+        look_for_nulls(self._settings().as_dict())
         seed = self._settings().get("seed_everything")
         if seed is not None and not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:
             raise UserError(f"seed_everything is {seed}, but must lie in 0 to {LARGEST_SEED}.")
@@ -136,8 +141,11 @@ class CLI(LightningCLI):
         """Sets the threads before anything is computed.
 
         Raises:
-            UserError: there would be none.
+            UserError: there would be none, or no batch to a step.
         """
+        batches = self._get(self.config, "trainer")["accumulate_grad_batches"]
+        if batches < 1:
+            raise UserError(f"trainer.accumulate_grad_batches is {batches}, but must be 1 or more.")
         threads = self._get(self.config, "num_threads")
         if threads is not None and threads < 1:
             raise UserError(f"num_threads is {threads}, but must be at least 1.")
@@ -161,8 +169,8 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with the default loggers where the config names none.
 
-        Before ``fit`` starts them, what would go wrong in it is looked for: a refused run leaves
-        nothing behind.
+        Before it starts them, what would go wrong is looked for: a refused run leaves nothing
+        behind.
         """
         settings = self._get(self.config_init, "trainer")
         folder = Path(settings["default_root_dir"] or "runs")
@@ -172,6 +180,7 @@ class CLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         if self.subcommand == "fit":
             self._rehearse(settings)
+        self._compare_checkpoint()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -211,6 +220,32 @@ class CLI(LightningCLI):
                         callback.teardown(trainer, self.model, "fit")
                 self.model.trainer = None
 
+    def _compare_checkpoint(self) -> None:
+        """Tries the weights of the checkpoint that the run begins with."""
+        path = self._settings().get("ckpt_path")
+        if not path or not Path(path).is_file() or not is_ours(self.model):
+            return
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            self.model.load_state_dict(state["state_dict"])
+        except (KeyError, RuntimeError) as error:
+            raise self._of_another_run(error) from error
+
+    def _of_another_run(self, error: Exception) -> UserError:
+        path = self._settings()["ckpt_path"]
+        lines = [line.strip() for line in str(error).strip().splitlines()]
+        problem = " ".join(lines[:2]).rstrip(":.")
+        if str(path) in _CHECKPOINT_WORDS:
+            return UserError(f"ckpt_path: there is no checkpoint for {path!r} ({problem}).")
+        if isinstance(error, KeyError):
+            problem = f"it has no {problem}"
+        if len(problem) > _SHOWN:
+            problem = f"{problem[:_SHOWN]}…"
+        return UserError(
+            f"ckpt_path: {path} is of another run than this config describes ({problem}); give "
+            "the config that it was trained with."
+        )
+
     def _run_subcommand(self, subcommand: str) -> None:
         """Runs it; a checkpoint that does not fit ends in a sentence."""
         try:
@@ -221,14 +256,7 @@ class CLI(LightningCLI):
                 "checkpoint_connector" in frame.filename for frame in frames
             ):
                 raise
-            lines = [line.strip() for line in str(error).strip().splitlines()]
-            problem = " ".join(lines[:2]).rstrip(":.")
-            if isinstance(error, KeyError):
-                problem = f"it has no {problem}"
-            raise UserError(
-                f"ckpt_path: {self._settings()['ckpt_path']} is of another run than this config "
-                f"describes ({problem}); give the config that it was trained with."
-            ) from error
+            raise self._of_another_run(error) from error
 
 
 @contextmanager

@@ -17,6 +17,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file does not exist, cannot be read, or holds no fields.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a YAML file in it.")
     if not path.is_file():
         raise UserError(f"the file {path} does not exist.")
     try:
@@ -51,7 +53,20 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for text; here, as in the run configs, it is a number."""
+    """YAML 1.1 takes 1e-3 for text; here, as in the run configs, it is a number.
+
+    Nor does a field that is there twice hide the first one, as it would.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the field {key.value!r} is there twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

@@ -443,6 +443,11 @@ def test_unsafe_loading_is_never_the_default(tmp_path, monkeypatch):
     assert seen["weights_only"] is True
 
 
+def test_no_epoch_at_all():
+    assert main(["fit", "--config", config({"trainer.callbacks": None}),
+                 "--trainer.max_epochs=0"]) == 0  # fmt: skip
+
+
 def test_checkpoints_of_other_runs(tmp_path, capsys):
     words = ["fit", "--config", config({"trainer.callbacks": None}), "--trainer.max_epochs=1"]
     assert main(words) == 0
@@ -465,7 +470,12 @@ def test_checkpoints_of_other_runs(tmp_path, capsys):
             [f"--ckpt_path={adam}"],
             "the state of the optimizer is not that of SGD, as it has no 'momentum'",
         ),
+        (["--ckpt_path=best"], "there is no checkpoint for 'best' ("),
     ]
+    # What is wrong with the weights is found before a logger has made anything.
+    for more, _ in cases[:3]:
+        assert main([*words, *more]) == 2
+    assert {path.name for path in Path("runs").iterdir()} <= {"version_0", "version_1", "wandb"}
     for more, sentence in cases:
         capsys.readouterr()
         assert main([*words, *more]) == 2

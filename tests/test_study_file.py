@@ -143,6 +143,11 @@ def test_vary_tries_each_combination(tmp_path):
     assert study.scheduled["deficit"]["init_args"]["factor"] == 4
 
 
+def test_values_that_are_there_twice_count_once(tmp_path):
+    read = read_study(write_study(tmp_path, {"vary": {LR: [0.05, 0.1, 5e-2]}}))
+    assert [variation.columns for variation in read.variations] == [{LR: 0.05}, {LR: 0.1}]
+
+
 def test_vary_whole_deficits_and_whole_parts(tmp_path):
     schedule = {"class_path": "StepLR", "init_args": {"step_size": 3}}
     flip = {"class_path": "VerticalFlip"}
@@ -269,6 +274,11 @@ def test_bad_fields(tmp_path, capsys, changes, sentence):
         ("", r"small\.yaml holds no fields"),
         ("a: \xff", r"small\.yaml cannot be read"),
         ("1: 2", r"small\.yaml: unknown field 1; choose one of"),
+        (
+            "a: 1\nset: {}\na: 2",
+            r"small\.yaml is not valid YAML: the field 'a' is there twice .*line 3",
+        ),
+        ("base: null\nwindows: {}", r"base is None; it names the config file of a run"),
     ],
 )
 def test_bad_files(tmp_path, text, sentence):
@@ -279,6 +289,8 @@ def test_bad_files(tmp_path, text, sentence):
 
 
 def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match=rf"{tmp_path} is a folder; name a YAML file in it\."):
+        read_study(tmp_path)
     with pytest.raises(UserError, match=r"^the file nosuch\.yaml does not exist\.$"):
         read_study(Path("nosuch.yaml"))
 
@@ -297,6 +309,21 @@ def test_missing_file(tmp_path):
 def test_bad_overrides(tmp_path, override, sentence):
     with pytest.raises(UserError, match=sentence):
         read_study(write_study(tmp_path), [override])
+
+
+@pytest.mark.parametrize(
+    ("field", "wanted"),
+    [
+        ("data.init_args.width", "int"), ("data.init_args.batch_size", "int"),
+        ("model.init_args.num_classes", "int"), ("deficit.init_args.factor", "float"),
+        ("data.init_args.augment", "'shared' or 'per_view' or 'none'"),
+    ],
+)  # fmt: skip
+def test_nulls_where_there_must_be_something(tmp_path, capsys, field, wanted):
+    path = write_study(tmp_path)
+    assert main(["study", "plan", str(path), "--set", f"{field}=null"]) == 2
+    assert f"{field} is null, but must be {wanted}." in capsys.readouterr().err
+    assert main(["study", "plan", str(path), "--set", "model.init_args.lr_scheduler=null"]) == 0
 
 
 BAD_RUNS: list[tuple[dict[str, Any], str]] = [
@@ -328,6 +355,11 @@ BAD_RUNS: list[tuple[dict[str, Any], str]] = [
         r"milestones=\[2, 4\] of MultiStepLR reach beyond the last epoch .*max_epochs=4\.",
     ),
     ({"model": 3}, r"model is 3, but must be a class_path with its init_args\."),
+    ({"trainer.limit_train_batches": 0}, r"trainer\.limit_train_batches=0 trains nothing"),
+    (
+        {"trainer.accumulate_grad_batches": 0},
+        r"accumulate_grad_batches is 0, but must be 1 or more",
+    ),
     ({"trainer.max_steps": 3}, r"trainer\.max_steps=3 may end a run before .*; leave it out\."),
     ({"trainer.fast_dev_run": True}, r"trainer\.fast_dev_run=True may end a run before its last"),
     ({"trainer.max_time": "00:00:01:00"}, r"trainer\.max_time=00:00:01:00 may end a run"),

@@ -74,6 +74,8 @@ def _resolved(config: Tree, window: Tree, epochs: int) -> tuple[Resolved, pl.Lig
                 f"trainer.{setting}={config['trainer'][setting]} may end a run before its last "
                 "epoch, which a study's runs must get to; leave it out."
             )
+    if config["trainer"].get("limit_train_batches") == 0:
+        raise UserError("trainer.limit_train_batches=0 trains nothing; leave it out.")
     callbacks = without_watchers(config["trainer"]["callbacks"])
     config["trainer"]["callbacks"] = [window, *callbacks] if window else callbacks
     config["trainer"]["max_epochs"] = epochs

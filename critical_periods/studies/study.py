@@ -216,7 +216,9 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     if missing:
         raise UserError(f"{path}: the field {missing[0]!r} is missing; a study needs it.")
     try:
-        base_file = path.parent / str(tree["base"])
+        if not isinstance(tree["base"], str):
+            raise UserError(f"base is {tree['base']!r}; it names the config file of a run.")
+        base_file = path.parent / tree["base"]
         base = read_yaml(base_file)
         for name, value in {**_mapping(tree, "set"), **changes}.items():
             _look_if_settled(name, "setting")
@@ -309,7 +311,10 @@ def _variations(variants: Tree, vary: Tree) -> tuple[Variation, ...]:
     for columns, fields in groups or [({}, {})]:
         for values in itertools.product(*vary.values()):
             varied = dict(zip(vary, values, strict=True))
-            variations.append(Variation({**columns, **varied}, {**fields, **varied}))
+            variation = Variation({**columns, **varied}, {**fields, **varied})
+            # A value that is there twice, such as 0.05 and 5e-2, is one.
+            if variation not in variations:
+                variations.append(variation)
     return tuple(variations)
 
 

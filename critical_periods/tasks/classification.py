@@ -190,8 +190,7 @@ class ClassificationTask(pl.LightningModule):
     def _look_for_milestones(self, scheduler: Any) -> None:
         # MultiStepLR's and SequentialLR's, which keeps them to itself.
         found = getattr(scheduler, "milestones", getattr(scheduler, "_milestones", ()))
-        last = max(found, default=0)
-        if self._trainer is not None and ends_before(self._trainer, last + 1):
+        if found and self._trainer is not None and ends_before(self._trainer, max(found) + 1):
             raise UserError(
                 f"milestones={sorted(found)} of {type(scheduler).__name__} reach beyond the last "
                 f"epoch of training: trainer.max_epochs={self._trainer.max_epochs}."
