@@ -25,6 +25,7 @@ from critical_periods.plots import (
     layers,
     modes,
     sensitivity,
+    style,
     surface,
 )
 from critical_periods.plots.information import plot_information
@@ -508,6 +509,10 @@ def test_reconstruction_from_its_own_view_and_from_another(drawn, tmp_path):
 
 
 # What all share.
+
+
+def test_lines_differ_in_colour_or_marker():
+    assert len({style.look_of(place) for place in range(49)}) == 49
 
 
 def test_labels_and_lines():

@@ -803,6 +803,18 @@ def test_plot_writes_everything_again(study, trained, monkeypatch, capsys):
     assert not list(out.glob("*part*"))
 
 
+def test_a_report_takes_away_what_an_earlier_one_wrote_alone(study, tmp_path):
+    out = study.parent / "out"
+    assert run(study, command="plot") == 0
+    (out / "rsv_of_mine.png").touch()
+    files = ("rsv.csv", "rsv.png", "rsv.pdf")
+    assert all((out / file).exists() for file in files)
+    changes = ["--set", "trainer.callbacks=[]"]
+    assert main(["study", "run", str(study), "--output", str(out), *changes]) == 0
+    assert not any((out / file).exists() for file in files)
+    assert (out / "curve.png").exists() and (out / "rsv_of_mine.png").exists()
+
+
 def test_folders_that_hold_no_study_or_another_one(study, tmp_path, capsys):
     def complaint(path: Path, output: Path, command: str = "status") -> str:
         assert main(["study", command, str(path), "--output", str(output)]) == 2
@@ -815,7 +827,10 @@ def test_folders_that_hold_no_study_or_another_one(study, tmp_path, capsys):
     other = study.with_name("other.yaml")
     shutil.copy(study, other)
     out = study.parent / "out"
-    assert complaint(other, out) == f"{out} holds the study 'small', not 'other'."
+    for command in ("status", "plot", "run"):
+        assert complaint(other, out, command) == (
+            f"{out} holds the study 'small', not 'other'; choose another --output."
+        )
     assert complaint(tmp_path / "x.yaml", out) == f"the file {tmp_path / 'x.yaml'} does not exist."
     (out / "plan.json").write_text("{")
     assert complaint(study, out, "plot") == (

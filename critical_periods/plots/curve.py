@@ -13,13 +13,12 @@ from matplotlib.lines import Line2D
 
 from critical_periods.plots.sensitivity import has_sensitivity
 from critical_periods.plots.style import (
-    COLOURS,
-    MARKERS,
     Point,
     axis_name,
     by_length,
     legend_below,
     lines,
+    look_of,
     number,
     save,
     subplots,
@@ -89,7 +88,7 @@ def _draw(
         if against == "onset":
             line = [point for point in line if float(point["removal"]) > float(point["onset"])]
         line.sort(key=lambda point: float(point[against]))
-        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        colour, marker = look_of(place)
         epochs = [float(point[against]) for point in line]
         style: dict[str, Any] = {"color": colour, "capsize": 3, "markersize": 5, "marker": marker}
         means, spreads = _values(line, measure, scale)

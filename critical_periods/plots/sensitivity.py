@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from critical_periods.plots.style import (
-    COLOURS,
-    MARKERS,
     Point,
     by_length,
     lines,
+    look_of,
     number,
     save,
     subplots,
@@ -41,12 +40,13 @@ def plot_sensitivity(
     for place, (name, line) in enumerate(by_length(points).items()):
         line = [one for one in line if number(one, "final_accuracy_difference") is not None]
         line.sort(key=lambda one: float(one["onset"]))
+        colour, marker = look_of(place)
         axis.errorbar(
             [float(one["onset"]) for one in line],
             [-100 * float(one["final_accuracy_difference"]) for one in line],
             [100 * (number(one, "final_accuracy_difference_sd") or 0) for one in line],
-            color=COLOURS[place % len(COLOURS)],
-            marker=MARKERS[place % len(MARKERS)],
+            color=colour,
+            marker=marker,
             capsize=3,
             label=name,
         )

@@ -19,6 +19,18 @@ from critical_periods.studies.study import label_of
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv<P"
 
+
+def look_of(place: int) -> tuple[str, str]:
+    """Colour and marker of a line; both repeat after 49 lines alone.
+
+    Example:
+        >>> [look_of(place) for place in (0, 1, 7)]
+        [('#0072B2', 'o'), ('#D55E00', 's'), ('#0072B2', 's')]
+    """
+    rounds, colour = divmod(place, len(COLOURS))
+    return COLOURS[colour], MARKERS[(place + rounds) % len(MARKERS)]
+
+
 Point = Mapping[str, Any]
 
 
@@ -96,7 +108,7 @@ def by_length(points: Sequence[Point]) -> dict[str, list[Point]]:
         for point in line:
             length = round(float(point["removal"]) - float(point["onset"]))
             if length > 0:
-                text = f"{length} epochs"
+                text = f"{length} epoch{'s' * (length > 1)}"
                 found.setdefault(f"{name}, {text}" if name else text, []).append(point)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from critical_periods.errors import UserError
@@ -91,9 +92,7 @@ def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
     """The folder and the plan that was last run in it; it says where the file has moved on."""
     folder = StudyFolder(options.output)
     read, plan = read_study(options.study, options.set), folder.read_plan()
-    name = read.name
-    if plan.study != name:
-        raise UserError(f"{folder.path} holds the study {plan.study!r}, not {name!r}.")
+    _look_whose(folder, plan, read.name)
     if not _is_plan_of(plan, read):
         print(
             f"{options.study} has other runs than were last run in {folder.path}, which this is "
@@ -101,6 +100,13 @@ def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
             file=sys.stderr,
         )
     return folder, plan
+
+
+def _look_whose(folder: StudyFolder, plan: Plan, name: str) -> None:
+    if plan.study != name:
+        raise UserError(
+            f"{folder.path} holds the study {plan.study!r}, not {name!r}; choose another --output."
+        )
 
 
 def _is_plan_of(plan: Plan, read: Study) -> bool:
@@ -125,8 +131,13 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs} must be at least 1.")
-    plan = _make_plan(options)
+    plan, before = _make_plan(options), None
     folder = StudyFolder(options.output)
+    # One that is damaged, or cannot be there, is no reason to stop here.
+    with suppress(UserError, OSError):
+        before = folder.read_plan()
+    if before is not None:
+        _look_whose(folder, before, plan.study)
     folder.write_plan(plan)
     print(_tree(plan))
     for name in folder.discard_damaged(plan):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,7 +20,7 @@ from critical_periods.plots.sensitivity import has_sensitivity, plot_sensitivity
 from critical_periods.plots.style import lines, number
 from critical_periods.plots.surface import plot_surface, surface_axes
 from critical_periods.studies.distributions import rsv_distributions
-from critical_periods.studies.folder import StudyFolder, read_table, write_table
+from critical_periods.studies.folder import StudyFolder, read_table, write_table, write_text
 from critical_periods.studies.histories import (
     fisher_histories,
     information_histories,
@@ -76,8 +77,21 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
         for ending in (".png", ".pdf"):
             draw(path / (name + ending))
         written.append(f"{name}.png")
-    log_summary(folder, plan, points)
+    _clear(path, written)
+    log_summary(folder, plan, points, [name for name in written if name.endswith(".png")])
     return written
+
+
+def _clear(path: Path, written: Sequence[str]) -> None:
+    """Takes away tables and figures that an earlier report wrote and this one has not."""
+    record = path / "report.json"
+    before = json.loads(record.read_text()) if record.exists() else []
+    for name in before:
+        if name not in written:
+            (path / name).unlink(missing_ok=True)
+            if name.endswith(".png"):
+                (path / name).with_suffix(".pdf").unlink(missing_ok=True)
+    write_text(record, json.dumps(written) + "\n")
 
 
 def _figures(

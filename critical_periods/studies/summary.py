@@ -12,8 +12,10 @@ from critical_periods.studies.tree import Plan
 from critical_periods.tracking import wandb_logger
 
 
-def log_summary(folder: StudyFolder, plan: Plan, points: Sequence[Mapping[str, Any]]) -> None:
-    """Logs every figure, ``curve_table`` and a chart of accuracy against removal.
+def log_summary(
+    folder: StudyFolder, plan: Plan, points: Sequence[Mapping[str, Any]], figures: Sequence[str]
+) -> None:
+    """Logs its figures, ``curve_table`` and a chart of accuracy against removal.
 
     The run is named ``summary`` and stands in the group of the study's segments.
 
@@ -21,16 +23,17 @@ def log_summary(folder: StudyFolder, plan: Plan, points: Sequence[Mapping[str, A
         folder: of the study, with its figures.
         plan: of the study.
         points: the rows of ``curve.csv``.
+        figures: names of the pictures.
     """
     logger = wandb_logger(folder.path, group=plan.study, name="summary", job_type="summary")
     if logger is None:
         return
     columns: list[str | int] = list(dict.fromkeys(column for point in points for column in point))
-    rows = [[_value(point.get(str(column))) for column in columns] for point in points]
-    table = wandb.Table(columns=columns, data=rows)
+    cells = [_values([point.get(str(column)) for point in points]) for column in columns]
+    table = wandb.Table(columns=columns, data=[list(row) for row in zip(*cells, strict=True)])
     against = "onset" if any(float(point["onset"]) > 0 for point in points) else "removal"
-    figures = sorted(folder.path.glob("*.png"))
-    shown: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in figures}
+    paths = [folder.path / name for name in figures]
+    shown: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in paths}
     shown["curve_table"] = table
     if "final_accuracy" in columns:
         shown["curve_chart"] = wandb.plot.scatter(
@@ -40,8 +43,15 @@ def log_summary(folder: StudyFolder, plan: Plan, points: Sequence[Mapping[str, A
     logger.experiment.finish()
 
 
-def _value(text: Any) -> Any:
+def _values(cells: Sequence[Any]) -> list[Any]:
+    """A column, as a table wants it: numbers or text alone, and None where there is nothing.
+
+    Example:
+        >>> _values(["4", "", "1e-3"]), _values(["4", "none"]), _values([None, ""])
+        ([4.0, None, 0.001], ['4', 'none'], [None, None])
+    """
+    filled = [None if cell in (None, "") else cell for cell in cells]
     try:
-        return float(text)
+        return [None if cell is None else float(cell) for cell in filled]
     except (TypeError, ValueError):
-        return text
+        return [None if cell is None else str(cell) for cell in filled]
