@@ -34,6 +34,11 @@ from critical_periods.tracking import wandb_logger
 _DESCRIPTION = """Put a deficit into a network's training, take it out again, measure what stays.
 `critical-periods study` runs many such trainings: see `critical-periods study --help`.
 `critical-periods kinetics` makes videos ready to train on."""
+# Settings of the trainer that are numbers of batches, or shares of them.
+_BATCHES = (
+    "limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches",
+    "overfit_batches", "val_check_interval",
+)  # fmt: skip
 # What ckpt_path may be instead of a file.
 _CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 ERROR_PREFIX = "critical-periods: error: "
@@ -98,6 +103,10 @@ class CLI(LightningCLI):
             default=None,
             help="CPU threads of this run; sums, and so bits, depend on it. All cores by default.",
         )
+        # Lightning takes 1 for one batch and 1.0 for all of them. jsonargparse tries float first.
+        for name in _BATCHES:
+            action: Any = parser._option_string_actions[f"--trainer.{name}"]
+            action._typehint = int | float | None
 
     def parse_arguments(self, parser: ArgumentParser, args: ArgsType) -> None:
         """Reads the config; any mistake in it becomes one sentence."""

@@ -49,6 +49,8 @@ def sentence(message: str) -> str:
     unknown_class = re.search(r"Expected a dot import path string: (\S+)", message)
     unknown_option = re.search(r"Option '([^']+)' is not accepted", message)
     unknown_key = re.search(r"does not accept (?:option|nested key) '([^']+)'", message)
+    if "'NoneType' object has no attribute 'keys'" in message:
+        return f"{field}.init_args is null, but must hold settings; leave it out."
     group = re.search(r"Group '([^']+)' does not accept", message)
     owners = re.findall(r"Problem with given class_path '([^']+)'", message)
     owners += re.findall(r"is not accepted\. Got value: Namespace\(class_path='([^']+)'", message)

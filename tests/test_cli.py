@@ -443,6 +443,14 @@ def test_unsafe_loading_is_never_the_default(tmp_path, monkeypatch):
     assert seen["weights_only"] is True
 
 
+@pytest.mark.parametrize("batches", ["1", "1.0", "2", "0.5", "null"])
+def test_one_batch_is_not_all_of_them(capsys, batches):
+    words = ["fit", "--config", config(), f"--trainer.limit_train_batches={batches}"]
+    with pytest.raises(SystemExit):
+        main([*words, "--print_config"])
+    assert f"  limit_train_batches: {batches}\n" in capsys.readouterr().out
+
+
 def test_no_epoch_at_all():
     assert main(["fit", "--config", config({"trainer.callbacks": None}),
                  "--trainer.max_epochs=0"]) == 0  # fmt: skip

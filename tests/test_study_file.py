@@ -323,6 +323,10 @@ def test_nulls_where_there_must_be_something(tmp_path, capsys, field, wanted):
     path = write_study(tmp_path)
     assert main(["study", "plan", str(path), "--set", f"{field}=null"]) == 2
     assert f"{field} is null, but must be {wanted}." in capsys.readouterr().err
+    part = field.partition(".")[0]
+    if part != "deficit":
+        assert main(["study", "plan", str(path), "--set", f"{part}.init_args=null"]) == 2
+        assert f"{part}.init_args is null, but must hold" in capsys.readouterr().err
     assert main(["study", "plan", str(path), "--set", "model.init_args.lr_scheduler=null"]) == 0
 
 
