@@ -49,7 +49,8 @@ def measurement_batches(
         trainer: in training.
         split: ``train``, ``val`` or ``test``.
         samples: how many in all processes together; all by default.
-        shared: whether every process gets all of them; by default each its share.
+        shared: whether every process gets all of them (of a stranger's loader, all that it has for
+            this process); by default each its share.
 
     Raises:
         UserError: the project has no loader for the split.
