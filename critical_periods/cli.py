@@ -113,11 +113,10 @@ class CLI(LightningCLI):
         try:
             if isinstance(args, (dict, Namespace)):
                 self.config = parser.parse_object(args)
-                look_for_nulls(self.config.as_dict())
-                return
-            for file in config_files(args or sys.argv[1:]):
-                read_yaml(Path(file))
-            self.config = parser.parse_args(args)
+            else:
+                for file in config_files(args or sys.argv[1:]):
+                    read_yaml(Path(file))
+                self.config = parser.parse_args(args)
         except argparse.ArgumentError as error:
             raise UserError(sentence(str(error))) from error
         look_for_nulls(self._settings().as_dict())

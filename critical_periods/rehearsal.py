@@ -33,14 +33,15 @@ def rehearse(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> None:
         model.setup("fit")
         trainer.strategy.connect(model)
         trainer.strategy.setup_optimizers(trainer)
+    example = two_samples(data, model.device)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if is_ours(callback):
             callback.setup(trainer, model, "fit")
             callback.on_fit_start(trainer, model)
         if isinstance(callback, DeficitWindow):
-            callback.deficit.check(two_samples(data, model.device))
+            callback.deficit.check(example)
         elif isinstance(callback, Monitor) and is_ours(model):
-            callback.look_at(model, two_samples(data, model.device))
+            callback.look_at(model, example)
 
 
 def is_ours(part: object) -> bool:

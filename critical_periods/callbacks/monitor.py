@@ -58,7 +58,7 @@ class Monitor(pl.Callback):
 
     @property
     def logs(self) -> set[str]:
-        """What the names that it logs have in them and those of its like may not have."""
+        """What its names are about, which no other monitor of its class may log as well."""
         return {""}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

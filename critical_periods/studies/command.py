@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from critical_periods.errors import UserError
@@ -131,12 +130,13 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs} must be at least 1.")
-    plan, before = _make_plan(options), None
+    plan = _make_plan(options)
     folder = StudyFolder(options.output)
-    # One that is damaged, or cannot be there, is no reason to stop here.
-    with suppress(UserError, OSError):
+    try:
         before = folder.read_plan()
-    if before is not None:
+    except (UserError, OSError):
+        pass  # There is none, or a damaged one, which is written anew.
+    else:
         _look_whose(folder, before, plan.study)
     folder.write_plan(plan)
     print(_tree(plan))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from critical_periods.plots.sensitivity import has_sensitivity, plot_sensitivity
 from critical_periods.plots.style import lines, number
 from critical_periods.plots.surface import plot_surface, surface_axes
 from critical_periods.studies.distributions import rsv_distributions
-from critical_periods.studies.folder import StudyFolder, read_table, write_table, write_text
+from critical_periods.studies.folder import StudyFolder, read_table, write_json, write_table
 from critical_periods.studies.histories import (
     fisher_histories,
     information_histories,
@@ -85,13 +86,16 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
 def _clear(path: Path, written: Sequence[str]) -> None:
     """Takes away tables and figures that an earlier report wrote and this one has not."""
     record = path / "report.json"
-    before = json.loads(record.read_text()) if record.exists() else []
+    before = []
+    # Without a record, or with a damaged one, nothing is known to be ours.
+    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        before = json.loads(record.read_text())["written"]
     for name in before:
         if name not in written:
             (path / name).unlink(missing_ok=True)
             if name.endswith(".png"):
                 (path / name).with_suffix(".pdf").unlink(missing_ok=True)
-    write_text(record, json.dumps(written) + "\n")
+    write_json(record, {"written": written})
 
 
 def _figures(
