@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from critical_periods import cli
+from critical_periods.cli.main import main as run
 
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    sys.exit(cli.main())
+    sys.exit(run())
 
 
 if __name__ == "__main__":

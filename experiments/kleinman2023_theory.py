@@ -8,16 +8,14 @@ Writes fig2 and fig3 as PNG and PDF, in under a minute on one core.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from critical_periods.metrics.functional import relative_source_variance, source_variance
-from critical_periods.plots.linear_dynamics import plot_linear_dynamics
-from critical_periods.plots.synthetic_rsv import plot_synthetic_rsv
-from critical_periods.theory import (
+from critical_periods.linear import (
     FIGURE_3,
     BetaWeights,
     Comparison,
@@ -30,9 +28,13 @@ from critical_periods.theory import (
     gradient_flow,
     product,
     random_starts,
+    rsv_cdf,
     sample_views,
     views_covariance,
 )
+from critical_periods.metrics.functional import relative_source_variance, source_variance
+from critical_periods.plots.linear_dynamics import plot_linear_dynamics
+from critical_periods.plots.synthetic_rsv import plot_synthetic_rsv
 
 A0 = 1e-4
 TIMES = np.linspace(0, 10, 201)
@@ -97,9 +99,15 @@ def measured_rsv(distribution: BetaWeights, rng: np.random.Generator) -> Tensor:
 
 def draw_rsv(output: Path) -> None:
     rng = np.random.default_rng(0)
-    measured = [(distribution, measured_rsv(distribution, rng)) for distribution in FIGURE_3]
+    covariance = views_covariance(COMMON, NOISES)
+    measured = []
+    for weights in FIGURE_3:
+        halves = "two halves" if weights.reversed_half else "one population"
+        name = f"α = {weights.alpha:g}, β = {weights.beta:g}, {halves}"
+        cdf = partial(rsv_cdf, distribution=weights, covariance=covariance)
+        measured.append((name, measured_rsv(weights, rng), cdf))
     for ending in ("png", "pdf"):
-        plot_synthetic_rsv(measured, views_covariance(COMMON, NOISES), output / f"fig3.{ending}")
+        plot_synthetic_rsv(measured, output / f"fig3.{ending}")
 
 
 def main() -> None:

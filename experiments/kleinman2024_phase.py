@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from critical_periods.linear import Freeze, path_strengths
 from critical_periods.plots.modes import plot_portraits
 from critical_periods.studies.folder import write_table
-from critical_periods.theory import Freeze, path_strengths
 
 TARGET, DEPTHS, STARTS = 10.0, (2, 5, 8, 13), 100
 STEP, STEPS = 0.001, 1000

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from critical_periods.studies.plan import Plan, make_plan
 from critical_periods.studies.resolve import resolve
 from critical_periods.studies.study import read_study
-from critical_periods.studies.tree import Plan, make_plan
 
 Tree = dict[str, Any]
 

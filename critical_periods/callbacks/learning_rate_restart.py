@@ -7,8 +7,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from critical_periods.callbacks.window import ends_before, windows
-from critical_periods.errors import UserError
+from critical_periods.callbacks.windows.window import windows
+from critical_periods.core.errors import UserError
+from critical_periods.core.trainer import ends_before
 
 # What torch's schedulers set in a parameter group.
 _SCHEDULED = ("lr", "momentum", "betas")

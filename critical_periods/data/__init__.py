@@ -1,24 +1,35 @@
 """Data sets and DataModules: images in memory, batches made whole on the device."""
 
-from critical_periods.data.cifar10 import CIFAR10DataModule, StereoCIFAR10DataModule
-from critical_periods.data.digits import DigitsDataModule, StereoDigitsDataModule
-from critical_periods.data.hierarchy import HierarchyDataModule
-from critical_periods.data.kinetics import KineticsDataModule
-from critical_periods.data.matrix import MatrixDataModule
-from critical_periods.data.mnist import FashionMNISTDataModule, MNISTDataModule
-from critical_periods.data.moving_digits import MovingDigitsDataModule
-from critical_periods.data.stereograms import StereogramDataModule
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "CIFAR10DataModule",
-    "DigitsDataModule",
-    "FashionMNISTDataModule",
-    "HierarchyDataModule",
-    "KineticsDataModule",
-    "MNISTDataModule",
-    "MatrixDataModule",
-    "MovingDigitsDataModule",
-    "StereoCIFAR10DataModule",
-    "StereoDigitsDataModule",
-    "StereogramDataModule",
-]
+from critical_periods.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from critical_periods.data.cifar10 import (
+        CIFAR10DataModule as CIFAR10DataModule,
+    )
+    from critical_periods.data.cifar10 import (
+        StereoCIFAR10DataModule as StereoCIFAR10DataModule,
+    )
+    from critical_periods.data.digits import (
+        DigitsDataModule as DigitsDataModule,
+    )
+    from critical_periods.data.digits import (
+        StereoDigitsDataModule as StereoDigitsDataModule,
+    )
+    from critical_periods.data.mnist import (
+        FashionMNISTDataModule as FashionMNISTDataModule,
+    )
+    from critical_periods.data.mnist import (
+        MNISTDataModule as MNISTDataModule,
+    )
+    from critical_periods.data.moving_digits import MovingDigitsDataModule as MovingDigitsDataModule
+    from critical_periods.data.stereograms import StereogramDataModule as StereogramDataModule
+    from critical_periods.data.video.kinetics import KineticsDataModule as KineticsDataModule
+
+# Everything about linear networks lives in one room; these names are known here, too.
+_LINEAR = {
+    "HierarchyDataModule": "critical_periods.linear.hierarchy",
+    "MatrixDataModule": "critical_periods.linear.matrix",
+}
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__, _LINEAR)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from critical_periods.data.files import read_archive, read_folder
 from critical_periods.data.images import Augment, ImageDataModule, Images
+from critical_periods.data.pictures import read_archive, read_folder
 from critical_periods.data.stereo import Stereo
 
 

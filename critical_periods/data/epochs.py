@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from critical_periods.errors import UserError
-from critical_periods.randomness import fold
+from critical_periods.core.errors import UserError
+from critical_periods.core.randomness import fold
 
 
 class Indices(NamedTuple):

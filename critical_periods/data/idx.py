@@ -12,8 +12,8 @@ from pathlib import Path
 from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
+from critical_periods.core.errors import UserError
 from critical_periods.data.images import Images
-from critical_periods.errors import UserError
 
 _SIDE = 28
 _KINDS: dict[str, Callable[[str], Tensor]] = {

@@ -11,11 +11,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from critical_periods.batch import Batch
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError, near
+from critical_periods.core.randomness import generator, global_seed, uniform
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
-from critical_periods.deficits import DeficitSlot
-from critical_periods.errors import UserError, near
-from critical_periods.randomness import generator, global_seed, uniform
+from critical_periods.deficits.deficit import DeficitSlot
 
 Augment = Literal["shared", "per_view", "none"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from torch.nn.functional import pad
 from torchvision.datasets import MNIST, FashionMNIST
 
+from critical_periods.core.errors import UserError
 from critical_periods.data.idx import FILES, find_file, read_idx
 from critical_periods.data.images import Augment, ImageDataModule, Images
-from critical_periods.errors import UserError
 
 
 class MNISTDataModule(ImageDataModule):
@@ -39,9 +39,10 @@ class MNISTDataModule(ImageDataModule):
         >>> MNISTDataModule(root="nowhere").setup()
         Traceback (most recent call last):
         ...
-        critical_periods.errors.UserError: MNIST is not there under root='nowhere': it must hold \
-MNIST/raw/ or the files train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte \
-and t10k-labels-idx1-ubyte, gzipped or not; set data.init_args.root, or download: true.
+        critical_periods.core.errors.UserError: MNIST is not there under root='nowhere': it must \
+hold MNIST/raw/ or the files train-images-idx3-ubyte, train-labels-idx1-ubyte, \
+t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, gzipped or not; set data.init_args.root, or \
+download: true.
     """
 
     mean = (0.1000,)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from critical_periods.core.errors import UserError, near
+from critical_periods.core.randomness import global_seed, uniform
 from critical_periods.data.digits import read_digits
 from critical_periods.data.epochs import Indices
 from critical_periods.data.images import _FIXED, Images
 from critical_periods.data.stereo import Stereo
-from critical_periods.errors import UserError, near
-from critical_periods.randomness import global_seed, uniform
 
 Label = Literal["motion", "digit", "both"]
 

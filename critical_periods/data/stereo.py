@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from critical_periods.batch import Batch
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError
+from critical_periods.core.randomness import uniform
 from critical_periods.data.images import _MASK, ImageDataModule, Images
-from critical_periods.errors import UserError
-from critical_periods.randomness import uniform
 
 
 class Stereo(ImageDataModule):

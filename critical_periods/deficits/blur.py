@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from critical_periods.core.errors import UserError
 from critical_periods.deficits.deficit import Deficit
-from critical_periods.errors import UserError
 
 
 class Blur(Deficit):

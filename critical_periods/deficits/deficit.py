@@ -8,8 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from critical_periods.batch import Batch
-from critical_periods.errors import UserError
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError
 
 
 class Deficit(nn.Module):

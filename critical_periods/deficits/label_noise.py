@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from critical_periods.batch import Batch
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError
 from critical_periods.deficits.cycle import random_cycle
 from critical_periods.deficits.deficit import Deficit
-from critical_periods.errors import UserError
 
 
 class LabelNoise(Deficit):

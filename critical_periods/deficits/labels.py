@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from critical_periods.batch import Batch
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError
+from critical_periods.core.randomness import global_seed
 from critical_periods.deficits.deficit import Deficit
-from critical_periods.errors import UserError
-from critical_periods.randomness import global_seed
 
 
 class LabelPermutation(Deficit):

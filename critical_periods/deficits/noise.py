@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from critical_periods.core.errors import UserError
 from critical_periods.deficits.deficit import Deficit
-from critical_periods.errors import UserError
 
 
 class GaussianNoise(Deficit):

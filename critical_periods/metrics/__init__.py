@@ -1,7 +1,12 @@
 """The measures as ``torchmetrics.Metric``: they add up over batches and processes."""
 
-from critical_periods.metrics.fisher import FisherTrace
-from critical_periods.metrics.information import UsableInformation
-from critical_periods.metrics.rsv import RelativeSourceVariance
+from typing import TYPE_CHECKING
 
-__all__ = ["FisherTrace", "RelativeSourceVariance", "UsableInformation"]
+from critical_periods.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from critical_periods.metrics.fisher import FisherTrace as FisherTrace
+    from critical_periods.metrics.information import UsableInformation as UsableInformation
+    from critical_periods.metrics.rsv import RelativeSourceVariance as RelativeSourceVariance
+
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
 from critical_periods.metrics.copies import copy_around
 from critical_periods.metrics.functional.fisher import layer_of, squared_score_norms
 

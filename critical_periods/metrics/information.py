@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
 from critical_periods.metrics.functional.information import information, information_sums
 
 

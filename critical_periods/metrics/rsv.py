@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
 from critical_periods.metrics.copies import copy_around
 from critical_periods.metrics.functional.rsv import (
     relative_source_variance,

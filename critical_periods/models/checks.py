@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
 
 
 def check_sizes(**sizes: int) -> None:
@@ -18,7 +18,8 @@ def check_sizes(**sizes: int) -> None:
         >>> check_sizes(width=64, num_views=0)
         Traceback (most recent call last):
         ...
-        critical_periods.errors.UserError: num_views must be a whole number of at least 1, not 0.
+        critical_periods.core.errors.UserError: num_views must be a whole number of at least 1, \
+not 0.
     """
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
@@ -38,7 +39,8 @@ def check_probability(**probabilities: float) -> None:
         >>> check_probability(dropout=1.5)
         Traceback (most recent call last):
         ...
-        critical_periods.errors.UserError: dropout must be a probability from 0 to below 1, not 1.5.
+        critical_periods.core.errors.UserError: dropout must be a probability from 0 to below 1, \
+not 1.5.
     """
     for name, probability in probabilities.items():
         if not 0 <= probability < 1:
@@ -60,8 +62,8 @@ def check_views(network: str, given: int, expected: int) -> None:
         >>> check_views("AllCNN", given=2, expected=1)
         Traceback (most recent call last):
         ...
-        critical_periods.errors.UserError: AllCNN takes 1 view but was given 2; choose a network \
-(num_views) and data with the same number of views.
+        critical_periods.core.errors.UserError: AllCNN takes 1 view but was given 2; choose a \
+network (num_views) and data with the same number of views.
     """
     if given != expected:
         raise UserError(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
 
 BOTH = "both"
 
@@ -28,7 +28,7 @@ def check_heads(heads: Sequence[int | str] | None, num_views: int) -> None:
         >>> check_heads(["both", 0, 2], num_views=2)
         Traceback (most recent call last):
         ...
-        critical_periods.errors.UserError: heads=['both', 0, 2] must hold 'both' once and, at \
+        critical_periods.core.errors.UserError: heads=['both', 0, 2] must hold 'both' once and, at \
 will, numbers of views from 0 to 1, each once.
     """
     if heads is None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
 from critical_periods.models.checks import check_probability, check_sizes, check_views
 from critical_periods.models.one_view import OneViewNetwork
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from critical_periods.errors import UserError, near, reason
+from critical_periods.core.errors import UserError, near, reason
 from critical_periods.models.checks import check_sizes
 from critical_periods.models.split import Heads, SplitNetwork
 from critical_periods.models.timm_classifier import (

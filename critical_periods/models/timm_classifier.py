@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from critical_periods.errors import UserError, near, reason
+from critical_periods.core.errors import UserError, near, reason
 from critical_periods.models.checks import check_probability, check_sizes, check_views
 from critical_periods.models.network import Network
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from critical_periods.plots.style import COLOURS, MARKERS, save, subplots
-from critical_periods.theory import Comparison
 
 # As in the paper, the sensor that is dropped is green and the one that waits for it is dark.
 _COLOURS = tuple(COLOURS[place] for place in (0, 2, 1, 3, 6, 4, 5))
@@ -23,9 +23,29 @@ _METHODS = (
 )  # fmt: skip
 
 
+class Courses(Protocol):
+    """Weights through time in three ways: a :class:`critical_periods.linear.Comparison`."""
+
+    @property
+    def times(self) -> np.ndarray:
+        """When, [T]."""
+
+    @property
+    def closed(self) -> np.ndarray:
+        """By the closed form, [T, outputs, inputs]; nan where it does not hold."""
+
+    @property
+    def flow(self) -> np.ndarray:
+        """By the ODE."""
+
+    @property
+    def simulation(self) -> np.ndarray:
+        """By gradient descent."""
+
+
 def plot_linear_dynamics(
-    cases: Mapping[str, tuple[Comparison, Comparison]],
-    scattered: tuple[str, Comparison],
+    cases: Mapping[str, tuple[Courses, Courses]],
+    scattered: tuple[str, Courses],
     gaps: Mapping[int, Sequence[float]],
     path: Path,
     task: int = 4,
@@ -78,14 +98,14 @@ def plot_linear_dynamics(
     save(figure, path)
 
 
-def _moving(cases: Sequence[Comparison], task: int) -> list[int]:
+def _moving(cases: Sequence[Courses], task: int) -> list[int]:
     """The sensors that this task ever listens to, at most as many as there are colours."""
     largest = np.max([abs(case.flow[:, task]).max(0) for case in cases], axis=0)
     first = np.argsort(-largest)[: len(_COLOURS)]
     return sorted(int(sensor) for sensor in first if largest[sensor] > _DRAWN)
 
 
-def _courses(axis: Axes, case: Comparison, sensors: Sequence[int], task: int) -> None:
+def _courses(axis: Axes, case: Courses, sensors: Sequence[int], task: int) -> None:
     every = max(1, len(case.times) // 20)
     axis.axhline(0, color="0.85", linewidth=0.8, zorder=0)
     for sensor, colour, marker in zip(sensors, _COLOURS, MARKERS, strict=False):

@@ -13,7 +13,7 @@ from matplotlib.container import Container
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from critical_periods.studies.study import label_of
+from critical_periods.plots.labels import label_of
 
 # Okabe & Ito 2008: told apart by colour-blind readers and in grey print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

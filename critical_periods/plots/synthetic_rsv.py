@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from critical_periods.metrics.functional import polarization, rsv_histogram
+from critical_periods.metrics.functional.rsv_summary import polarization, rsv_histogram
 from critical_periods.plots.style import COLOURS, save, subplots
-from critical_periods.theory import BetaWeights, rsv_cdf
 
 
 def plot_synthetic_rsv(
-    measured: Sequence[tuple[BetaWeights, Tensor]],
-    covariance: ArrayLike,
+    measured: Sequence[tuple[str, Tensor, Callable[[np.ndarray], np.ndarray]]],
     path: Path,
     title: str = "",
 ) -> None:
@@ -25,15 +22,16 @@ def plot_synthetic_rsv(
     Source: Kleinman, Achille & Soatto (CVPR 2023), Fig. 3.
 
     Args:
-        measured: how each representation's weights are distributed, and the RSVs of its units.
-        covariance: of the two views, [2, 2].
+        measured: of each representation its name, the RSVs of its units, and the distribution
+            function of RSV that the closed form has for it, such as
+            :func:`critical_periods.linear.rsv_cdf`.
         path: of the picture; its ending says which kind.
         title: above the panels.
     """
     figure, axes = subplots(1, len(measured), (2.7 * len(measured), 3))
-    for axis, (weights, rsv) in zip(axes[0], measured, strict=True):
+    for axis, (name, rsv, cdf) in zip(axes[0], measured, strict=True):
         counts, edges = rsv_histogram(rsv)
-        expected = np.diff(rsv_cdf(edges.numpy(), weights, covariance))
+        expected = np.diff(cdf(edges.numpy()))
         axis.stairs(
             100 * counts.numpy() / int(counts.sum()), edges.numpy(), fill=True, color=COLOURS[5],
             label="measured",
@@ -41,12 +39,8 @@ def plot_synthetic_rsv(
         axis.stairs(
             100 * expected, edges.numpy(), baseline=None, color=COLOURS[6], label="closed form"
         )
-        halves = "two halves" if weights.reversed_half else "one population"
-        axis.set_title(
-            f"α = {weights.alpha:g}, β = {weights.beta:g}, {halves}\n"
-            f"{100 * float(polarization(rsv)):.0f} % polarised",
-            fontsize="medium",
-        )
+        share = f"{100 * float(polarization(rsv)):.0f} % polarised"
+        axis.set_title(f"{name}\n{share}", fontsize="medium")
         axis.set_xlim(-1, 1)
         axis.set_xlabel("RSV")
     axes[0][0].set_ylabel("Units (%)")

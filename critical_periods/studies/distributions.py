@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.histories import done_segments
+from critical_periods.studies.plan import Plan
 from critical_periods.studies.results import short
-from critical_periods.studies.tree import Plan
 
 _ENDING = "/counts"
 

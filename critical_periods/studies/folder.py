@@ -13,8 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from critical_periods.errors import UserError
-from critical_periods.studies.tree import Plan
+from critical_periods.core.errors import UserError
+from critical_periods.studies.plan import Plan
 
 
 class SegmentFolder:

@@ -9,8 +9,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from critical_periods.studies.folder import SegmentFolder, StudyFolder, read_table
+from critical_periods.studies.plan import Plan
 from critical_periods.studies.results import cells, short
-from critical_periods.studies.tree import Plan
 
 _MEASURES = {"fisher_trace": "fisher/trace/", "information": "information/weights/"}
 _FISHER = re.compile(r"fisher/trace")

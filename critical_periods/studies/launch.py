@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.tree import Plan
+from critical_periods.studies.plan import Plan
 from critical_periods.studies.worker import missing, start_with_us
 
 _POLL_SECONDS = 0.5

@@ -8,8 +8,8 @@ from typing import Any
 
 from critical_periods.studies.folder import StudyFolder, read_table
 from critical_periods.studies.histories import done_segments
+from critical_periods.studies.plan import Plan
 from critical_periods.studies.results import short
-from critical_periods.studies.tree import Plan
 
 _KEY = re.compile(r"modes/(ode/)?path_(\d+)/(\d+)")
 

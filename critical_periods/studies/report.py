@@ -29,9 +29,9 @@ from critical_periods.studies.histories import (
     reconstruction_histories,
 )
 from critical_periods.studies.modes import mode_histories
+from critical_periods.studies.plan import Plan
 from critical_periods.studies.results import curve, results
 from critical_periods.studies.summary import log_summary
-from critical_periods.studies.tree import Plan
 
 Rows = Sequence[Mapping[str, Any]]
 

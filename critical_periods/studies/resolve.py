@@ -12,11 +12,11 @@ import pytorch_lightning as pl
 import torch
 import yaml
 
-from critical_periods.cli import CLI
-from critical_periods.errors import UserError
-from critical_periods.rehearsal import rehearse
+from critical_periods.core.errors import UserError
+from critical_periods.runs.dry_run import rehearse
+from critical_periods.runs.lightning_cli import CLI
+from critical_periods.studies.plan import Resolved, without_watchers
 from critical_periods.studies.study import Study, Tree, with_weights
-from critical_periods.studies.tree import Resolved, without_watchers
 
 # What ends a run but its epochs, and what these settings are where they do not.
 _ENDS = {"max_steps": -1, "max_time": None, "fast_dev_run": False}

@@ -8,9 +8,9 @@ from statistics import mean
 from typing import Any
 
 from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.plan import Plan, Run
 from critical_periods.studies.statistics import critical_removal, summarise
 from critical_periods.studies.study import Window
-from critical_periods.studies.tree import Plan, Run
 
 FINAL_EPOCHS = 5
 """Final accuracy is the mean over this many last epochs (Kleinman et al. 2023)."""

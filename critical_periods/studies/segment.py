@@ -14,8 +14,9 @@ import torch
 import yaml
 from pytorch_lightning.loggers import WandbLogger
 
-from critical_periods.cli import CLI
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
+from critical_periods.runs.lightning_cli import CLI
+from critical_periods.runs.tracking import wandb_logger
 from critical_periods.studies.folder import (
     SegmentFolder,
     StudyFolder,
@@ -26,9 +27,8 @@ from critical_periods.studies.folder import (
     write_table,
     write_text,
 )
+from critical_periods.studies.plan import Plan, Segment, without_watchers
 from critical_periods.studies.study import Tree, with_weights
-from critical_periods.studies.tree import Plan, Segment, without_watchers
-from critical_periods.tracking import wandb_logger
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300

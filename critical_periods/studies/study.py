@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from critical_periods.configs import parse_yaml, read_yaml
-from critical_periods.errors import UserError, near
-from critical_periods.randomness import LARGEST_SEED
+from critical_periods.core.errors import UserError, near
+from critical_periods.core.randomness import LARGEST_SEED
+from critical_periods.runs.config_files import parse_yaml, read_yaml
 
 Tree = dict[str, Any]
 
@@ -25,8 +25,6 @@ _ONSETS = ("onset", "length", "epochs")
 _SCHEDULED = ("deficit", "window")
 _FINETUNING = "finetuning"
 _STAGE_FIELDS = ("base", "set")
-# These columns of tables say what they are by their values alone.
-_NAMES = ("variant", "stage")
 
 
 class Window(NamedTuple):
@@ -52,20 +50,6 @@ class Variation(NamedTuple):
     def name(self) -> str:
         """What messages call it; empty where a study has but one."""
         return ", ".join(f"{column} {value!r}" for column, value in self.columns.items())
-
-
-def label_of(settings: Mapping[str, Any]) -> str:
-    """Varied settings as a legend or a line of the tree says them.
-
-    Example:
-        >>> label_of({"variant": "blur", "model.init_args.network.init_args.width": 8})
-        'blur, width = 8'
-    """
-    parts = []
-    for name, setting in settings.items():
-        value = "none" if setting is None or setting == "" else str(setting)
-        parts.append(value if name in _NAMES else f"{name.split('.')[-1]} = {value}")
-    return ", ".join(parts)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import wandb
 
+from critical_periods.runs.tracking import wandb_logger
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.tree import Plan
-from critical_periods.tracking import wandb_logger
+from critical_periods.studies.plan import Plan
 
 
 def log_summary(

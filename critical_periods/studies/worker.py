@@ -14,10 +14,9 @@ from typing import Any
 
 from filelock import Timeout
 
-from critical_periods.cli import ERROR_PREFIX
-from critical_periods.errors import UserError
+from critical_periods.core.errors import ERROR_PREFIX, UserError
 from critical_periods.studies.folder import SegmentFolder, StudyFolder, write_text
-from critical_periods.studies.tree import Plan
+from critical_periods.studies.plan import Plan
 
 _POLL_SECONDS = 0.5
 

@@ -1,15 +1,21 @@
 """Tasks: what a network is trained to do."""
 
-from critical_periods.tasks.classification import ClassificationTask
-from critical_periods.tasks.masked_reconstruction import MaskedReconstructionTask
-from critical_periods.tasks.matrix_completion import MatrixCompletionTask
-from critical_periods.tasks.regression import RegressionTask
-from critical_periods.tasks.transformer_classification import TransformerClassificationTask
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "ClassificationTask",
-    "MaskedReconstructionTask",
-    "MatrixCompletionTask",
-    "RegressionTask",
-    "TransformerClassificationTask",
-]
+from critical_periods.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from critical_periods.tasks.classification import ClassificationTask as ClassificationTask
+    from critical_periods.tasks.masked_reconstruction import (
+        MaskedReconstructionTask as MaskedReconstructionTask,
+    )
+    from critical_periods.tasks.transformer_classification import (
+        TransformerClassificationTask as TransformerClassificationTask,
+    )
+
+# Everything about linear networks lives in one room; these names are known here, too.
+_LINEAR = {
+    "RegressionTask": "critical_periods.linear.regression",
+    "MatrixCompletionTask": "critical_periods.linear.matrix_completion",
+}
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__, _LINEAR)

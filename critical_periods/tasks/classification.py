@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from critical_periods.batch import Batch
-from critical_periods.callbacks.window import ends_before
-from critical_periods.errors import UserError
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError
+from critical_periods.core.randomness import fold, global_seed
+from critical_periods.core.trainer import ends_before
 from critical_periods.models.heads import own_head
 from critical_periods.models.network import Network
-from critical_periods.randomness import fold, global_seed
-from critical_periods.tasks.rehearsal import (
+from critical_periods.tasks.dry_run import (
     built,
     built_optimizer,
     rehearse_network,

@@ -12,17 +12,17 @@ from einops import rearrange
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
-from critical_periods.batch import Batch
-from critical_periods.errors import UserError
-from critical_periods.models.multi_view import MultiViewTransformer
-from critical_periods.models.multi_view_masking import (
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError
+from critical_periods.core.randomness import fold, global_seed, uniform
+from critical_periods.models.multi_view.masking import (
     hidden_patches,
     random_visible,
     visible_total,
 )
-from critical_periods.models.multi_view_patches import patch_grid, to_image, to_patches
-from critical_periods.models.multi_view_weights import HEADS
-from critical_periods.randomness import fold, global_seed, uniform
+from critical_periods.models.multi_view.patches import patch_grid, to_image, to_patches
+from critical_periods.models.multi_view.transformer import MultiViewTransformer
+from critical_periods.models.multi_view.weights import HEADS
 from critical_periods.tasks.masked_error import masked_error, normalised
 from critical_periods.tasks.reconstruction_pictures import reconstruction_picture
 from critical_periods.tasks.transformer_recipe import TransformerRecipe

@@ -10,7 +10,7 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from critical_periods.models.multi_view_patches import to_image, to_patches
+from critical_periods.models.multi_view.patches import to_image, to_patches
 
 _COLUMNS = ("input", "mask", "prediction", "target")
 # Small images are enlarged to about this many pixels, so that the words above them have room.

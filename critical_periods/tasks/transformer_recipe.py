@@ -12,7 +12,7 @@ import torch
 from timm.models import group_parameters
 from torch import nn
 
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
 
 # Learned tokens are added to others, as biases are.
 _UNDECAYED = {"global_tokens", "mask_token", "task_embeddings"}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
 
 # Bytes of per-sample gradients at once. On a CPU more than fits its caches only slows it down.
 CPU_BUDGET, DEVICE_BUDGET = 2**26, 2**30

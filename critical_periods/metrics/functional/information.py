@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
 
 
 def usable_information(logits: Tensor, target: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
 
 # Rounding moves a unit by a few eps times the size of its layer: two float32 kernels of one
 # 20-layer network differed by up to 27. Half of that is the largest standard deviation it can make.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from critical_periods.errors import UserError
+from critical_periods.core.errors import UserError
 
 
 def channel_mean(representation: Tensor) -> Tensor:

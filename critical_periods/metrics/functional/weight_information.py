@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, softplus
 
-from critical_periods.errors import UserError, near
+from critical_periods.core.errors import UserError, near
 from critical_periods.metrics.functional.fisher import evaluating, layer_of
 
 # T · mean(w²) of a layer, in nats, for which the search starts: those of trained All-CNNs lie
@@ -171,7 +171,7 @@ def check_settings(owner: str, **settings: float) -> None:
         >>> check_settings("weight_information", price=0.0)
         Traceback (most recent call last):
         ...
-        critical_periods.errors.UserError: price=0.0 of weight_information must be a number
+        critical_periods.core.errors.UserError: price=0.0 of weight_information must be a number
         greater than 0.
     """
     for name, value in settings.items():

@@ -1,0 +1,64 @@
+"""The Fisher trace through training."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, network_of
+from critical_periods.callbacks.monitors.samples import measurement_batches
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError
+from critical_periods.metrics.fisher import FisherTrace
+from critical_periods.metrics.functional.fisher import squared_score_norms
+
+
+class FisherMonitor(Monitor):
+    """Logs the trace of the Fisher information: ``fisher/trace`` and ``fisher/trace/<layer>``.
+
+    Tr F = E_x E_{y ~ p(y|x)} ||∇_w log p(y|x)||² over the samples x (Achille, Rovere & Soatto
+    2019): how much the network's answers hang on its weights. The layers' traces add up to the
+    whole.
+
+    Args:
+        every_n_epochs: the cadence; the last epoch is always measured.
+        split: which samples; clean training data by default.
+        samples: how many, over all processes together.
+        num_draws: labels drawn for each sample; by default the exact expectation over all classes.
+
+    Raises:
+        UserError: there are to be less than one draw.
+
+    Example:
+        >>> monitor = FisherMonitor(every_n_epochs=2, samples=100)
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int | None = 1,
+        split: str = "train",
+        samples: int | None = 200,
+        num_draws: int | None = None,
+    ) -> None:
+        super().__init__(every_n_epochs, split, samples)
+        if num_draws is not None and num_draws < 1:
+            raise UserError(
+                f"num_draws={num_draws} of FisherMonitor must be at least 1, or null for the exact "
+                "expectation over all classes."
+            )
+        self.num_draws = num_draws
+
+    def try_on(self, network: nn.Module, example: Batch) -> None:
+        """Takes the gradients of one label of two samples."""
+        squared_score_norms(network, example.views.unbind(1), 1, torch.Generator().manual_seed(0))
+
+    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures and logs the traces."""
+        metric = FisherTrace(network_of(pl_module), self.num_draws, seed=trainer.global_rank)
+        for batch in measurement_batches(trainer, self.split, self.samples):
+            metric.update(*batch.views.unbind(1))
+        total, layers = metric.compute()
+        log_scalar(pl_module, "fisher/trace", total)
+        for layer, trace in layers.items():
+            log_scalar(pl_module, f"fisher/trace/{layer}", trace)

@@ -1,0 +1,223 @@
+"""What all monitors share: when they measure, on what, and that training does not notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from critical_periods.callbacks.monitors.samples import example_batch, look_for_split
+from critical_periods.core.batch import Batch, find
+from critical_periods.core.errors import UserError, near, reason
+from critical_periods.metrics.functional.fisher import evaluating
+from critical_periods.models.heads import answering_together
+
+
+class Monitor(pl.Callback):
+    """A callback that measures the network at the end of some epochs and logs what it finds.
+
+    It measures the module's attribute ``network``, or, in a project without one, the module
+    itself: whatever takes one tensor [B, C, H, W] a view. Modes, gradients, buffers, autocast and
+    random state of the training are as they were before.
+
+    Args:
+        every_n_epochs: the cadence; the last epoch (by ``max_epochs``, by ``max_steps``, or as a
+            validation has stopped the training) is always measured, and by default it alone.
+        split: which samples: ``train`` (clean where the DataModule is one of this package),
+            ``val`` or ``test``.
+        samples: how many of them, over all processes; all by default.
+
+    Raises:
+        UserError: the cadence or the number of samples is less than 1; before training, there are
+            fewer samples than processes, or there is no data loader of the split, or another
+            monitor logs the same names, or EarlyStopping would hide the last epoch, or the network
+            or the samples are not such that this can be measured.
+    """
+
+    def __init__(
+        self, every_n_epochs: int | None = None, split: str = "val", samples: int | None = None
+    ) -> None:
+        for name, value in (("every_n_epochs", every_n_epochs), ("samples", samples)):
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} of {type(self).__name__} must be at least 1.")
+        if split not in ("train", "val", "test"):
+            raise UserError(
+                f"split={split!r} of {type(self).__name__} is unknown; "
+                f"{near(split, ['train', 'val', 'test'])}"
+            )
+        self.every_n_epochs = every_n_epochs
+        self.split = split
+        self.samples = samples
+        self._is_tried = False
+
+    @property
+    def logs(self) -> set[str]:
+        """What its names are about, which no other monitor of its class may log as well."""
+        return {""}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Compares the number of samples with that of the processes, which each take a share."""
+        if stage == "fit":
+            self._look_beside(trainer)
+        if self.samples is not None and self.samples < trainer.world_size:
+            raise UserError(
+                f"samples={self.samples} of {type(self).__name__} cannot be shared by "
+                f"{trainer.world_size} processes; choose at least {trainer.world_size}."
+            )
+
+    def _look_beside(self, trainer: pl.Trainer) -> None:
+        """Looks for other callbacks that this one does not go with."""
+        name = type(self).__name__
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if other is self:
+                continue
+            if type(other) is type(self) and other.logs & self.logs:
+                raise UserError(
+                    f"two callbacks of the class {name} would log under the same names, of which "
+                    "Lightning keeps the mean alone; leave one out."
+                )
+            # By name, so that those of both packages of Lightning are found.
+            if any(base.__name__ == "EarlyStopping" for base in type(other).__mro__):
+                at_end = other._check_on_train_epoch_end
+                if at_end is None:
+                    at_end = trainer.val_check_interval == 1.0
+                    at_end = at_end and trainer.check_val_every_n_epoch == 1
+                if at_end and self.every_n_epochs != 1:
+                    raise UserError(
+                        f"EarlyStopping would stop after {name} has looked, which would not see "
+                        "the last epoch; set check_on_train_epoch_end of EarlyStopping to False, "
+                        f"or every_n_epochs of {name} to 1."
+                    )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tries the measurement, which may be due only hours later, on two samples."""
+        look_for_split(trainer, self.split)
+        example = example_batch(trainer, self.split)
+        self._is_tried = example is not None
+        if example is not None:
+            self.look_at(pl_module, example)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Tries it on a stranger's first batch, before a step has been taken."""
+        if not self._is_tried:
+            self._is_tried = True
+            found, _ = find(batch)
+            self.look_at(pl_module, Batch(*(part[:2] for part in found)))
+
+    def look_at(self, pl_module: pl.LightningModule, example: Batch) -> None:
+        """Says what would go wrong with batches like this one.
+
+        Raises:
+            UserError: the measurement cannot be made.
+        """
+        network = network_of(pl_module)
+        try:
+            with undisturbed(pl_module), answering_together(network):
+                self.try_on(network, example)
+        except UserError:
+            raise
+        except Exception as error:  # of a stranger's network, or of torch
+            what = "the module itself" if network is pl_module else "its attribute network"
+            raise UserError(
+                f"{type(self).__name__} cannot measure {type(pl_module).__name__} ({what}) on what "
+                f"the split {self.split!r} gives: {reason(error)}; it has to take one tensor "
+                "[B, C, H, W] a view and to go through torch.func."
+            ) from error
+
+    def try_on(self, network: nn.Module, example: Batch) -> None:
+        """Measures two samples and forgets them; a monitor of special tasks alone need not."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures where the cadence asks for it."""
+        done = trainer.current_epoch + 1
+        due = self.every_n_epochs is not None and done % self.every_n_epochs == 0
+        # Training also ends by its steps, or where something like EarlyStopping asks for it.
+        is_last = (
+            done == trainer.max_epochs
+            or 0 <= trainer.max_steps <= trainer.global_step
+            or trainer.should_stop
+        )
+        if due or is_last:
+            with undisturbed(pl_module), answering_together(network_of(pl_module)):
+                self.measure(trainer, pl_module)
+
+    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures and logs; called in evaluation mode and without gradients."""
+        raise NotImplementedError
+
+
+def log_scalar(pl_module: pl.LightningModule, key: str, value: Tensor) -> None:
+    """Logs a number that all processes have computed alike."""
+    pl_module.log(key, value.to(torch.float32), sync_dist=True)
+
+
+def network_of(pl_module: pl.LightningModule) -> nn.Module:
+    """The module's attribute ``network``, or the module itself."""
+    network = getattr(pl_module, "network", None)
+    return network if isinstance(network, nn.Module) else pl_module
+
+
+@contextmanager
+def undisturbed(pl_module: pl.LightningModule) -> Iterator[None]:
+    """Evaluation mode, no gradients, no autocast, and random draws that leave no trace."""
+    trainer = pl_module._trainer
+    precision = None if trainer is None else trainer.precision_plugin
+    # Networks that are double or half as a whole make new tensors of that kind.
+    is_whole = str(getattr(precision, "precision", "")).endswith("-true")
+    with (
+        precision.forward_context() if precision and is_whole else nullcontext(),
+        isolate_rng(),
+        evaluating(pl_module),
+        torch.no_grad(),
+        # A variance or a gradient norm of bf16 numbers would be mostly rounding.
+        torch.autocast(pl_module.device.type, enabled=False),
+    ):
+        yield
+
+
+@contextmanager
+def reestimated_batch_norm(
+    network: nn.Module, batches: Iterable[Batch], average: Callable[[Tensor], Any]
+) -> Iterator[None]:
+    """Batch-norm statistics of some batches for a while, then training's own again.
+
+    One pass in training mode (of the batch-norm layers alone) averages the statistics of all
+    batches with equal weight, as Kleinman et al. did before they evaluated (on clean training
+    data before RSV).
+
+    Args:
+        network: with batch-norm layers, or without.
+        batches: of this process.
+        average: of a tensor over all processes, which have as many batches each.
+    """
+    layers = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    layers = [layer for layer in layers if layer.track_running_stats]
+    saved = [
+        (layer.momentum, {name: buffer.clone() for name, buffer in layer.named_buffers()})
+        for layer in layers
+    ]
+    try:
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None
+            layer.train()
+        for batch in batches if layers else ():
+            network(*batch.views.unbind(1))
+        for layer in layers:
+            layer.eval()
+            for name in ("running_mean", "running_var"):
+                layer.get_buffer(name).copy_(average(layer.get_buffer(name)))
+        yield
+    finally:
+        for layer, (momentum, buffers) in zip(layers, saved, strict=True):
+            layer.momentum = momentum
+            for name, buffer in buffers.items():
+                getattr(layer, name).copy_(buffer)

@@ -1,0 +1,261 @@
+"""Relative source variance through training: which eye each unit listens to."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from torch import Tensor, nn
+
+from critical_periods.callbacks.monitors.monitor import (
+    Monitor,
+    log_scalar,
+    network_of,
+    reestimated_batch_norm,
+)
+from critical_periods.callbacks.monitors.samples import measurement_batches, shared_samples
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError, near
+from critical_periods.metrics.functional.rsv_summary import (
+    channel_mean,
+    dead_units,
+    polarization,
+    rsv_histogram,
+)
+from critical_periods.metrics.rsv import RelativeSourceVariance
+
+
+class SourceVarianceMonitor(Monitor):
+    """Logs the distribution of Relative Source Variance of named layers.
+
+    RSV = (SV(A) - SV(B)) / (SV(A) + SV(B)): **+1 is a unit that varies with view 0 (left) alone,
+    -1 one that varies with view 1 (right) alone**, by the definition of Kleinman et al. 2023,
+    section 3 (whose Fig. 4 shows the opposite sign). Units are every channel and position of a
+    layer's output, and, since zero-padded crops polarise units at the border even without a
+    deficit, channels averaged over positions as well. For each layer it logs
+
+    - ``rsv/<layer>``: the histogram of all units and fixed pairs (W&B), 40 bins;
+    - ``rsv/<layer>/mean`` (signed) and ``rsv/<layer>/polarization`` (share with ``|RSV| > 0.5``);
+    - ``rsv/<layer>/dead``: share of units and pairs without any variance, which are left out;
+    - ``rsv/<layer>/channels/mean``, ``…/polarization`` and the histogram ``rsv/<layer>/channels``.
+
+    The arrays go to ``<log_dir>/rsv/epoch_<epoch>.npz``: ``<layer>/counts``, ``<layer>/edges`` and
+    ``<layer>/units`` (each unit's mean over the pairs), and the same of the channels. With more
+    than two views it logs each view's share of the variance instead (A.2),
+    ``rsv/<layer>/view_<v>``.
+
+    Args:
+        layers: names of modules inside the network, such as ``trunk.stage4``.
+        every_n_epochs: the cadence; the last epoch is always measured, and by default it alone.
+        split: which samples.
+        samples: draws of the varied view, over all processes together; all by default.
+        pairs: fixed samples, the same in every process, run and epoch.
+        reestimate_batch_norm: whether to re-estimate the batch-norm statistics on clean training
+            data first, as the authors did. Training keeps its own.
+
+    Raises:
+        UserError: before training, a layer that the network does not have, or not call exactly
+            once, or that puts out anything but a tensor of samples; data of one view.
+
+    Example:
+        >>> monitor = SourceVarianceMonitor(layers=["trunk.stage4"], samples=500, pairs=20)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[str],
+        every_n_epochs: int | None = None,
+        split: str = "val",
+        samples: int | None = None,
+        pairs: int = 100,
+        reestimate_batch_norm: bool = False,
+    ) -> None:
+        super().__init__(every_n_epochs, split, samples)
+        if pairs < 1:
+            raise UserError(f"pairs={pairs} of SourceVarianceMonitor must be at least 1.")
+        if not layers or isinstance(layers, str):
+            raise UserError(
+                f"layers={layers!r} of SourceVarianceMonitor must be a list of module names."
+            )
+        self.layers = list(layers)
+        self.pairs = pairs
+        self.reestimate_batch_norm = reestimate_batch_norm
+
+    @property
+    def logs(self) -> set[str]:
+        """The layers: monitors of others go together."""
+        return set(self.layers)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Looks for the layers in the network, which are all there by now."""
+        known = dict(network_of(pl_module).named_modules())
+        for layer in self.layers:
+            if layer not in known:
+                raise UserError(
+                    f"layers of SourceVarianceMonitor names {layer!r}, which the network does not "
+                    f"have; {near(layer, filter(None, known))}"
+                )
+
+    def try_on(self, network: nn.Module, example: Batch) -> None:
+        """Lets two samples through the network, and looks at what the layers put out."""
+        views = list(example.views.unbind(1))
+        if len(views) < 2:
+            raise UserError(
+                "SourceVarianceMonitor compares what views do to a network, but the data has one."
+            )
+        calls: Counter[str] = Counter()
+        with recording(network, self.layers, calls) as recorded:
+            network(*views)
+        for layer in self.layers:
+            problem = ""
+            if calls[layer] != 1:
+                often = f"calls {calls[layer]} times" if calls[layer] else "does not call"
+                problem = f"the network has but {often} in a forward pass"
+            elif len(recorded[layer]) != len(views[0]):
+                problem = (
+                    f"puts out {list(recorded[layer].shape)} for {len(views[0])} samples, which "
+                    "have to come first"
+                )
+            if problem:
+                raise UserError(
+                    f"layers of SourceVarianceMonitor names {layer!r}, which {problem}; choose a "
+                    "module inside it or around it."
+                )
+
+    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures and logs the distributions."""
+        network = network_of(pl_module)
+        with ExitStack() as stack:
+            if self.reestimate_batch_norm:
+                clean = measurement_batches(trainer, "train", None, shared=True)
+                average = partial(trainer.strategy.reduce, reduce_op="mean")
+                stack.enter_context(reestimated_batch_norm(network, clean, average))
+            recorded = stack.enter_context(recording(network, self.layers))
+            encode, decode = _halves(network, self.layers)
+
+            def function(*features: Tensor) -> dict[str, Tensor]:
+                decode(*features)
+                # In the order of the layers, not of the forward pass.
+                names = [name for layer in self.layers for name in (layer, f"{layer}/channels")]
+                return {name: recorded[name] for name in names if name in recorded}
+
+            fixed = encode(list(shared_samples(trainer, self.split, self.pairs).views.unbind(1)))
+            metric = RelativeSourceVariance(function, fixed)
+            for batch in measurement_batches(trainer, self.split, self.samples):
+                metric.update(*encode(list(batch.views.unbind(1))))
+            result = metric.compute()
+        assert isinstance(result, dict)
+        self._report(trainer, pl_module, result, views=len(fixed))
+
+    def _report(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, rsv: dict[str, Tensor], views: int
+    ) -> None:
+        arrays: dict[str, np.ndarray] = {}
+        for name, values in rsv.items():
+            key = f"rsv/{name}"
+            log_scalar(pl_module, f"{key}/dead", dead_units(values) / values.numel())
+            if views > 2:
+                for view in range(views):
+                    log_scalar(pl_module, f"{key}/view_{view}", values[view].nanmean())
+                continue
+            log_scalar(pl_module, f"{key}/mean", values.nanmean())
+            log_scalar(pl_module, f"{key}/polarization", polarization(values))
+            counts, edges = rsv_histogram(values)
+            arrays[f"{name}/counts"], arrays[f"{name}/edges"] = _numpy(counts), _numpy(edges)
+            arrays[f"{name}/units"] = _numpy(values.nanmean(dim=0).float())
+        folder = trainer.log_dir or trainer.default_root_dir
+        if arrays and trainer.is_global_zero:
+            _save(Path(folder) / "rsv" / f"epoch_{trainer.current_epoch:04d}.npz", arrays)
+            _log_histograms(trainer, arrays)
+
+
+@contextmanager
+def recording(
+    network: nn.Module, layers: Sequence[str], calls: Counter[str] | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """Keeps what the named layers put out at each forward pass: units, and means of channels.
+
+    Args:
+        network: with the layers.
+        layers: names of modules.
+        calls: counts how often each is called.
+
+    Yields:
+        ``{"<layer>": [B, *units], "<layer>/channels": [B, C], …}`` of the latest forward pass.
+    """
+    outputs: dict[str, Tensor] = {}
+
+    def keep(layer: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise UserError(
+                    f"the layer {layer!r} puts out a {type(output).__name__}, not a tensor; choose "
+                    "a layer inside it or after it."
+                )
+            if calls is not None:
+                calls[layer] += 1
+            # A copy, as an in-place activation may follow.
+            outputs[layer] = output.detach().clone()
+            if output.ndim > 2:
+                outputs[f"{layer}/channels"] = channel_mean(output.detach())
+
+        return hook
+
+    handles = [network.get_submodule(layer).register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _halves(
+    network: nn.Module, layers: Sequence[str]
+) -> tuple[Callable[[list[Tensor]], list[Tensor]], Callable[..., Any]]:
+    """What can be computed once a view, and what must be computed for every pair of views."""
+    pathways = getattr(network, "pathways", None)
+    fuse = getattr(network, "fuse", None)
+    in_pathway = any(layer.split(".")[0] == "pathways" for layer in layers)
+    if not isinstance(pathways, nn.ModuleList) or fuse is None or in_pathway:
+        return list, network
+
+    def encode(views: list[Tensor]) -> list[Tensor]:
+        return [path(view) for path, view in zip(pathways, views, strict=True)]
+
+    return encode, fuse
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part.npz")
+    np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
+    os.replace(beside, path)
+
+
+def _log_histograms(trainer: pl.Trainer, arrays: dict[str, np.ndarray]) -> None:
+    # By name, so that the loggers of both packages of Lightning are found.
+    loggers: list[Any] = [one for one in trainer.loggers if type(one).__name__ == "WandbLogger"]
+    if not loggers:
+        return
+    import wandb
+
+    names = [key.removesuffix("/counts") for key in arrays if key.endswith("/counts")]
+    histograms = {
+        f"rsv/{name}": wandb.Histogram(
+            np_histogram=(arrays[f"{name}/counts"], arrays[f"{name}/edges"])
+        )
+        for name in names
+    }
+    for logger in loggers:
+        logger.experiment.log({**histograms, "epoch": trainer.current_epoch})

@@ -1,0 +1,65 @@
+"""Usable information of all views and of each alone, through training."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, network_of
+from critical_periods.callbacks.monitors.samples import measurement_batches
+from critical_periods.core.batch import Batch
+from critical_periods.metrics.information import UsableInformation
+
+
+class UsableInformationMonitor(Monitor):
+    """Logs what the network can say about the target, in bits, from all views and from each alone.
+
+    I = H(Y) - cross-entropy: ``information/both`` with all views, ``information/view_0``, … with
+    the others set to zero (Kleinman et al. 2023, section 4.1 and Fig. 9, 10). A view alone means
+    something only to a network that has met it alone in training: give the DataModule a
+    ``mask_probability`` of 0.1.
+
+    Args:
+        every_n_epochs: the cadence; the last epoch is always measured.
+        split: which samples.
+        samples: how many, over all processes together; all by default.
+
+    Example:
+        >>> monitor = UsableInformationMonitor(every_n_epochs=5)
+    """
+
+    def __init__(
+        self, every_n_epochs: int | None = 1, split: str = "val", samples: int | None = None
+    ) -> None:
+        super().__init__(every_n_epochs, split, samples)
+
+    def try_on(self, network: nn.Module, example: Batch) -> None:
+        """Measures two samples."""
+        _add(network, example, {})
+
+    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures and logs the informations."""
+        network = network_of(pl_module)
+        metrics: dict[str, UsableInformation] = {}
+        for batch in measurement_batches(trainer, self.split, self.samples):
+            _add(network, batch, metrics)
+        for name, metric in metrics.items():
+            log_scalar(pl_module, f"information/{name}", metric.compute())
+
+
+def _add(network: nn.Module, batch: Batch, metrics: dict[str, UsableInformation]) -> None:
+    """Adds a batch to the metrics of all views and of each alone."""
+    views = list(batch.views.unbind(1))
+    conditions = {"both": views}
+    if len(views) > 1:
+        conditions |= {f"view_{view}": _alone(views, view) for view in range(len(views))}
+    for name, seen in conditions.items():
+        logits = network(*seen)
+        if name not in metrics:
+            metrics[name] = UsableInformation(logits.shape[1]).to(logits.device)
+        metrics[name].update(logits, batch.target)
+
+
+def _alone(views: list[Tensor], view: int) -> list[Tensor]:
+    return [seen if place == view else torch.zeros_like(seen) for place, seen in enumerate(views)]

@@ -1,0 +1,106 @@
+"""The information in the weights through training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, network_of
+from critical_periods.callbacks.monitors.samples import shared_samples
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError
+from critical_periods.metrics.functional.weight_information import (
+    check_settings,
+    noisy_parameters,
+    weight_information,
+)
+
+# At most so many samples a step: the noise varies more than they do, so more draws tell more.
+_STEP = 32
+
+
+class WeightInformationMonitor(Monitor):
+    """Logs how many nats the weights hold at a stated price, by the noise that they tolerate.
+
+    Each layer's weights get Gaussian noise, as much of it as cross-entropy plus ``price`` times
+    the information allows (:func:`~critical_periods.metrics.functional.weight_information`; the
+    first version of Achille, Rovere & Soatto). It logs
+
+    - ``information/weights``: nats in the whole network, the sum of
+    - ``information/weights/<layer>``: nats in each layer;
+    - ``information/noisy_loss``: the cross-entropy that is left under that noise. Compare it with
+      the loss without: where it comes near log K, the price was too high for anything to stay.
+
+    All processes measure the same samples under the same noise, which is also the same at every
+    epoch. A measurement costs ``steps`` · 64 forward and backward passes of one sample.
+
+    Args:
+        every_n_epochs: the cadence; the last epoch is always measured, and by default it alone.
+        split: which samples; clean training data by default.
+        samples: how many.
+        price: cross-entropy per sample, in nats, that one nat in the weights is worth. Choose it
+            well below 1 / (number of weights); the default suits up to some hundred thousand.
+        steps: how long to search; twice as many leave about 0.7 of the random error.
+        layers: these get noise and the others none; by default all.
+
+    Raises:
+        UserError: price or steps is not positive; before training, a layer that the network does
+            not have, or samples without targets.
+
+    Example:
+        >>> monitor = WeightInformationMonitor(every_n_epochs=20, price=1e-5, layers=["head"])
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int | None = None,
+        split: str = "train",
+        samples: int | None = 256,
+        price: float = 1e-6,
+        steps: int = 400,
+        layers: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(every_n_epochs, split, samples)
+        check_settings(type(self).__name__, price=price, steps=steps)
+        self.price = price
+        self.steps = steps
+        self.layers = layers
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Looks for the layers in the network, which are all there by now."""
+        noisy_parameters(network_of(pl_module), self.layers)
+
+    def try_on(self, network: nn.Module, example: Batch) -> None:
+        """Takes the loss of two samples."""
+        self._look_for_classes(example.target)
+        cross_entropy(network(*example.views.unbind(1)), example.target)
+
+    def _look_for_classes(self, target: Tensor) -> None:
+        if not target.is_floating_point() and (target < 0).any():
+            raise UserError(
+                f"split={self.split!r} of WeightInformationMonitor has samples without a class; "
+                "choose a split whose loader gives images and targets."
+            )
+
+    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measures and logs the informations."""
+        views, target, *_ = shared_samples(trainer, self.split, self.samples)
+        self._look_for_classes(target)
+        parts = -(-len(target) // _STEP)
+        batches = [
+            (part.unbind(1), targets)
+            for part, targets in zip(
+                views.tensor_split(parts), target.tensor_split(parts), strict=True
+            )
+        ]
+        result = weight_information(
+            network_of(pl_module), batches, self.price, self.steps, layers=self.layers
+        )
+        log_scalar(pl_module, "information/weights", torch.stack([*result.nats.values()]).sum())
+        for layer, nats in result.nats.items():
+            log_scalar(pl_module, f"information/weights/{layer}", nats)
+        log_scalar(pl_module, "information/noisy_loss", result.loss)

@@ -1,0 +1,1 @@
+"""Callbacks that do something from one epoch to another."""

@@ -1,0 +1,251 @@
+"""The scheduler of deficits: in at one epoch, out at another."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from critical_periods.callbacks.monitors.samples import example_batch
+from critical_periods.callbacks.windows.window import Window, windows
+from critical_periods.core.batch import find
+from critical_periods.core.errors import UserError
+from critical_periods.core.randomness import generator, global_seed
+from critical_periods.deficits.deficit import Deficit, DeficitSlot
+
+_DEFICIT = 4
+
+
+class DeficitWindow(Window):
+    """Puts a deficit into training at epoch ``onset`` and takes it out at epoch ``removal``.
+
+    Where the DataModule has a slot for deficits (``datamodule.deficits``, a
+    :class:`~critical_periods.deficits.DeficitSlot`), the deficit goes in there. In any other
+    project the window changes what ``training_step`` receives: tuples, dicts, named tuples and
+    nested pairs of images and targets (:func:`critical_periods.core.batch.find`). The data set, and
+    the tensors that its loader hands out, stay as they are. Validation is touched on request
+    alone; the sanity check, measurements and tests never are.
+
+    Several windows may be open at once; their deficits act in the order of the callbacks. Random
+    deficits draw from (seed, epoch, batch, rank). ``deficit/active`` is logged each epoch: 1 where
+    any window is open. Works under a Trainer of ``pytorch_lightning`` and of ``lightning``.
+
+    Args:
+        deficit: what is wrong with the senses.
+        onset: the first epoch with the deficit.
+        removal: the first epoch without it; ``None`` means to the end.
+        validate: whether validation has the deficit too while the window is open. A random one
+            draws the same in every epoch there, from (seed, batch, rank).
+
+    Raises:
+        UserError: the window ends before it begins; before the first step of training, that it
+            lies beyond the last epoch, or that the deficit cannot act on this project's batches.
+
+    Example:
+        >>> from critical_periods.deficits import Blur
+        >>> window = DeficitWindow(Blur(factor=4, views=[1]), removal=60)
+        >>> [window.is_open(epoch) for epoch in (0, 59, 60)]
+        [True, True, False]
+    """
+
+    def __init__(
+        self,
+        deficit: Deficit,
+        onset: int = 0,
+        removal: int | None = None,
+        validate: bool = False,
+    ) -> None:
+        super().__init__(onset, removal)
+        self.deficit = deficit
+        self.validate = validate
+        self._seed = 0
+        self._batch_idx = 0
+        self._is_checked = False
+        self._unwrap: list[Callable[[], None]] = []
+
+    @property
+    def state_key(self) -> str:
+        """What tells this window from others in a checkpoint: its deficit's settings and its onset.
+
+        The removal is left out, so that a run that goes on with another one keeps the state.
+        """
+        return f"DeficitWindow({self.deficit}, onset={self.onset})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed of its draws and what its deficit has drawn once and for all."""
+        return {"seed": self._seed, "deficit": self.deficit.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the seed and the deficit of the checkpoint."""
+        self._seed = state_dict["seed"]
+        self.deficit.load_state_dict(state_dict["deficit"])
+
+    # Before training: everything that can be wrong is found now.
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Compares the window with the run's epochs."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            # A checkpoint's seed is loaded after this and stays.
+            self._seed = global_seed()
+            _check_classes(trainer, self.deficit)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tries the deficit on samples of the training data, then takes its place."""
+        self._is_checked = False
+        example = example_batch(trainer)
+        if example is not None:
+            self._check(example)
+        if _slot(trainer) is None and self is _windows(trainer)[0]:
+            _look_for_one_loader(trainer)
+            self._unwrap.append(_wrap_step(trainer, pl_module, "training_step"))
+            if any(window.validate for window in _windows(trainer)):
+                self._unwrap.append(_wrap_step(trainer, pl_module, "validation_step"))
+        # A run that is resumed within an epoch does not start that epoch again.
+        self._fill(trainer, pl_module)
+
+    # In training.
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Fills the slot for this epoch."""
+        self._fill(trainer, pl_module)
+
+    def _fill(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        slot = _slot(trainer)
+        if slot is not None:
+            # Every window fills in the same deficits, so the order never depends on history.
+            for window in _open(trainer):
+                window.deficit.to(pl_module.device)
+            slot.fill(
+                [window.deficit for window in _open(trainer)],
+                [window.deficit for window in _open(trainer) if window.validate],
+            )
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remembers the number of the batch, which names the draws of a random deficit."""
+        self._batch_idx = batch_idx
+        # A stranger's first batch is not looked at before its time, as that could use up a stream;
+        # now no step has been taken yet, even if the window opens much later.
+        if not self._is_checked:
+            self._check(batch)
+
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Remembers the number of the batch."""
+        self._batch_idx = batch_idx
+
+    def _check(self, batch: Any) -> None:
+        found, _ = find(batch, self.deficit.edits_target)
+        with isolate_rng():
+            self.deficit.to(found.views.device).check(found)
+        self._is_checked = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leaves no trace in the project."""
+        slot = _slot(trainer)
+        if slot is not None:
+            slot.fill([])
+        while self._unwrap:
+            self._unwrap.pop()()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Leaves no trace in the project."""
+        self.on_train_end(trainer, pl_module)
+
+    def _draws(self, trainer: pl.Trainer, device: torch.device) -> torch.Generator:
+        place = [w is self for w in _windows(trainer)].index(True)
+        epoch = -1 if trainer.validating else trainer.current_epoch
+        words = (self._seed, epoch, self._batch_idx, trainer.global_rank)
+        return generator(device, _DEFICIT, *words, place)
+
+
+def _windows(trainer: pl.Trainer) -> list[DeficitWindow]:
+    return [window for window in windows(trainer) if isinstance(window, DeficitWindow)]
+
+
+def _open(trainer: pl.Trainer) -> list[DeficitWindow]:
+    return [window for window in _windows(trainer) if window.is_open(trainer.current_epoch)]
+
+
+def _slot(trainer: pl.Trainer) -> DeficitSlot | None:
+    slot = getattr(trainer.datamodule, "deficits", None)  # type: ignore[attr-defined]
+    return slot if isinstance(slot, DeficitSlot) else None
+
+
+def _look_for_one_loader(trainer: pl.Trainer) -> None:
+    """Of several loaders, one batch holds parts whose samples do not belong together."""
+    loaders = trainer.train_dataloader
+    if isinstance(loaders, (list, tuple, Mapping)) and len(loaders) > 1:
+        raise UserError(
+            f"a DeficitWindow edits the batches of one data loader, but this project trains on "
+            f"{len(loaders)} at once; let one loader give all views and their target, or give the "
+            "DataModule a DeficitSlot."
+        )
+
+
+def _check_classes(trainer: pl.Trainer, deficit: Deficit) -> None:
+    """Compares a deficit's number of classes with the data's, where both say theirs."""
+    available = getattr(trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
+    assumed = getattr(deficit, "num_classes", None)
+    if isinstance(available, int) and isinstance(assumed, int) and available != assumed:
+        raise UserError(
+            f"num_classes={assumed} of {type(deficit).__name__} does not fit the data, which has "
+            f"{available} classes; set it to {available}."
+        )
+
+
+def _wrap_step(trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Callable[[], None]:
+    """Lets an instance's step receive batches with the deficits that are open.
+
+    Args:
+        trainer: whose windows they are.
+        pl_module: the instance.
+        name: ``training_step``, or ``validation_step`` for the windows that validate alone.
+
+    Returns:
+        What undoes it.
+    """
+    own_step = getattr(pl_module, name)
+    if "dataloader_iter" in inspect.signature(own_step).parameters:
+        raise UserError(
+            f"{name} of {type(pl_module).__name__} takes dataloader_iter, so no deficit can "
+            "be put into its batches; let it take batch, or give its DataModule a DeficitSlot."
+        )
+
+    @functools.wraps(own_step)
+    def step(batch: Any, *args: Any, **kwargs: Any) -> Any:
+        # One step may call the other, and each is called outside its loop, too.
+        is_due = trainer.training if name == "training_step" else trainer.validating
+        for window in _open(trainer) if is_due else ():
+            if window.validate or name == "training_step":
+                found, put_back = find(batch, window.deficit.edits_target)
+                deficit = window.deficit.to(found.views.device)
+                batch = put_back(deficit(found, window._draws(trainer, found.views.device)))
+        return own_step(batch, *args, **kwargs)
+
+    # Lightning looks one decorator deep for the arguments that a step takes.
+    step.__wrapped__ = getattr(own_step, "__wrapped__", own_step)
+    is_own = name in vars(pl_module)
+    setattr(pl_module, name, step)
+
+    def unwrap() -> None:
+        delattr(pl_module, name)
+        if is_own:
+            setattr(pl_module, name, own_step)
+
+    return unwrap

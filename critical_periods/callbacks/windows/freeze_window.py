@@ -1,0 +1,81 @@
+"""A part of the network that does not learn for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from critical_periods.callbacks.monitors.monitor import network_of
+from critical_periods.callbacks.windows.window import Window
+from critical_periods.core.errors import UserError, near
+
+
+class FreezeWindow(Window):
+    """From epoch ``onset`` to ``removal - 1``, the parameters of some modules stay as they are.
+
+    Their output counts as before, and gradients flow through them to what comes before, but no
+    optimiser sees a gradient of theirs: not a bit of them changes, whatever momentum or weight
+    decay would have done, and what the optimiser remembers of them waits for the removal, too.
+    Buffers, such as the statistics of batch norm, go on. In Kleinman, Achille & Soatto (ICLR 2024,
+    arXiv 2308.12221) the deficit freezes one of two paths while the other learns.
+
+    ``deficit/active`` is logged each epoch: 1 where this or any other deficit is there.
+
+    Args:
+        modules: by the names that ``named_modules`` of the network has for them: the module's
+            attribute ``network`` or, in a project without one, the module itself.
+        onset: the first epoch in which they are frozen.
+        removal: the first epoch in which they learn again; ``None`` means to the end.
+
+    Raises:
+        UserError: no module is named, or the window ends before it begins; before training, the
+            window lies beyond the last epoch, or the network has no such module or no parameter
+            in it.
+
+    Example:
+        >>> window = FreezeWindow(["paths.1"], onset=400, removal=550)
+        >>> [window.is_open(epoch) for epoch in (399, 400, 549, 550)]
+        [False, True, True, False]
+    """
+
+    def __init__(self, modules: Sequence[str], onset: int = 0, removal: int | None = None) -> None:
+        super().__init__(onset, removal)
+        if not modules or isinstance(modules, str):
+            raise UserError(
+                f"modules={modules!r} of FreezeWindow must be a list of modules' names."
+            )
+        self.modules = list(modules)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compares the names with the network's modules, which are all there by now."""
+        self.parameters(pl_module)
+
+    def parameters(self, pl_module: pl.LightningModule) -> list[nn.Parameter]:
+        """What the window freezes."""
+        known = dict(network_of(pl_module).named_modules())
+        found = []
+        for name in self.modules:
+            if name not in known:
+                raise UserError(
+                    f"modules of FreezeWindow names {name!r}, which the network does not have; "
+                    f"{near(name, [one for one in known if one])}"
+                )
+            inside = list(known[name].parameters())
+            if not inside:
+                raise UserError(
+                    f"modules of FreezeWindow names {name!r}, which has no parameters to freeze."
+                )
+            found += inside
+        return found
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Hides the gradients from the optimiser, which leaves what has none alone."""
+        # Now rather than by requires_grad, of whose changes DDP would not know.
+        if self.is_open(trainer.current_epoch):
+            for parameter in self.parameters(pl_module):
+                parameter.grad = None

@@ -1,0 +1,141 @@
+"""Regularisation for a part of training only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, get_args
+
+import pytorch_lightning as pl
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from critical_periods.callbacks.windows.window import Window, windows
+from critical_periods.core.errors import UserError, near
+from critical_periods.data.images import ImageDataModule
+
+Regularizer = Literal["weight_decay", "augmentation", "dropout"]
+
+
+class RegularizationWindow(Window):
+    """A regulariser acts from epoch ``onset`` to ``removal - 1`` and in no other epoch.
+
+    Golatkar, Achille & Soatto 2019, *Time Matters in Regularizing Deep Networks*: what weight decay
+    and augmentation do is done at the start of training; taken away later they are not missed, and
+    put in later they do not help. A window from 0 to t takes the regulariser away at t; one from t
+    to the end puts it in at t; one with ``onset = removal`` never lets it act.
+
+    What acts is what the run is configured with: the ``weight_decay`` of each parameter group, the
+    DataModule's ``augment``, the probability of every dropout layer (also timm's ``drop_prob`` and
+    ``drop_rate`` and ``nn.MultiheadAttention``'s own). Outside of the window these are 0,
+    ``"none"`` and 0; after training they are as they were.
+
+    With several windows for one regulariser, it acts where any of them is open.
+    ``regularization/active`` is logged each epoch: 1 where any window, of any regulariser, is open.
+
+    Args:
+        regularizer: ``weight_decay``, ``augmentation`` or ``dropout``.
+        onset: the first epoch with the regulariser.
+        removal: the first epoch without it; ``None`` means to the end.
+
+    Raises:
+        UserError: the regulariser is none of the three, or the window ends before it begins; before
+            training, the window lies beyond the last epoch, or the run has nothing to switch.
+
+    Example:
+        >>> window = RegularizationWindow("weight_decay", removal=60)
+        >>> [window.is_open(epoch) for epoch in (0, 59, 60)]
+        [True, True, False]
+    """
+
+    kind: ClassVar[str] = "regularization"
+
+    def __init__(
+        self, regularizer: Regularizer, onset: int = 0, removal: int | None = None
+    ) -> None:
+        super().__init__(onset, removal)
+        known = get_args(Regularizer)
+        if regularizer not in known:
+            raise UserError(
+                f"regularizer={regularizer!r} of RegularizationWindow is unknown; "
+                f"{near(regularizer, known)}"
+            )
+        self.regularizer: Regularizer = regularizer
+        self._configured: list[Any] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remembers what is configured, before a checkpoint's optimiser brings what was current."""
+        self._configured = []
+        settings = _settings(self.regularizer, trainer, pl_module)
+        configured = [holder[name] for holder, name in settings]
+        if not any(value not in (0, "none") for value in configured):
+            missing = {
+                "weight_decay": "the weight decay of every parameter group is 0",
+                "augmentation": "its DataModule has augment='none'",
+                "dropout": f"{type(pl_module).__name__} has no layer that drops anything",
+            }
+            raise UserError(
+                f"regularizer={self.regularizer!r} of RegularizationWindow has nothing to switch "
+                f"in this run: {missing[self.regularizer]}; configure what is to act in the window."
+            )
+        self._configured = configured
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Switches for an epoch that is resumed, which does not start again."""
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Switches the regulariser on or off for this epoch."""
+        alike = [
+            window
+            for window in windows(trainer)
+            if isinstance(window, RegularizationWindow) and window.regularizer == self.regularizer
+        ]
+        is_on = any(window.is_open(trainer.current_epoch) for window in alike)
+        self._switch(trainer, pl_module, is_on)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Puts everything back as it was configured."""
+        self._switch(trainer, pl_module, True)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Puts everything back as it was configured."""
+        if self._configured:
+            self._switch(trainer, pl_module, True)
+
+    def _switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule, is_on: bool) -> None:
+        off = "none" if self.regularizer == "augmentation" else 0.0
+        settings = _settings(self.regularizer, trainer, pl_module)
+        # Parameter groups that were added since stay as they are.
+        for (holder, name), configured in zip(settings, self._configured, strict=False):
+            holder[name] = configured if is_on else off
+
+
+def _settings(
+    regularizer: Regularizer, trainer: pl.Trainer, pl_module: pl.LightningModule
+) -> list[tuple[dict[str, Any], str]]:
+    """All settings of a regulariser: what holds them, and their names there."""
+    if regularizer == "weight_decay":
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        return [(group, "weight_decay") for group in groups if "weight_decay" in group]
+    if regularizer == "augmentation":
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, ImageDataModule):
+            found = "data loaders alone" if data is None else type(data).__name__
+            raise UserError(
+                "regularizer='augmentation' of RegularizationWindow switches a DataModule of "
+                f"critical_periods, but this run has {found}; use one of those."
+            )
+        return [(data.__dict__, "augment")]
+    return [setting for module in pl_module.modules() for setting in _dropout(module)]
+
+
+def _dropout(module: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
+    if isinstance(module, _DropoutNd):
+        yield module.__dict__, "p"
+    elif isinstance(module, nn.MultiheadAttention):
+        yield module.__dict__, "dropout"
+    for name in ("drop_prob", "drop_rate"):
+        if isinstance(module.__dict__.get(name), float):
+            yield module.__dict__, name

@@ -1,0 +1,68 @@
+"""What all windows share: an onset, a removal, and that they fit into the run."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytorch_lightning as pl
+
+from critical_periods.core.errors import UserError
+from critical_periods.core.trainer import ends_before
+
+
+class Window(pl.Callback):
+    """Epochs ``onset`` to ``removal - 1`` of a run, in which a subclass does something.
+
+    ``<kind>/active`` is logged each epoch: 1 where any window of this kind is open.
+
+    Args:
+        onset: the first epoch of the window.
+        removal: the first epoch after it; ``None`` means to the end, ``onset`` never.
+
+    Raises:
+        UserError: the window ends before it begins; before training, it lies beyond the last epoch.
+
+    Example:
+        >>> [Window(1, 3).is_open(epoch) for epoch in range(4)]
+        [False, True, True, False]
+    """
+
+    kind: ClassVar[str] = "deficit"
+
+    def __init__(self, onset: int = 0, removal: int | None = None) -> None:
+        name = type(self).__name__
+        if onset < 0:
+            raise UserError(f"onset={onset} of {name} must not be negative.")
+        if removal is not None and removal < onset:
+            raise UserError(
+                f"removal={removal} of {name} lies before its onset={onset}; choose a removal of "
+                f"at least {onset}, or null for a {self.kind} to the end."
+            )
+        self.onset = onset
+        self.removal = removal
+
+    def is_open(self, epoch: int) -> bool:
+        """Whether the window is open in this epoch."""
+        return self.onset <= epoch and (self.removal is None or epoch < self.removal)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Compares the window with the run's epochs."""
+        needed = self.onset + 1 if self.removal is None else self.removal
+        if stage == "fit" and ends_before(trainer, needed):
+            raise UserError(
+                f"the window of {type(self).__name__} (onset={self.onset}, removal={self.removal}) "
+                "reaches beyond the last epoch of training: "
+                f"trainer.max_epochs={trainer.max_epochs}."
+            )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Logs whether any window of this kind was open."""
+        # All windows log the same number, so the mean that Lightning takes of them is 0 or 1 too.
+        alike = [window for window in windows(trainer) if window.kind == self.kind]
+        is_open = any(window.is_open(trainer.current_epoch) for window in alike)
+        pl_module.log(f"{self.kind}/active", float(is_open), sync_dist=True)
+
+
+def windows(trainer: pl.Trainer) -> list[Window]:
+    """The windows among a trainer's callbacks, in their order."""
+    return [one for one in trainer.callbacks if isinstance(one, Window)]  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""What every room stands on: batches, errors, random streams, files."""

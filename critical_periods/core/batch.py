@@ -1,0 +1,196 @@
+"""The batch that everything here speaks of, and how to find one in a stranger's batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from critical_periods.core.errors import UserError
+
+_TARGET_NAMES = {"target", "targets", "label", "labels", "y", "class", "classes"}
+# File names and the like come as lists of B words; an error message shows the first few.
+_SHOWN = 6
+
+Path = tuple[Any, ...]
+
+
+class Batch(NamedTuple):
+    """Samples of one or more views with their targets.
+
+    Attributes:
+        views: images, [B, V, C, H, W]; one eye is V = 1.
+        target: class numbers [B], or soft targets [B, K].
+        target_view: whose target it is, [B]: -1 for all views together, v for view v.
+        index: each sample's place in its data set, [B]; -1 where it is not known.
+    """
+
+    views: Tensor
+    target: Tensor
+    target_view: Tensor
+    index: Tensor  # type: ignore[assignment] # hides tuple.index
+
+
+def find(batch: Any, target_needed: bool = False) -> tuple[Batch, Callable[[Batch], Any]]:
+    """Finds the views and the target in a batch of any project.
+
+    Views are float or uint8 tensors: each one of shape [B, C, H, W] is a view, in the order in
+    which the batch holds them, or a single one of shape [B, V, C, H, W] holds all. The target is
+    the whole number tensor [B] or float tensor [B, K] that is called ``target``, ``label`` or
+    ``y`` (or their plurals); without such a name, the first that comes after the views.
+
+    Args:
+        batch: a tensor, or tuples, lists, named tuples, dicts and dataclasses of them, nested in
+            any way: ``(x, y)``, ``((left, right), y)``, ``{"image": x, "label": y}``.
+        target_needed: whether a batch without a target is refused.
+
+    Returns:
+        The batch as a :class:`Batch`, and a function that puts an edited one back: it returns a
+        new batch of the original form and leaves the original, and all of its tensors, as it was.
+
+    Raises:
+        UserError: there are no views, views of different shapes, several stacks of views, views
+            [B, H, W, C], or no target where one is needed.
+
+    Example:
+        >>> pair = ((torch.zeros(4, 3, 8, 8), torch.ones(4, 3, 8, 8)), torch.arange(4))
+        >>> found, put_back = find(pair)
+        >>> found.views.shape
+        torch.Size([4, 2, 3, 8, 8])
+        >>> (left, right), target = put_back(found._replace(views=found.views + 1))
+        >>> left.mean().item(), pair[0][0].mean().item()
+        (1.0, 0.0)
+    """
+    if isinstance(batch, Batch):
+        return batch, lambda edited: edited
+    leaves = list(_leaves(batch))
+    view_paths, stacked = _find_views(leaves)
+    if stacked and len(view_paths) > 1:
+        raise UserError(
+            f"{len(view_paths)} tensors of a batch that is {_describe(batch)} could each hold all "
+            "views [B, V, C, H, W]; let the data loader give one of them, or one tensor "
+            "[B, C, H, W] for each view."
+        )
+    if not view_paths:
+        raise UserError(
+            f"no images were found in a batch that is {_describe(batch)}; a deficit edits float or "
+            "uint8 tensors [B, C, H, W] (one a view) or [B, V, C, H, W], so let the data loader "
+            "give (images, target), ((left, right), target) or a dict of them."
+        )
+    tensors = dict(leaves)
+    views = [tensors[path] for path in view_paths]
+    if len({(view.shape, view.dtype) for view in views}) > 1:
+        kinds = " and ".join(_describe(view) for view in views)
+        raise UserError(
+            f"the views of a batch differ ({kinds}); a deficit needs views of one shape and type."
+        )
+    height, width, colours = views[0].shape[-3:]
+    if colours in (3, 4) and min(height, width) > 4:
+        raise UserError(
+            f"the views of a batch that is {_describe(batch)} look like [B, H, W, C]; move the "
+            "colours before the rows, [B, C, H, W], in the data set or its transform."
+        )
+    images = views[0] if stacked else torch.stack(views, dim=1)
+    size, device = len(images), images.device
+    target_path = _find_target(leaves, view_paths, size)
+    if target_path is None and target_needed:
+        raise UserError(
+            f"no target was found in a batch that is {_describe(batch)}; this deficit edits it, so "
+            "let the data loader give whole numbers [B] after the images or named 'target'."
+        )
+    unknown = torch.full((size,), -1, device=device)
+    target = unknown if target_path is None else tensors[target_path]
+
+    def put_back(edited: Batch) -> Any:
+        new = edited.views.unbind(1) if not stacked else (edited.views,)
+        replacements: dict[Path, Tensor] = dict(zip(view_paths, new, strict=True))
+        if target_path is not None:
+            replacements[target_path] = edited.target
+        return _rebuild(batch, (), replacements)
+
+    return Batch(images, target, unknown, unknown), put_back
+
+
+def _find_views(leaves: list[tuple[Path, Tensor]]) -> tuple[list[Path], bool]:
+    images = [
+        (path, leaf)
+        for path, leaf in leaves
+        if leaf.is_floating_point() or leaf.dtype == torch.uint8
+    ]
+    stacked = [path for path, leaf in images if leaf.ndim == 5]
+    if stacked:
+        return stacked, True
+    return [path for path, leaf in images if leaf.ndim == 4], False
+
+
+def _find_target(leaves: list[tuple[Path, Tensor]], views: list[Path], size: int) -> Path | None:
+    last_view = max(place for place, (path, _) in enumerate(leaves) if path in views)
+    candidates = [
+        (place, path)
+        for place, (path, leaf) in enumerate(leaves)
+        # Whole numbers [B] are classes; floats [B, K] are soft targets.
+        if path not in views
+        and leaf.ndim == (2 if leaf.is_floating_point() else 1)
+        and len(leaf) == size
+    ]
+    named = [path for _, path in candidates if str(path[-1]).lower() in _TARGET_NAMES]
+    after = [path for place, path in candidates if place > last_view]
+    return next(iter(named + after), None)
+
+
+def _children(tree: Any) -> Iterator[tuple[Any, Any]] | None:
+    if isinstance(tree, Mapping):
+        return iter(tree.items())
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return iter(zip(tree._fields, tree, strict=True))
+    if isinstance(tree, (list, tuple)):
+        return iter(enumerate(tree))
+    if is_dataclass(tree) and not isinstance(tree, type):
+        return iter((field.name, getattr(tree, field.name)) for field in fields(tree))
+    return None
+
+
+def _leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+    if isinstance(tree, Tensor):
+        yield path, tree
+        return
+    for key, child in _children(tree) or ():
+        yield from _leaves(child, (*path, key))
+
+
+def _rebuild(tree: Any, path: Path, replacements: dict[Path, Tensor]) -> Any:
+    if isinstance(tree, Tensor):
+        return replacements.get(path, tree)
+    children = _children(tree)
+    if children is None:
+        return tree
+    new = {key: _rebuild(child, (*path, key), replacements) for key, child in children}
+    if isinstance(tree, Mapping):
+        rebuilt: Any = copy.copy(tree)
+        for key, child in new.items():
+            rebuilt[key] = child
+        return rebuilt
+    if isinstance(tree, tuple) and hasattr(tree, "_make"):
+        return tree._make(new.values())
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(new.values())
+    rebuilt = copy.copy(tree)
+    for name, child in new.items():
+        object.__setattr__(rebuilt, name, child)
+    return rebuilt
+
+
+def _describe(tree: Any) -> str:
+    if isinstance(tree, Tensor):
+        return f"{str(tree.dtype).removeprefix('torch.')} {list(tree.shape)}"
+    children = _children(tree)
+    if children is None:
+        return type(tree).__name__
+    shown = [f"{key}: {_describe(child)}" for key, child in islice(children, _SHOWN + 1)]
+    inside = ", ".join([*shown[:_SHOWN], "…"] if len(shown) > _SHOWN else shown)
+    return f"{type(tree).__name__}({inside})"

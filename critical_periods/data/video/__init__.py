@@ -1,0 +1,1 @@
+"""Frame pairs from videos: lists, index, decoding, shards, batches."""

@@ -1,0 +1,219 @@
+"""From indices to frames: what the workers of a data loader do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from critical_periods.core.errors import UserError
+from critical_periods.core.randomness import fold, uniform
+from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
+from critical_periods.data.video.frame_pairs import centre_box, draw_box, draw_pairs
+from critical_periods.data.video.rand_augment import rand_augment
+from critical_periods.data.video.strings import Strings
+from critical_periods.data.video.video_file import VideoError
+
+# Streams of random numbers that must not repeat one another's draws, or those of images.py.
+_PAIR, _BOX, _SUBSTITUTE, _RAND_AUGMENT = 11, 12, 13, 16
+# Evaluation takes the same frames in every run, whatever its seed.
+_FIXED = 20190
+# Videos that are tried in a broken one's place before a folder is given up.
+_TRIES = 20
+
+
+class Clips(Protocol):
+    """Videos by number: :class:`.VideoClips` on disk or :class:`.ShardClips` extracted."""
+
+    paths: Strings
+    reasons: Strings
+    lengths: np.ndarray
+
+    def read(self, number: int, places: Iterable[int]) -> list[Image.Image]:
+        """Frames of a video at these places of its grid; raises VideoError."""
+        ...
+
+    def hash_into(self, digest: hashlib._Hash) -> None:
+        """Adds what tells these clips from others to a hash."""
+        ...
+
+
+class ClipBatch(NamedTuple):
+    """What a worker hands over.
+
+    Attributes:
+        draw: which samples of which batch; ``draw.index`` names those that were read.
+        pixels: both frames, cut out and scaled, uint8 [B, 2, 3, S, S].
+        target: class numbers [B].
+        broken: numbers of videos that could not be decoded, and why.
+    """
+
+    draw: Indices
+    pixels: Tensor
+    target: Tensor
+    broken: list[tuple[int, str]]
+
+
+class ClipDataset(Dataset):
+    """Turns the indices of a batch into its frames.
+
+    In training the pair of frames, and the part of both that is cut out, are drawn from (seed,
+    epoch, index); in evaluation the pair is centred and the part is the middle square. A video
+    that turns out broken is replaced in training by another one, drawn from (seed, epoch, index,
+    try), and left out in evaluation (but for a batch of nothing else, where one stands in).
+
+    Args:
+        clips: to read from.
+        target: class number of each video, int64 [N].
+        index: the videos that are used, [M]; substitutes come from among them.
+        delay: grid steps of 1/3 s between the frames; ``None`` draws them.
+        size: S, pixels of a side.
+        scale: least and largest share of a frame that is cut out in training.
+        magnitude: of :func:`.rand_augment` in training; 0 leaves it out.
+        seed: of the training draws.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        target: Tensor,
+        index: Tensor,
+        delay: int | None,
+        size: int,
+        scale: tuple[float, float],
+        magnitude: int,
+        seed: int,
+    ) -> None:
+        self.clips, self.target, self.index = clips, target, index
+        self.delay, self.size, self.seed = delay, size, seed
+        self.scale, self.magnitude = scale, magnitude
+
+    def __getitem__(self, draw: Indices) -> ClipBatch | UserError:
+        """The batch; or, as a value, what its user has to mend.
+
+        Torch would make one long message of an error of a worker and of where it came from.
+        """
+        try:
+            return self._batch(draw)
+        except UserError as error:
+            return error
+
+    def _batch(self, draw: Indices) -> ClipBatch:
+        training = draw.epoch >= 0
+        broken: dict[int, str] = {}
+        tries = _TRIES if training else 1
+        read = [self._sample(int(i), draw.epoch, broken, tries) for i in draw.index]
+        samples = [sample for sample in read if sample is not None]
+        if not samples:
+            samples = [self._last_resort(draw, broken)]
+        numbers, pixels = zip(*samples, strict=True)
+        index = torch.tensor(numbers)
+        return ClipBatch(
+            draw._replace(index=index), torch.stack(pixels), self.target[index], [*broken.items()]
+        )
+
+    def _sample(
+        self, number: int, epoch: int, broken: dict[int, str], tries: int
+    ) -> tuple[int, Tensor] | None:
+        """The video's number and its frames, or those of one in its place."""
+        chosen = number
+        for attempt in range(tries):
+            try:
+                return chosen, self._frames(chosen, epoch)
+            except VideoError as error:
+                broken[chosen] = error.reason
+            place = fold(_SUBSTITUTE, self.seed, epoch, number, attempt) % len(self.index)
+            chosen = int(self.index[place])
+        return None
+
+    def _last_resort(self, draw: Indices, broken: dict[int, str]) -> tuple[int, Tensor]:
+        first = int(draw.index[0])
+        sample = self._sample(first, draw.epoch, broken, _TRIES)
+        if sample is None:
+            number, reason = list(broken.items())[-1]
+            raise UserError(
+                f"{self.clips.paths[first]} and {_TRIES - 1} videos drawn in its place cannot be "
+                f"decoded (the last, {self.clips.paths[number]}, {reason}); look after the data."
+            )
+        return sample
+
+    def _frames(self, number: int, epoch: int) -> Tensor:
+        training = epoch >= 0
+        index = torch.tensor([number])
+        words = (self.seed, epoch) if training else (_FIXED,)
+        length = torch.tensor([int(self.clips.lengths[number])])
+        draws = uniform(index, 2, _PAIR, *words)
+        places = draw_pairs(length, self.delay, draws, centred=not training)[0].tolist()
+        images = self.clips.read(number, places)
+        width, height = images[0].size
+        box = centre_box(width, height)
+        if training:
+            box = draw_box(uniform(index, 4, _BOX, *words)[0], width, height, self.scale)
+        size = (self.size, self.size)
+        parts = [i.convert("RGB").resize(size, Image.Resampling.BICUBIC, box) for i in images]
+        if training and self.magnitude:
+            parts = rand_augment(parts, self.magnitude, fold(_RAND_AUGMENT, *words, number))
+        return torch.from_numpy(np.stack([*map(np.asarray, parts)])).permute(0, 3, 1, 2)
+
+
+class ClipLoader(EpochLoader):
+    """An :class:`.EpochLoader` whose batches are decoded by workers.
+
+    Workers run ahead of training, so the state counts the batches that were taken, not those that
+    were begun: a checkpoint resumes with the next batch.
+
+    Args:
+        split: of the samples.
+        sampler: which make up which batch.
+        dataset: reads them.
+        num_workers: processes that decode; 0 decodes in this one.
+    """
+
+    def __init__(
+        self, split: str, sampler: EpochSampler, dataset: ClipDataset, num_workers: int
+    ) -> None:
+        super().__init__(split, sampler)
+        self._taken = 0
+        self._loader: DataLoader = DataLoader(
+            dataset,
+            # Each "sample" of torch's loader is a whole batch of ours.
+            batch_size=None,
+            sampler=EpochLoader(split, sampler),
+            num_workers=min(num_workers, len(sampler)),
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._loader:
+            if isinstance(batch, UserError):
+                raise batch
+            self._taken = batch.draw.batch + 1
+            yield batch
+
+    @property
+    def _iterator(self) -> Any:
+        """Torch's iterator; at the end of a run Lightning looks here for workers to send home.
+
+        Else they would stay until Python happens to collect the run, and hold it up then.
+        """
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self._loader._iterator = iterator
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch and how many of its batches were taken."""
+        return {**super().state_dict(), "batches": self._taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on with the batch after those."""
+        super().load_state_dict(state)
+        self._taken = state["batches"]

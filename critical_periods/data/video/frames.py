@@ -1,0 +1,130 @@
+"""Single frames of a video file: seek to the key frame before, decode on to the frame shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import floor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from critical_periods.data.video.video_file import VideoError, open_video
+
+# Times are asked for as decimal fractions of a second; a frame may begin a rounding error later.
+_TOLERANCE = 1e-6
+# Eleven days; what claims to last longer has a damaged header.
+_LONGEST = 1e6
+
+
+class Frames(NamedTuple):
+    """Decoded frames and what they cost.
+
+    Attributes:
+        images: RGB, uint8 [H, W, 3] each, upright, in the order of the times asked for.
+        decoded: frames that the decoder gave until it had given all of these.
+    """
+
+    images: list[np.ndarray]
+    decoded: int
+
+
+class Probe(NamedTuple):
+    """What is known of a video after a look at it.
+
+    Attributes:
+        duration: of the pictures, in seconds.
+        rate: mean number of frames a second.
+        width: pixels, upright.
+        height: pixels, upright.
+        rotation: by which the stored pictures were turned upright, in degrees counterclockwise.
+    """
+
+    duration: float
+    rate: float
+    width: int
+    height: int
+    rotation: int
+
+
+def read_frames(path: str | Path, times: Sequence[float], short_side: int | None = None) -> Frames:
+    """The frames that are shown at the given times.
+
+    A frame is shown from its own time stamp to the next frame's, whatever the rate does, and the
+    last one for ever. Time 0 is the first frame's. The video is read from the last key frame at or
+    before each time; times between the same two key frames share one pass. Frames on the way that
+    no other frame is predicted from are not even decoded where the format lets one tell (H.264,
+    MPEG-4, MPEG-2). Of AVI files with frames that are predicted from later ones, which do not say
+    where they are shown, all frames are counted from the first one.
+
+    Args:
+        path: a file that FFmpeg can read, of any pixel format.
+        times: in seconds, in any order, from 0.
+        short_side: frames whose shorter side is longer than this many pixels are scaled down to it.
+
+    Returns:
+        The frames and how many were decoded for them. (A frame predicted from a later one needs
+        that one decoded too; it is not counted as it need not be given.)
+
+    Raises:
+        VideoError: the file is empty, cut off, damaged or no video.
+
+    Example:
+        >>> read_frames("none.mp4", [0.0])
+        Traceback (most recent call last):
+        ...
+        critical_periods.data.video.video_file.VideoError: none.mp4 cannot be read: No such file...
+    """
+    with open_video(path) as video:
+        zero = video.stream.start_time or 0
+        ticks = [zero + floor((time + _TOLERANCE) / video.tick) for time in times]
+        images: dict[int, np.ndarray] = {}
+        # Backwards, so that a second seek is made only for what lies before the last key frame.
+        waiting = sorted(set(ticks), reverse=True)
+        while waiting:
+            run = video.run_to(waiting[0])
+            inside = [tick for tick in waiting if tick >= video.time(run[0])]
+            waiting = waiting[len(inside) :]
+            shown = video.shown(run, inside)
+            found = {
+                time: _upright_rgb(frame, short_side)
+                for time, frame in video.decode(run, set(shown.values()))
+            }
+            images.update({tick: found[time] for tick, time in shown.items()})
+        return Frames([images[tick] for tick in ticks], video.decoded)
+
+
+def probe(path: str | Path) -> Probe:
+    """Duration, rate and size of a video, and a check that it is whole and can be decoded.
+
+    Where the file says how long it is and how many frames it has (MP4, AVI), and these are at least
+    one a second, only the first frame is read beside that; else all of the file is, though no more
+    than one frame is decoded.
+
+    Raises:
+        VideoError: the file is empty, cut off, damaged or no video.
+    """
+    with open_video(path) as video:
+        stream = video.stream
+        zero = stream.start_time or 0
+        run = video.run_to(zero)
+        _, first = next(video.decode(run, set(video.shown(run, [zero]).values())))
+        duration, frames = float((stream.duration or 0) * video.tick), stream.frames
+        if not 0 < duration <= frames:
+            duration, frames = video.scan()
+        if duration > _LONGEST:
+            raise VideoError(path, f"claims to last {duration:.0f} s")
+        turned = first.rotation % 180 == 90
+        width, height = (first.height, first.width) if turned else (first.width, first.height)
+        rate = frames / duration if frames and duration else float(stream.average_rate or 0)
+        return Probe(duration, rate, width, height, first.rotation)
+
+
+def _upright_rgb(frame: VideoFrame, short_side: int | None) -> np.ndarray:
+    width, height = frame.width, frame.height
+    short = min(width, height)
+    if short_side is not None and short > short_side:
+        width, height = (round(side * short_side / short) for side in (width, height))
+    image = frame.reformat(width, height, format="rgb24").to_ndarray()
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))

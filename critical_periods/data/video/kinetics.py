@@ -1,0 +1,366 @@
+"""Pairs of frames from Kinetics, or from any folder of videos laid out like it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError
+from critical_periods.core.randomness import generator, global_seed, uniform
+from critical_periods.data.epochs import EpochSampler
+from critical_periods.data.video.clips import ClipBatch, ClipDataset, ClipLoader, Clips
+from critical_periods.data.video.frame_pairs import GRID_RATE, needed_length
+from critical_periods.data.video.mixing import mix
+from critical_periods.data.video.shards import open_shards
+from critical_periods.data.video.video_index import index_folder, read_index, write_report
+from critical_periods.data.video.video_lists import find_videos, number_labels
+from critical_periods.deficits.deficit import DeficitSlot
+
+# Streams of random numbers; the deficits' is the one that they have in every DataModule.
+_DEFICIT, _FLIP, _MIX = 3, 14, 15
+# Measurement samples are the same in every run, whatever its seed.
+_FIXED = 20190
+# ImageNet's constants, which MultiMAE normalises with.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_log = logging.getLogger(__name__)
+
+
+class KineticsDataModule(pl.LightningDataModule):
+    """Two frames of a video, a multiple of 0.33 s apart, as two views of a scene.
+
+    Reads videos (``train/<class>/*.mp4`` and ``val/`` or ``validation/``, of any format that FFmpeg
+    knows, or lists of path and label), or the shards that ``critical-periods kinetics extract``
+    made of them. Videos are looked at once, at first use; the index lies in
+    ``root/critical_periods_index`` (at home if ``root`` is read-only) beside ``bad_videos.csv``,
+    the report of the broken, empty and too short ones, which are left out. (Kleinman et al. 2023,
+    sections 4.3, 4.4 and A.7.)
+
+    Workers decode and cut out: in training one random part of 20 to 100 % of the area for both
+    frames, with RandAugment where asked for, in evaluation the middle square. On the device both
+    frames of a sample flip together, are normalised, meet the deficits and, in training, mix with
+    another sample's. All draws of a sample depend on (seed, epoch, index), all of a batch on
+    (seed, epoch, batch, rank).
+
+    Args:
+        root: the data set's folder, or that of its shards.
+        train_csv: a list of the training videos (path, label; paths relative to ``root``) in place
+            of ``train/``.
+        val_csv: the same for validation.
+        batch_size: samples in a batch of one process.
+        num_workers: processes that decode; by default one a core, at most 8.
+        delay: steps of 1/3 s between the frames (A.7: 4, which is 1.33 s); ``None`` draws them.
+        image_size: pixels of a side of the square views.
+        mixup: a of Beta(a, a), the share that a sample keeps in mixup (A.7: 0.8 for supervised
+            training); 0 for none.
+        cutmix: the same for CutMix (A.7: 1.0).
+        rand_augment: magnitude of :func:`.rand_augment`, one for both frames (9 where MultiMAE is
+            fine-tuned); 0 for none.
+        max_bad_share: of the videos that may be bad before training stops.
+
+    Raises:
+        UserError: a setting has no meaning; by ``setup``, the data is missing, too few classes or
+            too many bad videos; in training, too many videos turn out to be broken (of all
+            processes together, which say so at the end of an epoch; one alone says so at once).
+
+    Attributes:
+        deficits: where deficits go in and come out.
+        class_names: of the K classes, from :meth:`setup` on.
+        broken: videos that turned out to be broken in training, by split and number.
+        num_views: V = 2.
+        num_classes: K, from :meth:`setup` on.
+    """
+
+    num_views: int = 2
+    num_classes: int = 400
+
+    def __init__(
+        self,
+        root: str | Path = "data/kinetics",
+        train_csv: str | Path | None = None,
+        val_csv: str | Path | None = None,
+        batch_size: int = 64,
+        num_workers: int | None = None,
+        delay: int | None = 4,
+        image_size: int = 224,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        rand_augment: int = 0,
+        max_bad_share: float = 0.05,
+    ) -> None:
+        super().__init__()
+        if delay is not None and delay < 1:
+            raise UserError(f"delay={delay} must be at least 1 step of 1/3 s, or null for any.")
+        if image_size < 1:
+            raise UserError(f"image_size={image_size} must be at least 1 pixel.")
+        for name, value in (("mixup", mixup), ("cutmix", cutmix)):
+            if value < 0:
+                raise UserError(f"{name}={value} must be 0, for none, or positive.")
+        if not 0 <= rand_augment <= 10:
+            raise UserError(f"rand_augment={rand_augment} must be from 0, for none, to 10.")
+        if not 0 <= max_bad_share <= 1:
+            raise UserError(f"max_bad_share={max_bad_share} must be a share from 0 to 1.")
+        if num_workers is not None and num_workers < 0:
+            raise UserError(f"num_workers={num_workers} must not be negative.")
+        self.root = Path(root).expanduser()
+        self.lists = {
+            "train": None if train_csv is None else Path(train_csv).expanduser(),
+            "val": None if val_csv is None else Path(val_csv).expanduser(),
+        }
+        if (train_csv is None) != (val_csv is None):
+            raise UserError("train_csv and val_csv go together; set both, or neither.")
+        self.batch_size = batch_size
+        self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
+        self.delay = delay
+        self.image_size = image_size
+        self.mixup, self.cutmix, self.rand_augment = mixup, cutmix, rand_augment
+        self.max_bad_share = max_bad_share
+        self.deficits = DeficitSlot()
+        self.class_names: list[str] = []
+        self.broken: dict[tuple[str, int], str] = {}
+        self._clips: dict[str, Clips] = {}
+        self._target: dict[str, Tensor] = {}
+        self._index: dict[str, Tensor] = {}
+        self._bad: list[tuple[str, str, str]] = []
+
+    # What there is.
+
+    def prepare_data(self) -> None:
+        """Looks at all videos, once; Lightning has one process of each machine do it."""
+        self._open()
+
+    def _open(self) -> tuple[dict[str, Clips], dict[str, list[str]]]:
+        if not self.root.is_dir():
+            raise UserError(f"root={str(self.root)!r} is no folder; set data.init_args.root.")
+        clips: dict[str, Clips] = {}
+        labels: dict[str, list[str]] = {}
+        for split, file in self.lists.items():
+            shards = None if file else open_shards(self.root / split)
+            if shards is not None:
+                clips[split], labels[split] = shards, list(shards.labels)
+                continue
+            videos = find_videos(self.root, split, file)
+            clips[split] = read_index(videos, index_folder(self.root) / f"{split}.npz")
+            labels[split] = videos.labels
+        return clips, labels
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the index and leaves out what is bad; calling it again is safe."""
+        callbacks: list[Callback] = getattr(self.trainer, "callbacks", [])
+        if not any(isinstance(each, _Meeting) and each.data is self for each in callbacks):
+            callbacks.append(_Meeting(self))
+        if self._clips:
+            return
+        clips, labels = self._open()
+        self.class_names, *numbers = number_labels(labels["train"], labels["val"])
+        self.num_classes = len(self.class_names)
+        needed = needed_length(self.delay)
+        for (split, found), target in zip(clips.items(), numbers, strict=True):
+            self._target[split] = torch.tensor(target)
+            lengths = torch.from_numpy(found.lengths)
+            self._index[split] = (lengths >= needed).nonzero().flatten()
+            for number in (lengths < needed).nonzero().flatten().tolist():
+                reason = found.reasons[number] or (
+                    f"is too short: {int(lengths[number])} frames at {GRID_RATE} a second, of "
+                    f"which delay={self.delay} needs {needed}"
+                )
+                self._bad.append((split, found.paths[number], reason))
+        total = sum(map(len, labels.values()))
+        report = self._report_file
+        write_report(report, self._bad)
+        if len(self._bad) > self.max_bad_share * total:
+            raise UserError(self._too_many(len(self._bad), total))
+        for split, index in self._index.items():
+            if not len(index):
+                raise UserError(f"no video of the split {split!r} can be used; see {report}.")
+        if self._bad:
+            _log.warning("%d of %d videos are left out; see %s.", len(self._bad), total, report)
+        self._clips = clips
+
+    @property
+    def _report_file(self) -> Path:
+        return index_folder(self.root) / "bad_videos.csv"
+
+    def _too_many(self, bad: int, total: int) -> str:
+        return (
+            f"{bad} of {total} videos under root={str(self.root)!r} are broken, empty or too "
+            f"short, more than max_bad_share={self.max_bad_share}; see {self._report_file}, "
+            "replace them, or raise max_bad_share."
+        )
+
+    def fingerprint(self) -> str:
+        """A hash of all paths, sizes, lengths and classes; not of the contents of the files."""
+        digest = hashlib.sha256()
+        for split, clips in self._clips.items():
+            clips.hash_into(digest)
+            digest.update(self._target[split].numpy().data)
+        return digest.hexdigest()
+
+    # Loaders.
+
+    def train_dataloader(self) -> ClipLoader:
+        """The training videos, in a new order each epoch."""
+        return self._loader("train", self._index["train"], training=True)
+
+    def val_dataloader(self) -> ClipLoader:
+        """The validation videos."""
+        return self._loader("val", self._index["val"])
+
+    def test_dataloader(self) -> ClipLoader:
+        """The validation videos: the test labels of Kinetics were kept back for long."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> ClipLoader:
+        """The validation videos."""
+        return self.val_dataloader()
+
+    def measurement_loader(
+        self, split: str, samples: int | None = None, shared: bool = False
+    ) -> ClipLoader:
+        """Clean samples to measure on: no augmentation, no deficit.
+
+        Args:
+            split: ``train``, ``val`` or ``test`` (the same as ``val``).
+            samples: how many, spread over the split by one fixed permutation, so that every epoch
+                and every run measures on the same ones; all by default.
+            shared: whether every process gets all of them; by default each its share.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        name = "val" if split == "test" else split
+        if name not in self._index:
+            raise UserError(f"split={split!r} is not one of 'train', 'val' and 'test'.")
+        index = self._index[name]
+        order = torch.randperm(len(index), generator=torch.Generator().manual_seed(_FIXED))
+        place = (0, 1) if shared else self._place()
+        return self._loader(name, index[order[:samples]], place=place)
+
+    def _loader(
+        self,
+        split: str,
+        index: Tensor,
+        training: bool = False,
+        place: tuple[int, int] | None = None,
+    ) -> ClipLoader:
+        rank, world_size = place or self._place()
+        seed = global_seed()
+        sampler = EpochSampler(index, self.batch_size, training, seed, rank, world_size)
+        dataset = ClipDataset(
+            self._clips[split], self._target[split], self._index[split], self.delay,
+            self.image_size, (0.2, 1.0), self.rand_augment, seed,
+        )  # fmt: skip
+        return ClipLoader(split, sampler, dataset, self.num_workers)
+
+    def _place(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+    # From frames to a batch.
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> ClipBatch:
+        """The frames and targets on the device; counts the videos that were broken."""
+        self._count(batch)
+        return batch._replace(
+            draw=batch.draw._replace(index=batch.draw.index.to(device, non_blocking=True)),
+            pixels=batch.pixels.to(device, non_blocking=True),
+            target=batch.target.to(device, non_blocking=True),
+        )
+
+    def _count(self, batch: ClipBatch) -> None:
+        split = batch.draw.split
+        new = {(split, number): why for number, why in batch.broken}
+        if new.keys() <= self.broken.keys():
+            return
+        self.broken.update(new)
+        rank, world_size = self._place()
+        if rank == 0:
+            self._report()
+        # Of several processes one must not stop while the others wait for it: see meet.
+        if world_size == 1:
+            self._check_share()
+
+    def meet(self) -> None:
+        """Of several processes, makes the broken videos of all known to each.
+
+        All must call it at the same time; Lightning has them do it at the end of every epoch.
+
+        Raises:
+            UserError: there are too many by now; every process raises it.
+        """
+        rank, world_size = self._place()
+        if world_size == 1:
+            return
+        parts: list[dict[tuple[str, int], str]] = [{} for _ in range(world_size)]
+        torch.distributed.all_gather_object(parts, self.broken)
+        before = len(self.broken)
+        for part in parts:
+            self.broken.update(part)
+        if rank == 0 and len(self.broken) > before:
+            self._report()
+        if self.broken:
+            self._check_share()
+
+    def _report(self) -> None:
+        rows = [
+            (split, self._clips[split].paths[number], f"{why} (found in training)")
+            for (split, number), why in self.broken.items()
+        ]
+        write_report(self._report_file, [*self._bad, *rows])
+
+    def _check_share(self) -> None:
+        bad, total = len(self._bad) + len(self.broken), sum(map(len, self._target.values()))
+        if bad > self.max_bad_share * total:
+            raise UserError(self._too_many(bad, total))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """Flips, normalises, applies deficits and mixes: the whole batch at once."""
+        draw, pixels, target, _ = batch
+        training = draw.epoch >= 0
+        rank = self._place()[0]
+        words = (global_seed(), draw.epoch)
+        if training:
+            flips = uniform(draw.index, 1, _FLIP, *words) < 0.5
+            pixels = torch.where(flips.view(-1, 1, 1, 1, 1), pixels.flip(-1), pixels)
+        mean, std = (
+            torch.tensor(values, device=pixels.device).view(-1, 1, 1) * 255
+            for values in (_MEAN, _STD)
+        )
+        result = Batch((pixels - mean) / std, target, torch.full_like(target, -1), draw.index)
+        # Measurements take the same samples, but outside the loop of validation.
+        validating = len(self.deficits.in_validation) > 0 and not training
+        if training or (validating and self.trainer is not None and self.trainer.validating):
+            draws = generator(result.views.device, _DEFICIT, *words, draw.batch, rank)
+            result = self.deficits(result, draws, validating)
+        if training:
+            settings = (self.num_classes, self.mixup, self.cutmix)
+            result = mix(result, *settings, _MIX, *words, draw.batch, rank)
+        return self.trainer.precision_plugin.convert_input(result) if self.trainer else result
+
+
+class _Meeting(Callback):
+    """Ends every epoch with :meth:`KineticsDataModule.meet`: Lightning tells only callbacks of it.
+
+    Args:
+        data: whose broken videos are counted.
+    """
+
+    def __init__(self, data: KineticsDataModule) -> None:
+        self.data = data
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """All processes are here."""
+        self.data.meet()
+
+    on_validation_epoch_end = on_test_epoch_end = on_predict_epoch_end = on_train_epoch_end

@@ -1,0 +1,342 @@
+"""Frames extracted once: a few large files of JPEGs on the grid of 3 frames a second."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from threading import Thread
+from typing import NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from critical_periods.core.errors import UserError
+from critical_periods.data.video.frame_pairs import GRID_RATE, grid_length
+from critical_periods.data.video.frames import probe, read_frames
+from critical_periods.data.video.strings import Strings, save_arrays
+from critical_periods.data.video.video_file import VideoError
+from critical_periods.data.video.video_lists import VideoList
+
+INDEX = "index.npz"
+# Of the JPEGs; at 90 an error of one or two grey levels and about 25 kB a frame.
+_QUALITY = 90
+# About 100 MB a shard of ten-second clips, and half a minute's work of one core.
+_VIDEOS = 128
+# Frames of a video that are in memory at once: about 50 MB, and all of a clip of Kinetics.
+_FRAMES = 128
+# What NumPy raises at a damaged .npz file.
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, BadZipFile)
+
+
+@dataclass
+class ShardClips:
+    """Extracted videos, by number; the same to a reader as the videos themselves.
+
+    A shard is the records of its videos one after the other: where each of the n JPEGs of a video
+    begins and the last one ends, counted from the record's own start (uint32 [n + 1]), then those.
+
+    Attributes:
+        folder: of the shards.
+        shards: their file names, S.
+        shard: number of each video's shard, int32 [N].
+        starts: of each video's record in it, int64 [N].
+        paths: that the videos had, N.
+        labels: as they were written, N.
+        lengths: frames of each, int32 [N]; 0 where the video could not be decoded.
+        reasons: what was wrong with those, N.
+    """
+
+    folder: str
+    shards: Strings
+    shard: np.ndarray
+    starts: np.ndarray
+    paths: Strings
+    labels: Strings
+    lengths: np.ndarray
+    reasons: Strings
+
+    def read(self, number: int, places: Iterable[int]) -> list[Image.Image]:
+        """Frames at these places of the video's grid.
+
+        Raises:
+            VideoError: the shard is gone or damaged.
+        """
+        path = os.path.join(self.folder, self.shards[int(self.shard[number])])
+        start, length = int(self.starts[number]), int(self.lengths[number])
+        try:
+            with open(path, "rb", buffering=0) as file:
+                file.seek(start)
+                bounds = np.frombuffer(file.read(4 * (length + 1)), np.uint32)
+                images: list[Image.Image] = []
+                for place in places:
+                    file.seek(start + int(bounds[place]))
+                    image = Image.open(
+                        io.BytesIO(file.read(int(bounds[place + 1] - bounds[place])))
+                    )
+                    image.load()
+                    images.append(image)
+                return images
+        except (OSError, IndexError, ValueError) as error:
+            # Where it is no matter of files, NumPy and Pillow speak of buffers.
+            reason = getattr(error, "strerror", None) or "a frame is no JPEG"
+            raise VideoError(self.paths[number], f"is damaged in {path}: {reason}") from error
+
+    def hash_into(self, digest: hashlib._Hash) -> None:
+        """Adds what tells these clips from others: paths, lengths and the sizes of all records."""
+        for part in (self.paths.text, self.paths.ends, self.lengths, self.shard, self.starts):
+            digest.update(np.ascontiguousarray(part).data)
+
+
+def open_shards(folder: Path) -> ShardClips | None:
+    """The shards of a split; ``None`` where the folder holds none.
+
+    Raises:
+        UserError: they are not complete: a file is missing, damaged or of another size than the
+            index has it.
+    """
+    if (folder / INDEX).exists():
+        try:
+            with np.load(folder / INDEX) as arrays:
+                clips = ShardClips(
+                    str(folder),
+                    shards=Strings.load(arrays, "shards"),
+                    shard=arrays["shard"],
+                    starts=arrays["starts"],
+                    paths=Strings.load(arrays, "paths"),
+                    labels=Strings.load(arrays, "labels"),
+                    lengths=arrays["lengths"],
+                    reasons=Strings.load(arrays, "reasons"),
+                )
+        except _DAMAGED as error:
+            raise _damaged(folder / INDEX, "cannot be read") from error
+        # The last record of each shard says where it ends.
+        order = np.lexsort((clips.lengths, clips.starts, clips.shard))
+        for number in order[np.diff(clips.shard[order], append=-1) != 0]:
+            file = folder / clips.shards[int(clips.shard[number])]
+            problem = _problem(file, int(clips.starts[number]), int(clips.lengths[number]))
+            if problem:
+                raise _damaged(file, problem)
+        return clips
+    if any(folder.glob("shard_*")):
+        raise UserError(
+            f"{folder} holds a part of an extraction; run the same `critical-periods kinetics "
+            "extract` again, which goes on where it stopped."
+        )
+    return None
+
+
+def _problem(shard: Path, start: int, length: int) -> str:
+    """What is wrong with a shard whose last record begins at start and has length frames."""
+    try:
+        size, end = shard.stat().st_size, start
+        if length:
+            # Nothing, where the shard ends before.
+            last = np.fromfile(shard, np.uint32, count=1, offset=start + 4 * length)
+            end += max(int(last.sum()), 4 * (length + 1))
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "" if size == end else f"has {size} bytes, which is not what its index says"
+
+
+def _damaged(file: Path, problem: str) -> UserError:
+    return UserError(
+        f"{file} {problem}; copy it anew, or run the same `critical-periods kinetics extract` "
+        "again, which makes anew what is damaged."
+    )
+
+
+class _Task(NamedTuple):
+    """A shard to make."""
+
+    videos: VideoList
+    file: Path
+    short_side: int
+
+
+def extract(
+    videos: VideoList,
+    output: Path,
+    short_side: int = 256,
+    jobs: int = 1,
+    videos_per_shard: int = _VIDEOS,
+) -> ShardClips:
+    """Writes 3 frames a second of all videos to shards, in parallel.
+
+    Shards that are there already, from a run that was killed or was shorter, are kept as long as
+    they are whole and their videos have neither changed size nor time. The index is written last.
+    Broken videos have no frames in it, but a reason.
+
+    Args:
+        videos: what to extract.
+        output: folder of the shards.
+        short_side: frames whose shorter side is longer than this many pixels are scaled down to it.
+        jobs: processes at once.
+        videos_per_shard: how many videos a shard holds.
+
+    Returns:
+        The extracted clips.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    tasks = []
+    for number, start in enumerate(range(0, len(videos.paths), videos_per_shard)):
+        part = slice(start, start + videos_per_shard)
+        some = VideoList(videos.folder, videos.paths[part], videos.labels[part])
+        name = f"shard_{number:05d}_{_stamp(some, short_side)}"
+        tasks.append(_Task(some, output / f"{name}.bin", short_side))
+    (output / INDEX).unlink(missing_ok=True)
+    undone = [task for task in tasks if not _is_whole(task.file)]
+    done = len(videos.paths) - sum(len(task.videos.paths) for task in undone)
+    with tqdm(total=len(videos.paths), initial=done, desc=str(output), unit="video") as progress:
+        for task in _made(undone, jobs):
+            progress.update(len(task.videos.paths))
+    _write_index(output, tasks)
+    clips = open_shards(output)
+    assert clips is not None
+    return clips
+
+
+def _made(tasks: list[_Task], jobs: int) -> Iterator[_Task]:
+    """Makes the shards and says of each when it is whole."""
+    if jobs == 1:
+        for task in tasks:
+            _make_shard(task)
+            yield task
+        return
+    with ProcessPoolExecutor(jobs, _context(), _end_with_parent) as pool:
+        waiting = {pool.submit(_make_shard, task): task for task in tasks}
+        try:
+            for future in as_completed(waiting):
+                future.result()
+                yield waiting[future]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _context() -> BaseContext:
+    """How processes start: not as a copy of this one, in which FFmpeg may have threads.
+
+    Where they can be copies of one that has done no more than import, they share its memory.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _stamp(videos: VideoList, short_side: int) -> str:
+    digest = hashlib.sha256(f"{short_side} {_QUALITY} {GRID_RATE}".encode())
+    for path, label in zip(videos.paths, videos.labels, strict=True):
+        try:
+            status = os.stat(os.path.join(videos.folder, path))
+            state = (path, label, status.st_size, status.st_mtime_ns)
+        except OSError:
+            state = (path, label, -1, 0)
+        digest.update(repr(state).encode())
+    return digest.hexdigest()[:8]
+
+
+def _side(shard: Path) -> Path:
+    """The file that says what is in a shard; it is written when the shard is whole."""
+    return shard.with_suffix(".npz")
+
+
+def _is_whole(shard: Path) -> bool:
+    try:
+        with np.load(_side(shard)) as arrays:
+            start, length = int(arrays["starts"][-1]), int(arrays["lengths"][-1])
+            Strings.load(arrays, "reasons")
+    except _DAMAGED:
+        return False
+    return not _problem(shard, start, length)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for its next task for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
+def _make_shard(task: _Task) -> None:
+    beside = task.file.with_name(f"{task.file.name}.{os.getpid()}.part")
+    starts, lengths = [], []
+    reasons: list[str] = []
+    with open(beside, "wb") as out:
+        for path in task.videos.paths:
+            starts.append(out.tell())
+            try:
+                frames = _jpegs(os.path.join(task.videos.folder, path), task.short_side)
+                reasons.append("")
+            except VideoError as error:
+                frames = []
+                reasons.append(error.reason)
+            lengths.append(len(frames))
+            if frames:
+                header = 4 * (len(frames) + 1)
+                bounds = header + np.cumsum([0, *map(len, frames)])
+                out.write(bounds.astype(np.uint32).tobytes())
+                out.writelines(frames)
+    os.replace(beside, task.file)
+    save_arrays(
+        _side(task.file),
+        starts=np.array(starts, np.int64),
+        lengths=np.array(lengths, np.int32),
+        **Strings.of(reasons).arrays("reasons"),
+    )
+
+
+def _jpegs(path: str, short_side: int) -> list[bytes]:
+    times = [place / GRID_RATE for place in range(grid_length(probe(path).duration))]
+    coded = []
+    for start in range(0, len(times), _FRAMES):
+        for image in read_frames(path, times[start : start + _FRAMES], short_side).images:
+            buffer = io.BytesIO()
+            Image.fromarray(image).save(buffer, "JPEG", quality=_QUALITY)
+            coded.append(buffer.getvalue())
+    return coded
+
+
+def _write_index(output: Path, tasks: list[_Task]) -> None:
+    starts, lengths, shard = [], [], []
+    reasons: list[str] = []
+    paths: list[str] = []
+    labels: list[str] = []
+    for number, task in enumerate(tasks):
+        with np.load(_side(task.file)) as arrays:
+            starts.append(arrays["starts"])
+            lengths.append(arrays["lengths"])
+            reasons += Strings.load(arrays, "reasons")
+        shard.append(np.full(len(task.videos.paths), number, np.int32))
+        paths += task.videos.paths
+        labels += task.videos.labels
+    save_arrays(
+        output / INDEX,
+        starts=np.concatenate(starts),
+        lengths=np.concatenate(lengths),
+        shard=np.concatenate(shard),
+        **Strings.of([task.file.name for task in tasks]).arrays("shards"),
+        **Strings.of(paths).arrays("paths"),
+        **Strings.of(labels).arrays("labels"),
+        **Strings.of(reasons).arrays("reasons"),
+    )
+    # What an earlier state of the videos, or a killed run, left behind is no part of it.
+    kept = {name for task in tasks for name in (task.file.name, _side(task.file).name)}
+    for file in output.glob("shard_*"):
+        if file.name not in kept:
+            file.unlink()

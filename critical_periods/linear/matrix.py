@@ -1,0 +1,57 @@
+"""A matrix of low rank of which some entries are seen."""
+
+from __future__ import annotations
+
+import torch
+
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError
+from critical_periods.core.randomness import fold, generator, global_seed
+from critical_periods.linear.full_batch import WholeDataModule
+from critical_periods.linear.other_matrix import low_rank_matrix
+
+_MATRIX, _PLACES = 2023, 2025
+
+
+class MatrixDataModule(WholeDataModule):
+    """One random matrix of low rank, and the places at which it is observed.
+
+    The protocol of Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221): 100x100, Frobenius
+    norm 100, 2,000 observed entries drawn without replacement. Matrix and places depend on the
+    seed of the run and on nothing else.
+
+    The batch has one sample: its one view [1, 1, 1, n, n] is the whole matrix, its target [1, N]
+    the places that are observed, counted row by row. Whoever trains on it looks at those alone.
+
+    Args:
+        rank: of the matrix.
+        observed: N, entries that are seen.
+        size: n, rows and columns.
+
+    Raises:
+        UserError: there are not so many entries, or the rank is not between 1 and n.
+
+    Example:
+        >>> data = MatrixDataModule(rank=2, observed=30, size=10)
+        >>> data.batch.views.shape, data.batch.target.shape
+        (torch.Size([1, 1, 1, 10, 10]), torch.Size([1, 30]))
+    """
+
+    def __init__(self, rank: int = 5, observed: int = 2000, size: int = 100) -> None:
+        super().__init__()
+        if not 1 <= observed <= size**2:
+            raise UserError(
+                f"observed={observed} of MatrixDataModule must lie between 1 and the {size**2} "
+                f"entries of a matrix of size={size}."
+            )
+        if not 1 <= rank <= size:
+            raise UserError(f"rank={rank} of MatrixDataModule must lie between 1 and size={size}.")
+        self.rank, self.observed, self.size = rank, observed, size
+
+    def load(self) -> Batch:
+        """The matrix and its observed places."""
+        seed = global_seed()
+        matrix = low_rank_matrix(self.size, self.rank, fold(seed, _MATRIX))
+        places = torch.randperm(self.size**2, generator=generator("cpu", seed, _PLACES))
+        places = places[: self.observed].sort().values
+        return Batch(matrix[None, None, None], places[None], torch.tensor([-1]), torch.tensor([0]))

@@ -1,0 +1,1 @@
+"""Deep linear learning and synthetic source variance, in closed form."""

@@ -1,0 +1,105 @@
+"""What the theory asks of its numbers: float64, finite, of the shapes that the formulas name."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from critical_periods.core.errors import UserError
+
+Array = NDArray[np.float64]
+
+
+def checked_matrix(name: str, value: ArrayLike) -> Array:
+    """A float64 matrix, or a complaint that names it.
+
+    Args:
+        name: what the message calls it.
+        value: rows of numbers.
+
+    Returns:
+        The matrix, float64 [rows, columns].
+
+    Raises:
+        UserError: it has not two dimensions, is empty, or holds something that is not finite.
+
+    Example:
+        >>> checked_matrix("sigma", [[1, 2]])
+        array([[1., 2.]])
+    """
+    matrix = np.asarray(value, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise UserError(
+            f"{name} has shape {list(matrix.shape)}; give a matrix with at least one entry."
+        )
+    return checked_finite(name, matrix)
+
+
+def checked_finite(name: str, value: ArrayLike) -> Array:
+    """Float64 numbers of any shape, or a complaint that names them.
+
+    Args:
+        name: what the message calls them.
+        value: the numbers.
+
+    Raises:
+        UserError: one of them is not finite.
+
+    Example:
+        >>> checked_finite("targets", [1, 2])
+        array([1., 2.])
+    """
+    numbers = np.asarray(value, dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        raise UserError(f"{name} holds nan or inf; give finite numbers.")
+    return numbers
+
+
+def checked_times(value: ArrayLike, increasing: bool = False) -> Array:
+    """Times from 0 on, in units of tau.
+
+    Args:
+        value: the times.
+        increasing: whether each must be later than the one before.
+
+    Returns:
+        The times, float64 [T].
+
+    Raises:
+        UserError: there is none, one is negative or not finite, or they do not increase.
+
+    Example:
+        >>> checked_times(range(3))
+        array([0., 1., 2.])
+    """
+    times = np.asarray(value, dtype=np.float64)
+    if times.ndim != 1 or times.size == 0:
+        raise UserError(f"times have shape {list(times.shape)}; give a list of at least one time.")
+    if not (np.isfinite(times).all() and (times >= 0).all()):
+        raise UserError(f"times run from {times.min()} to {times.max()}; give finite ones from 0.")
+    if increasing and not (np.diff(times) > 0).all():
+        raise UserError("times do not increase; sort them and leave out repeated ones.")
+    return times
+
+
+def checked_strength(a0: float, deep: bool) -> float:
+    """The strength that every mode starts from.
+
+    Args:
+        a0: the strength.
+        deep: whether the network has a hidden layer, where a strength of 0 would stay 0.
+
+    Returns:
+        The strength.
+
+    Raises:
+        UserError: it is negative, not finite, or 0 in a deep network.
+
+    Example:
+        >>> checked_strength(0, deep=False)
+        0.0
+    """
+    if not (np.isfinite(a0) and (a0 > 0 or (a0 == 0 and not deep))):
+        least = "a positive number; a deep network that starts at 0 stays there" if deep else "0 up"
+        raise UserError(f"a0 is {a0}; give {least}.")
+    return float(a0)

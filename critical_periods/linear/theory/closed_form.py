@@ -1,0 +1,189 @@
+"""Linear learning in closed form: one curve a singular mode, in a deep and in a shallow network."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import exprel
+
+from critical_periods.core.errors import UserError
+from critical_periods.linear.theory.checks import (
+    Array,
+    checked_matrix,
+    checked_strength,
+    checked_times,
+)
+
+
+def deep_strengths(singular_values: ArrayLike, a0: float, times: ArrayLike) -> Array:
+    r"""How strong each mode is at each time in a linear network with one hidden layer.
+
+    From a balanced start of strength a0, aligned with the modes, gradient flow on the squared error
+    of y = W2 W1 x with white inputs learns every singular mode of Sigma_yx by itself,
+
+        tau da/dt = 2 a (s - a),    a(t) = s e^(2st/tau) / (e^(2st/tau) - 1 + s/a0):
+
+    nothing much until t = tau ln(s/a0) / 2s, then all at once. Strong modes come first. It is
+    computed as
+
+        a(t) = 1 / ((1 - e^(-2st/tau)) / s + e^(-2st/tau) / a0),
+
+    which does not overflow; a mode of s = 0 decays as a0 / (1 + 2 a0 t/tau), the limit of both.
+
+    Source: Saxe, McClelland & Ganguli, *Exact solutions to the nonlinear dynamics of learning in
+    deep linear neural networks* (2013), and the same, *A mathematical theory of semantic
+    development in deep neural networks* (PNAS 2019); used by Kleinman, Achille & Soatto (CVPR
+    2023), section 2.
+
+    Args:
+        singular_values: s of each mode, [modes].
+        a0: the strength of every mode at time 0.
+        times: t in units of tau, [T].
+
+    Returns:
+        The strengths, float64 [T, modes].
+
+    Raises:
+        UserError: a singular value or a time is negative or not finite, or a0 is not positive.
+
+    Example:
+        >>> deep_strengths([2.0, 0.0], a0=0.5, times=[0.0, 1.0, 100.0]).round(3)
+        array([[0.5  , 0.5  ],
+               [1.896, 0.25 ],
+               [2.   , 0.005]])
+    """
+    s, t = _checked_modes(singular_values), checked_times(times)[:, None]
+    exponent = 2 * s * t
+    # exprel(-x) = (1 - e^-x) / x, which is 1 at x = 0.
+    left: Array = np.exp(-exponent) / checked_strength(a0, deep=True)
+    return 1 / (2 * t * exprel(-exponent) + left)
+
+
+def shallow_strengths(singular_values: ArrayLike, a0: float, times: ArrayLike) -> Array:
+    """How strong each mode is at each time in a linear network without a hidden layer.
+
+        tau db/dt = s - b,    b(t) = s (1 - e^(-t/tau)) + a0 e^(-t/tau).
+
+    All modes are learned at one speed, so that the entries of W do not wait for each other.
+
+    Source: Saxe et al. (2013, 2019), as :func:`deep_strengths`.
+
+    Args:
+        singular_values: s of each mode, [modes].
+        a0: the strength of every mode at time 0.
+        times: t in units of tau, [T].
+
+    Returns:
+        The strengths, float64 [T, modes].
+
+    Raises:
+        UserError: a singular value, a time or a0 is negative or not finite.
+
+    Example:
+        >>> shallow_strengths([2.0, 0.0], a0=0.5, times=[0.0, 1.0, 1000.0]).round(4)
+        array([[0.5   , 0.5   ],
+               [1.4482, 0.1839],
+               [2.    , 0.    ]])
+    """
+    s, t = _checked_modes(singular_values), checked_times(times)[:, None]
+    return checked_strength(a0, deep=False) * np.exp(-t) - s * np.expm1(-t)
+
+
+def deep_weights(sigma: ArrayLike, a0: float, times: ArrayLike) -> Array:
+    """Every weight W_jk(t) from sensor k to task j in a linear network with one hidden layer.
+
+        Sigma_yx = U diag(s) V^T,    W(t) = U diag(a(t)) V^T,
+
+    with a(t) of :func:`deep_strengths`. The modes v mix sensors, and so a weight may depend on
+    sensors that do nothing for its own task.
+
+    Source: Saxe et al. (2013, 2019); Kleinman et al. (CVPR 2023), section 2 and Fig. 2 (right).
+
+    Args:
+        sigma: Sigma_yx, the correlations of outputs with white inputs, [outputs, inputs].
+        a0: the strength of every mode at time 0.
+        times: t in units of tau, [T].
+
+    Returns:
+        W, float64 [T, outputs, inputs].
+
+    Raises:
+        UserError: sigma is no finite matrix, a time is negative, or a0 is not positive.
+
+    Example:
+        >>> deep_weights([[0.0, 2.0], [1.0, 0.0]], a0=1e-4, times=[3.0]).round(2)
+        array([[[0.  , 1.78],
+                [0.04, 0.  ]]])
+    """
+    u, s, vt = np.linalg.svd(checked_matrix("sigma", sigma), full_matrices=False)
+    return _from_modes(u, deep_strengths(s, a0, times), vt)
+
+
+def shallow_weights(sigma: ArrayLike, a0: float, times: ArrayLike) -> Array:
+    """Every weight W_jk(t) from sensor k to task j in a linear network without a hidden layer.
+
+        W(t) = U diag(b(t)) V^T = Sigma_yx (1 - e^(-t/tau)) + W(0) e^(-t/tau),
+
+    with b(t) of :func:`shallow_strengths`: no weight depends on any other sensor or task, once the
+    start is forgotten.
+
+    Source: Saxe et al. (2013, 2019); Kleinman et al. (CVPR 2023), section 2 and Fig. 2 (left).
+
+    Args:
+        sigma: Sigma_yx, the correlations of outputs with white inputs, [outputs, inputs].
+        a0: the strength of every mode at time 0.
+        times: t in units of tau, [T].
+
+    Returns:
+        W, float64 [T, outputs, inputs].
+
+    Raises:
+        UserError: sigma is no finite matrix, or a time or a0 is negative.
+
+    Example:
+        >>> shallow_weights([[0.0, 2.0], [1.0, 0.0]], a0=0.0, times=[3.0]).round(2)
+        array([[[0.  , 1.9 ],
+                [0.95, 0.  ]]])
+    """
+    u, s, vt = np.linalg.svd(checked_matrix("sigma", sigma), full_matrices=False)
+    return _from_modes(u, shallow_strengths(s, a0, times), vt)
+
+
+def mode_strengths(sigma: ArrayLike, weights: ArrayLike) -> Array:
+    """How much of each singular mode of Sigma_yx is in given weights: the diagonal of U^T W V.
+
+    Args:
+        sigma: Sigma_yx, [outputs, inputs].
+        weights: W at one time or at many, [..., outputs, inputs].
+
+    Returns:
+        The strengths, the strongest mode of Sigma_yx first, float64 [..., modes].
+
+    Raises:
+        UserError: sigma is no finite matrix, or the weights have another shape.
+
+    Example:
+        >>> sigma = [[0.0, 2.0], [1.0, 0.0]]
+        >>> mode_strengths(sigma, deep_weights(sigma, a0=1e-4, times=[3.0])).round(2)
+        array([[1.78, 0.04]])
+    """
+    u, _, vt = np.linalg.svd(checked_matrix("sigma", sigma), full_matrices=False)
+    w = np.asarray(weights, dtype=np.float64)
+    if w.shape[-2:] != (len(u), vt.shape[1]):
+        raise UserError(
+            f"weights have shape {list(w.shape)}; they must end in {[len(u), vt.shape[1]]}."
+        )
+    strengths: Array = np.einsum("om,...oi,mi->...m", u, w, vt)
+    return strengths
+
+
+def _checked_modes(singular_values: ArrayLike) -> Array:
+    s = np.asarray(singular_values, dtype=np.float64)
+    if s.ndim != 1 or not (np.isfinite(s).all() and (s >= 0).all()):
+        raise UserError(f"singular_values are {s.tolist()}; give a list of finite ones from 0.")
+    return s
+
+
+def _from_modes(u: Array, strengths: Array, vt: Array) -> Array:
+    weights: Array = np.einsum("om,tm,mi->toi", u, strengths, vt)
+    return weights

@@ -1,0 +1,106 @@
+"""One case of linear learning three times: in closed form, as an ODE, and by gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from critical_periods.core.errors import UserError
+from critical_periods.linear.theory.checks import Array, checked_matrix, checked_times
+from critical_periods.linear.theory.closed_form import deep_weights, shallow_weights
+from critical_periods.linear.theory.correlations import Dropped, stretches
+from critical_periods.linear.theory.flow import gradient_flow, product
+from critical_periods.linear.theory.simulation import DeepLinear, gradient_descent
+from critical_periods.linear.theory.starts import balanced_starts
+
+
+class Comparison(NamedTuple):
+    """The weights W(t) from sensors to tasks of one case, found in three ways.
+
+    Args:
+        times: in units of tau, [T].
+        closed: by the closed form, [T, outputs, inputs]; NaN after the first switch.
+        flow: by the ODE, [T, outputs, inputs].
+        simulation: by gradient descent, [T, outputs, inputs].
+    """
+
+    times: Array
+    closed: Array
+    flow: Array
+    simulation: Array
+
+    @property
+    def gap(self) -> float:
+        """The largest difference of any two of them, over all entries and times."""
+        return float(
+            max(
+                np.nanmax(abs(self.closed - self.flow)),
+                np.nanmax(abs(self.closed - self.simulation)),
+                abs(self.flow - self.simulation).max(),
+            )
+        )
+
+
+def compare(
+    sigma: ArrayLike,
+    depth: int,
+    a0: float,
+    times: ArrayLike,
+    dropped: Sequence[Dropped] = (),
+    step: float = 5e-5,
+) -> Comparison:
+    """Closed form, ODE and simulation from one balanced start.
+
+    The start is aligned with the correlations at time 0, so the closed form holds until the first
+    sensor is switched on or off, and to the end if none is.
+
+    What sets the three apart is the simulation, whose error is a multiple of its step (Euler's
+    method is of first order): for :func:`five_tasks` from a0 = 1e-4 with two layers at most 15
+    steps. The default keeps it to 7.4e-4 there, for two seconds of computing; ten times the step
+    takes a tenth of the time and leaves ten times the gap.
+
+    Source: Kleinman, Achille & Soatto (CVPR 2023), section 2, Fig. 2 and appendix A.3, with
+    a0 = 1e-4 and times from 0 to 10.
+
+    Args:
+        sigma: Sigma_yx of all sensors, [outputs, inputs].
+        depth: 1 for a shallow network, 2 for one with a hidden layer.
+        a0: the strength of every mode at time 0.
+        times: t in units of tau, increasing, [T].
+        dropped: which sensors are cut off when.
+        step: the learning rate of the simulation; stronger modes than those of
+            :func:`five_tasks` take smaller ones.
+
+    Returns:
+        The three courses.
+
+    Raises:
+        UserError: the depth is not 1 or 2, or see :func:`gradient_descent` and
+            :func:`balanced_starts`.
+
+    Example:
+        >>> case = compare([[3.0, 1.0]], 2, 0.01, [0.0, 1.0, 2.0], [Dropped(0, removal=1.0)])
+        >>> case.closed[:, 0].round(3)
+        array([[0.   , 0.01 ],
+               [0.   , 0.069],
+               [  nan,   nan]])
+        >>> case.gap < 0.01
+        True
+    """
+    if depth not in (1, 2):
+        raise UserError(f"depth is {depth}; closed forms are known here for 1 and 2.")
+    instants = checked_times(times, increasing=True)
+    _, switch, held = stretches(sigma, dropped, np.inf)[0]
+    starts = balanced_starts(held, a0, depth)
+    closed = (shallow_weights, deep_weights)[depth - 1](held, a0, instants)
+    closed[instants > switch] = np.nan
+    whole = checked_matrix("sigma", sigma)
+    return Comparison(
+        times=instants,
+        closed=closed,
+        flow=product(gradient_flow(whole, starts, instants, dropped)),
+        simulation=product(gradient_descent(DeepLinear(starts), whole, instants, dropped, step)),
+    )

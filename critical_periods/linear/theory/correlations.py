@@ -1,0 +1,135 @@
+"""What a linear network learns from: the correlations of sensors with tasks, whole or cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from critical_periods.core.errors import UserError
+from critical_periods.linear.theory.checks import Array, checked_matrix
+
+
+def five_tasks() -> Array:
+    """Correlations of 5 tasks (rows) with 8 sensors (columns), as in Fig. 2 of the paper.
+
+    Tasks 1 and 5 share sensor 3, tasks 1 and 2 share sensor 1, tasks 3 and 4 share sensor 2; every
+    other sensor serves one task. The paper drops the third sensor and looks at the fifth task.
+
+    Source: Kleinman, Achille & Soatto (CVPR 2023), appendix A.3.
+
+    Returns:
+        Sigma_yx, float64 [5, 8].
+
+    Example:
+        >>> five_tasks()[4]
+        array([0., 0., 3., 0., 0., 0., 0., 1.])
+    """
+    return np.array(
+        [
+            [1, 0, 3, 1, 0, 0, 0, 0],
+            [1, 0, 0, 0, 1, 0, 0, 0],
+            [0, 1, 0, 0, 0, 1, 0, 0],
+            [0, 1, 0, 0, 0, 0, 1, 0],
+            [0, 0, 3, 0, 0, 0, 0, 1],
+        ],
+        dtype=np.float64,
+    )
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A sensor that is cut off from ``onset`` until ``removal`` of the deficit.
+
+    To drop a sensor is to make its column of Sigma_yx zero while the inputs stay white
+    (Sigma_x = I): the sensor goes on giving numbers of variance 1, but they have nothing to do with
+    any target, like the noise of a blind eye. So whatever weight it had decays towards 0. A sensor
+    whose input is *silent* would instead keep its weights as they are.
+
+    Source: Kleinman, Achille & Soatto (CVPR 2023), section 2 and appendix A.3, which drop a sensor
+    for good; onset and removal are what this package adds.
+
+    Args:
+        sensor: its column of Sigma_yx, from 0.
+        onset: the time from which it is dropped.
+        removal: the time from which it is back; infinity for never.
+
+    Raises:
+        UserError: the onset is negative, or the removal does not come after it.
+
+    Example:
+        >>> Dropped(sensor=2, removal=6.0)
+        Dropped(sensor=2, onset=0.0, removal=6.0)
+    """
+
+    sensor: int
+    onset: float = 0.0
+    removal: float = inf
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.onset < inf:
+            raise UserError(f"onset is {self.onset}; give a time from 0.")
+        if not self.removal > self.onset:
+            raise UserError(f"removal {self.removal} is not after onset {self.onset}; move it.")
+
+
+def drop_sensors(sigma: ArrayLike, sensors: Iterable[int]) -> Array:
+    """Correlations with some sensors dropped: their columns are zero.
+
+    Args:
+        sigma: Sigma_yx, [outputs, inputs].
+        sensors: the columns to drop, from 0.
+
+    Returns:
+        A copy with those columns zero, float64 [outputs, inputs].
+
+    Raises:
+        UserError: sigma is no matrix, or there is no such column.
+
+    Example:
+        >>> drop_sensors([[1, 3], [2, 4]], [1])
+        array([[1., 0.],
+               [2., 0.]])
+    """
+    left = checked_matrix("sigma", sigma).copy()
+    for sensor in sensors:
+        if not 0 <= sensor < left.shape[1]:
+            raise UserError(f"sensor {sensor} does not exist; choose 0 to {left.shape[1] - 1}.")
+        left[:, sensor] = 0
+    return left
+
+
+def stretches(
+    sigma: ArrayLike, dropped: Sequence[Dropped], until: float
+) -> list[tuple[float, float, Array]]:
+    """The stretches of time between switches, each with the correlations that hold in it.
+
+    Args:
+        sigma: Sigma_yx of all sensors, [outputs, inputs].
+        dropped: which sensors are cut off when.
+        until: the end of the last stretch.
+
+    Returns:
+        Begin, end and Sigma_yx of each stretch, from time 0 on.
+
+    Raises:
+        UserError: see :func:`drop_sensors`.
+
+    Example:
+        >>> for begin, end, sigma in stretches([[3, 1]], [Dropped(0, removal=6.0)], until=10.0):
+        ...     print(begin, end, sigma)
+        0.0 6.0 [[0. 1.]]
+        6.0 10.0 [[3. 1.]]
+    """
+    drop_sensors(sigma, [one.sensor for one in dropped])  # those of later stretches are named too
+    switches = {time for one in dropped for time in (one.onset, one.removal)}
+    marks = sorted({0.0, until, *(time for time in switches if 0 < time < until)})
+
+    def held(time: float) -> Array:
+        return drop_sensors(sigma, [s.sensor for s in dropped if s.onset <= time < s.removal])
+
+    return [(begin, end, held(begin)) for begin, end in pairwise(marks)]

@@ -1,0 +1,138 @@
+"""A linear network of any depth, and its training by gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import ceil
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from critical_periods.core.errors import UserError
+from critical_periods.linear.theory.checks import Array, checked_matrix, checked_times
+from critical_periods.linear.theory.correlations import Dropped, stretches
+from critical_periods.linear.theory.flow import checked_layers, descent, product
+
+
+class DeepLinear(nn.Module):
+    """A network of D weight matrices and nothing else: y = WD … W2 W1 x.
+
+    Without biases and non-linearities it can say no more than a single matrix W, but it learns
+    another way: the layers multiply, so that sensors that share a hidden layer wait for each other.
+
+    Source: Saxe et al. (2013); Kleinman, Achille & Soatto (CVPR 2023), section 2.
+
+    Args:
+        starts: the weights from the first layer to the last, [width out, width in] each; those of
+            :func:`balanced_starts` and :func:`random_starts` make it a float64 network.
+
+    Attributes:
+        layers: the weights, an ``nn.ParameterList``.
+
+    Raises:
+        UserError: there are no weights, one is no matrix, or one layer does not fit the next.
+
+    Example:
+        >>> network = DeepLinear([[[1.0, 2.0]], [[3.0], [4.0]]])
+        >>> network(torch.tensor([[1.0, 1.0]]))
+        tensor([[ 9., 12.]], grad_fn=<MmBackward0>)
+        >>> network.weights
+        tensor([[3., 6.],
+                [4., 8.]], grad_fn=<MmBackward0>)
+    """
+
+    def __init__(self, starts: Sequence[ArrayLike | Tensor]) -> None:
+        super().__init__()
+        tensors = [torch.as_tensor(start) for start in starts]
+        shapes = [tuple(tensor.shape) for tensor in tensors]
+        if not shapes or any(len(shape) != 2 for shape in shapes):
+            raise UserError(f"starts have shapes {shapes}; give a matrix for each layer.")
+        if any(below[0] != above[1] for below, above in pairwise(shapes)):
+            raise UserError(f"starts have shapes {shapes}; each layer takes what the last gives.")
+        # Times 1.0 copies, and makes numbers that can be trained of integers.
+        self.layers = nn.ParameterList([tensor * 1.0 for tensor in tensors])
+
+    @property
+    def weights(self) -> Tensor:
+        """W = WD … W1, from sensors to tasks, [outputs, inputs]."""
+        return product(list(self.layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The answers to a batch.
+
+        Args:
+            x: inputs, [B, inputs].
+
+        Returns:
+            Outputs, [B, outputs].
+        """
+        for layer in self.layers:
+            x = x @ layer.T
+        return x
+
+
+@torch.no_grad()
+def gradient_descent(
+    network: DeepLinear,
+    sigma: ArrayLike,
+    times: ArrayLike,
+    dropped: Sequence[Dropped] = (),
+    step: float = 1e-3,
+) -> list[Array]:
+    """Trains a linear network by full-batch gradient descent and keeps its weights on the way.
+
+    The loss is the mean of ½|y - Wx|² over a data set with white inputs; its gradient depends on
+    the data through Sigma_yx alone (:func:`descent`) and is taken from there, which is what makes a
+    hundred thousand steps a matter of seconds. A learning rate of eta moves the time on by
+    eta tau each step, and the course differs from :func:`gradient_flow` by a multiple of eta,
+    15 eta at most for :func:`five_tasks` from a0 = 1e-4.
+
+    Args:
+        network: which is trained, in place.
+        sigma: Sigma_yx of all sensors, [outputs, inputs].
+        times: when to look at the weights, in units of tau, increasing, [T].
+        dropped: which sensors are cut off when.
+        step: the largest learning rate; it is made a little smaller where a time or a switch
+            would fall between two steps.
+
+    Returns:
+        The weights of each layer, float64 [T, width out, width in]; :func:`product` multiplies
+        them.
+
+    Raises:
+        UserError: sigma is no finite matrix, the network does not fit it, times are negative or do
+            not increase, there is no such sensor, or the step is not positive or so large that
+            the weights diverge.
+
+    Example:
+        >>> from critical_periods.linear import balanced_starts, deep_weights
+        >>> sigma = [[0.0, 2.0], [1.0, 0.0]]
+        >>> network = DeepLinear(balanced_starts(sigma, a0=0.01))
+        >>> course = product(gradient_descent(network, sigma, [1.0, 2.0]))
+        >>> float(abs(course - deep_weights(sigma, 0.01, [1.0, 2.0])).max())
+        0.0011...
+    """
+    whole, instants = checked_matrix("sigma", sigma), checked_times(times, increasing=True)
+    layers = [layer.data for layer in network.layers]
+    checked_layers([layer.cpu() for layer in layers], whole)
+    if not 0 < step < np.inf:
+        raise UserError(f"step is {step}; give a positive learning rate.")
+
+    kept = [[layer.double().cpu().numpy().copy() for layer in layers]] if instants[0] == 0 else []
+    for begin, end, held in stretches(whole, dropped, float(instants[-1])):
+        target = torch.from_numpy(held).to(layers[0])
+        marks = np.unique([begin, *instants[(instants > begin) & (instants < end)], end])
+        for start, stop in pairwise(marks):
+            # A step too many costs nothing, a last step of 1e-17 would.
+            count = ceil((stop - start) / step - 1e-6)
+            for _ in range(count):
+                for layer, direction in zip(layers, descent(layers, target), strict=True):
+                    layer.add_(direction, alpha=(stop - start) / count)
+            if not all(layer.isfinite().all() for layer in layers):
+                raise UserError(f"the weights diverged with step {step}; choose a smaller one.")
+            if stop in instants:
+                kept.append([layer.double().cpu().numpy().copy() for layer in layers])
+    return [np.stack(course) for course in zip(*kept, strict=True)]

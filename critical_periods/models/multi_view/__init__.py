@@ -1,0 +1,1 @@
+"""The multi-view transformer of MultiMAE and its parts."""

@@ -1,0 +1,23 @@
+"""What legends and trees call the runs of a variation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# These columns of tables say what they are by their values alone.
+_NAMES = ("variant", "stage")
+
+
+def label_of(settings: Mapping[str, Any]) -> str:
+    """Varied settings as a legend or a line of the tree says them.
+
+    Example:
+        >>> label_of({"variant": "blur", "model.init_args.network.init_args.width": 8})
+        'blur, width = 8'
+    """
+    parts = []
+    for name, setting in settings.items():
+        value = "none" if setting is None or setting == "" else str(setting)
+        parts.append(value if name in _NAMES else f"{name.split('.')[-1]} = {value}")
+    return ", ".join(parts)

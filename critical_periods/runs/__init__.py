@@ -1,0 +1,1 @@
+"""One run: built from a config, and tried before it trains."""

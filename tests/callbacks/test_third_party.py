@@ -1,0 +1,397 @@
+"""Projects that have never heard of this one, and do what projects do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
+
+from critical_periods.callbacks import (
+    DeficitWindow,
+    FisherMonitor,
+    FreezeWindow,
+    SourceVarianceMonitor,
+    UsableInformationMonitor,
+    WeightInformationMonitor,
+)
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError
+from critical_periods.deficits import Blur, LabelPermutation, Occlusion
+from critical_periods.metrics.functional import fisher_trace, usable_information
+
+IMAGES = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+TARGET = torch.arange(40) % 3
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where arrays go without a logger."""
+    monkeypatch.chdir(tmp_path)
+
+
+def loader(*tensors: Tensor, **settings: Any) -> DataLoader:
+    return DataLoader(TensorDataset(*(tensors or (IMAGES, TARGET))), 8, **settings)
+
+
+class Project(pl.LightningModule):
+    """A linear classifier that stays as it is, unless it is given a rate."""
+
+    def __init__(self, network: nn.Module | None = None, rate: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = network or nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        self.rate = rate
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return F.cross_entropy(self.network(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/loss", F.cross_entropy(self.network(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.rate)
+
+
+def fit(project: pl.LightningModule, *callbacks: Any, train: Any = None, val: Any = None,
+        **settings: Any) -> dict[str, float]:  # fmt: skip
+    settings = {"max_epochs": 1} | settings
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, callbacks=list(callbacks), **settings,
+    )  # fmt: skip
+    train, val = (loader() if given is None else given for given in (train, val))
+    trainer.fit(project, train, val)
+    return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+
+# Deficits.
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_validation_by_the_training_step_sees_what_validation_should(validate: bool):
+    seen: list[tuple[str, int, float]] = []
+
+    class OneStep(Project):
+        def training_step(self, batch: Any, batch_idx: int, stage: str = "train") -> Any:
+            seen.append((stage, self.current_epoch, batch[0].abs().mean().item()))
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.training_step(batch, batch_idx, "val")
+
+    class Half(Occlusion):
+        def degrade(self, images: Tensor, generator: Any = None) -> Tensor:
+            return images / 2
+
+    fit(OneStep(), DeficitWindow(Half(), 0, 1, validate=validate), max_epochs=2)
+    size = IMAGES[:8].abs().mean().item()
+    first = {(stage, epoch): value for stage, epoch, value in reversed(seen)}
+    assert first["train", 0] == pytest.approx(size / 2)
+    assert first["val", 0] == pytest.approx(size / 2 if validate else size)
+    assert first["train", 1] == first["val", 1] == pytest.approx(size)
+
+
+def test_several_training_loaders_are_refused():
+    with pytest.raises(UserError, match="trains on 2 at once; let one loader give all views"):
+        fit(Project(), DeficitWindow(Blur(2)), train={"a": loader(), "b": loader()})
+
+
+def test_images_with_the_colours_last_are_refused():
+    images = torch.randn(16, 32, 32, 3)
+    with pytest.raises(UserError, match=r"look like \[B, H, W, C\]; move the colours before"):
+        fit(Project(), DeficitWindow(Blur(2)), train=loader(images, TARGET[:16]))
+
+
+def test_a_class_that_shows_up_late_gets_a_sentence():
+    target = torch.cat([TARGET[:-1], torch.tensor([7])])
+    project = Project(nn.Sequential(nn.Flatten(), nn.Linear(64, 8)))
+    window = DeficitWindow(LabelPermutation(seed=1, num_classes=3))
+    with pytest.raises(UserError, match=r"num_classes=3 of LabelPermutation .* reach 8 classes"):
+        fit(project, window, train=loader(IMAGES, target))
+
+
+# What is measured on.
+
+
+class Scaled(Project):
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return batch[0] * 10, batch[1]
+
+
+class Augmented(Project):
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return (batch[0] + 5 if self.trainer.training else batch[0]), batch[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "train", "val"), [(Scaled, IMAGES * 10, IMAGES * 10), (Augmented, IMAGES + 5, IMAGES)]
+)
+def test_samples_go_through_the_hooks_of_their_split(kind: Any, train: Tensor, val: Tensor):
+    project = kind()
+    logged = fit(project, FisherMonitor(samples=40), UsableInformationMonitor())
+    expected, _ = fisher_trace(project.network, [train])
+    assert logged["fisher/trace"] == pytest.approx(expected.item(), rel=1e-5)
+    told = usable_information(project.network(val), TARGET)
+    assert logged["information/both"] == pytest.approx(told.item(), rel=1e-5)
+
+
+class Endless(IterableDataset):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            yield from zip(IMAGES, TARGET, strict=True)
+
+
+@pytest.mark.parametrize("val", [loader(), DataLoader(Endless(), 8)], ids=["finite", "endless"])
+def test_no_more_is_measured_than_is_validated(val: DataLoader):
+    project = Project()
+    logged = fit(project, UsableInformationMonitor(), val=val, limit_val_batches=2)
+    told = usable_information(project.network(IMAGES[:16]), TARGET[:16])
+    assert logged["information/both"] == pytest.approx(told.item(), rel=1e-5)
+
+
+class Noisy(Dataset):
+    """Draws anew whenever it is read, as augmentation in workers does."""
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        return IMAGES[place] + torch.randn(1, 8, 8), TARGET[place]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_persistent_workers_draw_what_they_would_have_drawn(workers: int):
+    def weights(*monitors: Any) -> Tensor:
+        pl.seed_everything(0, workers=True, verbose=False)
+        project = Project(rate=0.1)
+        train = DataLoader(
+            Noisy(), 8, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+        )
+        fit(project, *monitors, train=train, max_epochs=3)
+        return project.network[1].weight
+
+    assert torch.equal(weights(), weights(FisherMonitor(samples=4)))
+
+
+def test_samples_that_a_sampler_repeats_count_once():
+    for rank in range(3):
+        sampler = DistributedSampler(range(40), 3, rank, shuffle=False)  # type: ignore[arg-type]
+        assert len(sampler) == 14  # of 40
+        project = Project()
+        logged = fit(project, UsableInformationMonitor(), val=loader(sampler=sampler))
+        told = usable_information(project.network(IMAGES[rank::3]), TARGET[rank::3])
+        assert logged["information/both"] == pytest.approx(told.item(), rel=1e-5)
+
+
+# Before the first step.
+
+
+class Tuple(nn.Sequential):
+    def forward(self, view: Tensor) -> Any:
+        return super().forward(view), view
+
+
+class Branching(nn.Sequential):
+    def forward(self, view: Tensor) -> Any:
+        return super().forward(view) * (2 if view.isnan().any() else 1)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.LSTM(8, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, view: Tensor) -> Any:
+        return self.head(self.cell(view[:, 0])[0][:, -1])
+
+
+def flat(kind: Any = nn.Sequential) -> Any:
+    return kind(nn.Flatten(), nn.Linear(64, 3))
+
+
+@pytest.mark.parametrize(
+    ("monitor", "network", "sentence"),
+    [
+        (UsableInformationMonitor, flat(Tuple), "cannot measure Project .* 'tuple' object"),
+        (WeightInformationMonitor, flat(Tuple), "cannot measure Project .* not tuple"),
+        (FisherMonitor, flat(Tuple), "network returned a <class 'tuple'> for 2 samples"),
+        (FisherMonitor, flat(Branching), "cannot measure Project .* torch.func"),
+        (FisherMonitor, Recurrent(), "cannot measure Project "),
+    ],
+)
+def test_what_cannot_be_measured_is_found_before_the_first_step(
+    monitor: Any, network: nn.Module, sentence: str
+):
+    class Counting(Project):
+        steps = 0
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.steps += 1
+            answer = self.network(batch[0])
+            return F.cross_entropy(answer[0] if isinstance(answer, tuple) else answer, batch[1])
+
+        validation_step = None  # type: ignore[assignment]
+
+    project = Counting(network)
+    project.__class__.__name__ = "Project"
+    val = None if monitor is not UsableInformationMonitor else loader()
+    with pytest.raises(UserError, match=sentence):
+        fit(project, monitor(split="train"), val=val, max_epochs=2)
+    assert project.steps == 0
+
+
+def test_samples_without_classes_are_found_before_the_first_step():
+    project = Project()
+    project.training_step = lambda batch, batch_idx: None  # type: ignore[method-assign]
+    for monitor in (UsableInformationMonitor(split="train"), WeightInformationMonitor()):
+        with pytest.raises(UserError, match=r"targets run from -1|samples without a class"):
+            fit(project, monitor, train=loader(IMAGES))
+
+
+class Siamese(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+        self.sequence = nn.Identity()
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        both = torch.stack([self.encoder(left), self.encoder(right)], 1)
+        return self.head(self.sequence(both.transpose(0, 1)).transpose(0, 1).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        ("encoder", "which the network has but calls 2 times in a forward pass"),
+        ("sequence.0", "which the network does not have"),
+    ],
+)
+def test_layers_whose_units_are_not_one_per_sample(layer: str, sentence: str):
+    class Pairs(Project):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return F.cross_entropy(self.network(batch[0], batch[0]), batch[1])
+
+    pairs = loader(IMAGES, IMAGES, TARGET)
+    with pytest.raises(UserError, match=sentence):
+        fit(Pairs(Siamese()), SourceVarianceMonitor([layer]), train=pairs, val=pairs)
+
+
+def test_units_come_after_the_samples():
+    monitor = SourceVarianceMonitor(["sequence"])
+    batch = torch.zeros(3, 1, 8, 8)
+    example = Batch(torch.stack([batch, batch], 1), TARGET[:3], TARGET[:3], TARGET[:3])
+    with pytest.raises(UserError, match=r"puts out \[2, 3, 8\] for 3 samples, which have to come"):
+        monitor.look_at(Project(Siamese()), example)
+
+
+# Beside others.
+
+
+@pytest.mark.parametrize("kind", [FisherMonitor, UsableInformationMonitor])
+def test_two_monitors_of_a_kind_would_log_one_number(kind: Any):
+    with pytest.raises(UserError, match=f"class {kind.__name__} would log under the same names"):
+        fit(Project(), kind(split="train"), kind(split="val"))
+
+
+def test_monitors_of_other_layers_go_together():
+    class Pairs(Project):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return F.cross_entropy(self.network(batch[0], batch[1]), batch[2])
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    class TwoLayers(Siamese):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Sequential(nn.Linear(16, 5), nn.Linear(5, 3))  # type: ignore[assignment]
+
+    def run(*layers: list[str]) -> dict[str, float]:
+        monitors = [SourceVarianceMonitor(names, samples=8, pairs=3) for names in layers]
+        pairs = loader(IMAGES, IMAGES, TARGET)
+        return fit(Pairs(TwoLayers()), *monitors, train=pairs, val=pairs)
+
+    assert {"rsv/head.0/mean", "rsv/head/mean"} <= run(["head.0"], ["head"]).keys()
+    with pytest.raises(UserError, match="SourceVarianceMonitor would log under the same names"):
+        run(["head.0"], ["head", "head.0"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"every_n_epochs": None}, True), ({"every_n_epochs": 10}, True),
+        ({"every_n_epochs": 1}, False),
+    ],
+)  # fmt: skip
+def test_early_stopping_does_not_hide_the_last_epoch(settings: dict[str, Any], refused: bool):
+    def run(**stops: Any) -> dict[str, float]:
+        stopper = EarlyStopping("val/loss", patience=1, **stops)
+        return fit(Project(), FisherMonitor(samples=8, **settings), stopper, max_epochs=9)
+
+    assert "fisher/trace" in run(check_on_train_epoch_end=False)
+    if not refused:
+        assert "fisher/trace" in run()
+        return
+    with pytest.raises(UserError, match="set check_on_train_epoch_end of EarlyStopping to False"):
+        run()
+
+
+def test_steps_that_overshoot_the_last_are_the_last():
+    class Two(Project):
+        automatic_optimization = False
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            for optimizer in self.optimizers():
+                optimizer.zero_grad()
+                self.manual_backward(super().training_step(batch, batch_idx))
+                optimizer.step()
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.SGD(self.parameters(), lr=0.1) for _ in range(2)]
+
+    monitor = FisherMonitor(every_n_epochs=None, samples=8)
+    assert "fisher/trace" in fit(Two(), monitor, max_epochs=-1, max_steps=5)
+
+
+class Stateful(nn.Module):
+    """Makes tensors of the default kind, as recurrent networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.back, self.out = nn.Linear(64, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, view: Tensor) -> Tensor:
+        state = torch.zeros(len(view), 8, device=view.device)
+        return self.out(torch.tanh(self.back(state) + self.inside(view.flatten(1))))
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_networks_that_make_tensors_are_measured_in_any_precision(precision: Any):
+    monitors = FisherMonitor(samples=8), UsableInformationMonitor()
+    logged = fit(Project(Stateful()), *monitors, precision=precision)
+    assert logged["fisher/trace"] > 0 and torch.get_default_dtype() == torch.float32
+
+
+def test_networks_that_are_built_late():
+    class Late(Project):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = None  # type: ignore[assignment]
+
+        def configure_model(self) -> None:
+            if self.network is None:
+                self.network = flat()
+
+    monitors = WeightInformationMonitor(samples=8, steps=2), FisherMonitor(samples=8)
+    before = copy.deepcopy(Late())
+    logged = fit(before, FreezeWindow(["1"]), *monitors)
+    assert {"information/weights", "fisher/trace", "deficit/active"} <= logged.keys()

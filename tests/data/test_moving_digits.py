@@ -1,0 +1,408 @@
+"""Moving digits: motion that no single frame has, the splits, the files and what can be learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_data import batches, by_index, joined, place, training
+from torch import Tensor
+
+from critical_periods.core.errors import UserError
+from critical_periods.data import KineticsDataModule, MovingDigitsDataModule
+from critical_periods.data.digits import read_digits
+from critical_periods.data.moving_digits import on_torus
+from critical_periods.data.video.frames import read_frames
+from critical_periods.data.video.moving_digits_video import write_videos
+from critical_periods.deficits import Dissociation, LabelPermutation, Occlusion
+
+MOTIONS = {
+    4: [(0, 1), (1, 0), (0, -1), (-1, 0)],
+    8: [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)],
+}
+
+
+@pytest.fixture(autouse=True)
+def seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
+
+
+def ready(**settings: Any) -> MovingDigitsDataModule:
+    data = MovingDigitsDataModule(**settings)
+    data.setup()
+    return data
+
+
+def evaluated(data: MovingDigitsDataModule) -> Any:
+    return joined(batches(data, data.test_dataloader()))
+
+
+def grey(data: MovingDigitsDataModule, views: Tensor) -> Tensor:
+    """Brightness of the frames [N, 2, S, S]."""
+    return views[:, :, 0] * data.std[0] + data.mean[0]
+
+
+# One scene.
+
+
+def test_a_frame_equals_a_plain_loop():
+    draws = torch.Generator().manual_seed(0)
+    figures = torch.rand(3, 2, 4, 5, generator=draws)
+    ground = torch.rand(3, 2, 4, 5, generator=draws)
+    places = torch.randint(-9, 10, (3, 6, 2), generator=draws)
+    frames = on_torus(figures, ground, places)
+    for b, t, c, y, x in np.ndindex(3, 6, 2, 4, 5):
+        p, q = places[b, t].tolist()
+        opacity = figures[b, c, (y - p) % 4, (x - q) % 5]
+        expected = opacity + (1 - opacity) * ground[b, c, y, x]
+        assert frames[b, t, c, y, x] == expected
+
+
+def fits(frame: Tensor, layer: Tensor) -> tuple[Tensor, Tensor]:
+    """The ground that a frame would have under a layer, where it shows, and whether it may be one.
+
+    Args:
+        frame: brightness [S, S].
+        layer: opacity at any places, [..., S, S].
+    """
+    shows = layer < 0.95
+    ground = torch.where(shows, (frame - layer) / (1 - layer).clamp(min=0.05), torch.nan)
+    # Bicubic noise of brightness 0.1 to 0.35; nan compares as false.
+    return ground, ~((ground < -1e-3) | (ground > 0.351)).flatten(-2).any(-1)
+
+
+@pytest.mark.parametrize("directions", [4, 8])
+@pytest.mark.parametrize("label", ["motion", "digit", "both"])
+def test_the_second_frame_shows_the_digit_a_step_on(label, directions):
+    """Finds digit and motion by trying all places in both frames, on a ground that stays."""
+    size, step = 20, 3
+    data = ready(label=label, directions=directions, size=size, step=step)
+    places = torch.cartesian_prod(torch.arange(size), torch.arange(size))
+    for images, batch in zip(data.load(), (training(data, 2), evaluated(data)), strict=True):
+        for index, target, views in zip(
+            batch.index[:25], batch.target[:25], grey(data, batch.views[:25]), strict=True
+        ):
+            figure, digit = images.pixels[index, 0] / 255, int(images.target[index])
+            layers = torch.stack([figure.roll((y, x), (0, 1)) for y, x in places.tolist()])
+            found = set()
+            for start in fits(views[0], layers)[1].nonzero().flatten():
+                ground, _ = fits(views[0], layers[start])
+                for number, motion in enumerate(MOTIONS[directions]):
+                    y, x = (places[start] + step * torch.tensor(motion)) % size
+                    other, may_be = fits(views[1], layers[y * size + x])
+                    if may_be and not ((ground - other).abs() > 1e-3).any():
+                        found.add(number)
+            (motion,) = found
+            expected = {
+                "motion": motion, "digit": digit, "both": digit // 2 * directions + motion
+            }  # fmt: skip
+            assert target == expected[label]
+
+
+def test_class_names_say_what_the_classes_are():
+    assert MovingDigitsDataModule("motion").class_names == ["right", "down", "left", "up"]
+    assert MovingDigitsDataModule("motion", directions=8).class_names[1::2] == [
+        "down_right", "down_left", "up_left", "up_right",
+    ]  # fmt: skip
+    assert MovingDigitsDataModule("digit").class_names == list("0123456789")
+    both = MovingDigitsDataModule("both", directions=8).class_names
+    assert len(both) == 40 and both[3 * 8 + 2] == "6_7_down"
+
+
+# Either frame alone: the same in all directions.
+
+
+@pytest.mark.parametrize(("size", "step", "directions"), [(16, 2, 4), (17, 5, 8), (24, 2, 8)])
+def test_over_all_places_a_frame_shows_the_same_whatever_the_direction(size, step, directions):
+    """The proof, pixel by pixel: all places being as likely, frames are equally distributed."""
+    draws = torch.Generator().manual_seed(0)
+    figure, ground = torch.rand(2, 1, 1, size, size, generator=draws)
+    places = torch.cartesian_prod(torch.arange(size), torch.arange(size))
+    # A stand-in for the frame that tells any two apart.
+    key = torch.rand(size * size, generator=draws, dtype=torch.float64)
+    laws = []
+    for motion in ((0, 0), *MOTIONS[directions]):
+        moved = places + step * torch.tensor(motion)
+        frames = on_torus(figure, ground, moved[None]).flatten(2)[0]
+        laws.append((frames.double() @ key).sort().values)
+    for law in laws[1:]:
+        assert torch.allclose(law, laws[0], rtol=0, atol=1e-9)
+    assert laws[0].diff().min() > 1e-7
+
+
+def test_places_and_directions_are_uniform_and_independent():
+    """Chi-square tests of place by direction, in either frame, from the film of a lone dot."""
+    size, step, directions = 16, 3, 8
+    data = ready(label="motion", size=size, step=step, directions=directions, batch_size=1000)
+    dot = torch.zeros(1000, 1, size, size, dtype=torch.uint8)
+    dot[:, :, 0, 0] = 255
+    counts = torch.zeros(2, size * size, directions)
+    epochs = 100
+    for epoch in range(epochs):
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        for draw in loader:
+            _, digits = data.transfer_batch_to_device(draw, torch.device("cpu"), 0)
+            film = data.film(dot, draw, torch.tensor([0, step])).flatten(2)
+            for frame, where in enumerate(film.argmax(2).unbind(1)):
+                counts[frame].view(-1).index_add_(
+                    0, where * directions + digits.target, torch.ones(1000)
+                )
+    cells = size * size * directions
+    expected = epochs * 1000 / cells
+    for table in counts:
+        chi = ((table - expected).square() / expected).sum()
+        assert abs(chi - (cells - 1)) < 5 * (2 * (cells - 1)) ** 0.5
+
+
+def test_directions_do_not_depend_on_the_digit():
+    data = ready(label="both", batch_size=1000)
+    table = sum(training(data, epoch).target.bincount(minlength=20) for epoch in range(40))
+    table = table.view(5, 4).double()
+    expected = table.sum(1, keepdim=True) / 4
+    chi = ((table - expected).square() / expected).sum()
+    assert abs(chi - 15) < 5 * 30**0.5
+    test = evaluated(data).target.bincount(minlength=20).view(5, 4)
+    assert (test == test[:, :1]).all()
+
+
+def ridge(features: Any, data: MovingDigitsDataModule, epochs: int) -> float:
+    """Test accuracy of ridge regression on functions of the frames [N, 2, S, S]."""
+    train, test = joined([training(data, epoch) for epoch in range(epochs)]), evaluated(data)
+
+    def inputs(batch: Any) -> Tensor:
+        return torch.nn.functional.pad(features(batch.views[:, :, 0]), (0, 1), value=1.0)
+
+    x, y = inputs(train), torch.nn.functional.one_hot(train.target).float()
+    weight = torch.linalg.solve(x.T @ x + torch.eye(x.shape[1]), x.T @ y)
+    return (inputs(test) @ weight).argmax(1).eq(test.target).double().mean().item()
+
+
+def test_a_linear_reader_of_products_needs_both_frames():
+    """Products of pixels a step apart: of the two frames, or twice of the same."""
+    data = ready(label="motion", batch_size=1000)
+
+    def products(a: int, b: int) -> Any:
+        def features(views: Tensor) -> Tensor:
+            shifted = [views[:, b].roll((2 * y, 2 * x), (1, 2)) for y, x in MOTIONS[4]]
+            difference = [(views[:, a] - one).square().sqrt().mean((1, 2)) for one in shifted]
+            return torch.stack(difference, 1)
+
+        return features
+
+    assert ridge(products(1, 0), data, 4) > 0.9
+    error = (0.25 * 0.75 / 3188) ** 0.5
+    for frame in (0, 1):
+        assert abs(ridge(products(frame, frame), data, 4) - 0.25) < 4 * error
+        assert abs(ridge(lambda v, f=frame: v[:, f].flatten(1), data, 4) - 0.25) < 4 * error
+
+
+# Splits and draws.
+
+
+def test_training_digits_once_and_test_digits_once_in_each_direction():
+    data = ready(label="motion", directions=8)
+    assert training(data).index.sort().values.tolist() == list(range(1000))
+    test = evaluated(data)
+    assert test.target.bincount().tolist() == [797] * 8
+    _, digits = read_digits()
+    shown = data.load()[1]
+    for direction in range(8):
+        of_it = shown.pixels[test.index[test.target == direction]]
+        assert torch.equal(of_it[:, :, :16, :16], digits.pixels)
+        assert not of_it[:, :, 16:].any() and not of_it[:, :, :, 16:].any()
+
+
+def test_samples_of_training_depend_on_seed_epoch_and_index_alone(monkeypatch):
+    settings = {"limit_train": 302, "mask_probability": 0.2}
+    expected = training(ready(batch_size=128, **settings), epoch=5)
+    parts = []
+    for rank in range(2):
+        data = ready(batch_size=40, **settings)
+        place(data, rank, 2)
+        training(data, epoch=0)  # what came before does not matter
+        parts.append(training(data, epoch=5))
+    both = joined(parts)
+    assert torch.equal(by_index(both), by_index(expected))
+    assert torch.equal(both.target[both.index.argsort()], expected.target[expected.index.argsort()])
+    others = [training(ready(**settings), epoch=4)]
+    monkeypatch.setenv("PL_GLOBAL_SEED", "4")
+    others.append(training(ready(**settings), epoch=5))
+    for other in others:
+        assert (by_index(other) == by_index(expected)).double().mean() < 0.1
+        targets = [one.target[one.index.argsort()] % 4 for one in (other, expected)]
+        assert ((targets[0] == targets[1]).double().mean() - 0.25).abs() < 0.1
+
+
+def test_samples_of_evaluation_never_change(monkeypatch):
+    data = ready(val_split=300)
+    before = [joined(batches(data, one())) for one in (data.val_dataloader, data.test_dataloader)]
+    training(data, epoch=7)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "4")
+    other = ready(val_split=300, batch_size=33, mask_probability=0.5)
+    other.deficits.fill([Occlusion()])
+    loaders = (other.val_dataloader, other.test_dataloader)
+    after = [joined(batches(other, one())) for one in loaders]
+    for one, another in zip(before, after, strict=True):
+        assert torch.equal(by_index(one), by_index(another))
+        assert torch.equal(one.target, another.target)
+    measured = joined(batches(other, other.measurement_loader("test", 50)))
+    assert torch.equal(measured.views, before[1].views[measured.index])
+    assert torch.equal(measured.target, before[1].target[measured.index])
+    # A digit to learn from and one to test on share an index, but not their scene.
+    learnt = joined(batches(other, other.measurement_loader("train")))
+    alike = learnt.views[:, 0] == before[1].views[learnt.index, 0]
+    assert alike.double().mean() < 0.1
+
+
+def test_constants_are_those_of_the_training_frames():
+    views = torch.cat([training(ready(), epoch).views for epoch in range(3)])
+    assert views.mean().abs() < 0.02 and (views.std() - 1).abs() < 0.02
+    brightness = grey(ready(), views)
+    assert brightness.min() > -1e-6 and brightness.max() < 1 + 1e-6
+
+
+# Deficits.
+
+
+def test_deficits_and_masks_find_their_place():
+    data = ready()
+    clean = training(data, epoch=2)
+    data.deficits.fill([Occlusion(views=[1])])
+    closed = training(data, epoch=2)
+    assert torch.equal(closed.views[:, 0], clean.views[:, 0]) and not closed.views[:, 1].any()
+    assert torch.equal(closed.target, clean.target)
+    lost = ~training(ready(mask_probability=0.3)).views.flatten(2).any(-1)
+    assert (lost.double().mean(0) - 0.3).abs().max() < 4 * (0.21 / 1000) ** 0.5
+    assert not lost.all(1).any()
+
+
+def test_dissociation_keeps_the_group_of_one_frame_and_no_motion():
+    data = ready(batch_size=250)
+    clean = training(data, epoch=1)
+    data.deficits.fill([Dissociation(p=0.5)])
+    batch = training(data, epoch=1)
+    assert torch.equal(batch.views[:, 0], clean.views[:, 0])
+    assert ((batch.target_view == 1).double().mean() - 0.5).abs() < 4 * 0.5 / 1000**0.5
+    left = batch.target_view == 0
+    assert torch.equal(batch.target[left], clean.target[left])
+    # Whose second frame is it? That one's class is the target where the target is the right one's.
+    source = torch.cdist(batch.views[:, 1].flatten(1), clean.views[:, 1].flatten(1)).argmin(1)
+    assert (source != torch.arange(1000)).all()
+    assert torch.equal(batch.target[~left], clean.target[source[~left]])
+
+
+def test_a_permutation_of_the_labels_knows_the_number_of_classes():
+    data = ready(label="both")
+    clean = training(data)
+    data.deficits.fill([LabelPermutation(num_classes=20)])
+    mapped = training(data).target
+    table = {(int(a), int(b)) for a, b in zip(clean.target, mapped, strict=True)}
+    assert len(table) == 20 and sorted(b for _, b in table) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("label", "directions", "classes"),
+    [("motion", 4, 4), ("motion", 8, 8), ("digit", 8, 10), ("both", 4, 20), ("both", 8, 40)],
+)
+def test_the_number_of_classes_follows_from_the_label(label, directions, classes):
+    data = MovingDigitsDataModule(label=label, directions=directions)
+    assert data.num_classes == classes == len(data.class_names)
+    data.setup()
+    assert data.num_classes == classes
+    assert evaluated(data).target.unique().tolist() == list(range(classes))
+
+
+def test_digits_are_what_the_fingerprint_is_of():
+    assert ready().fingerprint() == ready(label="digit", limit_train=30, step=1).fingerprint()
+    assert ready().fingerprint() != ready(size=32).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"label": "moton"}, "label='moton' of the moving digits is unknown; .*'motion'"),
+        ({"size": 15}, "size=15 of the moving digits must be at least 16 pixels"),
+        ({"step": 0}, "step=0 of the moving digits must lie between 1 and 11"),
+        ({"step": 12}, "step=12 .* below half of their size=24"),
+        ({"step": 9, "size": 17}, "step=9 .* between 1 and 8 pixels"),
+        ({"directions": 6}, "directions=6 of the moving digits must be 4 or 8"),
+        ({"mask_probability": 0.6}, "mask_probability=0.6 must lie between 0 and 0.5"),
+        ({"limit_train": 1001}, "limit_train=1001 asks for 1001 images"),
+    ],
+)
+def test_settings_that_do_not_fit(settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        ready(**settings)
+
+
+# Files.
+
+
+@pytest.mark.parametrize(
+    ("folder", "split", "number"), [("train", "train", 12), ("val", "test", 9)]
+)
+def test_frames_of_the_files_are_the_scenes(folder, split, number, tmp_path: Path):
+    data = ready(step=3)
+    write_videos(tmp_path, data, train=12, val=9, seconds=1.0)
+    loader = data.measurement_loader(split, number)
+    draw, digits = data.transfer_batch_to_device(next(iter(loader)), torch.device("cpu"), 0)
+    film = data.film(digits.pixels, draw, torch.arange(9))[:, :, 0]
+    # Two frames 1/3 s apart are the two views.
+    (batch,) = batches(data, loader)
+    assert torch.allclose(film[:, [0, 3]], grey(data, batch.views), atol=1e-6)
+    assert len(list(tmp_path.glob(f"{folder}/*/*.mp4"))) == number
+    for index, target, frames in zip(batch.index, batch.target, film, strict=True):
+        file = tmp_path / folder / data.class_names[target] / f"{index:05d}.mp4"
+        images = torch.from_numpy(np.stack(read_frames(file, [n / 9 for n in range(9)]).images))
+        error = (images / 255 - frames[..., None]).abs()
+        assert images.shape == (9, 24, 24, 3)
+        assert error.mean() < 0.01 and error.max() < 0.06
+
+
+def test_kinetics_reads_the_same_task(tmp_path: Path):
+    data = ready(label="motion", batch_size=7)
+    write_videos(tmp_path, data, train=12, val=16, seconds=0.6)
+    kinetics = KineticsDataModule(
+        tmp_path, batch_size=5, num_workers=0, delay=1, image_size=data.size
+    )
+    kinetics.setup()
+    assert kinetics.class_names == sorted(data.class_names)
+    read = joined(
+        [
+            kinetics.on_after_batch_transfer(
+                kinetics.transfer_batch_to_device(batch, torch.device("cpu"), 0), 0
+            )
+            for batch in kinetics.val_dataloader()
+        ]
+    )
+    test = joined(batches(data, data.measurement_loader("test", 16)))
+    expected = {int(i): (t, v) for i, t, v in zip(test.index, test.target, test.views, strict=True)}
+    names = [Path(path) for path in kinetics._clips["val"].paths]
+    assert len(read.index) == 16
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    for index, target, views in zip(read.index, read.target, read.views, strict=True):
+        path = names[index]
+        scene_target, scene = expected[int(path.stem)]
+        assert kinetics.class_names[target] == data.class_names[scene_target] == path.parts[-2]
+        colours = views.movedim(1, -1) * std + mean
+        brightness = (scene[:, 0] * data.std[0] + data.mean[0])[..., None]
+        assert (colours - brightness).abs().mean() < 0.01
+        assert (colours - brightness).abs().max() < 0.06
+
+
+@pytest.mark.parametrize(
+    ("settings", "numbers", "sentence"),
+    [
+        ({"size": 25}, {}, "size=25 of the moving digits must be even in a video"),
+        ({}, {"seconds": 0.3}, r"seconds=0.3 are too short .* at least 0.50"),
+        ({"limit_train": 50}, {"train": 51}, "train=51 clips are more than the 50 samples of the"),
+        ({}, {"train": 1, "val": 3189}, "val=3189 clips are more than the 3188 samples"),
+    ],
+)
+def test_files_that_cannot_be(settings, numbers, sentence, tmp_path: Path):
+    with pytest.raises(UserError, match=sentence):
+        write_videos(tmp_path, MovingDigitsDataModule(**settings), **numbers)

@@ -1,0 +1,698 @@
+"""The DataModule of video pairs: what a batch is made of, and what becomes of bad videos."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import multiprocessing
+import os
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from processes import WORLD, join_processes, start_processes
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from small_videos import FullDecode, film, write_video
+from test_data import batches, by_index, joined, place, training
+from torch import Tensor, nn
+
+from critical_periods.callbacks import DeficitWindow
+from critical_periods.cli import main
+from critical_periods.core.errors import UserError
+from critical_periods.data import KineticsDataModule, MovingDigitsDataModule
+from critical_periods.data.video.moving_digits_video import write_videos
+from critical_periods.data.video.shards import extract
+from critical_periods.data.video.strings import Strings, save_arrays
+from critical_periods.data.video.video_lists import find_videos
+from critical_periods.deficits import Dissociation
+from critical_periods.tasks import ClassificationTask
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+TRAIN, VAL = 37, 13
+
+
+@pytest.fixture(autouse=True)
+def seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Moving digits in the layout of Kinetics: four directions, two seconds, 24 pixels."""
+    root = tmp_path_factory.mktemp("digits")
+    write_videos(root, MovingDigitsDataModule("motion"), train=TRAIN, val=VAL)
+    return root
+
+
+def ready(root: Path, **settings: Any) -> Any:
+    data = KineticsDataModule(
+        root, **({"batch_size": 8, "num_workers": 0, "image_size": 16} | settings)
+    )
+    data.setup()
+    return data
+
+
+def evaluated(data: Any) -> Any:
+    return joined(batches(data, data.val_dataloader()))
+
+
+def colours(views: Tensor) -> Tensor:
+    """Views [..., 3, H, W] in 0 to 255, colours last."""
+    return (views.movedim(-3, -1) * STD + MEAN) * 255
+
+
+def report(root: Path) -> list[list[str]]:
+    with open(root / "critical_periods_index" / "bad_videos.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["split", "path", "reason"]
+    return rows
+
+
+def grey(root: Path, train: int = 6, frames: int = 40) -> Path:
+    """Videos whose n-th frame is all of one grey, 5 n, so that a cut-out tells its time."""
+    for split, number in (("train", train), ("val", 2)):
+        for n in range(number):
+            images = [np.full((32, 48, 3), 5 * frame, np.uint8) for frame in range(frames)]
+            write_video(root / split / f"class {n % 2}" / f"{n}.mp4", images, crf=4)
+    return root
+
+
+# What a batch is made of.
+
+
+@pytest.mark.parametrize("delay", [1, 3, None])
+def test_evaluation_takes_the_middle_square_of_a_centred_pair(tmp_path: Path, delay: int | None):
+    frames = [16, 24, 41, 48, 30]
+    for number, length in enumerate(frames):
+        for split in ("train", "val"):
+            write_video(tmp_path / split / "a" / f"{number}.mp4", film(length, number))
+    data = ready(tmp_path, image_size=48, delay=delay)
+    batch = evaluated(data)
+    assert batch.index.tolist() == list(range(5)) and batch.views.shape == (5, 2, 3, 48, 48)
+    delays = set()
+    for number, length in enumerate(frames):
+        # At 12 frames a second every fourth is on the grid.
+        images = [FullDecode(tmp_path / "val" / "a" / f"{number}.mp4").image(n) for n in
+                  range(0, length, 4)]  # fmt: skip
+        shown = colours(batch.views[number])
+        first, second = (
+            min(range(len(images)), key=lambda n, v=view: (shown[v] - torch.tensor(
+                images[n][:, 8:56])).abs().sum())
+            for view in (0, 1)
+        )  # fmt: skip
+        for view, n in ((0, first), (1, second)):
+            expected = torch.tensor(images[n][:, 8:56]).float()
+            torch.testing.assert_close(shown[view], expected, atol=1e-3, rtol=0)
+        assert 0 <= len(images) - 1 - second - first <= 1
+        delays.add(second - first)
+    assert delays == {delay} if delay else min(delays) >= 1 and len(delays) > 1
+
+
+def test_training_takes_any_pair_a_delay_apart(tmp_path: Path):
+    data = ready(grey(tmp_path), delay=4)
+    firsts: Counter[int] = Counter()
+    for epoch in range(40):
+        shown = colours(training(data, epoch).views)
+        assert (shown.flatten(2).std(-1) < 2).all()
+        frame = shown.mean((2, 3, 4)) / 5
+        assert (frame - frame.round()).abs().max() < 0.45
+        steps = frame.round() / 4
+        assert torch.equal(steps[:, 1] - steps[:, 0], torch.full((6,), 4.0))
+        firsts.update(steps[:, 0].long().tolist())
+    # Ten on the grid; six have a partner.
+    assert sorted(firsts) == list(range(6)) and min(firsts.values()) > 20
+
+
+def test_random_delays_are_all_there(tmp_path: Path):
+    data = ready(grey(tmp_path, frames=16), delay=None)
+    pairs: Counter[tuple[int, ...]] = Counter()
+    for epoch in range(40):
+        steps = (colours(training(data, epoch).views).mean((2, 3, 4)) / 20).round().long()
+        pairs.update(tuple(pair) for pair in steps.tolist())
+    assert sorted(pairs) == [(a, b) for a in range(4) for b in range(a + 1, 4)]
+    assert min(pairs.values()) > 20
+
+
+def test_both_frames_are_cut_out_and_flipped_together(tmp_path: Path):
+    """Videos that stand still: whatever is drawn, both views must show the same."""
+    ramp = np.broadcast_to(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None], (48, 64, 3))
+    image = ramp.copy()
+    image[:, :, 1] = np.linspace(0, 255, 48, dtype=np.uint8)[:, None]
+    for split in ("train", "val"):
+        for n in range(8):
+            write_video(tmp_path / split / "a" / f"{n}.mp4", [image] * 20, crf=1)
+    data = ready(tmp_path)
+    shown = [colours(training(data, epoch).views) for epoch in range(20)]
+    left, right = torch.cat(shown).unbind(1)
+    assert (left - right).abs().mean() < 2
+    slope = (left[:, :, -1] - left[:, :, 0])[..., 0].mean(1)
+    assert ((slope < 0).double().mean() - 0.5).abs() < 4 * 0.5 / 160**0.5
+    # Of 20 to 100 % of the area: no two cut out the same.
+    assert slope.abs().min() > 60 and slope.abs().unique().numel() > 100
+    assert (left[:, -1, :, 1] > left[:, 0, :, 1]).all()
+
+
+def test_samples_depend_on_seed_epoch_and_index_alone(digits: Path, monkeypatch):
+    expected = training(ready(digits), epoch=5)
+    parts = []
+    for rank in range(2):
+        data = ready(digits, batch_size=3)
+        place(data, rank, 2)
+        training(data, epoch=0)  # what came before does not matter
+        parts.append(training(data, epoch=5))
+    both = joined(parts)
+    assert len(both.index) == TRAIN - 1  # two processes get as many each
+    order = expected.index.argsort()
+    found = {int(i): n for n, i in enumerate(both.index)}
+    for i in order.tolist():
+        if (n := found.get(int(expected.index[i]))) is not None:
+            assert torch.equal(both.views[n], expected.views[i])
+            assert both.target[n] == expected.target[i]
+    assert not torch.equal(by_index(training(ready(digits), 4)), by_index(expected))
+    monkeypatch.setenv("PL_GLOBAL_SEED", "4")
+    assert not torch.equal(by_index(training(ready(digits), 5)), by_index(expected))
+    assert torch.equal(evaluated(ready(digits)).views, evaluated(ready(digits)).views)
+
+
+def test_workers_make_the_same_batches(digits: Path):
+    settings: dict[str, Any] = {"delay": None, "mixup": 0.8, "cutmix": 1.0, "rand_augment": 9}
+    alone, helped = (ready(digits, num_workers=n, **settings) for n in (0, 2))
+    for epoch in (0, 3):
+        for one, other in zip(
+            batches(alone, alone.train_dataloader(), epoch),
+            batches(helped, helped.train_dataloader(), epoch),
+            strict=True,
+        ):
+            assert all(map(torch.equal, one, other))
+    assert torch.equal(evaluated(alone).views, evaluated(helped).views)
+
+
+def test_rand_augment_changes_both_frames_alike_and_only_in_training(tmp_path: Path):
+    for number in range(24):
+        for split in ("train", "val"):
+            still = film(1, number) * 24
+            write_video(tmp_path / split / "a" / f"{number}.mp4", still, crf=0)
+    plain, data = ready(tmp_path, delay=2), ready(tmp_path, delay=2, rand_augment=9)
+    first, second = (training(data, epoch).views for epoch in (0, 1))
+    assert torch.equal(first[:, 0], first[:, 1]) and torch.equal(second[:, 0], second[:, 1])
+    assert torch.equal(by_index(training(data, 0)), by_index(training(ready(
+        tmp_path, delay=2, rand_augment=9, batch_size=5), 0)))  # fmt: skip
+    before, after = (by_index(training(each, 0)) for each in (plain, data))
+    # A quarter of the samples skips both operations.
+    assert 6 <= (before != after).flatten(1).any(1).sum() < 24
+    assert torch.equal(evaluated(data).views, evaluated(plain).views)
+
+
+def test_mixing_comes_last_and_is_one_for_both_views(digits: Path):
+    clean = training(ready(digits, batch_size=TRAIN), 2)
+    mixed = training(ready(digits, batch_size=TRAIN, mixup=0.8), 2)
+    assert mixed.target.shape == (TRAIN, 4) and torch.equal(clean.index, mixed.index)
+    for i in range(TRAIN):
+        # The partner is known by its class alone, where that is another one.
+        fits = []
+        for j in range(TRAIN):
+            share = mixed.target[i, clean.target[i]]
+            if clean.target[j] != clean.target[i] and 0 < share < 1:
+                blend = share * clean.views[i] + (1 - share) * clean.views[j]
+                fits.append(torch.allclose(mixed.views[i], blend, atol=1e-5))
+        assert not fits or sum(fits) == 1
+    assert evaluated(ready(digits, mixup=0.8, cutmix=1.0)).target.dtype == torch.int64
+
+
+def test_dissociated_pairs_have_one_frame_of_another_video(digits: Path):
+    data = ready(digits, batch_size=TRAIN)
+    clean = training(data, 1)
+    data.deficits.fill([Dissociation(p=0.5)])
+    batch = training(data, 1)
+    for frame in range(2):
+        near = torch.cdist(batch.views[:, frame].flatten(1), clean.views[:, frame].flatten(1))
+        source, taken = near.argmin(1), batch.target_view == frame
+        assert (near.amin(1) < 0.1).all()
+        assert 8 < int(taken.sum()) < 29
+        assert torch.equal(batch.target[taken], clean.target[source[taken]])
+    assert (batch.views[:, 1] != clean.views[:, 1]).flatten(1).any(1).all()
+    assert torch.equal(evaluated(data).views, evaluated(ready(digits)).views)
+
+
+def test_measurement_samples_are_few_fixed_clean_and_shared_out(digits: Path, monkeypatch):
+    data = ready(digits, mixup=0.8)
+    data.deficits.fill([Dissociation()])
+    few = joined(batches(data, data.measurement_loader("train", 11)))
+    monkeypatch.setenv("PL_GLOBAL_SEED", "9")
+    again = joined(batches(ready(digits), ready(digits).measurement_loader("train", 11)))
+    assert torch.equal(few.views, again.views) and torch.equal(few.target, again.target)
+    assert len(few.index.unique()) == 11
+    parts = []
+    for rank in range(2):
+        place(data, rank, 2)
+        parts.append(joined(batches(data, data.measurement_loader("test"))).index)
+        assert len(joined(batches(data, data.measurement_loader("test", shared=True))).index) == VAL
+    assert sorted(torch.cat(parts).tolist()) == list(range(VAL))
+    with pytest.raises(UserError, match="split='tset' is not one of 'train', 'val' and 'test'"):
+        data.measurement_loader("tset")
+
+
+# Folders, lists and shards.
+
+
+@pytest.mark.parametrize(
+    ("line", "classes"),
+    [("{path},{name}", 4), ("{path} {number}", 700), ("{path}\t{name}", 4)],
+)
+def test_lists_in_place_of_folders(digits: Path, tmp_path: Path, line: str, classes: int):
+    expected = ready(digits)
+    for split in ("train", "val"):
+        videos = find_videos(digits, split)
+        # As the labels of Kinetics-700 are numbered, with some that no video has.
+        numbers = {name: 699 - n for n, name in enumerate(expected.class_names)}
+        lines = [
+            line.format(path=f"{split}/{path}", name=name, number=numbers[name])
+            for path, name in zip(videos.paths, videos.labels, strict=True)
+        ]
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines))
+    data = ready(digits, train_csv=tmp_path / "train.csv", val_csv=tmp_path / "val.csv")
+    assert data.num_classes == classes == len(data.class_names)
+    found, clean = evaluated(data), evaluated(expected)
+    assert torch.equal(found.views, clean.views)
+    assert torch.equal(found.target, clean.target if classes == 4 else 699 - clean.target)
+    assert data.fingerprint() != expected.fingerprint()
+
+
+def test_shards_are_read_like_the_videos(digits: Path, tmp_path: Path):
+    for split in ("train", "val"):
+        extract(find_videos(digits, split), tmp_path / split)
+    videos, shards = ready(digits), ready(tmp_path)
+    assert videos.class_names == shards.class_names
+    for one, other in (
+        (evaluated(videos), evaluated(shards)),
+        (training(videos, 3), training(shards, 3)),
+    ):
+        assert torch.equal(one.index, other.index) and torch.equal(one.target, other.target)
+        error = (colours(one.views) - colours(other.views)).abs()
+        assert error.mean() < 3 and error.flatten(1).mean(1).max() < 6
+
+
+def test_the_fingerprint_is_of_what_there_is(digits: Path, tmp_path: Path):
+    copy = shutil.copytree(digits, tmp_path / "copy")
+    same = ready(copy, batch_size=3, delay=2, mixup=0.8).fingerprint()
+    assert same == ready(digits).fingerprint()
+    file = next(copy.glob("val/*/*.mp4"))
+    file.write_bytes(file.read_bytes() + b"one byte more")
+    assert ready(copy).fingerprint() != same
+
+
+def test_a_folder_that_cannot_be_written_to_has_its_index_at_home(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = shutil.copytree(digits, tmp_path / "root", ignore=lambda *_: ["critical_periods_index"])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    ready(root)
+    (index,) = (tmp_path / "cache" / "critical_periods").iterdir()
+    assert {"train.npz", "val.npz", "bad_videos.csv"} <= {path.name for path in index.iterdir()}
+
+
+# Bad videos.
+
+
+def spoil(root: Path) -> list[tuple[str, str, str]]:
+    """Four bad videos among 37 + 13."""
+    folder = root / "train" / "left"
+    whole = next(folder.glob("*.mp4")).read_bytes()
+    (folder / "a truncated.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "b empty.mp4").touch()
+    (root / "val" / "up" / "text.mp4").write_text("Not a video, but a text.\n")
+    write_video(root / "train" / "left" / "c short.mp4", film(13))
+    return [
+        ("train", "left/a truncated.mp4", "is cut off"),
+        ("train", "left/b empty.mp4", "is empty"),
+        (
+            "train",
+            "left/c short.mp4",
+            "is too short: 4 frames at 3 a second, of which delay=4 need",
+        ),
+        ("val", "up/text.mp4", "cannot be read: Invalid data"),
+    ]
+
+
+@pytest.fixture
+def spoilt(digits: Path, tmp_path: Path) -> tuple[Path, list[tuple[str, str, str]]]:
+    root = shutil.copytree(digits, tmp_path / "spoilt")
+    return root, spoil(root)
+
+
+def test_bad_videos_are_reported_and_left_out(spoilt, caplog):
+    root, bad = spoilt
+    data = ready(root, max_bad_share=4 / 54)
+    rows = report(root)
+    assert len(rows) == 4
+    for row, expected in zip(rows, bad, strict=True):
+        assert tuple(row[:2]) == expected[:2] and row[2].startswith(expected[2])
+    assert "4 of 54 videos are left out; see " in caplog.text
+    names = {split: [*data._clips[split].paths] for split in ("train", "val")}
+    used = {("train", names["train"][i]) for i in training(data).index}
+    used |= {("val", names["val"][i]) for i in evaluated(data).index}
+    assert len(used) == 50 and not used & {(split, path) for split, path, _ in bad}
+    # A shorter delay has use for the short one.
+    assert len(training(ready(root, delay=3, max_bad_share=0.1)).index) == TRAIN + 1
+
+
+def test_too_many_bad_videos_stop_before_training(spoilt):
+    root, _ = spoilt
+    for share in (0.0, 3.9 / 54):
+        with pytest.raises(UserError, match=r"4 of 54 videos under root=.* max_bad_share=.*; see"):
+            ready(root, max_bad_share=share)
+    assert len(report(root)) == 4
+    with pytest.raises(UserError, match=r"no video of the split 'train' can be used; see .*csv"):
+        ready(root, delay=30, max_bad_share=1.0)
+
+
+def break_videos(data: Any, split: str, numbers: list[int]) -> None:
+    """Spoils videos that were sound when the index was made."""
+    for number in numbers:
+        path = Path(data.root, split, data._clips[split].paths[number])
+        path.write_bytes(path.read_bytes()[:-200])
+
+
+def test_a_video_that_breaks_in_training_is_replaced(digits: Path, tmp_path: Path):
+    data = ready(shutil.copytree(digits, tmp_path / "copy"), max_bad_share=0.1)
+    clean = by_index(training(data, 1))
+    break_videos(data, "train", [4, 20])
+    parts = batches(data, data.train_dataloader(), 1)
+    assert [len(part.index) for part in parts] == [8, 8, 8, 8, 5]
+    batch = joined(parts)
+    counts = Counter(batch.index.tolist())
+    assert set(counts) == set(range(TRAIN)) - {4, 20} and sum(counts.values()) == TRAIN
+    for index, views in zip(batch.index.tolist(), batch.views, strict=True):
+        assert torch.equal(views, clean[index])
+    assert torch.equal(training(data, 1).index, batch.index)
+    assert data.broken == {("train", 4): "is cut off", ("train", 20): "is cut off"}
+    paths = data._clips["train"].paths
+    assert sorted(report(data.root)) == sorted(
+        ["train", paths[n], "is cut off (found in training)"] for n in (4, 20)
+    )
+    break_videos(data, "train", [5, 6, 7])
+    training(data, 2)
+    break_videos(data, "train", [8])
+    with pytest.raises(UserError, match=r"6 of 50 videos .* max_bad_share=0.1; see"):
+        training(data, 3)
+
+
+def test_a_video_that_breaks_is_left_out_of_evaluation(digits: Path, tmp_path: Path):
+    data = ready(shutil.copytree(digits, tmp_path / "copy"), max_bad_share=1.0, batch_size=4)
+    break_videos(data, "val", [2, 9])
+    assert evaluated(data).index.tolist() == [n for n in range(VAL) if n not in (2, 9)]
+    break_videos(data, "val", [n for n in range(VAL) if n not in (2, 9)])
+    with pytest.raises(
+        UserError, match=r"and 19 videos drawn in its place cannot be decoded .*cut"
+    ):
+        evaluated(data)
+
+
+def test_a_workers_error_is_its_own_sentence(digits: Path, tmp_path: Path):
+    data = ready(shutil.copytree(digits, tmp_path / "copy"), max_bad_share=1.0, num_workers=1)
+    break_videos(data, "train", list(range(TRAIN)))
+    with pytest.raises(UserError) as caught:
+        training(data)
+    sentence = r"\S+\.mp4 and 19 videos drawn in its place cannot be decoded \(the last, .*\.mp4, "
+    assert re.fullmatch(sentence + r"is cut off\); look after the data\.", str(caught.value))
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"delay": 0}, "delay=0 must be at least 1 step of 1/3 s, or null for any"),
+        ({"image_size": 0}, "image_size=0 must be at least 1 pixel"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"num_workers": -1}, "num_workers=-1 must not be negative"),
+        ({"mixup": -0.1}, "mixup=-0.1 must be 0, for none, or positive"),
+        ({"cutmix": -1.0}, "cutmix=-1.0 must be 0, for none, or positive"),
+        ({"rand_augment": 11}, "rand_augment=11 must be from 0, for none, to 10"),
+        ({"rand_augment": -1}, "rand_augment=-1 must be from 0, for none, to 10"),
+        ({"max_bad_share": 5}, "max_bad_share=5 must be a share from 0 to 1"),
+        ({"train_csv": "a.csv"}, "train_csv and val_csv go together; set both, or neither"),
+        ({"root": "no/where"}, "root='no/where' is no folder; set data.init_args.root"),
+        ({"train_csv": "a.csv", "val_csv": "b.csv"}, "the list a.csv cannot be read: .*No such"),
+    ],
+)
+def test_settings_that_do_not_fit(digits: Path, settings: dict[str, Any], sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        ready(**({"root": digits} | settings)).train_dataloader()
+
+
+def test_the_command_line_says_it_in_one_sentence(tmp_path: Path, capsys):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"""
+model:
+  class_path: ClassificationTask
+  init_args:
+    network:
+      class_path: SplitResNet18
+data:
+  class_path: KineticsDataModule
+  init_args:
+    root: {tmp_path / "none"}
+trainer: {{max_epochs: 1, logger: false, accelerator: cpu}}
+""")
+    assert main(["fit", "--config", str(config)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("critical-periods: error: ") and len(error.splitlines()) == 1
+    assert f"root='{tmp_path / 'none'}' is no folder; set data.init_args.root." in error
+
+
+# Whole trainings.
+
+
+class TwoFrames(nn.Module):
+    """Answers from both frames, small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(6, 8, 3, stride=2), nn.Tanh())
+        self.head = nn.Linear(8 * 49, 4)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.head(self.body(torch.cat([first, second], 1)).flatten(1))
+
+
+class Witness(Callback):
+    """Notes which samples each step and each validation sees."""
+
+    def __init__(self) -> None:
+        self.trained: list[list[int]] = []
+        self.validated: list[int] = []
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, n: int):
+        self.trained.append(batch.index.tolist())
+
+    def on_validation_epoch_start(self, trainer: Any, module: Any):
+        self.validated = []
+
+    def on_validation_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *n: Any):
+        self.validated += batch.index.tolist()
+
+
+def fit(
+    root: Path,
+    folder: Path | None = None,
+    processes: int = 1,
+    resume: Path | None = None,
+    callbacks: tuple[Callback, ...] = (),
+    epochs: int = 2,
+    **settings: Any,
+) -> tuple[dict[str, Tensor], Witness, dict[str, Tensor]]:
+    pl.seed_everything(3, verbose=False)
+    task = ClassificationTask(
+        TwoFrames(),
+        num_classes=4,
+        optimizer=functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9),
+    )
+    witness = Witness()
+    savers = [ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=1)]
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
+        logger=False,
+        enable_checkpointing=folder is not None,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=[witness, *callbacks, *(savers if folder else [])],
+    )
+    data = KineticsDataModule(
+        root, **({"batch_size": 8, "image_size": 16, "num_workers": 0} | settings)
+    )
+    trainer.fit(task, data, ckpt_path=resume, weights_only=True)
+    weights = {name: value.clone() for name, value in task.state_dict().items()}
+    return weights, witness, dict(trainer.callback_metrics)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_stopped_anywhere_and_resumed_to_the_bit(digits: Path, tmp_path: Path, num_workers: int):
+    def run(workers: int, *arguments: Any, **settings: Any) -> Any:
+        window = DeficitWindow(Dissociation(), onset=1)
+        mixing = {"mixup": 0.8, "cutmix": 1.0, "rand_augment": 9, "delay": None}
+        return fit(
+            digits, *arguments, callbacks=(window,), num_workers=workers, **mixing, **settings
+        )
+
+    weights, seen, metrics = run(num_workers, tmp_path)
+    assert len(seen.trained) == 10 and metrics["deficit/active"] == 1
+    for step in (1, 3, 5, 8):
+        # Going on with as many workers, or with others.
+        for workers in {num_workers, 1} if step == 3 else {num_workers}:
+            again, rest, after = run(workers, resume=tmp_path / f"step={step}.ckpt")
+            assert rest.trained == seen.trained[step:]
+            assert all(torch.equal(again[name], weight) for name, weight in weights.items())
+            assert after["val/loss"] == metrics["val/loss"]
+    assert not multiprocessing.active_children()
+
+
+def run_process(rank: int, folder: Path) -> None:
+    weights, witness, metrics = fit(folder / "videos", processes=WORLD, batch_size=4)
+    seen = {"trained": witness.trained, "validated": witness.validated}
+    torch.save({"weights": weights, "metrics": metrics, **seen}, folder / f"{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_validate_as_one(digits: Path, tmp_path: Path):
+    root = shutil.copytree(digits, tmp_path / "videos")
+    # 36 to train on, so that two processes share them evenly, and 13 to validate on.
+    next(root.glob("train/left/*.mp4")).unlink()
+    context = start_processes(run_process, tmp_path)
+    weights, witness, metrics = fit(root)
+    join_processes(context)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert sorted(first["validated"] + second["validated"]) == list(range(VAL))
+    assert {len(first["validated"]), len(second["validated"])} == {6, 7}
+    assert sorted(witness.validated) == list(range(VAL))
+    both = [a + b for a, b in zip(first["trained"], second["trained"], strict=True)]
+    assert both == witness.trained
+    for name, weight in weights.items():
+        torch.testing.assert_close(first["weights"][name], weight, rtol=1e-4, atol=2e-6)
+        assert torch.equal(first["weights"][name], second["weights"][name])
+    for key in ("train/loss", "val/loss"):
+        torch.testing.assert_close(first["metrics"][key], metrics[key], rtol=1e-5, atol=0)
+    assert first["metrics"]["val/accuracy"] == metrics["val/accuracy"]
+
+
+def meet_broken_videos(rank: int, folder: Path) -> None:
+    """Two epochs, of which the second finds too many: two broken videos are met by one process."""
+    root = folder / "videos"
+
+    class Breaker(Callback):
+        """Breaks two videos when all is set up, and two more when those are allowed for."""
+
+        def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+            if rank == 0:
+                numbers = [1, 3] if trainer.current_epoch == 0 else [5, 7]
+                break_videos(trainer.datamodule, "val", numbers)
+            trainer.strategy.barrier()
+
+    try:
+        fit(root, processes=WORLD, callbacks=(Breaker(),), batch_size=4, epochs=3,
+            max_bad_share=3 / (TRAIN + VAL))  # fmt: skip
+    except UserError as error:
+        (folder / f"{rank}.txt").write_text(str(error))
+
+
+@pytest.mark.slow
+def test_two_processes_count_broken_videos_together(digits: Path, tmp_path: Path):
+    """Validation shares videos out by turns, so the odd ones are met by the second process."""
+    shutil.copytree(digits, tmp_path / "videos")
+    join_processes(start_processes(meet_broken_videos, tmp_path))
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in range(2))
+    assert first == second and "4 of 50 videos under root=" in first
+    rows = report(tmp_path / "videos")
+    assert len(rows) == 4 and all(row[0] == "val" for row in rows)
+    assert all(row[2] == "is cut off (found in training)" for row in rows)
+
+
+# Memory.
+
+
+def many(root: Path, digits: Path, number: int, shards: bool) -> Path:
+    """An index of so many videos, by links to a few."""
+    name = "a class with a long name as some of Kinetics have"
+    for split in ("train", "val"):
+        few = find_videos(digits, split)
+        if shards:
+            clips = extract(few, root / split)
+        else:
+            (root / split).mkdir(parents=True)
+            for n, path in enumerate(few.paths):
+                (root / split / f"{n:02d}_000123_000133.mp4").symlink_to(few.folder / path)
+        turns = np.arange(number) % len(few.paths)
+        if shards:
+            paths = [f"{name}/{n:011d}_000123_000133.mp4" for n in range(number)]
+            save_arrays(
+                root / split / "index.npz",
+                lengths=clips.lengths[turns],
+                starts=clips.starts[turns],
+                shard=clips.shard[turns],
+                **clips.shards.arrays("shards"),
+                **Strings.of(paths).arrays("paths"),
+                **Strings.of([name] * number).arrays("labels"),
+                **Strings.of([""] * number).arrays("reasons"),
+            )
+            continue
+        # Slashes make names of one file longer and many.
+        paths = [
+            f"{split}{'/' * (n % 50 + 1)}{m:02d}_000123_000133.mp4" for n, m in enumerate(turns)
+        ]
+        (root / f"{split}.csv").write_text("\n".join(f"{path},{name}" for path in paths))
+        states = [(root / path).stat() for path in paths[: len(few.paths)]]
+        save_arrays(
+            root / "critical_periods_index" / f"{split}.npz",
+            format=np.array(1),
+            lengths=np.full(number, 6, np.int32),
+            sizes=np.array([state.st_size for state in states], np.int64)[turns],
+            times=np.array([state.st_mtime_ns for state in states], np.int64)[turns],
+            **Strings.of(paths).arrays("paths"),
+            **Strings.of([""] * number).arrays("reasons"),
+        )
+    return root
+
+
+def worker_peak(root: Path, **settings: Any) -> float:
+    """The most memory in MB that a worker has held, from its start to its third batch."""
+    data = ready(root, num_workers=1, **settings)
+    loader = data.train_dataloader()
+    draws = iter(loader)
+    for _ in range(3):
+        assert next(draws).pixels.shape == (8, 2, 3, 16, 16)
+    (worker,) = loader._loader._iterator._workers
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="asks for memory as Linux tells it")
+@pytest.mark.parametrize("shards", [False, True], ids=["videos", "shards"])
+def test_a_workers_memory_hardly_grows_with_the_index(digits: Path, tmp_path: Path, shards: bool):
+    """In a worker that starts anew, and so shares nothing with this process."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        peaks = []
+        for number in (1000, 100_000):
+            root = many(tmp_path / str(number), digits, number, shards)
+            lists = {} if shards else {
+                f"{split}_csv": root / f"{split}.csv" for split in ("train", "val")
+            }  # fmt: skip
+            peaks.append(worker_peak(root, **lists))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    print(f"{peaks[0]:.0f} and {peaks[1]:.0f} MB")
+    assert peaks[1] - peaks[0] < 100

@@ -1,0 +1,322 @@
+"""``critical-periods kinetics extract``: frames of all videos, once, whatever comes between."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_videos import film, write_video
+
+from critical_periods.cli import main
+from critical_periods.core.errors import UserError
+from critical_periods.data import shards as module
+from critical_periods.data.video.shards import ShardClips, extract, open_shards
+from critical_periods.data.video.video_file import VideoError
+from critical_periods.data.video.video_index import read_index
+from critical_periods.data.video.video_lists import VideoList, find_videos
+
+ROOT = Path(__file__).parents[3]
+
+
+def smooth(frames: int, seed: int) -> list[np.ndarray]:
+    """Pictures that a JPEG keeps: few pixels made large."""
+    draws = np.random.default_rng(seed)
+    corners = draws.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    image = Image.fromarray(corners).resize((64, 48), Image.Resampling.BICUBIC)
+    return [np.roll(np.array(image), n, axis=0) for n in range(frames)]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten videos of two classes in the layout of Kinetics, two of them broken."""
+    root = tmp_path_factory.mktemp("videos")
+    for number in range(8):
+        split = "train" if number < 5 else "val"
+        path = root / split / f"class {number % 2}" / f"{number}.mp4"
+        write_video(path, smooth(12 + 5 * number, number), crf=8)
+    (root / "train" / "class 0" / "empty.mp4").touch()
+    (root / "val" / "class 1" / "text.mp4").write_text("no video")
+    return root
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_shards_hold_what_the_videos_do(videos: Path, tmp_path: Path):
+    for split in ("train", "val"):
+        listed = find_videos(videos, split)
+        clips = read_index(listed, tmp_path / f"{split}.npz")
+        found = extract(listed, tmp_path / split, videos_per_shard=2)
+        assert list(found.paths) == list(clips.paths) == listed.paths
+        assert list(found.labels) == listed.labels
+        assert found.lengths.tolist() == clips.lengths.tolist()
+        assert list(found.reasons) == list(clips.reasons)
+        for number, length in enumerate(found.lengths.tolist()):
+            places = list(range(length))[::-1]
+            if not places:
+                continue
+            ours, theirs = (
+                [np.array(image).astype(int) for image in each.read(number, places)]
+                for each in (found, clips)
+            )
+            for place, image in enumerate(ours):
+                # A little is lost in a JPEG, but far less than lies between any two frames.
+                errors = [np.abs(image - other).mean() for other in theirs]
+                own = errors.pop(place)
+                assert own < 5 and own < min(errors) / 2
+        again = open_shards(tmp_path / split)
+        assert again is not None and again.read(0, [1])[0].tobytes() == (
+            found.read(0, [1])[0].tobytes()
+        )
+
+
+def test_frames_are_scaled_down_and_never_up(videos: Path, tmp_path: Path):
+    listed = find_videos(videos, "val")
+    small = extract(listed, tmp_path / "small", short_side=24)
+    large = extract(listed, tmp_path / "large", short_side=500)
+    assert small.read(0, [0])[0].size == (32, 24) and large.read(0, [0])[0].size == (64, 48)
+
+
+def test_the_command_from_one_end_to_the_other(videos: Path, tmp_path: Path, capsys):
+    out = tmp_path / "shards"
+    words = ["kinetics", "extract", str(videos), "--output", str(out), "--short-side", "40"]
+    assert main([*words, "--jobs", "2"]) == 0
+    printed = capsys.readouterr()
+    frames = 0
+    for split in ("train", "val"):
+        clips = open_shards(out / split)
+        assert clips is not None and clips.read(0, [0])[0].size == (53, 40)
+        frames += int(clips.lengths.sum())
+    # At 12 frames a second, every fourth of 12 + 5 n.
+    assert frames == sum(-(-(12 + 5 * n) // 4) for n in range(8))
+    assert f"{out} holds {frames} frames of 8 videos; 2 that could not be" in printed.out
+    assert "video" in printed.err and "100%" in printed.err
+    with open(out / "bad_videos.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["split", "path", "reason"]
+    assert [row[:2] for row in rows] == [
+        ["train", "class 0/empty.mp4"],
+        ["val", "class 1/text.mp4"],
+    ]
+    assert rows[0][2] == "is empty" and rows[1][2].startswith("cannot be read: Invalid data")
+
+
+def test_however_many_work_the_bytes_are_the_same(videos: Path, tmp_path: Path):
+    listed = find_videos(videos, "train")
+    for jobs in (1, 3):
+        extract(listed, tmp_path / str(jobs), jobs=jobs, videos_per_shard=2)
+    one, three = contents(tmp_path / "1"), contents(tmp_path / "3")
+    assert one == three and len(one) == 3 * 2 + 1
+
+
+def test_what_is_done_is_kept_and_what_has_changed_is_done_again(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    listed = find_videos(videos, "train")
+    extract(listed, tmp_path, videos_per_shard=2)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("shard_*")}
+    extract(listed, tmp_path, videos_per_shard=2)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("shard_*")}
+    # The last shard's video goes, and with it the shard; the first one's label is another.
+    labels = ["other", *listed.labels[1:4]]
+    clips = extract(
+        VideoList(listed.folder, listed.paths[:4], labels), tmp_path, videos_per_shard=2
+    )
+    after = set(tmp_path.glob("shard_*"))
+    assert len(after) == 4 and len(after & set(before)) == 2
+    assert list(clips.labels) == labels
+
+
+def alive(process: int) -> bool:
+    try:
+        # What follows the name in parentheses; a zombie has ended.
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def descendants(ancestor: int) -> set[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(fields[1])
+    found: set[int] = set()
+    while new := {p for p, parent in parents.items() if parent in {ancestor, *found}} - found:
+        found |= new
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes as Linux shows them")
+def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path: Path):
+    """Two processes are killed with their parent when a shard is whole and others are begun."""
+    root, out, reference = (tmp_path / name for name in ("videos", "shards", "reference"))
+    first = write_video(root / "train" / "a" / "0.mp4", film(16))
+    for number in range(1, 400):
+        os.link(first, root / "train" / "a" / f"{number}.mp4")
+    write_video(root / "val" / "a" / "0.mp4", film(8))
+    words = ["kinetics", "extract", str(root), "--jobs", "2", "--output"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "critical_periods", *words, str(out)],
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    until = time.monotonic() + 120
+    while not list(out.glob("train/shard_*.npz")) and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    assert process.poll() is None
+    children = descendants(process.pid)
+    assert len(children) >= 3
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    whole = {path: path.stat().st_mtime_ns for path in out.glob("train/shard_*.npz")}
+    assert 1 <= len(whole) < 4
+    while any(alive(child) for child in children):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    with pytest.raises(UserError, match=r"holds a part of an extraction; run the same"):
+        open_shards(out / "train")
+    assert main([*words, str(out)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in whole} == whole
+    assert main([*words, str(reference)]) == 0
+    assert contents(out) == contents(reference)
+    assert not [name for name in contents(out) if "part" in name]
+
+
+def test_an_error_leaves_no_index(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    listed = find_videos(videos, "train")
+    extract(listed, tmp_path)
+
+    def fail(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_write_index", fail)
+    with pytest.raises(KeyboardInterrupt):
+        extract(listed, tmp_path)
+    with pytest.raises(UserError, match="holds a part of an extraction"):
+        open_shards(tmp_path)
+    assert open_shards(tmp_path / "nowhere") is None
+
+
+@pytest.fixture
+def damaged(videos: Path, tmp_path: Path) -> tuple[ShardClips, Path]:
+    clips = extract(find_videos(videos, "val"), tmp_path)
+    (shard,) = tmp_path.glob("*.bin")
+    return clips, shard
+
+
+def test_a_damaged_shard_is_a_video_error(damaged: tuple[ShardClips, Path]):
+    clips, shard = damaged
+    raw = shard.read_bytes()
+    for bad in (raw[:50], raw[: len(raw) - 300], b"", bytes(len(raw)), raw[:40] + bytes(len(raw))):
+        shard.write_bytes(bad)
+        with pytest.raises(VideoError, match="is damaged"):
+            clips.read(2, [int(clips.lengths[2]) - 1])
+    shard.unlink()
+    with pytest.raises(VideoError, match="No such file"):
+        clips.read(2, [0])
+
+
+@pytest.mark.parametrize("name", ["index.npz", "shard_*.npz", "shard_*.bin"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut off", "garbage"])
+def test_what_is_damaged_is_named_and_made_anew(
+    videos: Path, tmp_path: Path, name: str, damage: str
+):
+    listed = find_videos(videos, "val")
+    extract(listed, tmp_path, videos_per_shard=2)
+    sound, made = contents(tmp_path), module._make_shard
+    file = max(tmp_path.glob(name))
+    raw = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    else:
+        damaged = {"empty": b"", "cut off": raw[: len(raw) // 2], "garbage": b"garbage"}
+        file.write_bytes(damaged[damage])
+    # The index says all that the shards' own files do, and without it nothing is read.
+    if name == "shard_*.npz":
+        assert open_shards(tmp_path) is not None
+        (tmp_path / "index.npz").unlink()
+    part = name == "shard_*.npz" or (name, damage) == ("index.npz", "gone")
+    sentence = "holds a part of" if part else rf"{file.name} (cannot be read|has \d+ bytes, which)"
+    with pytest.raises(UserError, match=sentence) as caught:
+        open_shards(tmp_path)
+    assert "run the same `critical-periods kinetics extract` again" in str(caught.value)
+    tasks = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_make_shard", lambda task: (tasks.append(task), made(task)))
+        extract(listed, tmp_path, videos_per_shard=2)
+    assert contents(tmp_path) == sound
+    assert len(tasks) == (name != "index.npz")
+
+
+def test_a_long_video_is_extracted_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_video(tmp_path / "a" / "0.mp4", film(60))
+    listed = VideoList(tmp_path, ["a/0.mp4"], ["a"])
+    extract(listed, tmp_path / "whole")
+    read, most = module.read_frames, []
+
+    def counted(path: str, times: list[float], short_side: int) -> object:
+        most.append(len(times))
+        return read(path, times, short_side)
+
+    monkeypatch.setattr(module, "_FRAMES", 8)
+    monkeypatch.setattr(module, "read_frames", counted)
+    extract(listed, tmp_path / "parts")
+    # At 12 frames a second every fourth is on the grid.
+    assert most == [8, 7]
+    assert contents(tmp_path / "whole") == contents(tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "critical-periods kinetics: the following arguments are required: extract"),
+        (["extrac"], "critical-periods kinetics: argument extract: invalid choice: 'extrac'"),
+        (["extract", "VIDEOS"], "extract: the following arguments are required: --output"),
+        (["extract", "VIDEOS", "--output", "OUT", "--jobs", "x"], "--jobs: invalid int value: 'x'"),
+        (["extract", "VIDEOS", "--output", "OUT", "--jobs", "0"], "--jobs 0 must be at least 1."),
+        (["extract", "VIDEOS", "--output", "OUT", "--short-side", "-2"], "--short-side -2 must be"),
+        (["extract", "VIDEOS/none", "--output", "OUT"], "input 'VIDEOS/none' is no folder; name"),
+        (
+            ["extract", "VIDEOS/val", "--output", "OUT"],
+            "input='VIDEOS/val' holds no folder train/ with a folder of videos for every class; "
+            "set input, or --train-csv to a list",
+        ),
+        (
+            ["extract", "VIDEOS", "--output", "OUT", "--train-csv", "VIDEOS/none.csv"],
+            "the list VIDEOS/none.csv cannot be read: ",
+        ),
+        (
+            ["extract", "VIDEOS", "--output", "VIDEOS/val/class 1/text.mp4"],
+            "--output VIDEOS/val/class 1/text.mp4 cannot be written to: ",
+        ),
+    ],
+)
+def test_mistakes_end_in_one_sentence(
+    words: list[str], sentence: str, videos: Path, tmp_path: Path, capsys
+):
+    def full(text: str) -> str:
+        return text.replace("VIDEOS", str(videos)).replace("OUT", str(tmp_path / "out"))
+
+    assert main(["kinetics", *map(full, words)]) == 2
+    printed = capsys.readouterr().err
+    assert full(sentence) in printed
+    assert printed.startswith("critical-periods: error: ") and len(printed.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,567 @@
+"""Single frames of video files: the right ones, at no more cost than needed, or a clear error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from small_videos import SIDES, FullDecode, film, write_video
+
+from critical_periods.core.errors import UserError
+from critical_periods.data import video_index
+from critical_periods.data.video.frame_pairs import (
+    centre_box,
+    draw_box,
+    draw_pairs,
+    grid_length,
+    needed_length,
+)
+from critical_periods.data.video.frames import probe, read_frames
+from critical_periods.data.video.strings import Strings
+from critical_periods.data.video.truncation import is_cut_off
+from critical_periods.data.video.video_file import VideoError, VideoFile
+from critical_periods.data.video.video_index import VideoClips, read_index
+from critical_periods.data.video.video_lists import SUFFIXES, VideoList, find_videos, number_labels
+
+REAL = os.environ.get("CRITICAL_PERIODS_VIDEOS", "")
+CLIPS: list[Path | None] = [None]
+if REAL:
+    CLIPS = sorted(path for path in Path(REAL).iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+@pytest.fixture(scope="module", params=CLIPS, ids=lambda clip: clip.name if clip else "none")
+def clip(request: pytest.FixtureRequest) -> Path:
+    """Each of the real clips."""
+    if not REAL:
+        pytest.skip("CRITICAL_PERIODS_VIDEOS names no folder of real clips")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def full(clip: Path) -> FullDecode:
+    return FullDecode(clip)
+
+
+def equal(found: list[np.ndarray], expected: list[np.ndarray]) -> bool:
+    return len(found) == len(expected) and all(map(np.array_equal, found, expected))
+
+
+# What reading costs, counted at the decoder.
+
+
+class Counter:
+    """Stands before an object of PyAV's, and counts the frames that its decoder gives."""
+
+    def __init__(self, inner: Any, counted: list[int]) -> None:
+        self.__dict__.update(inner=inner, counted=counted)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        return Counter(found, self.counted) if name == "codec_context" else found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.inner, name, value)
+
+    def decode(self, packet: Any) -> Iterator[Any]:
+        for frame in self.inner.decode(packet):
+            self.counted[0] += 1
+            yield frame
+
+    def seek(self, place: int, stream: Counter) -> None:
+        self.inner.seek(place, stream=stream.inner)
+
+    def demux(self, stream: Counter) -> Any:
+        return self.inner.demux(stream.inner)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    count = [0]
+    after = VideoFile.__post_init__
+
+    def count_frames(video: VideoFile) -> None:
+        video.stream = Counter(video.stream, count)  # type: ignore[assignment]
+        video.container = Counter(video.container, count)  # type: ignore[assignment]
+        after(video)
+
+    monkeypatch.setattr(VideoFile, "__post_init__", count_frames)
+    return count
+
+
+def needed(full: FullDecode, numbers: list[int]) -> int:
+    """Frames from the key frame before to the wanted frame; together where that is the same."""
+    last: dict[int, int] = {}
+    for number in numbers:
+        key = max(n for n in range(number + 1) if full.frames[n].key_frame)
+        last[key] = max(number, last.get(key, 0))
+    return sum(number - key + 1 for key, number in last.items())
+
+
+# The eight real clips.
+
+
+@pytest.mark.real_data
+def test_frames_of_real_clips_are_those_of_a_full_decode(clip: Path, full: FullDecode):
+    grid = [place / 3 for place in range(grid_length(probe(clip).duration))]
+    assert equal(read_frames(clip, grid).images, full.images_at(grid))
+    # Anywhere in between, in any order, and long after the end.
+    draws = np.random.default_rng(0)
+    for pair in draws.uniform(0, full.starts[-1] + 0.1, (4, 2)):
+        assert equal(read_frames(clip, pair).images, full.images_at(pair))
+    assert equal(read_frames(clip, [1e4]).images, [full.image(-1)])
+
+
+@pytest.mark.real_data
+def test_pairs_of_real_clips_cost_no_more_frames_than_they_need(
+    clip: Path, full: FullDecode, counted: list[int]
+):
+    lengths = torch.full((8,), grid_length(full.starts[-1]))
+    delay = min(4, int(lengths[0]) - 1)
+    draws = torch.rand(8, 2, generator=torch.Generator().manual_seed(0))
+    for pair in draw_pairs(lengths, delay, draws, centred=False).tolist():
+        times = [place / 3 for place in pair]
+        counted[0] = 0
+        assert read_frames(clip, times).decoded == counted[0]
+        assert 1 <= counted[0] <= needed(full, [full.number_at(time) for time in times])
+
+
+@pytest.mark.real_data
+def test_a_probe_knows_what_a_full_decode_finds(clip: Path, full: FullDecode, counted: list[int]):
+    found = probe(clip)
+    assert counted[0] == 1
+    steps = np.diff(full.starts)
+    assert found.duration == pytest.approx(full.starts[-1] + np.median(steps), abs=0.04)
+    assert found.rate == pytest.approx(len(full.frames) / found.duration)
+    assert (found.height, found.width) == full.image(0).shape[:2]
+
+
+@pytest.mark.real_data
+def test_scaled_frames_of_real_clips_keep_their_shape(clip: Path):
+    (image,) = read_frames(clip, [0.5], short_side=120).images
+    info = probe(clip)
+    assert min(image.shape[:2]) == 120
+    assert image.shape[1] / image.shape[0] == pytest.approx(info.width / info.height, rel=0.01)
+    (whole,) = read_frames(clip, [0.5], short_side=4000).images
+    assert np.array_equal(whole, read_frames(clip, [0.5]).images[0])
+
+
+# Made up files of all kinds.
+
+
+OPEN = {"g": 10, "bf": 3, "x264-params": "open-gop=1:b-pyramid=normal"}
+FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "mp4": ("libx264", "yuv420p", {"g": 10, "bf": 2}),
+    "open.mp4": ("libx264", "yuv420p", OPEN),
+    "10bit.mp4": ("libx265", "yuv420p10le", {"x265-params": "keyint=10:log-level=none"}),
+    "keys.mov": ("libx264", "yuv444p", {"g": 1}),
+    "m4v": ("mpeg4", "yuv420p", {"g": 10, "bf": 2}),
+    "webm": ("libvpx-vp9", "yuv420p", {"g": 10, "deadline": "realtime"}),
+    "plain.avi": ("mpeg4", "yuv420p", {"g": 10}),
+    "b_frames.avi": ("mpeg4", "yuv420p", {"g": 10, "bf": 2}),
+    "h264.avi": ("libx264", "yuv420p", {"g": 10, "bf": 2}),
+    "jpeg.avi": ("mjpeg", "yuvj420p", {}),
+    "mpg": ("mpeg2video", "yuv420p", {"g": 10, "bf": 2}),
+    "ts": ("libx264", "yuv420p", {"g": 10, "bf": 2}),
+    "flv": ("libx264", "yuv420p", {"g": 10, "bf": 2}),
+    "wmv": ("wmv2", "yuv420p", {"g": 10}),
+    "3gp": ("mpeg4", "yuv420p", {"g": 10}),
+}
+# Counted from their first frame, or each frame a key frame's next.
+COUNTED_FROM_START = ("b_frames.avi", "h264.avi")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_read_frame_by_frame(name: str, tmp_path: Path, counted: list[int]):
+    codec, pix_fmt, options = FORMATS[name]
+    file = tmp_path / f"film.{name}"
+    rate = 25 if codec == "mpeg2video" else 12
+    write_video(file, film(40), codec, rate, pix_fmt, **options)
+    full = FullDecode(file, rate)
+    assert len(full.frames) == 40 and probe(file).duration == pytest.approx(40 / rate, abs=2e-3)
+    draws = np.random.default_rng(1)
+    for pair in draws.integers(0, 40, (20, 2)).tolist():
+        counted[0] = 0
+        # Well within the time of each frame: some formats round to thousandths of a second.
+        read = read_frames(file, [(number + 0.3) / rate for number in pair])
+        assert equal(read.images, [full.image(number) for number in pair])
+        assert read.decoded == counted[0]
+        if name not in COUNTED_FROM_START:
+            assert counted[0] <= needed(full, pair)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("start", [0, 700])
+def test_a_frame_is_shown_until_the_next_one_begins(suffix: str, start: int, tmp_path: Path):
+    gaps = np.random.default_rng(2).choice([20, 33, 40, 170, 900], 30)
+    ticks = np.cumsum(gaps) - gaps[0]
+    file = write_video(
+        tmp_path / f"film.{suffix}", film(30), ticks=(start + ticks).tolist(), g=8, bf=2
+    )
+    full = FullDecode(file)
+    for number, tick in enumerate(ticks):
+        times = [tick / 1000 + 0.001, (tick + gaps[(number + 1) % 30]) / 1000 - 0.002]
+        assert equal(read_frames(file, times).images, 2 * [full.image(number)])
+    assert equal(read_frames(file, [0.0]).images, [full.image(0)])
+
+
+MATRICES = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
+
+
+@pytest.mark.parametrize("turn", MATRICES)
+def test_frames_are_turned_as_the_file_says(turn: int, tmp_path: Path):
+    """QuickTime: the pixel that is stored at (x, y) is shown at (a x + c y, b x + d y), shifted."""
+    file = write_video(tmp_path / "film.mp4", film(12), g=4)
+    stored = FullDecode(file).image(7)
+    raw, (a, b, c, d) = bytearray(file.read_bytes()), MATRICES[turn]
+    place = raw.index(b"tkhd") + 44
+    for number, value in zip((0, 1, 3, 4), (a, b, c, d), strict=True):
+        raw[place + 4 * number : place + 4 * number + 4] = (value << 16).to_bytes(
+            4, "big", signed=True
+        )
+    file.write_bytes(raw)
+    height, width = SIDES
+    expected = np.empty((width, height, 3) if turn in (90, 270) else (height, width, 3), np.uint8)
+    for y, x in np.ndindex(height, width):
+        # A negative place counts from the far side, as an index of Python's does.
+        expected[b * x + d * y - (b + d < 0), a * x + c * y - (a + c < 0)] = stored[y, x]
+    assert np.array_equal(read_frames(file, [7.3 / 12]).images[0], expected)
+    info = probe(file)
+    assert (info.height, info.width) == expected.shape[:2]
+    (small,) = read_frames(file, [0.0], short_side=24).images
+    assert small.shape == (expected.shape[0] // 2, expected.shape[1] // 2, 3)
+
+
+# Files that are none.
+
+
+def broken_files(folder: Path, whole: Path) -> dict[str, str]:
+    """What is to be said of each kind of broken file."""
+    raw = whole.read_bytes()
+    (folder / "truncated.mp4").write_bytes(raw[: len(raw) * 2 // 3])
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("This is no video.\n" * 50)
+    (folder / "folder.mp4").mkdir()
+    with av.open(str(folder / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        for _ in range(5):
+            silence = np.zeros((1, 1024), np.float32)
+            frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+            frame.sample_rate = 8000
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return {
+        "truncated.mp4": "is cut off",
+        "empty.mp4": "is empty",
+        "text.mp4": "cannot be read: Invalid data",
+        "folder.mp4": "cannot be read: Is a directory",
+        "sound.mp4": "holds no video",
+        "none.mp4": "cannot be read: No such file",
+    }
+
+
+def test_broken_files_say_what_is_wrong_with_them(tmp_path: Path):
+    whole = write_video(tmp_path / "whole.mp4", film(12))
+    for name, reason in broken_files(tmp_path, whole).items():
+        for reading in (probe, lambda path: read_frames(path, [0.0])):
+            with pytest.raises(VideoError, match=f"{name} {reason}") as caught:
+                reading(tmp_path / name)
+            assert str(caught.value) == f"{tmp_path / name} {caught.value.reason}"
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.avi"])
+def test_a_file_that_was_cut_anywhere_is_found_out(name: str, tmp_path: Path):
+    codec = "mpeg4" if name.endswith("avi") else "libx264"
+    file = write_video(tmp_path / name, film(24), codec)
+    raw = file.read_bytes()
+    assert not is_cut_off(file)
+    for kept in (*np.linspace(len(raw) // 50, len(raw) - 1, 20).astype(int), len(raw) - 1):
+        file.write_bytes(raw[:kept])
+        assert is_cut_off(file)
+    # More than was promised is no less.
+    file.write_bytes(raw + b"and so on, for as long as one likes")
+    assert not is_cut_off(file) and len(read_frames(file, [1.0]).images) == 1
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.avi", "film.ts"])
+def test_whatever_is_damaged_is_a_frame_or_a_video_error(name: str, tmp_path: Path):
+    codec = "mpeg4" if name.endswith("avi") else "libx264"
+    file = write_video(tmp_path / name, film(24), codec, g=6)
+    raw, draws = file.read_bytes(), np.random.default_rng(3)
+    outcomes = set()
+    for _ in range(60):
+        damaged = np.frombuffer(raw, np.uint8).copy()
+        # Headers lie at the ends.
+        reach = draws.choice([300, len(raw)])
+        places = draws.integers(-reach // 2, reach // 2, draws.choice([1, 20]))
+        damaged[places] = draws.integers(0, 256, len(places))
+        file.write_bytes(damaged.tobytes())
+        try:
+            duration = probe(file).duration
+            images = read_frames(file, [0.0, duration / 2, duration]).images
+            assert 0 <= duration < 1e6 and all(image.ndim == 3 for image in images)
+            outcomes.add("frames")
+        except VideoError as error:
+            assert error.reason
+            outcomes.add("error")
+    assert "frames" in outcomes
+
+
+# Which frames, and which part of them.
+
+
+def test_the_grid_ends_before_the_video_does():
+    for frames in range(1, 60):
+        for rate in (3, 12, 25, 29.97):
+            places = [n for n in range(400) if n / 3 < frames / rate - 1e-7]
+            assert grid_length(frames / rate) == len(places)
+    assert grid_length(0.0) == 1
+    assert [needed_length(delay) for delay in (None, 1, 4)] == [2, 2, 5]
+
+
+@pytest.mark.parametrize("delay", [1, 4, None])
+def test_all_pairs_of_a_delay_are_as_likely(delay: int | None):
+    length = 9
+    steps = torch.arange(0, 1, 1 / 720, dtype=torch.float64)
+    draws = torch.cartesian_prod(steps, steps)
+    lengths = torch.full((len(draws),), length)
+    pairs, counts = draw_pairs(lengths, delay, draws, centred=False).unique(
+        dim=0, return_counts=True
+    )
+    possible = [
+        [a, b] for a in range(length) for b in range(a + 1, length) if delay in (None, b - a)
+    ]
+    assert pairs.tolist() == possible
+    torch.testing.assert_close(
+        counts / len(draws), torch.full((len(possible),), 1 / len(possible)), rtol=0.02, atol=0
+    )
+
+
+@pytest.mark.parametrize("delay", [1, 4, None])
+def test_centred_pairs_leave_as_much_before_them_as_behind(delay: int | None):
+    lengths = torch.arange(needed_length(delay), 40).repeat(5)
+    draws = torch.rand(len(lengths), 2, generator=torch.Generator().manual_seed(0))
+    first, second = draw_pairs(lengths, delay, draws, centred=True).unbind(1)
+    behind = lengths - 1 - second
+    assert ((behind - first) >= 0).all() and ((behind - first) <= 1).all()
+    assert (first >= 0).all() and (second > first).all()
+    assert delay is None or ((second - first) == delay).all()
+
+
+def test_boxes_have_the_share_and_the_shape_that_are_asked_for():
+    draws = torch.rand(4000, 4, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([draw_box(each, 340, 256, (0.2, 1.0)) for each in draws])
+    left, top, right, bottom = boxes.double().unbind(1)
+    assert (left >= 0).all() and (top >= 0).all()
+    assert (right <= 340 + 1e-3).all() and (bottom <= 256 + 1e-3).all()
+    width, height = right - left, bottom - top
+    ratio = (width / height).log() / np.log(4 / 3)
+    inside = (width < 339.9) & (height < 255.9)
+    assert ratio[inside].abs().max() <= 1 + 1e-4
+    area = width * height / (340 * 256)
+    assert area.min() >= 0.2 - 1e-6 and area.max() > 0.85
+    # Where no side is cut down, area and shape are the drawn ones.
+    expected = 0.2 + 0.8 * draws[:, 0].double()
+    torch.testing.assert_close(area[inside], expected[inside], rtol=1e-5, atol=0)
+    assert abs(ratio[inside & (expected < 0.5)].mean()) < 0.05
+    assert centre_box(100, 256) == (0, 78, 100, 178)
+
+
+# The index.
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    names: list[str] = []
+
+    def counted_probe(path: str) -> Any:
+        names.append(Path(path).name)
+        return probe(path)
+
+    monkeypatch.setattr(video_index, "probe", counted_probe)
+    return names
+
+
+def clips_of(folder: Path, names: list[str]) -> VideoClips:
+    return read_index(VideoList(folder, names, ["x"] * len(names)), folder / "index" / "a.npz")
+
+
+def test_an_index_is_built_once_and_brought_up_to_date(tmp_path: Path, looked_at: list[str]):
+    names = [f"{n}.mp4" for n in range(5)]
+    for number, name in enumerate(names):
+        write_video(tmp_path / name, film(12 + 4 * number))
+    (tmp_path / "3.mp4").write_text("no video")
+    clips = clips_of(tmp_path, names)
+    assert sorted(looked_at) == names
+    # At 12 frames a second every fourth lies on the grid.
+    assert clips.lengths.tolist() == [3, 4, 5, 0, 7]
+    assert [bool(reason) for reason in clips.reasons] == [False, False, False, True, False]
+    looked_at.clear()
+    again = clips_of(tmp_path, names)
+    assert not looked_at and again.lengths.tolist() == [3, 4, 5, 0, 7]
+    assert list(again.reasons) == list(clips.reasons)
+    # One is mended, one changes within the same second and size, one goes and one comes.
+    write_video(tmp_path / "3.mp4", film(8))
+    stamp = (tmp_path / "1.mp4").stat().st_mtime_ns
+    os.utime(tmp_path / "1.mp4", ns=(stamp, stamp + 1))
+    write_video(tmp_path / "new.mp4", film(4))
+    clips = clips_of(tmp_path, ["new.mp4", *names[1:]])
+    assert sorted(looked_at) == ["1.mp4", "3.mp4", "new.mp4"]
+    assert clips.lengths.tolist() == [1, 4, 5, 2, 7]
+    looked_at.clear()
+    # An index that is damaged, or that another version wrote, is made anew.
+    (tmp_path / "index" / "a.npz").write_bytes(b"PK\x03\x04 and then nothing")
+    assert clips_of(tmp_path, names).lengths.tolist() == [3, 4, 5, 2, 7]
+    assert sorted(looked_at) == names
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_clips_read_the_frames_of_their_grid(tmp_path: Path):
+    write_video(tmp_path / "a.mp4", film(24))
+    full = FullDecode(tmp_path / "a.mp4")
+    images = clips_of(tmp_path, ["a.mp4"]).read(0, [5, 1])
+    assert equal([np.array(image) for image in images], [full.image(20), full.image(4)])
+
+
+def test_strings_are_what_they_were():
+    names = ["", "a", "Füße/跳.mp4", "\udcff\udc80.mp4", "", "x" * 300, ""]
+    strings = Strings.of(names)
+    assert list(strings) == names and [strings[n] for n in range(len(strings))] == names
+    assert list(Strings.load(strings.arrays("it"), "it")) == names
+    assert list(Strings.of([])) == []
+
+
+# Folders and lists.
+
+
+def test_a_folder_of_classes(tmp_path: Path):
+    names = ["train/b c/2.MP4", "train/b c/10.webm", "train/a/1.avi", "validation/a/1.mp4"]
+    for name in [*names, "train/a/notes.txt", "train/readme.mp4"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    train, val = (find_videos(tmp_path, split) for split in ("train", "val"))
+    assert train == (
+        tmp_path / "train",
+        ["a/1.avi", "b c/10.webm", "b c/2.MP4"],
+        ["a", "b c", "b c"],
+    )
+    assert val == (tmp_path / "validation", ["a/1.mp4"], ["a"])
+
+
+LISTS = {
+    "commas": "a b/1.mp4,riding a bike\nc/2.mp4,0x\n",
+    "commas and a header": "path,label\na b/1.mp4,riding a bike\nc/2.mp4,0x\n",
+    "a header in another order": (
+        "label,split,video_path\nriding a bike,val,a b/1.mp4\n0x,val,c/2.mp4\n"
+    ),
+    "other names in the header": "Video-ID,Class Name\na b/1.mp4,riding a bike\nc/2.mp4,0x\n",
+    "comments": "# my list\npath,label\na b/1.mp4,riding a bike\n  # 0x is no number\nc/2.mp4,0x\n",
+    "quotes": '"a b/1.mp4","riding a bike"\nc/2.mp4,0x\n',
+    "tabs": "a b/1.mp4\triding a bike\nc/2.mp4\t0x\n",
+    "a byte order mark, Windows' ends and empty lines": (
+        "\ufeffa b/1.mp4, riding a bike\r\n\r\nc/2.mp4, 0x\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_of_path_and_label(kind: str, tmp_path: Path):
+    file = tmp_path / "list.csv"
+    file.write_text(LISTS[kind], encoding="utf-8", newline="")
+    expected = (tmp_path, ["a b/1.mp4", "c/2.mp4"], ["riding a bike", "0x"])
+    assert find_videos(tmp_path, "train", file) == expected
+
+
+def test_lists_with_spaces_between(tmp_path: Path):
+    file = tmp_path / "list.txt"
+    file.write_text("a/1.mp4 3\na b/2.mp4   12\n/else/where.mp4\t0\n")
+    assert find_videos(tmp_path, "val", file)[1:] == (
+        ["a/1.mp4", "a b/2.mp4", "/else/where.mp4"],
+        ["3", "12", "0"],
+    )
+    file.write_text('"a, b/1.mp4",3\n"c, d/2.mp4",4\n')
+    assert find_videos(tmp_path, "val", file).paths == ["a, b/1.mp4", "c, d/2.mp4"]
+
+
+@pytest.mark.parametrize("header", ["", "path label\n", "filename class_id\n"])
+@pytest.mark.parametrize("suffix", [".mp4", ""])
+def test_one_mark_for_all_lines_of_a_list(tmp_path: Path, header: str, suffix: str):
+    """Commas in paths do not end them where spaces before numbers do."""
+    file = tmp_path / "list.txt"
+    file.write_text(f"{header}train/a, b/c{suffix} 3\ntrain/a, b/d{suffix} 0\n")
+    assert find_videos(tmp_path, "val", file)[1:] == (
+        [f"train/a, b/c{suffix}", f"train/a, b/d{suffix}"],
+        ["3", "0"],
+    )
+    file.write_text(f"{header.replace(' ', ',')}a b/c{suffix},riding a, b\na b/d{suffix},yoga\n")
+    # Three cells: the path is the first one.
+    assert find_videos(tmp_path, "val", file).paths == [f"a b/c{suffix}", f"a b/d{suffix}"]
+
+
+def test_numbers_may_be_written_as_fractions(tmp_path: Path):
+    file = tmp_path / "list.csv"
+    file.write_text("filename,class_id\na.mp4,3.0\nb.mp4,0.0\n")
+    labels = find_videos(tmp_path, "train", file).labels
+    assert number_labels(labels, ["2", "1."]) == (["0", "1", "2", "3"], [3, 0], [2, 1])
+    # Halves are names.
+    assert number_labels(["0.5", "1"], ["1"]) == (["0.5", "1"], [0, 1], [1])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "list.csv is empty; each line is a path and a label"),
+        ("path,label\n", "list.csv is empty"),
+        (
+            "a.mp4,1\nb.mp4\n",
+            "line 2 of .*list.csv is 'b.mp4', but each line is a path and a label",
+        ),
+        ("a.mp4,1\n\nb.mp4,\n", "line 3 of .*list.csv"),
+        ("a.mp4,1\n,2\n", "line 2 of .*list.csv"),
+        ("split,label,path\nval,x,a.mp4\nval,x\n", "line 3 of .*list.csv"),
+        ("filename,where\na.mp4,1\n", "header of .*, 'filename,where', names no column of labels"),
+        ("foo,bar\na.mp4,x\nb.mp4,y\n", "line 1 of .*, 'foo,bar', is not a video file, as all"),
+        (
+            "# numbers\nfoo bar\na 1\nb 2\n",
+            "line 2 of .*, 'foo,bar', is not labelled by a whole number, as all others are; mend",
+        ),
+        ("a.mp4 1\nb.mp4 100000000\n", "line 2 of .* has the class number 100000000, but numbers"),
+        ("x" * 200_000, "line 1 of .* is 'xxx"),
+        (
+            "label,youtube_id,time_start,time_end,split\nyoga,0aB,1,11,val\n",
+            "header of .*list.csv, 'label,youtube_id,.*', names no column of paths",
+        ),
+    ],
+)
+def test_lists_that_are_none(text: str, sentence: str, tmp_path: Path):
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        find_videos(tmp_path, "train", tmp_path / "list.csv")
+
+
+def test_folders_that_hold_nothing(tmp_path: Path):
+    with pytest.raises(UserError, match=r"holds no folder val/ or validation/ or test/.* val_csv"):
+        find_videos(tmp_path, "val")
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    with pytest.raises(UserError, match="train holds no videos; it must hold a folder for every"):
+        find_videos(tmp_path, "train")
+    with pytest.raises(UserError, match=r"the list .*none.csv cannot be read"):
+        find_videos(tmp_path, "train", tmp_path / "none.csv")
+
+
+def test_class_numbers_are_taken_and_names_are_numbered():
+    numbered = [str(number) for number in range(700)]
+    names, train, val = number_labels(numbered, ["599", "3"])
+    assert len(names) == 700 and train == list(range(700)) and val == [599, 3]
+    words = [f"class {number:03d}" for number in range(600)]
+    names, train, val = number_labels(words[::-1], words[:5])
+    assert names == words and train == list(range(600))[::-1] and val == [0, 1, 2, 3, 4]
+    with pytest.raises(UserError, match="a video has the class number 20260101, but numbers count"):
+        number_labels(["20260101", "1"], ["1"])
+    with pytest.raises(UserError, match="class 'yoga' occurs in validation but not in training"):
+        number_labels(["a"], ["yoga"])

@@ -1,0 +1,357 @@
+"""Dissociated eyes: where views and targets come from, and which head answers for them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from processes import WORLD, join_processes, start_processes
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from critical_periods.callbacks import DeficitWindow, FisherMonitor, UsableInformationMonitor
+from critical_periods.core.batch import Batch
+from critical_periods.core.errors import UserError
+from critical_periods.data import DigitsDataModule, StereoDigitsDataModule
+from critical_periods.deficits import Dissociation
+from critical_periods.metrics.functional import fisher_trace
+from critical_periods.models import SplitAllCNN, SplitResNet18, SplitTimm
+from critical_periods.models.heads import answering_together, own_head
+from critical_periods.tasks import ClassificationTask
+
+HEADS: list[int | str] = ["both", 0, 1]
+SPLIT: dict[str, Callable[..., nn.Module]] = {
+    "resnet": functools.partial(SplitResNet18, width=4),
+    "all_cnn": functools.partial(SplitAllCNN, depth=2, width=4),
+    "timm": functools.partial(SplitTimm, "resnet10t", "layer2", cifar_stem=True),
+}
+each_split = pytest.mark.parametrize("build", SPLIT.values(), ids=SPLIT.keys())
+
+
+def numbered(size: int, views: int = 2) -> Batch:
+    """Every pixel of sample i, in every view, is i; so is its class."""
+    number = torch.arange(size)
+    images = number.view(-1, 1, 1, 1, 1).expand(size, views, 2, 3, 3).float()
+    return Batch(images, number, torch.full((size,), -1), number)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def sources(batch: Batch) -> Tensor:
+    """Which image each view shows, [B, V]."""
+    flat = batch.views.flatten(2)
+    assert (flat == flat[..., :1]).all()
+    return flat[..., 0].long()
+
+
+# The deficit.
+
+
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("size", [2, 3, 64])
+def test_each_view_moves_by_a_permutation_that_leaves_none_in_place(size, views):
+    batch = numbered(size, views)
+    for seed in range(5):
+        shown = sources(Dissociation()(batch, seeded(seed)))
+        assert torch.equal(shown[:, 0], torch.arange(size))
+        for view in range(1, views):
+            assert torch.equal(shown[:, view].sort().values, torch.arange(size))
+            assert (shown[:, view] != torch.arange(size)).all()
+    assert torch.equal(batch.views, numbered(size, views).views)
+
+
+def test_all_other_images_are_equally_likely():
+    counts = torch.zeros(4, 4)
+    for seed in range(3000):
+        shown = sources(Dissociation()(numbered(4), seeded(seed)))[:, 1]
+        counts[torch.arange(4), shown] += 1
+    expected = 3000 * (1 - torch.eye(4)) / 3
+    assert (counts - expected).abs().max() < 4 * (3000 * 1 / 3 * 2 / 3) ** 0.5
+    assert counts.diagonal().sum() == 0
+
+
+@pytest.mark.parametrize(("p", "views"), [(0.5, None), (0.2, [1]), (0.7, [0]), (0.5, [0, 2])])
+def test_the_target_is_that_of_the_view_that_it_is_said_to_be(p, views):
+    size, available = 4000, 2 if views in (None, [1], [0]) else 3
+    result = Dissociation(p, views)(numbered(size, available), seeded())
+    shown = sources(result)
+    own = shown.gather(1, result.target_view[:, None])[:, 0]
+    assert torch.equal(result.target, own)
+    moved = [1] if views is None else views
+    for view in range(available):
+        share = (result.target_view == view).float().mean().item()
+        expected = p / len(moved) if view in moved else 1 - p
+        assert abs(share - expected) < 4 * (expected * (1 - expected) / size) ** 0.5
+    assert torch.equal(result.index, torch.arange(size))
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_all_targets_of_one_view(p):
+    result = Dissociation(p)(numbered(32), seeded())
+    assert (result.target_view == p).all()
+    assert torch.equal(result.target, sources(result)[:, int(p)])
+
+
+def test_soft_targets_move_whole():
+    batch = numbered(16)
+    soft = F.one_hot(batch.target).double() * 0.9 + 0.1 / 16
+    hard, mixed = (Dissociation()(one, seeded(3)) for one in (batch, batch._replace(target=soft)))
+    assert torch.equal(mixed.target, soft[hard.target])
+
+
+def test_the_generator_alone_decides():
+    one, same, other = (Dissociation()(numbered(64), seeded(seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not torch.equal(one.views, other.views)
+    assert not torch.equal(one.target_view, other.target_view)
+
+
+def test_a_batch_of_one_stays_as_it_is():
+    batch = numbered(1)
+    assert Dissociation()(batch, seeded()) is batch
+
+
+@pytest.mark.parametrize(
+    ("deficit", "batch", "sentence"),
+    [
+        ({"views": [0, 1]}, numbered(4), r"moves views \[0, 1\] of the 2 .* exactly one must stay"),
+        ({"views": [1]}, numbered(4, 3), r"moves views \[1\] of the 3 .* exactly one must stay"),
+        ({}, numbered(4, 1), r"moves views \[\] of the 1 .* at least one move"),
+        ({"views": [2]}, numbered(4), "names view 2, but the data has 2 views"),
+        ({}, numbered(1), "batches have one sample; choose a batch_size of at least 2"),
+    ],
+)
+def test_what_cannot_be_dissociated_is_one_sentence(deficit, batch, sentence):
+    with pytest.raises(UserError, match=sentence):
+        Dissociation(**deficit).check(batch)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.5, float("nan")])
+def test_p_is_a_probability(p):
+    with pytest.raises(UserError, match=r"p=.* of Dissociation must be a probability"):
+        Dissociation(p)
+
+
+def test_settings_show():
+    assert repr(Dissociation(0.25, views=[1])) == "Dissociation(p=0.25, views=[1])"
+
+
+# The heads.
+
+
+def images(size: int, views: int = 2) -> tuple[Tensor, ...]:
+    return torch.randn(views, size, 3, 32, 32, generator=seeded(7)).double().unbind()
+
+
+@each_split
+def test_each_sample_is_answered_by_its_own_head(build):
+    # Not in the usual order, and without a head for view 0.
+    network = build(heads=[2, "both", 1], num_views=3, num_classes=4).double().eval()
+    whose = torch.tensor([-1, 0, 1, 2, 2, -1])
+    views = images(6, 3)
+    stacked = network(*views)
+    assert stacked.shape == (6, 3, 4)
+    head = {-1: 1, 0: 1, 1: 2, 2: 0}
+    one_by_one = torch.stack([stacked[i, head[int(view)]] for i, view in enumerate(whose)])
+    assert torch.equal(own_head(network, stacked, whose), one_by_one)
+    assert torch.equal(own_head(network, stacked), stacked[:, 1])
+    assert len(stacked.detach().flatten().unique()) == stacked.numel()
+
+
+@each_split
+def test_a_network_of_one_nameless_head_is_left_alone(build):
+    network = build().double().eval()
+    logits = network(*images(2))
+    assert logits.shape == (2, 10)
+    assert own_head(network, logits, torch.tensor([0, 1])) is logits
+    assert own_head(nn.Identity(), logits) is logits
+    with answering_together(network):
+        assert torch.equal(network(*images(2)), logits)
+
+
+@each_split
+@pytest.mark.parametrize("whose", [[-1, -1], [0, 0], [0, 1]])
+def test_every_parameter_has_a_gradient_whichever_heads_are_asked(build, whose):
+    network = build(heads=HEADS).double()
+    answers = own_head(network, network(*images(2)), torch.tensor(whose))
+    F.cross_entropy(answers, torch.tensor([0, 1])).backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_heads_are_separate_linear_maps_of_the_same_features():
+    network = SplitResNet18(width=4, heads=HEADS).double().eval()
+    features = network.trunk[:-1](
+        sum(p(x) for p, x in zip(network.pathways, images(3), strict=True))
+    )
+    weight, bias = network.trunk.head.weight, network.trunk.head.bias
+    answers = network(*images(3))
+    for head in range(3):
+        rows = slice(10 * head, 10 * head + 10)
+        expected = F.linear(features, weight[rows], bias[rows])
+        torch.testing.assert_close(answers[:, head], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("heads", [[], [0, 1], ["both", "both"], ["both", 2], ["both", "left"],
+                                   ["both", 0, 0], ["both", -1], ["both", 0.5]])  # fmt: skip
+@each_split
+def test_heads_that_are_none_are_one_sentence(build, heads):
+    with pytest.raises(UserError, match=r"must hold 'both' once and, at will, numbers .* 0 to 1"):
+        build(heads=heads)
+
+
+# Training.
+
+
+def task_of(heads: Sequence[int | str] | None) -> ClassificationTask:
+    pl.seed_everything(5, verbose=False)
+    optimizer = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+    return ClassificationTask(SplitAllCNN(1, 4, in_channels=1, heads=heads), optimizer=optimizer)
+
+
+class Watch(pl.Callback):
+    """Keeps the batches of training, and what each batch does to the head's rows."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.gradients: list[Tensor] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.batches.append(batch)
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        gradient = pl_module.network.trunk.head.bias.grad
+        self.gradients.append(gradient.view(-1, 10).abs().sum(1).clone())
+
+
+def trainer_of(*callbacks: pl.Callback, epochs: int = 2, **options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        callbacks=list(callbacks), **options,
+    )  # fmt: skip
+
+
+def test_in_the_window_the_heads_of_the_eyes_learn_and_after_it_the_one_for_both():
+    watch = Watch()
+    data = StereoDigitsDataModule(limit_train=64, batch_size=32)
+    window = DeficitWindow(Dissociation(views=[1]), removal=1)
+    trainer_of(window, watch, limit_val_batches=1).fit(task_of(HEADS), data)
+    inside, after = watch.batches[:2], watch.batches[2:]
+    assert all(set(batch.target_view.tolist()) == {0, 1} for batch in inside)
+    assert all(set(batch.target_view.tolist()) == {-1} for batch in after)
+    for both, left, right in watch.gradients[:2]:
+        assert both == 0 and left > 0 and right > 0
+    for both, left, right in watch.gradients[2:]:
+        assert both > 0 and left == 0 and right == 0
+
+
+def test_views_and_targets_of_a_data_module_come_from_the_images_that_they_name():
+    # The left crop is in place, the right one is that of the sample whose class is the target.
+    clean, moved = Watch(), Watch()
+    for watch, callbacks in ((clean, []), (moved, [DeficitWindow(Dissociation(), removal=1)])):
+        data = StereoDigitsDataModule(limit_train=64, batch_size=64, augment="none")
+        trainer = trainer_of(*callbacks, watch, epochs=1, limit_val_batches=0)
+        trainer.fit(task_of(HEADS), data)
+    (before,), (after,) = clean.batches, moved.batches
+    assert torch.equal(before.index, after.index)
+    assert torch.equal(before.views[:, 0], after.views[:, 0])
+    pairs = (after.views[:, None, 1] == before.views[None, :, 1]).flatten(2).all(2)
+    assert (pairs.sum(1) == 1).all() and not pairs.diagonal().any()
+    source = torch.where(after.target_view == 1, pairs.int().argmax(1), torch.arange(64))
+    assert torch.equal(after.target, before.target[source])
+
+
+def test_evaluation_and_prediction_are_by_the_head_for_both():
+    task = task_of(HEADS)
+    views = torch.randn(8, 2, 1, 16, 16, generator=seeded())
+    batch = Batch(views, torch.arange(8), torch.tensor([0, 1] * 4), torch.arange(8))
+    task.eval()
+    both = task.network(*views.unbind(1))[:, 0]
+    torch.testing.assert_close(task(*views.unbind(1)), both)
+    torch.testing.assert_close(task.predict_step(batch, 0), both.softmax(1))
+
+
+def test_measures_are_those_of_a_network_with_the_head_for_both_alone():
+    data = StereoDigitsDataModule(limit_train=64, batch_size=32)
+    task = task_of(HEADS)
+    monitors = FisherMonitor(every_n_epochs=None, samples=16), UsableInformationMonitor()
+    trainer = trainer_of(*monitors, epochs=1, limit_val_batches=1)
+    trainer.fit(task, data)
+    alone = SplitAllCNN(1, 4, in_channels=1)
+    state = task.network.state_dict()
+    state |= {name: state[name][:10] for name in ("trunk.head.weight", "trunk.head.bias")}
+    alone.load_state_dict(state)
+    cpu = torch.device("cpu")
+    batches = [
+        data.on_after_batch_transfer(data.transfer_batch_to_device(indices, cpu, 0), 0)
+        for indices in data.measurement_loader("train", 16)
+    ]
+    total, layers = fisher_trace(alone, torch.cat([b.views for b in batches]).unbind(1))
+    measured = trainer.callback_metrics
+    torch.testing.assert_close(measured["fisher/trace"].double(), total, rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        measured["fisher/trace/trunk.head"].double(), layers["trunk.head"], rtol=1e-5, atol=0
+    )
+    assert task.network(*batches[0].views.unbind(1)).shape == (16, 3, 10)  # whole again
+
+
+def test_one_eye_cannot_be_dissociated_and_that_is_said_before_training():
+    window = DeficitWindow(Dissociation(), onset=1)
+    with pytest.raises(UserError, match="at least one move"):
+        trainer_of(window).fit(
+            ClassificationTask(nn.Sequential(nn.Flatten(), nn.Linear(256, 10))),
+            DigitsDataModule(limit_train=64),
+        )
+
+
+# Two processes.
+
+
+def run_process(rank: int, folder: Path) -> None:
+    watch = Watch()
+    trainer = trainer_of(
+        DeficitWindow(Dissociation(views=[1]), removal=1), watch,
+        devices=WORLD, strategy="ddp", limit_val_batches=1,
+    )  # fmt: skip
+    task = task_of(HEADS)
+    data = StereoDigitsDataModule(limit_train=128, batch_size=32, augment="none")
+    trainer.fit(task, data)
+    torch.save(
+        {"batches": [tuple(batch) for batch in watch.batches], "weights": task.state_dict()},
+        folder / f"{rank}.pt",
+    )
+
+
+@pytest.mark.slow
+def test_each_process_permutes_its_own_part_and_no_parameter_is_unused(tmp_path):
+    join_processes(start_processes(run_process, tmp_path))
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    data = StereoDigitsDataModule(limit_train=128, augment="none")
+    data.setup()
+    first = [Batch(*rank["batches"][0]) for rank in ranks]
+    assert not set(first[0].index.tolist()) & set(first[1].index.tolist())
+    cycles = []
+    for part in first:
+        # Left views show the part's own images; mirrored onto the right they say whose it is.
+        target = data._images["train"].target[part.index]
+        left = part.target_view == 0
+        assert 0 < left.sum() < len(left)
+        assert torch.equal(part.target[left], target[left])
+        rights = part.views[:, 1].flatten(1)
+        clean = data.crop(data._normalised(
+            data._images["train"].pixels[part.index], None, False, (0, 0)
+        ))[:, 1].flatten(1)  # fmt: skip
+        same = (rights[:, None] == clean[None]).all(2)
+        assert (same.sum(1) == 1).all() and not same.diagonal().any()
+        cycles.append(same.int().argmax(1))
+    assert not torch.equal(*cycles) and not torch.equal(first[0].target_view, first[1].target_view)
+    for name, weight in ranks[0]["weights"].items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.equal(weight, ranks[1]["weights"][name]), name

@@ -1,0 +1,260 @@
+"""The studies that ship: each can be planned, and each full-scale one runs when it is cut short."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_cifar10 import write_folder
+from test_mnist import write as write_mnist
+
+from critical_periods.data import MovingDigitsDataModule
+from critical_periods.data.video.moving_digits_video import write_videos
+from critical_periods.studies import worker
+from critical_periods.studies.folder import StudyFolder, read_table
+from critical_periods.studies.plan import Plan, make_plan
+from critical_periods.studies.report import write_report
+from critical_periods.studies.resolve import resolve
+from critical_periods.studies.study import read_study
+
+STUDIES = Path(__file__).parents[2] / "experiments" / "studies"
+MINI = sorted(path.stem for path in STUDIES.glob("*_mini.yaml"))
+FULL = sorted(
+    path.stem
+    for paper in ("achille2019", "golatkar2019", "kleinman2023", "pawlak2025")
+    for path in STUDIES.glob(f"{paper}_*.yaml")
+    if path.stem not in MINI and not re.search("stereograms|moving_digits", path.stem)
+)
+
+
+@pytest.fixture(scope="module")
+def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("cifar10"), train=8, test=4)
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mnist(tmp_path_factory.mktemp("mnist"))
+
+
+@pytest.fixture(scope="module")
+def kinetics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("kinetics")
+    write_videos(root, MovingDigitsDataModule(label="motion"), train=12, val=8)
+    return root
+
+
+def plan_of(name: str, *overrides: str) -> Plan:
+    study = read_study(STUDIES / f"{name}.yaml", overrides)
+    return make_plan(study, *resolve(study))
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_every_small_study_can_be_planned(name, cifar10):
+    is_cifar10 = name.endswith("_cifar10_mini") or name == "kleinman2023_weak_eye_mini"
+    small = [f"data.init_args.root={cifar10}", "data.init_args.limit_train=null"]
+    if name == "achille2019_deficits_cifar10_mini":
+        # The folder of generated images has three classes.
+        three = "{class_path: LabelPermutation, init_args: {num_classes: 3}}"
+        small.append(f"variants.label permutation={{deficit: {three}}}")
+    plan = plan_of(name, *(small if is_cifar10 else []))
+    assert plan.study == name
+    assert (plan.epochs < plan.separate_epochs) is (
+        name != "kleinman2023_kinetics_reconstruction_mini"
+    )
+
+
+def test_every_small_study_has_a_full_one():
+    scales = {name.removesuffix("_mini").removesuffix("_cifar10") for name in MINI}
+    assert scales == set(FULL)
+
+
+SHORT = "windows={removal: [0, 1, 2], epochs_after: 1}"
+WHOLE = "windows={onset: [0], epochs: 1}"
+LATE = "windows={onset: [0, 1], epochs: 2}"
+SLIDING = "windows={onset: [0, 1], length: 1, epochs: 2}"
+PLANE = "windows={onset: [0, 1], length: [1, 2], epochs: 3}"
+FISHER = "{class_path: FisherMonitor, init_args: {every_n_epochs: 1, samples: 2}}"
+NATS = "{class_path: WeightInformationMonitor, init_args: {samples: 4, steps: 2}}"
+WIDTH = "model.init_args.network.init_args.width"
+BLUR = "{class_path: Blur, init_args: {factor: 4}}"
+RSV = "{class_path: SourceVarianceMonitor, init_args: {layers: [trunk.stage4], pairs: 2}}"
+BITS = "{class_path: UsableInformationMonitor}"
+MANY = "{class_path: ReconstructionMonitor, init_args: {every_n_epochs: 1, samples: 4}}"
+ENCODER = "{class_path: SourceVarianceMonitor, init_args: {layers: [encoder], pairs: 2}}"
+RESTARTED = "[{class_path: LearningRateRestart}]"
+SUBSET = "{class_path: SubsetWindow, init_args: {share: 0.5}}"
+
+# What a study on videos becomes on two dozen of them.
+SMALL = "{width: 8, depth: 1, heads: 2, patch: 8, image_size: 16, num_classes: 400}"
+TINY = [
+    "trainer.accelerator=cpu", "trainer.devices=1", "trainer.precision=32-true", "num_threads=1",
+    f"model.init_args.network.init_args={SMALL}", "data.init_args.image_size=16",
+    "data.init_args.batch_size=4", "data.init_args.num_workers=0", "data.init_args.delay=1",
+]  # fmt: skip
+
+# How each is cut short, and which figures it has beside the curve.
+CUTS: dict[str, tuple[list[str], list[str]]] = {
+    "achille2019_architectures": (
+        [SHORT, "variants.ResNet-18={model.init_args.network: {class_path: ResNet18, init_args: "
+         "{width: 4}}}"],
+        [],
+    ),
+    "achille2019_deficits": (
+        [SHORT, "variants.label permutation={deficit: {class_path: LabelPermutation, init_args: "
+         "{num_classes: 3}}}"],
+        [],
+    ),
+    "achille2019_depth": (
+        [SHORT, "vary={model.init_args.network.init_args.depth: [1, 3]}"], ["surface"],
+    ),
+    "achille2019_layers": (
+        [SHORT, f"set.trainer.callbacks=[{FISHER}, {NATS}]"], ["fisher", "layers"],
+    ),
+    "achille2019_mnist": (
+        [SHORT, "model.init_args.network.init_args.hidden=[8, 6, 5, 4, 3]"],
+        [],
+    ),
+    "achille2019_schedules": ([SHORT], []),
+    "achille2019_sensitivity": (
+        [SLIDING, f"set.trainer.callbacks=[{FISHER}]"], ["fisher", "layers", "sensitivity"],
+    ),
+    "achille2019_surface": ([PLANE], ["sensitivity", "surface"]),
+    "achille2019_width": ([SHORT, f"vary={{{WIDTH}: [4, 6]}}"], ["surface"]),
+    "golatkar2019_dropout": ([SHORT], []),
+    "golatkar2019_early": ([SHORT], []),
+    "golatkar2019_late": ([LATE], []),
+    "kleinman2023_depth": (
+        [SHORT, "vary={model.init_args.network.init_args.depth: [1, 3]}"], ["surface"],
+    ),
+    "kleinman2023_dissociation": ([SHORT, f"set.trainer.callbacks=[{RSV}]"], ["rsv"]),
+    "kleinman2023_information": (
+        [SHORT, f"set.trainer.callbacks=[{RSV}, {BITS}]"], ["information", "rsv"],
+    ),
+    "kleinman2023_kinetics_masked": (
+        [SLIDING, f"set.trainer.callbacks=[{ENCODER}, {MANY}]", "trainer.check_val_every_n_epoch=1",
+         "model.init_args.decoder_width=8", *(f"finetuning.{one}" for one in TINY),
+         "finetuning.trainer.max_epochs=2", f"finetuning.trainer.callbacks=[{ENCODER}]"],
+        ["reconstruction_pretraining", "rsv_finetuning", "rsv_pretraining", "sensitivity"],
+    ),
+    "kleinman2023_kinetics_reconstruction": (
+        ["windows={removal: [0], epochs_after: 2}", f"set.trainer.callbacks=[{MANY}]",
+         "trainer.check_val_every_n_epoch=1", "model.init_args.decoder_width=8"],
+        ["reconstruction"],
+    ),
+    "kleinman2023_kinetics_supervised": (
+        [SLIDING, f"set.trainer.callbacks=[{ENCODER}]"],
+        ["rsv_dissociation", "rsv_label_noise", "sensitivity"],
+    ),
+    "kleinman2023_weak_eye": ([SHORT, f"set.trainer.callbacks=[{RSV}]"], ["rsv"]),
+    "pawlak2025_restart": (
+        # A tenth of two dozen images is too few.
+        [SHORT, f"variants={{blur: {{deficit: {BLUR}, trainer.callbacks: {RESTARTED}}}, "
+         f"half of the data: {{window: {SUBSET}, trainer.callbacks: {RESTARTED}}}}}"],
+        [],
+    ),
+}  # fmt: skip
+
+
+def test_every_full_study_is_run():
+    assert sorted(CUTS) == FULL
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kinetics, tmp_path):
+    cuts, figures = CUTS[name]
+    if "kinetics" in name:
+        always = ["seeds=[0]", f"data.init_args.root={kinetics}", *TINY]
+        if name == "kleinman2023_kinetics_masked":
+            always.append(f"finetuning.data.init_args.root={kinetics}")
+    else:
+        root = mnist if name == "achille2019_mnist" else cifar10
+        always = [
+            "seeds=[0]", "num_threads=1", "trainer.accelerator=cpu", "trainer.precision=32-true",
+            "data.init_args.batch_size=10", f"data.init_args.root={root}",
+        ]  # fmt: skip
+        if name != "achille2019_mnist":
+            always.append(f"set.{WIDTH}=4")
+    plan = plan_of(name, *always, *cuts)
+    folder = StudyFolder(tmp_path / "out")
+    folder.write_plan(plan)
+    worker.work(folder)
+    errors = [folder.segment(segment).error for segment in plan.segments]
+    assert [error.read_text() for error in errors if error.exists()] == []
+
+    kinds = ("fisher", "layers", "information", "reconstruction", "rsv")
+    tables = [f"{kind}.csv" for kind in kinds if any(one.startswith(kind) for one in figures)]
+    tables = ["results.csv", "curve.csv", *tables]
+    names = figures if figures == ["reconstruction"] else ["curve", *figures]
+    assert sorted(write_report(folder, plan)) == sorted([*tables, *(f"{n}.png" for n in names)])
+    for figure in names:
+        assert (folder.path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder.path / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+
+    results = read_table(folder.path / "results.csv")
+    assert len(results) == len(plan.runs)
+    wanted = [
+        "reconstruction_other_view",
+        "pretrained_reconstruction_own_view",
+        "final_accuracy",
+        "fisher_trace",
+        "rsv_polarization",
+        "information_view_1",
+    ]
+    assert_finite(results, lambda column: column in wanted)
+    assert ("rsv_polarization" in results[0]) == ("rsv.csv" in tables)
+    points = read_table(folder.path / "curve.csv")
+    # What needs deficits that end at several epochs, and an accuracy.
+    is_curve = len({p["removal"] for p in points if p["onset"] == "0"}) > 2
+    is_curve = is_curve and all(p["onset"] == "0" for p in points) and "golatkar" not in name
+    assert ("critical_removal" in points[0]) is is_curve
+    means = ("final_accuracy", "final_accuracy_control", "final_accuracy_difference")
+    if "reconstruction" not in figures:
+        assert_finite(points, lambda column: column in means)
+    variants = {run.variation.get("variant", "") for run in plan.runs}
+    assert {point.get("variant", "") for point in points} == variants
+    if "layers" in figures:
+        layers = read_table(folder.path / "layers.csv")
+        longest = max(run.window.epochs for run in plan.runs)
+        assert {int(row["epoch"]) for row in layers} == set(range(longest))
+        assert len({row["layer"] for row in layers}) > 3
+        assert_finite(layers, lambda column: column == "fisher_trace")
+
+
+# Of one scale, for what they train on is made on the fly.
+STEREOGRAMS = ("data.init_args.size=8", "data.init_args.batch_size=200")
+MADE = {
+    "kleinman2023_moving_digits_one_frame": (
+        WHOLE, "model.init_args.network.init_args.width=24",
+        "model.init_args.network.init_args.depth=1", "data.init_args.batch_size=20",
+    ),
+    "kleinman2023_stereograms_dissociation": (SHORT, *STEREOGRAMS),
+    "kleinman2023_stereograms_one_eye": (WHOLE, *STEREOGRAMS),
+    "kleinman2023_stereograms_weak_eye": (SHORT, *STEREOGRAMS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_study_of_one_scale_runs_when_it_is_cut_short(name, tmp_path: Path):
+    plan = plan_of(
+        name, "seeds=[0]", "data.init_args.limit_train=30", "trainer.check_val_every_n_epoch=1",
+        *MADE[name],
+    )  # fmt: skip
+    folder = StudyFolder(tmp_path / "out")
+    folder.write_plan(plan)
+    worker.work(folder)
+    failures = [folder.segment(segment).error for segment in plan.segments]
+    assert [failure.read_text() for failure in failures if failure.exists()] == []
+    assert {"results.csv", "curve.csv", "curve.png"} <= set(write_report(folder, plan))
+    results = read_table(folder.path / "results.csv")
+    assert len(results) >= 3
+    assert_finite(results, lambda column: column == "final_accuracy")
+
+
+def assert_finite(rows: list[dict[str, str]], is_wanted: Callable[[str], bool]) -> None:
+    columns = [column for column in rows[0] if is_wanted(column)]
+    assert columns
+    assert all(math.isfinite(float(row[column])) for row in rows for column in columns)

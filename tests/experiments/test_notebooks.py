@@ -1,0 +1,65 @@
+"""The notebooks run from a clean kernel, and hold what one run of theirs printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_all_four_are_there():
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_quickstart",
+        "02_relative_source_variance",
+        "03_linear_theory",
+        "04_your_own_project",
+    ]
+
+
+@each_notebook
+def test_it_holds_the_outputs_of_one_run_and_is_small(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert path.stat().st_size < 2 * 1024**2
+    # Nothing of the machine that it ran on.
+    assert not re.search(r"/(work|home|root|Users)/", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+@each_notebook
+def test_it_runs_from_a_clean_kernel(path, tmp_path):
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    notebook = read(path)
+    for cell in code_cells(notebook):
+        cell.outputs = []
+    # Raises where a cell does.
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}
+    ).execute()
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    # Beside the notebooks, whose folder is the repository's, they leave nothing.
+    assert list(folder.iterdir()) == []

@@ -1,0 +1,234 @@
+"""The Fisher trace against a plain loop, closed forms and its own sampled version."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from critical_periods.core.errors import UserError
+from critical_periods.metrics import FisherTrace
+from critical_periods.metrics.functional import fisher_trace, squared_score_norms
+
+
+class TwoEyes(nn.Module):
+    """Two convolutional pathways with batch norm, added, and a trunk: [B, 3, 8, 8] a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eyes = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+            for _ in range(2)
+        )
+        self.trunk = nn.Sequential(nn.Conv2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(True))
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        both = self.eyes[0](left) + self.eyes[1](right)
+        return self.head(self.trunk(both).mean((2, 3)))
+
+
+class Attention(nn.Module):
+    """A parameter of the network itself, attention, and one weight under two names: [B, 5, 8]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Parameter(torch.randn(5, 8))
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True)
+        self.first = nn.Linear(8, 8)
+        self.again = nn.Linear(8, 8, bias=False)
+        self.again.weight = self.first.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = self.block(tokens + self.place)
+        return self.again(self.first(tokens).tanh()).mean(1)
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 5))
+
+
+CASES = {
+    "mlp": (mlp, [(12,)]),
+    "two eyes": (TwoEyes, [(3, 8, 8), (3, 8, 8)]),
+    "attention": (Attention, [(5, 8)]),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request) -> tuple[nn.Module, list[Tensor]]:
+    torch.manual_seed(3)
+    build, shapes = CASES[request.param]
+    network, views = build().double(), [torch.randn(6, *shape).double() for shape in shapes]
+    network.train()
+    network(*[view * 2 + 1 for view in views])  # batch-norm statistics that are not 0 and 1
+    return network, views
+
+
+def plain_loop(network: nn.Module, views: list[Tensor]) -> dict[str, Tensor]:
+    """Sample by sample, class by class, with nothing but autograd on log p(y|x)."""
+    network = copy.deepcopy(network).eval()
+    parameters = dict(network.named_parameters())
+    norms: dict[str, Tensor] = {}
+    for i in range(len(views[0])):
+        log_p = network(*[view[i : i + 1] for view in views])[0].log_softmax(0)
+        for y in range(len(log_p)):
+            gradients = torch.autograd.grad(log_p[y], list(parameters.values()), retain_graph=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                layer = ".".join(name.split(".")[:-1]) or "root"
+                norm = norms.setdefault(layer, torch.zeros(len(views[0])).double())
+                norm[i] += (log_p[y].exp() * gradient.square().sum()).detach()
+    return norms
+
+
+def test_equals_plain_loop(case):
+    network, views = case
+    expected = plain_loop(network, views)
+    actual = squared_score_norms(network, views)
+    assert actual.keys() == expected.keys()
+    for layer, norms in actual.items():
+        torch.testing.assert_close(norms, expected[layer], rtol=1e-9, atol=0)
+    total, layers = fisher_trace(network, views)
+    expected_total = sum(norms.mean() for norms in expected.values())
+    torch.testing.assert_close(total, expected_total, rtol=1e-9, atol=0)
+    torch.testing.assert_close(torch.stack(list(layers.values())).sum(), total, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_closed_form_of_a_linear_softmax(bias):
+    torch.manual_seed(0)
+    network, x = nn.Linear(7, 4, bias=bias).double(), torch.randn(9, 7).double()
+    p = network(x).softmax(1).detach()
+    scores = (torch.eye(4) - p.unsqueeze(1)).square().sum(2)  # |e_y - p|², [B, K]
+    expected = ((x.square().sum(1) + bias) * (p * scores).sum(1)).mean()
+    torch.testing.assert_close(fisher_trace(network, [x])[0], expected, rtol=1e-12, atol=0)
+
+
+def test_sampled_within_four_standard_errors_of_exact(case):
+    network, views = case
+    draws = 200
+    exact = sum(squared_score_norms(network, views).values())
+    generator = torch.Generator().manual_seed(5)
+    rounds = [squared_score_norms(network, views, 1, generator) for _ in range(draws)]
+    samples = torch.stack([sum(norms.values()) for norms in rounds])  # [draws, B]
+    error = (samples.var(0) / draws).sum().sqrt() / samples.shape[1]
+    generator.manual_seed(6)
+    sampled, _ = fisher_trace(network, views, draws, generator)
+    assert error < 0.1 * exact.mean()
+    assert (samples.mean() - exact.mean()).abs() < 4 * error
+    assert (sampled - exact.mean()).abs() < 4 * error
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 4, 100])
+@pytest.mark.parametrize("num_draws", [None, 3])
+def test_chunks_do_not_matter(case, chunk_size, num_draws):
+    network, views = case
+    whole, part = (
+        squared_score_norms(network, views, num_draws, torch.Generator().manual_seed(1), size)
+        for size in (len(views[0]), chunk_size)
+    )
+    for layer, norms in whole.items():
+        torch.testing.assert_close(part[layer], norms, rtol=1e-12, atol=0)
+
+
+def test_layers_that_are_frozen_are_left_out(case):
+    network, views = case
+    everything = squared_score_norms(network, views)
+    last = [name for name in everything if name != "root"][-1]
+    for parameter in network.get_submodule(last).parameters(recurse=False):
+        parameter.requires_grad_(False)
+    rest = squared_score_norms(network, views)
+    assert set(everything) - set(rest) == {last}
+    for layer, norms in rest.items():
+        torch.testing.assert_close(norms, everything[layer], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_training_is_untouched(case, fails):
+    network, views = case
+    network(*views).sum().backward()
+    next(network.children()).eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    gradients = {name: p.grad.clone() for name, p in network.named_parameters()}
+    flags = [module.training for module in network.modules()]
+    random = torch.get_rng_state()
+    generator = torch.Generator().manual_seed(2)
+    if fails:
+        with pytest.raises(RuntimeError):
+            squared_score_norms(network, [view[:, 1:] for view in views])
+    else:
+        norms = squared_score_norms(network, views, 2, generator)
+        assert not any(norm.requires_grad for norm in norms.values())
+    assert flags == [module.training for module in network.modules()]
+    assert torch.equal(random, torch.get_rng_state())
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    for name, parameter in network.named_parameters():
+        assert parameter.requires_grad and torch.equal(parameter.grad, gradients[name])
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_works_where_lightning_validates(case, mode):
+    network, views = case[0].float(), [view.float() for view in case[1]]
+    expected, _ = fisher_trace(network, views)
+    with mode(), torch.autocast("cpu", torch.bfloat16):
+        actual, _ = fisher_trace(network, [view + 0 for view in views])
+    assert torch.equal(actual, expected)
+
+
+def test_metric_over_batches_and_processes_equals_the_whole(case):
+    network, views = case
+    first, second = FisherTrace(network), FisherTrace(network)
+    first.update(*[view[:1] for view in views])
+    first.update(*[view[1:4] for view in views])
+    second.update(*[view[4:] for view in views])
+    first.merge_state(second)
+    total, layers = first.compute()
+    expected, expected_layers = fisher_trace(network, views)
+    torch.testing.assert_close(total, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(layers, expected_layers, rtol=1e-12, atol=0)
+
+
+def test_metric_draws_from_its_own_seed(case):
+    network, views = case
+    metric = FisherTrace(network, num_draws=2, seed=1)
+    values = []
+    for _ in range(2):
+        torch.rand(3)  # the global state moves on
+        metric.update(*views)
+        values.append(metric.compute()[0])
+        metric.reset()
+    other = FisherTrace(network, num_draws=2, seed=2)
+    other.update(*views)
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[0], other.compute()[0])
+
+
+def test_metric_does_not_own_the_network_and_can_be_pickled(case):
+    network, views = case
+    metric = FisherTrace(network, num_draws=2)
+    metric.update(*views)
+    copied = pickle.loads(pickle.dumps(metric))
+    assert not list(metric.parameters()) and not metric.state_dict()
+    for each in (metric, copied):
+        each.update(*views)
+    assert torch.equal(metric.compute()[0], copied.compute()[0])
+
+
+def test_bad_input_is_one_sentence():
+    x = torch.randn(2, 3)
+    with pytest.raises(UserError, match=r"logits \[B, K\]"):
+        fisher_trace(nn.Linear(3, 1), [x])
+    with pytest.raises(UserError, match=r"shape \[2, 3, 4\] for 2 samples"):
+        fisher_trace(nn.Linear(5, 4), [torch.randn(2, 3, 5)])
+    heads = nn.Linear(3, 4)
+    heads.register_forward_hook(lambda module, args, output: {"both": output})
+    with pytest.raises(UserError, match="a <class 'dict'> for 2 samples"):
+        fisher_trace(heads, [x])
+    with pytest.raises(UserError, match="no parameter"):
+        fisher_trace(nn.Identity(), [x])
+    with pytest.raises(UserError, match="num_draws is 3 without a generator"):
+        fisher_trace(nn.Linear(3, 4), [x], num_draws=3)

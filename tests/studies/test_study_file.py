@@ -1,0 +1,570 @@
+"""Reading study files: what they mean, and the one sentence for everything that they may not be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_study import changed, plan_of, write_study
+
+from critical_periods.cli import main
+from critical_periods.core.errors import UserError
+from critical_periods.studies.study import Study, Variation, Window, read_study
+
+LR = "model.init_args.optimizer.init_args.lr"
+SCHEDULE = "model.init_args.lr_scheduler"
+ONSETS = {"onset": [0, 3], "length": 2, "epochs": 8}
+NOTHING = Variation({}, {})
+
+
+def deficit_of(study: Study, variation: Variation) -> dict[str, Any]:
+    _, window = study.configured(variation)
+    assert set(window) == {"class_path", "init_args"} and set(window["init_args"]) == {"deficit"}
+    assert window["class_path"] == "DeficitWindow"
+    deficit: dict[str, Any] = window["init_args"]["deficit"]
+    return deficit
+
+
+def test_removals_and_their_controls(tmp_path):
+    windows = {"windows": {"removal": [0, 2, 5], "epochs_after": 4}}
+    study = read_study(write_study(tmp_path, windows))
+    deficits = [Window(0, 0, 4), Window(0, 2, 6), Window(0, 5, 9)]
+    assert study.windows == (*deficits, Window(0, 0, 6), Window(0, 0, 9))
+    assert (study.name, study.seeds, study.threshold) == ("small", (0,), 0.01)
+    assert study.variations == (NOTHING,)
+
+
+def test_onsets_and_their_control(tmp_path):
+    study = read_study(write_study(tmp_path, {"windows": ONSETS}))
+    assert study.windows == (Window(0, 2, 8), Window(3, 5, 8), Window(0, 0, 8))
+
+
+def test_seeds_default_to_one_and_count_once(tmp_path):
+    assert read_study(write_study(tmp_path, {"seeds": None})).seeds == (0,)
+    assert read_study(write_study(tmp_path, {"seeds": [2, 1, 2]})).seeds == (2, 1)
+
+
+def test_windows_to_the_end_and_windows_of_many_lengths(tmp_path):
+    late = read_study(write_study(tmp_path, {"windows": {"onset": [0, 3], "epochs": 8}}))
+    assert late.windows == (Window(0, 8, 8), Window(3, 8, 8), Window(0, 0, 8))
+    lengths = read_study(write_study(tmp_path, {"windows": ONSETS | {"length": [2, 5, 2]}}))
+    deficits = (Window(0, 2, 8), Window(3, 5, 8), Window(0, 5, 8), Window(3, 8, 8))
+    assert lengths.windows == (*deficits, Window(0, 0, 8))
+
+
+def test_threshold(tmp_path):
+    study = read_study(write_study(tmp_path, {"threshold": 0.05}))
+    assert study.threshold == 0.05 == plan_of(write_study(tmp_path, {"threshold": 0.05})).threshold
+    assert read_study(write_study(tmp_path), ["threshold=0.2"]).threshold == 0.2
+
+
+def test_variants_change_fields_together(tmp_path):
+    variants = {"slow": {LR: 0.01, "num_threads": 2}, "plain": {}, 3: {LR: 0.3}}
+    study = read_study(write_study(tmp_path, {"variants": variants}))
+    assert [one.columns for one in study.variations] == [
+        {"variant": "slow"},
+        {"variant": "plain"},
+        {"variant": "3"},
+    ]
+    configs = [study.configured(variation)[0] for variation in study.variations]
+    rates = [config["model"]["init_args"]["optimizer"]["init_args"]["lr"] for config in configs]
+    assert rates == [0.01, 0.05, 0.3]
+    assert [config["num_threads"] for config in configs] == [2, 1, 1]
+
+
+def test_variants_and_varied_fields_in_all_combinations(tmp_path):
+    vary = {LR: [0.1, 0.2], "data.init_args.width": [4, 6]}
+    variants = {"a": {"num_threads": 2, LR: 0.7}, "b": {}}
+    study = read_study(write_study(tmp_path, {"variants": variants, "vary": vary}))
+    expected = [
+        (variant, lr, width) for variant in ("a", "b") for lr in (0.1, 0.2) for width in (4, 6)
+    ]
+    assert [tuple(one.columns.values()) for one in study.variations] == expected
+    assert list(study.variations[0].columns) == ["variant", LR, "data.init_args.width"]
+    # What is varied goes before what the variant says.
+    assert study.variations[0].fields == {"num_threads": 2, LR: 0.1, "data.init_args.width": 4}
+
+
+def test_variants_with_a_deficit_or_a_window_of_their_own(tmp_path):
+    flip = {"class_path": "VerticalFlip"}
+    subset = {"class_path": "SubsetWindow", "init_args": {"share": 0.5}}
+    noise = {"deficit.class_path": "GaussianNoise", "deficit.init_args": {"views": [0]}}
+    variants = {"flip": {"deficit": flip}, "few": {"window": subset}, "noise": noise}
+    study = read_study(write_study(tmp_path, {"deficit": None, "variants": variants}))
+    assert study.scheduled == {}
+    flipped, few, noisy = study.variations
+    assert deficit_of(study, flipped) == flip
+    assert study.configured(few)[1] == subset
+    assert deficit_of(study, noisy) == {"class_path": "GaussianNoise", "init_args": {"views": [0]}}
+    # Fields of the study's own deficit can be changed as well.
+    changes = {"variants": {"mild": {"deficit.init_args.factor": 2}}}
+    study = read_study(write_study(tmp_path, changes))
+    blur = {"class_path": "Blur", "init_args": {"factor": 2, "views": [1]}}
+    assert deficit_of(study, study.variations[0]) == blur
+
+
+def test_a_window_is_a_callback(tmp_path):
+    window = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "augmentation"}}
+    path = write_study(tmp_path, {"deficit": None, "window": window, "seeds": [0, 1]})
+    study = read_study(path, ["window.init_args.regularizer=weight_decay"])
+    config, callback = study.configured(NOTHING)
+    settings = {"regularizer": "weight_decay"}
+    assert callback == {"class_path": "RegularizationWindow", "init_args": settings}
+    assert "window" not in config and len(config["trainer"]["callbacks"]) == 1
+    # A window may have no settings at all.
+    bare = read_study(write_study(tmp_path, {"deficit": None, "window": {"class_path": "X"}}))
+    assert bare.configured(NOTHING)[1] == {"class_path": "X", "init_args": {}}
+
+
+def test_variants_on_the_command_line(tmp_path):
+    path = write_study(tmp_path, {"variants": {"a": {}, "b": {LR: 0.2}}})
+    more = read_study(path, [f"variants.c={{{LR}: 0.3}}"])
+    assert [one.columns["variant"] for one in more.variations] == ["a", "b", "c"]
+    assert more.variations[2].fields == {LR: 0.3}
+    fewer = read_study(path, [f"variants={{only: {{{LR}: 0.3}}}}"])
+    assert fewer.variations == (Variation({"variant": "only"}, {LR: 0.3}),)
+
+
+def test_vary_tries_each_combination(tmp_path):
+    vary = {"vary": {LR: [0.1, 0.2], "deficit.init_args.factor": [2, 4, 8]}}
+    study = read_study(write_study(tmp_path, vary))
+    assert len(study.variations) == 6
+    seen = set()
+    for variation in study.variations:
+        config, _ = study.configured(variation)
+        deficit = deficit_of(study, variation)
+        lr = config["model"]["init_args"]["optimizer"]["init_args"]["lr"]
+        fields = {LR: lr, "deficit.init_args.factor": deficit["init_args"]["factor"]}
+        assert variation == Variation(columns=fields, fields=fields)
+        seen.add((lr, deficit["init_args"]["factor"]))
+    assert seen == {(lr, factor) for lr in (0.1, 0.2) for factor in (2, 4, 8)}
+    # A variation leaves the study as it was.
+    assert study.scheduled["deficit"]["init_args"]["factor"] == 4
+
+
+def test_values_that_are_there_twice_count_once(tmp_path):
+    read = read_study(write_study(tmp_path, {"vary": {LR: [0.05, 0.1, 5e-2]}}))
+    assert [variation.columns for variation in read.variations] == [{LR: 0.05}, {LR: 0.1}]
+
+
+def test_vary_whole_deficits_and_whole_parts(tmp_path):
+    schedule = {"class_path": "StepLR", "init_args": {"step_size": 3}}
+    flip = {"class_path": "VerticalFlip"}
+    vary = {"vary": {"deficit": [flip], "model.init_args.lr_scheduler": [schedule, None]}}
+    study = read_study(write_study(tmp_path, vary))
+    configs = [study.configured(variation) for variation in study.variations]
+    assert [deficit_of(study, variation) for variation in study.variations] == [flip, flip]
+    schedulers = [config["model"]["init_args"]["lr_scheduler"] for config, _ in configs]
+    assert schedulers == [schedule, None]
+
+
+def test_set_in_the_file_and_on_the_command_line(tmp_path):
+    path = write_study(tmp_path, {"set": {LR: 0.3, "data.init_args.width": 6}})
+    overrides = [f"{LR}=1e-3", "seeds=[4, 5]", "windows.removal=[1]", "trainer.precision=16-mixed"]
+    study = read_study(path, overrides)
+    config, _ = study.configured(NOTHING)
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 1e-3
+    assert config["data"]["init_args"]["width"] == 6
+    assert config["trainer"]["precision"] == "16-mixed"
+    assert study.seeds == (4, 5)
+    assert study.windows == (Window(0, 1, 3), Window(0, 0, 3))
+
+
+def test_overrides_of_set_and_vary_keep_dotted_names(tmp_path):
+    path = write_study(tmp_path, {"set": {"data.init_args.width": 6}})
+    overrides = ["set.trainer.precision=64", f"vary.{LR}=[0.1, 0.2]", "deficit.init_args.factor=2"]
+    study = read_study(path, overrides)
+    config, _ = study.configured(study.variations[1])
+    assert [variation.fields for variation in study.variations] == [{LR: 0.1}, {LR: 0.2}]
+    assert config["trainer"]["precision"] == 64
+    assert config["trainer"]["accelerator"] == "cpu"
+    assert config["data"]["init_args"]["width"] == 6
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.2
+    assert deficit_of(study, study.variations[1])["init_args"]["factor"] == 2
+
+
+def test_fields_left_empty_can_be_set(tmp_path):
+    path = write_study(tmp_path)
+    (tmp_path / "base.yaml").write_text("trainer:\ndata: {class_path: X, init_args: }")
+    config, _ = read_study(path, ["data.init_args.width=3"]).configured(NOTHING)
+    assert config["data"]["init_args"] == {"width": 3}
+    assert config["trainer"] == {"callbacks": []}
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "expected"),
+    [
+        ("Timer", [{"class_path": "Timer"}]),
+        (["Timer"], [{"class_path": "Timer"}]),
+        ({"class_path": "Timer"}, [{"class_path": "Timer"}]),
+    ],
+)
+def test_callbacks_as_lightning_takes_them(tmp_path, callbacks, expected):
+    study = read_study(write_study(tmp_path, base={"trainer.callbacks": callbacks}))
+    assert study.configured(NOTHING)[0]["trainer"]["callbacks"] == expected
+
+
+BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"windws": 1}, r"unknown field 'windws'; did you mean 'windows' or 'window'\?"),
+    ({"base": None}, r"the field 'base' is missing"),
+    ({"windows": None}, r"the field 'windows' is missing"),
+    ({"windows": [1]}, r"windows is \[1\]; it must hold fields\."),
+    ({"windows": {"removal": [1]}}, r"windows has \['removal'\]; it needs either removal and"),
+    ({"windows": {"removals": [1]}}, r"unknown field 'windows\.removals'; did you mean 'removal'"),
+    ({"windows.onset": [1]}, r"it needs either removal and epochs_after, or onset and epochs"),
+    ({"windows.removal": 3}, r"windows\.removal is 3; it must be a list of whole numbers\."),
+    ({"windows.removal": []}, r"windows\.removal is \[\]; it must be a list of whole numbers\."),
+    ({"windows.removal": [1.5]}, r"windows\.removal holds 1\.5; it must be a whole number of at"),
+    ({"windows.removal": [-1]}, r"windows\.removal holds -1; .* at least 0\."),
+    ({"windows.removal": [True]}, r"windows\.removal holds True"),
+    ({"windows.epochs_after": 0}, r"windows\.epochs_after holds 0; .* at least 1\."),
+    ({"windows": ONSETS | {"length": 0}}, r"windows\.length holds 0; .* at least 1\."),
+    ({"windows": ONSETS | {"epochs": 4}}, r"windows\.onset=3 to epoch 5 reaches beyond .*epochs=4"),
+    ({"seeds": 3}, r"seeds is 3; it must be a list of whole numbers\."),
+    ({"seeds": ["a"]}, r"seeds holds 'a'; it must be a whole number"),
+    ({"vary": {LR: 0.1}}, r"vary\.model\S+lr is 0\.1; it must be a list of values\."),
+    ({"vary": {LR: []}}, r"vary\.model\S+lr is \[\]; it must be a list of values\."),
+    ({"vary": {"seed_everything": [1]}}, r"varying seed_everything changes nothing .*; set seeds"),
+    ({"vary": {"trainer.max_epochs": [1]}}, r"varying trainer\.max_epochs changes .*; set windows"),
+    ({"threshold": 0}, r"threshold is 0; it must be a loss of accuracy between 0 and 1\."),
+    ({"threshold": 1}, r"threshold is 1; it must be"),
+    ({"threshold": -0.1}, r"threshold is -0\.1; it must be"),
+    ({"threshold": "1 %"}, r"threshold is '1 %'; it must be"),
+    ({"threshold": True}, r"threshold is True; it must be"),
+    ({"threshold": float("nan")}, r"threshold is nan; it must be"),
+    ({"variants": ["a"]}, r"variants is \['a'\]; it must hold fields\."),
+    ({"variants": {"a": 3}}, r"variants\.a is 3; it must hold fields and values\."),
+    ({"variants": {"a": {}, "b": ""}}, r"variants\.b is ''; it must hold fields and values\."),
+    ({"variants": {"a": {"seed_everything": 1}}}, r"varying seed_everything .*; set seeds inst"),
+    ({"windows": ONSETS | {"length": [2, 0]}}, r"windows\.length holds 0; .* at least 1\."),
+    ({"windows": ONSETS | {"length": []}}, r"windows\.length is \[\]; it must be a list of"),
+    ({"windows": {"onset": [8], "epochs": 8}}, r"windows\.onset=8 to epoch 8 reaches beyond"),
+    ({"windows": {"onset": [0, 9], "epochs": 8}}, r"windows\.onset=9 .*, windows\.epochs=8\."),
+    ({"set": {"seed_everything": 7}}, r"setting seed_everything changes nothing .*; set seeds"),
+    ({"set": {"trainer.max_epochs": 3}}, r"setting trainer\.max_epochs .*; set windows instead"),
+    ({"seeds": [2**32]}, r"seeds holds 4294967296; the largest seed is 4294967295\."),
+    ({"windows": {True: 2}}, r"windows has a field named True, which is no text"),
+    ({"set": {1: 2}}, r"set has a field named 1, which is no text; .* between quotes\."),
+    ({"vary": {1: [2]}}, r"vary has a field named 1, which is no text"),
+    ({"variants": {"a": {1: 2}}}, r"variants\.a has a field named 1, which is no text"),
+    ({"set": 3}, r"set is 3; it must hold fields\."),
+    ({"set": {"num_threads.x": 3}}, r"'num_threads\.x' cannot be set: num_threads holds no fields"),
+    ({"base": "nosuch.yaml"}, r"the file \S*nosuch\.yaml does not exist\."),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), BAD_FIELDS, ids=lambda value: str(value)[:40])
+def test_bad_fields(tmp_path, capsys, changes, sentence):
+    path = write_study(tmp_path, changes)
+    with pytest.raises(UserError, match=sentence) as caught:
+        read_study(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert main(["study", "plan", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"critical-periods: error: {caught.value}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("base: [1\n", r"small\.yaml is not valid YAML: .*line 2, column 1"),
+        ("- 1\n", r"small\.yaml holds no fields; it must be a YAML mapping\."),
+        ("", r"small\.yaml holds no fields"),
+        ("a: \xff", r"small\.yaml cannot be read"),
+        ("1: 2", r"small\.yaml: unknown field 1; choose one of"),
+        (
+            "a: 1\nset: {}\na: 2",
+            r"small\.yaml is not valid YAML: the field 'a' is there twice .*line 3",
+        ),
+        ("base: null\nwindows: {}", r"base is None; it names the config file of a run"),
+    ],
+)
+def test_bad_files(tmp_path, text, sentence):
+    path = tmp_path / "small.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=sentence):
+        read_study(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match=rf"{tmp_path} is a folder; name a YAML file in it\."):
+        read_study(tmp_path)
+    with pytest.raises(UserError, match=r"^the file nosuch\.yaml does not exist\.$"):
+        read_study(Path("nosuch.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("seeds", r"--set 'seeds' must have the form field=value\."),
+        ("seeds=[1", r"--set 'seeds=\[1' is not valid YAML"),
+        ("num_threads.x=1", r"'num_threads\.x' cannot be set: num_threads holds no fields\."),
+        ("trainer.max_epochs=3", r"setting trainer\.max_epochs .*; set windows instead\."),
+        ("seed_everything=3", r"setting seed_everything changes nothing .*; set seeds instead\."),
+        ("vary.a=1", r"vary\.a is 1; it must be a list of values\."),
+    ],
+)
+def test_bad_overrides(tmp_path, override, sentence):
+    with pytest.raises(UserError, match=sentence):
+        read_study(write_study(tmp_path), [override])
+
+
+@pytest.mark.parametrize(
+    ("field", "wanted"),
+    [
+        ("data.init_args.width", "int"), ("data.init_args.batch_size", "int"),
+        ("model.init_args.num_classes", "int"), ("deficit.init_args.factor", "float"),
+        ("data.init_args.augment", "'shared' or 'per_view' or 'none'"),
+    ],
+)  # fmt: skip
+def test_nulls_where_there_must_be_something(tmp_path, capsys, field, wanted):
+    path = write_study(tmp_path)
+    assert main(["study", "plan", str(path), "--set", f"{field}=null"]) == 2
+    assert f"{field} is null, but must be {wanted}." in capsys.readouterr().err
+    part = field.partition(".")[0]
+    if part != "deficit":
+        assert main(["study", "plan", str(path), "--set", f"{part}.init_args=null"]) == 2
+        assert f"{part}.init_args is null, but must hold" in capsys.readouterr().err
+    assert main(["study", "plan", str(path), "--set", "model.init_args.lr_scheduler=null"]) == 0
+
+
+BAD_RUNS: list[tuple[dict[str, Any], str]] = [
+    ({"trainer.callbacks": [{"init_args": {}}]}, r"trainer\.callbacks holds .*needs a class_path"),
+    ({"model.class_path": "ClassifyTask"}, r"unknown class 'ClassifyTask' at model; did you mean"),
+    (
+        {"model.init_args.network.init_args.wdth": 3},
+        r"unknown field 'wdth' of SplitAllCNN at model",
+    ),
+    ({"trainer.max_epoch": 3}, r"unknown field 'trainer\.max_epoch'; did you mean 'max_epochs'"),
+    ({"ckpt_path": "x.ckpt"}, r"unknown field 'ckpt_path'"),
+    (
+        {"model.init_args.network.depth": 1},
+        r"unknown field 'depth' beside class_path at model\.net",
+    ),
+    ({"model.class_path": None}, r"model has no class_path, which names its class\."),
+    ({"data.init_args.width": 17}, r"width=17 of the crops must lie between 1 and 16"),
+    ({"data.init_args.width": "wide"}, r"data\.width is 'wide', but must be int\."),
+    (
+        {"model.init_args.num_classes": 5},
+        r"num_classes=5 of ClassificationTask is less than the 10",
+    ),
+    (
+        {LR: -1.0},
+        r"optimizer cannot be built: Invalid learning rate: -1\.0; correct its settings\.",
+    ),
+    (
+        {SCHEDULE: {"class_path": "MultiStepLR", "init_args": {"milestones": [2, 4]}}},
+        r"milestones=\[2, 4\] of MultiStepLR reach beyond the last epoch .*max_epochs=4\.",
+    ),
+    ({"model": 3}, r"model is 3, but must be a class_path with its init_args\."),
+    ({"trainer.limit_train_batches": 0}, r"trainer\.limit_train_batches=0 trains nothing"),
+    (
+        {"trainer.accumulate_grad_batches": 0},
+        r"accumulate_grad_batches is 0, but must be 1 or more",
+    ),
+    ({"trainer.max_steps": 3}, r"trainer\.max_steps=3 may end a run before .*; leave it out\."),
+    ({"trainer.fast_dev_run": True}, r"trainer\.fast_dev_run=True may end a run before its last"),
+    ({"trainer.max_time": "00:00:01:00"}, r"trainer\.max_time=00:00:01:00 may end a run"),
+    (
+        {"model.init_args.network.init_args.in_channels": 3},
+        r"SplitAllCNN cannot take what StereoDigitsDataModule gives, 2 views of 1x16x16: ",
+    ),
+    (
+        {"model.init_args.network.init_args.num_views": 3},
+        r"SplitAllCNN takes 3 views but was given 2; choose a network",
+    ),
+    (
+        {"trainer.callbacks.0.init_args.layers": ["pathways"]},
+        r"names 'pathways', which the network has but does not call",
+    ),
+    ({"num_threads": 0}, r"num_threads is 0, but must be at least 1\."),
+    (
+        {"trainer.callbacks.0.init_args.layers": ["trunk.cnv"]},
+        r"layers of SourceVarianceMonitor names 'trunk\.cnv', which the network does not have; did",
+    ),
+    (
+        {"data": {"class_path": "StereoCIFAR10DataModule", "init_args": {"root": "nosuch"}}},
+        r"CIFAR-10 is not there under root='\S*nosuch'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), BAD_RUNS, ids=lambda value: str(value)[:40])
+def test_bad_base_runs_are_found_before_training(tmp_path, capsys, changes, sentence):
+    path = write_study(tmp_path, base=changes)
+    with pytest.raises(UserError, match=sentence):
+        plan_of(path)
+    output = tmp_path / "out"
+    assert main(["study", "run", str(path), "--output", str(output)]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"critical-periods: error: {path} (base {tmp_path / 'base.yaml'}): ")
+    assert err.count("\n") == 1
+    assert out == "" and not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("deficit", "sentence"),
+    [
+        ({"class_path": "Blurr"}, r"unknown class 'Blurr' at .*deficit; did you mean 'Blur'\?"),
+        ({"class_path": "Blur", "init_args": {"views": [2]}}, r"names view 2, but the data has 2"),
+        ({"class_path": "Blur", "init_args": {"factr": 2}}, r"unknown field 'factr' of Blur"),
+        (
+            {"class_path": "Blur", "init_args": {"factor": 0.5}},
+            r"factor=0\.5 of Blur must be above",
+        ),
+    ],
+)
+def test_bad_deficits_are_found_before_training(tmp_path, deficit, sentence):
+    with pytest.raises(UserError, match=sentence):
+        plan_of(write_study(tmp_path, {"deficit": deficit}))
+
+
+WEIGHT_DECAY = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}}
+RESTART = {"trainer.callbacks": [{"class_path": "LearningRateRestart"}]}
+BAD_SCHEDULED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"deficit": None}, {}, r"^the study has neither a deficit nor a window; give one of them\."),
+    (
+        {"window": WEIGHT_DECAY},
+        {},
+        r"^the study has both a deficit and a window; give one of them\.",
+    ),
+    (
+        {"deficit": None, "variants": {"a": {"deficit": {"class_path": "Blur"}}, "b": {}}},
+        {},
+        r"^variant 'b' has neither a deficit nor a window; give one of them\.",
+    ),
+    (
+        {"variants": {"a": {}, "b": {"window": WEIGHT_DECAY}}},
+        {},
+        r"^variant 'b' has both a deficit and a window",
+    ),
+    ({"deficit": "Blur"}, {}, r"deficit\.class_path is missing; it names a deficit, such as Blur"),
+    ({"deficit": {"class": "Blur"}}, {}, r"deficit\.class_path is missing; it names a deficit"),
+    ({"deficit": None, "window": {}}, {}, r"window\.class_path is missing; it names a callback"),
+    (
+        {"deficit": None, "window": WEIGHT_DECAY | {"init_args": [1]}},
+        {},
+        r"init_args is \[1\]; it must hold fields\.",
+    ),
+    (
+        {"deficit": None, "window": changed(WEIGHT_DECAY, {"init_args.onset": 2})},
+        {},
+        r"window\.init_args\.onset is what windows sweeps; leave it out\.",
+    ),
+    (
+        {"deficit": None, "window": {"class_path": "SubsetWindow"}, "vary": {
+            "window.init_args.removal": [1]}},
+        {},
+        r"window\.init_args\.removal is what windows sweeps; leave it out\.",
+    ),
+    (
+        {"deficit": None, "window": {"class_path": "FisherMonitor"}},
+        {},
+        r"window\.class_path=\S*FisherMonitor has no onset and removal",
+    ),
+    (
+        {"deficit": None, "window": {"class_path": "RegularizationWindw"}},
+        {},
+        r"unknown class 'RegularizationWindw' .*; did you mean 'RegularizationWindow'",
+    ),
+    (
+        {"deficit": None, "window": WEIGHT_DECAY},
+        {},
+        r"'weight_decay' of RegularizationWindow has nothing to switch .* parameter group is 0",
+    ),
+    (
+        {"deficit": None, "window": {
+            "class_path": "RegularizationWindow", "init_args": {"regularizer": "dropout"}}},
+        {},
+        r"'dropout' of RegularizationWindow has nothing to switch .* no layer that drops anything",
+    ),
+    (
+        {"deficit": None, "window": {"class_path": "SubsetWindow", "init_args": {"share": 0.001}}},
+        {},
+        r"share=0\.001",
+    ),
+    (
+        {},
+        RESTART | {"model.init_args.lr_scheduler": None},
+        r"LearningRateRestart finds no learning-rate schedule that could start over",
+    ),
+    (
+        {"variants": {"a": {}, "b": RESTART | {"model.init_args.lr_scheduler": None}}},
+        {},
+        r"LearningRateRestart finds no learning-rate schedule that could start over",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("study", "base", "sentence"), BAD_SCHEDULED, ids=lambda value: str(value)[-40:]
+)
+def test_bad_windows_and_restarts_are_found_before_training(
+    tmp_path, capsys, study, base, sentence
+):
+    path, output = write_study(tmp_path, study, base), tmp_path / "out"
+    with pytest.raises(UserError, match=sentence):
+        plan_of(path)
+    assert main(["study", "run", str(path), "--output", str(output)]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"critical-periods: error: {path} (base {tmp_path / 'base.yaml'}): ")
+    assert err.count("\n") == 1
+    assert out == "" and not output.exists()
+
+
+def test_every_variation_is_checked(tmp_path):
+    path = write_study(tmp_path, {"vary": {"deficit.init_args.views": [[1], [3]]}})
+    sentence = r"^deficit\.init_args\.views \[3\]: .* names view 3, but the data has 2 views"
+    with pytest.raises(UserError, match=sentence):
+        plan_of(path)
+
+
+def test_plan_prints_the_tree(tmp_path, capsys):
+    path = write_study(tmp_path, {"seeds": [0, 1]})
+    assert main(["study", "plan", str(path), "--set", "windows.removal=[0, 2, 3]"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # Clean 0-2-4-5, deficit 0-2-3, and a branch of two epochs from 2 and from 3: 12 a seed.
+    assert (
+        lines[-1]
+        == "small: 10 runs in 14 segments; trains 24 epochs, separate runs would train 40."
+    )
+    assert len(lines) == 15
+    assert sum("seed 0" in line for line in lines) == sum("seed 1" in line for line in lines) == 2
+    assert "epochs 2-3, deficit 0-3" in lines[5] and lines[5].startswith("  ")
+
+
+def test_plan_says_what_sets_segments_apart(tmp_path, capsys):
+    path = write_study(tmp_path, {"vary": {"deficit.init_args.factor": [2, 4]}})
+    assert main(["study", "plan", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("deficit 0-2, factor = 2" in line for line in lines) == 2
+    assert sum("deficit 0-2, factor = 4" in line for line in lines) == 2
+    assert not any("no deficit, factor" in line for line in lines)
+
+
+def test_plan_calls_a_window_what_it_is(tmp_path, capsys):
+    """While it is open, weight decay acts: no deficit at all."""
+    window = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}}
+    decays = {"model.init_args.optimizer.init_args.weight_decay": 0.001}
+    path = write_study(tmp_path, {"deficit": None, "window": window}, decays)
+    assert main(["study", "plan", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "epochs 0-2, window 0-2, seed 0" in said and "no window" in said
+    assert "deficit" not in said
+
+
+def test_study_commands_that_do_not_exist(capsys):
+    for words in (
+        ["study"],
+        ["study", "rn"],
+        ["study", "run"],
+        ["study", "run", "x.yaml", "--otput"],
+    ):
+        assert main(words) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("critical-periods: error: critical-periods study")
+        assert "--help" in err and err.count("\n") == 1
+        # What the launcher starts is no one's business.
+        assert "segment" not in err

@@ -1,0 +1,933 @@
+"""Whole studies of the smallest size: run, killed, damaged, grown and run again."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from small_study import BASE, changed, plan_of, write_study
+from small_study import STUDY as SMALL
+
+from critical_periods.cli import main
+from critical_periods.studies import launch, report, segment, worker
+from critical_periods.studies.folder import StudyFolder, checksum_file, is_intact, seal, write_json
+from critical_periods.studies.plan import Plan
+
+launch_workers, plot_curve, tables = launch.launch, report.plot_curve, dict(report._TABLES)
+
+# Runs of five and seven epochs, so that the last five are not all there are.
+STUDY = {"windows.epochs_after": 5, "seeds": [0, 1]}
+EPOCHS = 2 * (2 + 5 + 7)
+
+
+def run(study: Path, *words: str, command: str = "run") -> int:
+    return main(["study", command, str(study), "--output", str(study.parent / "out"), *words])
+
+
+def folder_of(study: Path) -> StudyFolder:
+    return StudyFolder(study.parent / "out")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(checkpoint, weights_only=True)["state_dict"]
+    return state
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys() and len(a) > 5
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def find(plan: Plan, window: tuple[int, int], stop: int, seed: int = 0) -> str:
+    """The name of a segment."""
+    wanted = (window, stop, seed)
+    (name,) = [n for n, s in plan.segments.items() if (s.window, s.stop, s.seed) == wanted]
+    return name
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Trains in this process instead of workers of its own, and draws no figure."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "plot_curve", lambda points, path, *words: path.touch())
+    undrawn = {name: (make, lambda rows, path, **words: path.touch())
+               for name, (make, _) in tables.items()}  # fmt: skip
+    monkeypatch.setattr(report, "_TABLES", undrawn)
+    monkeypatch.setattr(launch, "launch", lambda folder, plan, jobs=None: worker.work(folder))
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the segments that are trained from now on."""
+    names: list[str] = []
+    train = segment.train_segment
+
+    def remember(study: StudyFolder, plan: Plan, name: str) -> None:
+        names.append(name)
+        train(study, plan, name)
+
+    monkeypatch.setattr(segment, "train_segment", remember)
+    return names
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study file of a study that was run once; not to be touched."""
+    study = write_study(tmp_path_factory.mktemp("original"), STUDY)
+    folder = folder_of(study)
+    plan = plan_of(study)
+    folder.write_plan(plan)
+    worker.work(folder)
+    assert run(study, command="plot") == 0
+    return study
+
+
+@pytest.fixture
+def study(original: Path, tmp_path: Path) -> Path:
+    """The same in a folder of the test's own."""
+    shutil.copytree(original.parent, tmp_path / "copy")
+    return tmp_path / "copy" / original.name
+
+
+# What it gives.
+
+
+@pytest.mark.parametrize("window", [(0, 2), (0, 0)])
+def test_a_branch_equals_the_same_run_trained_alone(original, tmp_path, window):
+    onset, removal = window
+    deficit = {"class_path": "Blur", "init_args": {"factor": 4, "views": [1]}}
+    init_args = {"deficit": deficit, "onset": onset, "removal": removal}
+    callbacks = [{"class_path": "DeficitWindow", "init_args": init_args}]
+    alone = changed(BASE, {"trainer.max_epochs": 7, "seed_everything": 1})
+    alone["trainer"]["callbacks"][:0] = callbacks
+    (tmp_path / "alone.yaml").write_text(yaml.safe_dump(alone))
+    assert main(["fit", "--config", "alone.yaml"]) == 0
+
+    plan = folder_of(original).read_plan()
+    branch = folder_of(original).segment(find(plan, window, 7, seed=1))
+    (checkpoint,) = (tmp_path / "runs").glob("version_0/checkpoints/*.ckpt")
+    assert_equal(weights(branch.checkpoint), weights(checkpoint))
+    ours, theirs = (torch.load(path, weights_only=True) for path in (branch.checkpoint, checkpoint))
+    for part in ("optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=0)
+    assert (ours["epoch"], ours["global_step"]) == (theirs["epoch"], theirs["global_step"])
+
+    # And it was measured alike, epoch by epoch.
+    logged: dict[int, dict[str, str]] = {}
+    for row in rows(tmp_path / "runs" / "version_0" / "metrics.csv"):
+        found = {name: value for name, value in row.items() if value}
+        logged.setdefault(int(row["epoch"]), {}).update(found)
+    for row in rows(branch.metrics):
+        for key in ("val/accuracy", "val/loss", "train/loss", "deficit/active"):
+            assert float(row[key]) == float(logged[int(row["epoch"])][key])
+    assert float(rows(branch.metrics)[-1]["rsv/trunk.conv/mean"]) == float(
+        logged[6]["rsv/trunk.conv/mean"]
+    )
+
+
+DECAYED = {"model.init_args.optimizer.init_args.weight_decay": 0.1}
+RESTART = {"class_path": "LearningRateRestart"}
+SHORT = {"removal": [2], "epochs_after": 1}
+LATE = {"onset": [1], "epochs": 3}
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "weight decay at first": (
+        {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}},
+        SHORT,
+    ),
+    "weight decay at last": (
+        {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}},
+        LATE,
+    ),
+    "augmentation at first": (
+        {"class_path": "RegularizationWindow", "init_args": {"regularizer": "augmentation"}},
+        SHORT,
+    ),
+    "few images": ({"class_path": "SubsetWindow", "init_args": {"share": 0.5}}, SHORT),
+    "few images in the middle": (
+        {"class_path": "SubsetWindow", "init_args": {"share": 0.5}},
+        {"onset": [1], "length": 1, "epochs": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_branches_of_other_windows_equal_runs_trained_alone(tmp_path, name):
+    """Weight decay, augmentation and images come and go; the rate starts over at each removal."""
+    window, windows = OTHERS[name]
+    base = DECAYED | {"trainer.callbacks": [RESTART], "data.init_args.width": 6}
+    fields = {"deficit": None, "window": window, "windows": windows}
+    study = write_study(tmp_path, fields, base)
+    folder, plan = folder_of(study), plan_of(study)
+    folder.write_plan(plan)
+    worker.work(folder)
+    deficit, control = (run.window for run in plan.runs)
+    assert len(list(plan.lineage(plan.runs[0].segment))) > 1
+    ends = []
+    for number, run_ in enumerate(plan.runs):
+        schedule = {"onset": run_.window.onset, "removal": run_.window.removal}
+        callback = changed(window, {f"init_args.{key}": n for key, n in schedule.items()})
+        alone = changed(BASE, base | {"trainer.max_epochs": 3, "seed_everything": 0})
+        alone["trainer"]["callbacks"] = [callback, RESTART]
+        (tmp_path / "alone.yaml").write_text(yaml.safe_dump(alone))
+        assert main(["fit", "--config", "alone.yaml"]) == 0
+        (path,) = (tmp_path / "runs" / f"version_{number}").glob("checkpoints/*.ckpt")
+        branch = folder.segment(run_.segment).checkpoint
+        ours, theirs = (torch.load(file, weights_only=True) for file in (branch, path))
+        assert_equal(ours["state_dict"], theirs["state_dict"])
+        for part in ("optimizer_states", "lr_schedulers"):
+            torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=0)
+        assert (ours["epoch"], ours["global_step"]) == (theirs["epoch"], theirs["global_step"])
+        ends.append(ours)
+    assert (deficit.epochs, control) == (3, deficit._replace(onset=0, removal=0))
+    # And the window did something.
+    assert any(
+        not torch.equal(value, ends[1]["state_dict"][key])
+        for key, value in ends[0]["state_dict"].items()
+    )
+    steps = 1 if deficit.removal < 3 else 3  # of the schedule, since it began
+    for end, step in zip(ends, (steps, 3), strict=True):
+        rate = end["optimizer_states"][0]["param_groups"][0]["lr"]
+        assert rate == pytest.approx(0.05 * 0.9**step)
+
+
+def test_a_restart_shares_what_comes_before_it(tmp_path):
+    """Trained once for both variants: the clean run, and the deficit up to its removal."""
+    variants = {"plain": {"trainer.callbacks": []}, "restart": {"trainer.callbacks": [RESTART]}}
+    study = write_study(tmp_path, {"variants": variants, "windows": SHORT})
+    folder, plan = folder_of(study), plan_of(study)
+    assert plan.epochs == 3 + 2 + 1 + 1 and plan.separate_epochs == 4 * 3
+    folder.write_plan(plan)
+    worker.work(folder)
+    (name,) = {
+        run.segment
+        for run in plan.runs
+        if run.variation["variant"] == "restart" and run.window.removal
+    }
+    schedule = {"deficit": SMALL["deficit"], "onset": 0, "removal": 2}
+    window = {"class_path": "DeficitWindow", "init_args": schedule}
+    alone = changed(BASE, {"trainer.max_epochs": 3, "seed_everything": 0})
+    alone["trainer"]["callbacks"] = [window, RESTART]
+    (tmp_path / "alone.yaml").write_text(yaml.safe_dump(alone))
+    assert main(["fit", "--config", "alone.yaml"]) == 0
+    (path,) = (tmp_path / "runs" / "version_0").glob("checkpoints/*.ckpt")
+    ours, theirs = (
+        torch.load(file, weights_only=True) for file in (folder.segment(name).checkpoint, path)
+    )
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=0)
+
+
+def test_results_are_what_the_segments_measured(original):
+    folder = folder_of(original)
+    plan = folder.read_plan()
+    results = rows(folder.path / "results.csv")
+    assert len(results) == len(plan.runs) == 6
+    for row in results:
+        window = (int(row["onset"]), int(row["removal"]))
+        name = find(plan, window, int(row["epochs"]), int(row["seed"]))
+        history = rows(folder.segment(name).metrics)
+        assert [int(epoch["epoch"]) for epoch in history] == list(range(int(row["epochs"])))
+        last = [float(epoch["val/accuracy"]) for epoch in history[-5:]]
+        assert float(row["final_accuracy"]) == pytest.approx(sum(last) / 5, abs=1e-6)
+        for column, key in (
+            ("rsv_mean", "rsv/trunk.conv/mean"),
+            ("rsv_channels_polarization", "rsv/trunk.conv/channels/polarization"),
+        ):
+            assert float(row[column]) == pytest.approx(float(history[-1][key]), rel=1e-5)
+        # And the measure is of the checkpoint's own epoch, as the arrays on the disk say.
+        file = folder.segment(name).path / "rsv" / f"epoch_{int(row['epochs']) - 1:04d}.npz"
+        with np.load(file) as arrays:
+            counts, edges = arrays["trunk.conv/counts"], arrays["trunk.conv/edges"]
+        mean = np.average((edges[1:] + edges[:-1]) / 2, weights=counts)
+        assert mean == pytest.approx(float(row["rsv_mean"]), abs=(edges[1] - edges[0]) / 2)
+    assert {row["study"] for row in results} == {"small"}
+
+
+def test_the_histograms_are_those_of_all_seeds_together(original):
+    folder = folder_of(original)
+    plan = folder.read_plan()
+    table = rows(folder.path / "rsv.csv")
+    for window in ((0, 2, 7), (0, 0, 7), (0, 0, 5)):
+        for layer in ("trunk.conv", "trunk.conv/channels"):
+            own = dict(zip(("onset", "removal", "epochs", "layer"), (*map(str, window), layer),
+                           strict=True))  # fmt: skip
+            bins = [row for row in table if own.items() <= row.items()]
+            counts, edges = np.zeros(40), None
+            for seed in (0, 1):
+                name = find(plan, window[:2], window[2], seed)
+                file = folder.segment(name).path / "rsv" / f"epoch_{window[2] - 1:04d}.npz"
+                with np.load(file) as arrays:
+                    counts, edges = counts + arrays[f"{layer}/counts"], arrays[f"{layer}/edges"]
+            assert [row["seeds"] for row in bins] == ["2"] * 40
+            shares = [float(row["share"]) for row in bins]
+            np.testing.assert_allclose(shares, counts / counts.sum(), rtol=1e-5)
+            np.testing.assert_allclose([float(row["low"]) for row in bins], edges[:-1], rtol=1e-5)
+            np.testing.assert_allclose([float(row["high"]) for row in bins], edges[1:], rtol=1e-5)
+    assert (folder.path / "rsv.png").exists() and (folder.path / "rsv.pdf").exists()
+
+
+def test_a_damaged_histogram_names_its_file_and_the_way_out(study, trained, capsys):
+    folder = folder_of(study)
+    name = find(folder.read_plan(), (0, 2), 7)
+    file, table = folder.segment(name).path / "rsv" / "epoch_0006.npz", folder.path / "rsv.csv"
+    whole, before = file.read_bytes(), table.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"0" * 99, whole.replace(b"edges", b"sedge")):
+        file.write_bytes(damaged)
+        assert run(study, command="plot") == 2
+        said = capsys.readouterr().err.strip()
+        way_out = f"delete the segment's folder {file.parents[1]} and run the study again."
+        assert said.endswith(f"{file} is damaged; {way_out}") and "\n" not in said
+    shutil.rmtree(file.parents[1])
+    assert run(study) == 0
+    assert trained == [name] and table.read_bytes() == before
+
+
+def assert_means_and_spreads(
+    folder: Path, table: str, keys: dict[str, str], monitor: dict[str, Any], **base: Any
+) -> None:
+    """A monitor's measures through training, by column and logged key, over two seeds."""
+    study = write_study(
+        folder,
+        {"seeds": [0, 1], "windows": {"removal": [1], "epochs_after": 2}},
+        {"trainer.callbacks": [monitor], **base},
+    )
+    assert run(study, "--jobs", "1") == 0
+    output = folder_of(study)
+    plan = output.read_plan()
+    found = rows(output.path / f"{table}.csv")
+    assert [(row["removal"], row["epoch"]) for row in found] == [
+        (removal, epoch) for removal in "10" for epoch in "012"
+    ]
+    for row in found:
+        window = (int(row["onset"]), int(row["removal"]))
+        histories = [rows(output.segment(find(plan, window, 3, s)).metrics) for s in (0, 1)]
+        for column, key in keys.items():
+            values = [float(history[int(row["epoch"])][key]) for history in histories]
+            mean, sd = float(row[column]), float(row[f"{column}_sd"])
+            assert mean == pytest.approx(statistics.mean(values), rel=1e-5, abs=1e-9)
+            assert sd == pytest.approx(statistics.stdev(values), rel=1e-4, abs=1e-9)
+    assert (output.path / f"{table}.png").exists()
+
+
+def test_information_through_training_is_means_and_spreads_over_seeds(tmp_path):
+    monitor = {"class_path": "UsableInformationMonitor", "init_args": {"samples": 32}}
+    keys = {f"information_{name}": f"information/{name}" for name in ("both", "view_0", "view_1")}
+    masked = {"data.init_args.mask_probability": 0.1}
+    assert_means_and_spreads(tmp_path, "information", keys, monitor, **masked)
+
+
+def test_the_fisher_trace_through_training_is_means_and_spreads_over_seeds(tmp_path):
+    monitor = {"class_path": "FisherMonitor", "init_args": {"every_n_epochs": 1, "samples": 8}}
+    assert_means_and_spreads(tmp_path, "fisher", {"fisher_trace": "fisher/trace"}, monitor)
+
+
+def test_a_fisher_trace_of_the_last_epoch_alone_makes_no_history(tmp_path):
+    monitor = {"class_path": "FisherMonitor", "init_args": {"every_n_epochs": None, "samples": 8}}
+    # One segment: the end of each is measured.
+    windows = {"removal": [0], "epochs_after": 2}
+    study = write_study(tmp_path, {"windows": windows}, {"trainer.callbacks": [monitor]})
+    assert run(study) == 0
+    out = tmp_path / "out"
+    assert all(float(row["fisher_trace"]) > 0 for row in rows(out / "results.csv"))
+    assert not list(out.glob("fisher*"))
+
+
+def test_the_curve_is_means_and_spreads_over_seeds(original):
+    folder = folder_of(original)
+    results = rows(folder.path / "results.csv")
+    points = rows(folder.path / "curve.csv")
+    assert [(p["onset"], p["removal"], p["epochs"]) for p in points] == [
+        ("0", "0", "5"),
+        ("0", "2", "7"),
+    ]
+    for point in points:
+        assert point["seeds"] == "2"
+        controls = {"onset": "0", "removal": "0", "epochs": point["epochs"]}
+        own = {name: point[name] for name in controls}
+        for suffix, wanted in (("", own), ("_control", controls)):
+            group = [row for row in results if wanted.items() <= row.items()]
+            assert len(group) == 2
+            for measure in ("final_accuracy", "rsv_mean", "rsv_polarization"):
+                values = [float(row[measure]) for row in group]
+                mean, sd = point[f"{measure}{suffix}"], point[f"{measure}{suffix}_sd"]
+                assert float(mean) == pytest.approx(statistics.mean(values), rel=1e-5)
+                assert float(sd) == pytest.approx(statistics.stdev(values), rel=1e-4, abs=1e-9)
+
+
+def test_metrics_are_of_the_epoch_that_they_were_measured_in(tmp_path):
+    """Lightning goes on to show what was measured in earlier epochs."""
+    rare = {"layers": ["trunk.conv"], "samples": 4, "pairs": 1, "every_n_epochs": 2}
+    base = {"trainer.callbacks.0.init_args": rare, "trainer.check_val_every_n_epoch": 3}
+    study = write_study(tmp_path, {"windows": {"removal": [0], "epochs_after": 7}}, base)
+    assert run(study) == 0
+    (name,) = folder_of(study).read_plan().segments
+    history = rows(folder_of(study).segment(name).metrics)
+    measured = [bool(row["rsv/trunk.conv/mean"]) for row in history]
+    assert measured == [False, True, False, True, False, True, True]
+    validated = [bool(row["val/accuracy"]) for row in history]
+    assert validated == [False, False, True, False, False, True, False]
+    # Of the last five epochs two were validated.
+    (row,) = rows(tmp_path / "out" / "results.csv")
+    mean = (float(history[2]["val/accuracy"]) + float(history[5]["val/accuracy"])) / 2
+    assert float(row["final_accuracy"]) == pytest.approx(mean, abs=1e-6)
+
+
+def test_varied_fields_are_columns(tmp_path):
+    vary = {"data.init_args.width": [6, 8], "deficit": [{"class_path": "VerticalFlip"}]}
+    study = write_study(tmp_path, {"vary": vary, "windows": {"removal": [1], "epochs_after": 1}})
+    assert run(study) == 0
+    results = rows(tmp_path / "out" / "results.csv")
+    assert [row["data.init_args.width"] for row in results] == ["6", "6", "8", "8"]
+    assert json.loads(results[0]["deficit"]) == {"class_path": "VerticalFlip"}
+    points = rows(tmp_path / "out" / "curve.csv")
+    assert len(points) == 4
+    assert list(points[0])[:3] == ["data.init_args.width", "deficit", "onset"]
+    assert all(float(point["rsv_mean_control"]) is not None for point in points)
+
+
+def test_segments_write_into_their_own_folders(original, tmp_path):
+    folder = folder_of(original)
+    for name in folder.read_plan().segments:
+        files = {path.name for path in folder.segment(name).path.iterdir()}
+        assert {"checkpoint.ckpt", "metrics.csv", "done.json", "config.yaml", "rsv"} <= files
+        assert not {"halfway.ckpt", "error.txt"} & files
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_base_run_with_callbacks_that_only_watch(tmp_path):
+    """A checkpoint callback and a learning-rate monitor, which segments have no use for."""
+    watchers = [
+        {"class_path": "ModelCheckpoint"},
+        {"class_path": "LearningRateMonitor"},
+        {"class_path": "TQDMProgressBar"},
+    ]
+    windows = {"removal": [0], "epochs_after": 1}
+    plain = write_study(tmp_path, {"windows": windows}, {"trainer.callbacks": []})
+    names = list(plan_of(plain).segments)
+    study = write_study(tmp_path, {"windows": windows}, {"trainer.callbacks": watchers})
+    assert list(plan_of(study).segments) == names
+    assert run(study) == 0
+    assert not rows(tmp_path / "out" / "results.csv")[0].get("rsv_mean")
+
+
+# Running again.
+
+
+def test_running_again_trains_nothing_and_changes_nothing(study, trained, capsys):
+    before = {p: p.read_bytes() for p in (study.parent / "out").glob("*.csv")}
+    assert run(study) == 0
+    assert trained == []
+    assert before == {path: path.read_bytes() for path in before} and len(before) == 3
+    assert f"trains {EPOCHS} epochs" in capsys.readouterr().out
+
+
+def test_nothing_missing_starts_no_worker(study, monkeypatch):
+    monkeypatch.setattr(launch, "_start", None)
+    folder = folder_of(study)
+    launch_workers(folder, folder.read_plan())
+
+
+def test_a_grown_study_trains_only_what_is_missing(study, original, trained):
+    old = folder_of(study).read_plan()
+    write_study(study.parent, STUDY | {"windows.removal": [0, 1, 2]})
+    assert run(study) == 0
+    new = folder_of(study).read_plan()
+    assert trained and set(trained) == set(new.segments) - set(old.segments)
+    was = [row for row in rows(original.parent / "out" / "results.csv")]
+    now = rows(study.parent / "out" / "results.csv")
+    assert [row for row in now if row["removal"] != "1" and row["epochs"] != "6"] == was
+    assert len(now) == 2 * 5
+
+    # And what it trained is what a study that was always so large would have.
+    fresh = write_study(original.parent.parent, STUDY | {"windows.removal": [0, 1, 2]})
+    shutil.rmtree(fresh.parent / "out", ignore_errors=True)
+    assert run(fresh) == 0
+    assert rows(fresh.parent / "out" / "results.csv") == now
+
+
+def test_a_damaged_checkpoint_is_noticed_and_trained_again(study, original, trained, capsys):
+    plan = folder_of(study).read_plan()
+    name = find(plan, (0, 2), 2)
+    checkpoint = folder_of(study).segment(name).checkpoint
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    assert run(study) == 0
+    assert f"Segment {name} is damaged; it is trained again." in (capsys.readouterr().out)
+    assert trained == [name]
+    assert_equal(weights(checkpoint), weights(folder_of(original).segment(name).checkpoint))
+    for file in ("results.csv", "curve.csv"):
+        same = (original.parent / "out" / file).read_bytes()
+        assert (study.parent / "out" / file).read_bytes() == same
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: b"", lambda text: text[: len(text) // 2], lambda text: b"\xff"]
+)
+def test_damaged_metrics_are_noticed_and_trained_again(study, original, trained, capsys, damage):
+    name = find(folder_of(study).read_plan(), (0, 2), 7)
+    metrics = folder_of(study).segment(name).metrics
+    metrics.write_bytes(damage(metrics.read_bytes()))
+    assert run(study) == 0
+    assert f"Segment {name} is damaged; it is trained again." in capsys.readouterr().out
+    assert trained == [name]
+    same = (original.parent / "out" / "results.csv").read_bytes()
+    assert (study.parent / "out" / "results.csv").read_bytes() == same
+    metrics.write_bytes(b"")
+    assert run(study, command="plot") == 2
+    assert f"{metrics} is damaged; run the study again" in capsys.readouterr().err
+
+
+def test_status_and_plot_say_where_the_file_has_moved_on(study, capsys):
+    assert run(study, command="status") == 0
+    assert "has other runs" not in capsys.readouterr().err
+    write_study(study.parent, STUDY | {"windows.removal": [0, 1, 2]})
+    for command in ("status", "plot"):
+        assert run(study, command=command) == 0
+        assert f"{study} has other runs than were last run in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lost", ["checkpoint.ckpt", "metrics.csv", "done.json"])
+def test_a_lost_file_is_noticed(study, original, trained, lost):
+    name = find(folder_of(study).read_plan(), (0, 2), 7)
+    (folder_of(study).segment(name).path / lost).unlink()
+    assert run(study) == 0
+    assert trained == [name]
+    same = (original.parent / "out" / "results.csv").read_bytes()
+    assert (study.parent / "out" / "results.csv").read_bytes() == same
+
+
+def test_a_checksum_that_is_not_there_counts_as_damage(study, trained):
+    name = find(folder_of(study).read_plan(), (0, 2), 7)
+    checksum_file(folder_of(study).segment(name).checkpoint).unlink()
+    assert run(study) == 0
+    assert trained == [name]
+
+
+# Being killed.
+
+
+class Killed(BaseException):
+    """As if by a signal: nothing of ours gets to tidy up."""
+
+
+@pytest.fixture
+def epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The epochs that are begun from now on."""
+    begun: list[int] = []
+    start = segment.SegmentRecord.on_train_epoch_start
+
+    def remember(self: Any, trainer: Any, pl_module: Any) -> None:
+        begun.append(trainer.current_epoch)
+        start(self, trainer, pl_module)
+
+    monkeypatch.setattr(segment.SegmentRecord, "on_train_epoch_start", remember)
+    return begun
+
+
+def test_a_segment_killed_halfway_goes_on_with_the_same_bits(study, original, monkeypatch, epochs):
+    folder = folder_of(study)
+    plan = folder.read_plan()
+    name = find(plan, (0, 2), 7)
+    files, intact = folder.segment(name), folder_of(original).segment(name)
+    shutil.rmtree(files.path)
+    monkeypatch.setattr(segment, "_SECONDS_BETWEEN_CHECKPOINTS", -1)
+    end = segment.SegmentRecord.on_train_epoch_end
+
+    def die(self: Any, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 5:
+            raise Killed
+        end(self, trainer, pl_module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment.SegmentRecord, "on_train_epoch_end", die)
+        with pytest.raises(Killed):
+            worker.work(folder)
+    assert epochs == [2, 3, 4, 5]
+    assert is_intact(files.halfway) and not files.is_done() and files.epochs_done() == 5
+    assert not files.is_running()
+
+    epochs.clear()
+    worker.work(folder)
+    assert epochs == [5, 6]
+    assert files.is_done() and not files.halfway.exists()
+    assert not checksum_file(files.halfway).exists()
+    assert_equal(weights(files.checkpoint), weights(intact.checkpoint))
+    assert files.metrics.read_bytes() == intact.metrics.read_bytes()
+
+
+def test_a_halfway_checkpoint_that_is_damaged_is_left_aside(study, original, monkeypatch, epochs):
+    name = find(folder_of(study).read_plan(), (0, 2), 7)
+    files = folder_of(study).segment(name)
+    files.checkpoint.rename(files.halfway)
+    files.halfway.write_bytes(files.halfway.read_bytes()[:-7])
+    checksum_file(files.checkpoint).rename(checksum_file(files.halfway))
+    worker.work(folder_of(study))
+    assert epochs == [2, 3, 4, 5, 6]
+    assert_equal(weights(files.checkpoint), weights(folder_of(original).segment(name).checkpoint))
+
+
+@pytest.mark.parametrize("moment", ["seal", "write_table", "write_json"])
+def test_killed_between_the_last_writes(study, original, monkeypatch, trained, moment):
+    """With the checkpoint written, but not all that says so, the segment is trained again."""
+    name = find(folder_of(study).read_plan(), (0, 2), 7)
+    files = folder_of(study).segment(name)
+    shutil.rmtree(files.path)
+
+    def die(*args: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment, moment, die)
+        with pytest.raises(Killed):
+            worker.work(folder_of(study))
+    assert not files.is_done()
+    assert run(study) == 0
+    assert trained == [name, name]
+    same = (original.parent / "out" / "results.csv").read_bytes()
+    assert (study.parent / "out" / "results.csv").read_bytes() == same
+
+
+def children(pid: int) -> list[int]:
+    text = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+    return [int(word) for word in text.stdout.split()]
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    end = time.monotonic() + 300  # a machine may be busy
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes as Linux shows them")
+def test_a_study_killed_in_the_middle_ends_alike(original, tmp_path, capsys):
+    study = write_study(tmp_path, STUDY)
+    command = [sys.executable, "-m", "critical_periods", "study", "run", str(study)]
+    command += ["--output", str(tmp_path / "out"), "--jobs", "2"]
+    root = Path(__file__).parents[2]
+    launcher = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        start_new_session=True,
+    )
+    try:
+        segments = tmp_path / "out" / "segments"
+        wait_for(lambda: list(segments.glob("*/progress")))
+        workers = children(launcher.pid)
+        assert len(workers) == 2
+        # The launcher alone, and with a signal that leaves it no time to stop its workers.
+        launcher.send_signal(signal.SIGKILL)
+        launcher.wait()
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(launcher.pid, signal.SIGKILL)
+
+    folder = folder_of(study)
+    plan = folder.read_plan()
+    done = {name for name in plan.segments if folder.segment(name).is_done()}
+    assert len(done) < len(plan.segments)
+    stamps = {name: folder.segment(name).done.stat().st_mtime_ns for name in done}
+    assert run(study) == 0
+    assert stamps == {name: folder.segment(name).done.stat().st_mtime_ns for name in done}
+    same = (original.parent / "out" / "results.csv").read_bytes()
+    assert (tmp_path / "out" / "results.csv").read_bytes() == same
+
+
+# Going wrong.
+
+
+def test_a_checkpoint_that_would_execute_code_is_refused(study, tmp_path, trained, capsys):
+    class Attack:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "executed",))
+
+    folder = folder_of(study)
+    plan = folder.read_plan()
+    parent, child = find(plan, (0, 2), 2), find(plan, (0, 2), 7)
+    files = folder.segment(parent)
+    state = torch.load(files.checkpoint, weights_only=True) | {"attack": Attack()}
+    torch.save(state, files.checkpoint.with_name("part"))
+    seal(files.checkpoint.with_name("part"), files.checkpoint)
+    folder.segment(child).discard()
+    assert is_intact(files.checkpoint)
+
+    assert run(study) == 1
+    assert not (tmp_path / "executed").exists()
+    assert trained == [child]
+    sentence = f"{files.checkpoint} holds more than tensors and plain values, so it was not loaded"
+    assert folder.segment(child).error.read_text().startswith(sentence)
+    assert f"Segment {child} failed: {sentence}" in capsys.readouterr().err
+
+    config = ["fit", "--config", str(study.parent / "base.yaml")]
+    assert main([*config, "--ckpt_path", str(files.checkpoint)]) == 2
+    assert "more than tensors and plain values" in capsys.readouterr().err
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_failing_segment_leaves_a_sentence_and_the_others_go_on(
+    tmp_path, monkeypatch, trained, capsys
+):
+    study = write_study(tmp_path, STUDY)
+    plan = plan_of(study)
+    bad = find(plan, (0, 2), 2)
+    train = segment.train_segment
+
+    def fail(folder: StudyFolder, plan: Plan, name: str) -> None:
+        if name == bad:
+            folder.segment(name).progress.write_text("1")
+            raise RuntimeError("out of\n memory")
+        train(folder, plan, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment, "train_segment", fail)
+        assert run(study) == 1
+    out, err = capsys.readouterr()
+    assert f"Segment {bad} failed: RuntimeError: out of memory\n" in err
+    assert "2 of 8 segments are not done" in err
+    assert "Traceback" in err  # of the worker, which writes it to its log
+    assert len(trained) == 6
+    # What is known is written all the same.
+    assert len(rows(tmp_path / "out" / "results.csv")) == 5
+    assert "Wrote results.csv" in out
+
+    folder = folder_of(study)
+    assert launch._epochs_done(folder, plan) == EPOCHS - 7
+    assert launch._running(folder, plan) == ""
+    assert run(study, command="status") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "6 done, 1 failed, 1 missing."
+    assert next(line for line in lines if bad in line).endswith("[failed]")
+    assert run(study, command="plot") == 1
+
+    assert run(study) == 0
+    assert len(trained) == 8
+    assert not folder.segment(bad).error.exists()
+
+
+def test_a_run_that_stops_early_is_a_failure(tmp_path, trained):
+    """And not one that is tried for ever."""
+    settings = {"monitor": "val/loss", "divergence_threshold": 0.0}
+    stopper = {"trainer.callbacks": [{"class_path": "EarlyStopping", "init_args": settings}]}
+    study = write_study(tmp_path, {"windows": {"removal": [0], "epochs_after": 4}}, stopper)
+    assert run(study) == 1
+    (name,) = trained
+    error = folder_of(study).segment(name).error.read_text()
+    assert error.startswith("training stopped after ") and "of 4 epochs" in error
+
+
+def test_data_that_vanished_fails_in_a_sentence(study, trained, monkeypatch):
+    """What a worker meets after the launcher has found nothing wrong."""
+    from critical_periods.core.errors import UserError
+    from critical_periods.data import StereoDigitsDataModule
+
+    name = find(folder_of(study).read_plan(), (0, 2), 7)
+    folder_of(study).segment(name).discard()
+
+    def fail(self: Any, stage: str | None = None) -> None:
+        raise UserError("the folder is gone.")
+
+    monkeypatch.setattr(StereoDigitsDataModule, "setup", fail)
+    worker.work(folder_of(study))
+    assert folder_of(study).segment(name).error.read_text() == "the folder is gone.\n"
+
+
+# Commands.
+
+
+def test_status_of_a_study_that_goes_on(study, capsys):
+    folder = folder_of(study)
+    plan = folder.read_plan()
+    running, missing = find(plan, (0, 2), 7), find(plan, (0, 2), 7, seed=1)
+    for name in (running, missing):
+        folder.segment(name).discard()
+    folder.segment(missing).progress.write_text("4")  # of one that was killed
+    with folder.segment(running).lock():
+        assert folder.segment(running).is_running()
+        assert run(study, command="status") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "6 done, 1 missing, 1 running."
+    assert next(line for line in lines if running in line).endswith("[running]")
+    assert next(line for line in lines if missing in line).endswith("[missing]")
+
+
+def test_plan_says_what_is_done_where_there_is_a_folder(study, capsys):
+    write_study(study.parent, STUDY | {"windows.removal": [0, 1, 2]})
+    assert run(study, command="plan") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "8 done, 6 missing."
+    assert "[done]" in lines[0]
+
+
+def test_plot_writes_everything_again(study, trained, monkeypatch, capsys):
+    monkeypatch.setattr(report, "plot_curve", plot_curve)
+    monkeypatch.setattr(report, "_TABLES", tables)
+    out = study.parent / "out"
+    assert run(study, command="plot") == 0
+    files = ("results.csv", "curve.csv", "curve.png", "curve.pdf", "rsv.csv", "rsv.png", "rsv.pdf")
+    before = {file: (out / file).read_bytes() for file in files}
+    for file in files:
+        (out / file).unlink()
+    assert run(study, command="plot") == 0
+    assert before == {file: (out / file).read_bytes() for file in files}
+    assert trained == []
+    said = capsys.readouterr().out
+    assert f"Wrote results.csv, curve.csv, rsv.csv, curve.png and rsv.png to {out}." in said
+    assert not list(out.glob("*part*"))
+
+
+def test_a_report_takes_away_what_an_earlier_one_wrote_alone(study, tmp_path):
+    out = study.parent / "out"
+    assert run(study, command="plot") == 0
+    (out / "rsv_of_mine.png").touch()
+    files = ("rsv.csv", "rsv.png", "rsv.pdf")
+    assert all((out / file).exists() for file in files)
+    changes = ["--set", "trainer.callbacks=[]"]
+    assert main(["study", "run", str(study), "--output", str(out), *changes]) == 0
+    assert not any((out / file).exists() for file in files)
+    assert (out / "curve.png").exists() and (out / "rsv_of_mine.png").exists()
+
+
+def test_folders_that_hold_no_study_or_another_one(study, tmp_path, capsys):
+    def complaint(path: Path, output: Path, command: str = "status") -> str:
+        assert main(["study", command, str(path), "--output", str(output)]) == 2
+        return capsys.readouterr().err.removeprefix("critical-periods: error: ").strip()
+
+    nothing = tmp_path / "nothing"
+    assert complaint(study, nothing) == (
+        f"{nothing} holds no plan.json; run a study with --output {nothing} first."
+    )
+    other = study.with_name("other.yaml")
+    shutil.copy(study, other)
+    out = study.parent / "out"
+    for command in ("status", "plot", "run"):
+        assert complaint(other, out, command) == (
+            f"{out} holds the study 'small', not 'other'; choose another --output."
+        )
+    assert complaint(tmp_path / "x.yaml", out) == f"the file {tmp_path / 'x.yaml'} does not exist."
+    (out / "plan.json").write_text("{")
+    assert complaint(study, out, "plot") == (
+        f"{out / 'plan.json'} is damaged; run the study again, which writes it anew."
+    )
+    (tmp_path / "file").touch()
+    assert complaint(study, tmp_path / "file" / "out", "run") == (
+        f"--output {tmp_path / 'file' / 'out'} cannot be written: Not a directory."
+    )
+    words = ["study", "run", str(study), "--output", str(out), "--jobs", "0"]
+    assert main(words) == 2
+    assert capsys.readouterr().err == "critical-periods: error: --jobs 0 must be at least 1.\n"
+
+
+# Many workers.
+
+
+def test_no_segment_is_trained_twice_by_many_workers(tmp_path, monkeypatch):
+    study = write_study(tmp_path, {"windows.removal": [0, 1, 2, 3], "seeds": [0, 1, 2]})
+    plan, folder = plan_of(study), folder_of(study)
+    folder.write_plan(plan)
+    began: list[str] = []
+
+    def train(study: StudyFolder, plan: Plan, name: str) -> None:
+        parent = plan.segments[name].parent
+        assert parent is None or folder.segment(parent).is_done()
+        began.append(name)
+        time.sleep(0.01)
+        files = folder.segment(name)
+        files.checkpoint.touch()
+        files.metrics.touch()
+        write_json(files.done, {})
+
+    monkeypatch.setattr(segment, "train_segment", train)
+    monkeypatch.setattr(worker, "_POLL_SECONDS", 0.005)
+    workers = [threading.Thread(target=worker.work, args=(folder,)) for _ in range(4)]
+    for one in workers:
+        one.start()
+    for one in workers:
+        one.join(30)
+        assert not one.is_alive()
+    assert sorted(began) == sorted(plan.segments)
+
+
+def test_the_longest_way_to_go_comes_first(tmp_path):
+    plan, folder = plan_of(write_study(tmp_path, STUDY)), StudyFolder(tmp_path / "out")
+    first = list(worker.ready(folder, plan, worker.missing(folder, plan)))
+    remaining = {find(plan, (0, 0), 5, s): 7 for s in (0, 1)}
+    remaining |= {find(plan, (0, 2), 2, s): 7 for s in (0, 1)}
+    assert sorted(first) == sorted(remaining)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "trainer", "jobs", "groups"),
+    [
+        (0, "", {}, None, None),
+        (0, "", {}, 3, [None] * 3),
+        (4, "", {}, None, ["0", "1", "2", "3"]),
+        (4, "", {"devices": 2}, None, ["0,1", "2,3"]),
+        (3, "", {"devices": 2}, None, ["0,1"]),
+        (1, "", {"devices": 2}, None, ["0"]),
+        (2, "5,7", {"devices": 1}, None, ["5", "7"]),
+        (2, "", {}, 3, ["0", "1", "0"]),
+        (2, "", {"devices": -1}, None, ["0,1"]),
+        (2, "", {"devices": [1]}, None, [None]),
+        (2, "", {"accelerator": "cpu"}, 1, [None]),
+    ],
+)
+def test_devices_are_shared_out(tmp_path, monkeypatch, gpus, visible, trainer, jobs, groups):
+    base = {f"trainer.{name}": value for name, value in {"accelerator": "auto", **trainer}.items()}
+    plan = plan_of(write_study(tmp_path))
+    config = changed(plan.configs[0][0], base)
+    plan = replace(plan, configs=[(config, {})])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    cores = len(os.sched_getaffinity(0))
+    assert launch.device_groups(plan, jobs) == ([None] * cores if groups is None else groups)
+
+
+def test_how_far_a_study_is(study):
+    folder = folder_of(study)
+    plan = folder.read_plan()
+    assert launch._epochs_done(folder, plan) == EPOCHS
+    for name in plan.segments:
+        folder.segment(name).progress.unlink()
+    assert launch._epochs_done(folder, plan) == EPOCHS
+    name = find(plan, (0, 2), 7)
+    folder.segment(name).discard()
+    assert launch._epochs_done(folder, plan) == EPOCHS - 5
+    folder.segment(name).progress.write_text("4")
+    assert launch._epochs_done(folder, plan) == EPOCHS - 3
+    assert launch._running(folder, plan) == f"{name[:6]} at epoch 4 of 7"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet() -> Iterator[None]:
+    """Warnings of Lightning's about checkpoints that go on with other callbacks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONWARNINGS", "ignore")
+        yield
