@@ -17,7 +17,7 @@ from small_videos import film, write_video
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
-from critical_periods.data import shards as module
+from critical_periods.data.video import shards as module
 from critical_periods.data.video.shards import ShardClips, extract, open_shards
 from critical_periods.data.video.video_file import VideoError
 from critical_periods.data.video.video_index import read_index

@@ -14,7 +14,7 @@ import torch
 from small_videos import SIDES, FullDecode, film, write_video
 
 from critical_periods.core.errors import UserError
-from critical_periods.data import video_index
+from critical_periods.data.video import video_index
 from critical_periods.data.video.frame_pairs import (
     centre_box,
     draw_box,
