@@ -72,7 +72,8 @@ def _extract(options: argparse.Namespace) -> int:
             ) from error
         for number, length in enumerate(clips.lengths):
             if not length:
-                rows.append((split, clips.paths[number], clips.reasons[number]))
+                path, reason = clips.paths[number], clips.reasons[number]
+                rows.append((split, os.fsdecode(path), os.fsdecode(reason)))
         frames += int(clips.lengths.sum())
         videos += len(clips.lengths)
     report = options.output / "bad_videos.csv"

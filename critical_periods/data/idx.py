@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from critical_periods.core.errors import UserError
-from critical_periods.data.images import Images
+from critical_periods.data.batch_stage import Images
 
 _SIDE = 28
 _KINDS: dict[str, Callable[[str], Tensor]] = {
