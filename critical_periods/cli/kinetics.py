@@ -12,7 +12,7 @@ from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
 from critical_periods.data.video.shards import extract
 from critical_periods.data.video.video_index import write_report
-from critical_periods.data.video.video_lists import find_videos
+from critical_periods.data.video.video_lists import COLUMNS, find_videos
 
 
 def kinetics(words: Sequence[str]) -> int:
@@ -37,6 +37,9 @@ def kinetics(words: Sequence[str]) -> int:
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="of the shards")
     command.add_argument("--train-csv", type=Path, help="a list of path,label in place of train/")
     command.add_argument("--val-csv", type=Path, help="a list of path,label in place of val/")
+    for column in COLUMNS:
+        text = f"column of the {column}s in the header of the lists (default: {column})"
+        command.add_argument(f"--{column}-column", default=column, metavar="NAME", help=text)
     command.add_argument(
         "--short-side", type=int, default=256, metavar="PIXELS",
         help="larger frames are scaled down to this shorter side (default: 256)",
@@ -54,8 +57,9 @@ def _extract(options: argparse.Namespace) -> int:
         raise UserError(f"input {str(options.input)!r} is no folder; name that of the videos.")
     lists = {"train": options.train_csv, "val": options.val_csv}
     # Both are looked for before hours go into the first.
+    columns = options.path_column, options.label_column
     found = {
-        split: find_videos(options.input, split, file, ("input", f"--{split}-csv"))
+        split: find_videos(options.input, split, file, columns, ("input", f"--{split}-csv"))
         for split, file in lists.items()
     }
     rows: list[tuple[str, str, str]] = []

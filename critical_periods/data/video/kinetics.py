@@ -52,6 +52,8 @@ class KineticsDataModule(BatchStage):
         train_csv: a list of the training videos (path, label; paths relative to ``root``) in place
             of ``train/``.
         val_csv: the same for validation.
+        path_column: the column of the paths in the lists' header, where they have one.
+        label_column: that of the labels.
         batch_size: samples in a batch of one process.
         num_workers: processes that decode; by default one a core, at most 8.
         delay: steps of 1/3 s between the frames (A.7: 4, which is 1.33 s); ``None`` draws them.
@@ -91,6 +93,8 @@ class KineticsDataModule(BatchStage):
         cutmix: float = 0.0,
         rand_augment: int = 0,
         max_bad_share: float = 0.05,
+        path_column: str = "path",
+        label_column: str = "label",
     ) -> None:
         super().__init__()
         if delay is not None and delay < 1:
@@ -113,6 +117,7 @@ class KineticsDataModule(BatchStage):
         }
         if (train_csv is None) != (val_csv is None):
             raise UserError("train_csv and val_csv go together; set both, or neither.")
+        self.columns = path_column, label_column
         self.batch_size = batch_size
         self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
         self.delay = delay
@@ -141,7 +146,7 @@ class KineticsDataModule(BatchStage):
             if shards is not None:
                 clips[split], labels[split] = shards, [*map(os.fsdecode, shards.labels)]
                 continue
-            videos = find_videos(self.root, split, file)
+            videos = find_videos(self.root, split, file, self.columns)
             clips[split] = read_index(videos, index_folder(self.root) / f"{split}.npz")
             labels[split] = videos.labels
         return clips, labels
