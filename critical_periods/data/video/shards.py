@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
@@ -109,16 +109,8 @@ def open_shards(folder: Path) -> ShardClips | None:
     if (folder / INDEX).exists():
         try:
             with np.load(folder / INDEX) as arrays:
-                clips = ShardClips(
-                    str(folder),
-                    shards=_strings(arrays, "shards"),
-                    shard=arrays["shard"],
-                    starts=arrays["starts"],
-                    paths=_strings(arrays, "paths"),
-                    labels=_strings(arrays, "labels"),
-                    lengths=arrays["lengths"],
-                    reasons=_strings(arrays, "reasons"),
-                )
+                names = [field.name for field in fields(ShardClips)]
+                clips = ShardClips(str(folder), *(_array(arrays, name) for name in names[1:]))
         except _DAMAGED as error:
             raise _damaged(folder / INDEX, "cannot be read") from error
         # The last record of each shard says where it ends.
@@ -137,12 +129,12 @@ def open_shards(folder: Path) -> ShardClips | None:
     return None
 
 
-def _strings(arrays: Any, name: str) -> np.ndarray:
-    """The strings of this name in an ``.npz`` file, bytes [N].
+def _array(arrays: Any, name: str) -> np.ndarray:
+    """An array of an ``.npz`` file.
 
-    Extractions of version 0.1 hold them as one row of bytes and the places where each one ends.
+    Extractions of version 0.1 hold strings as one row of bytes and the places where each one ends.
     """
-    if name in arrays:
+    if f"{name}_ends" not in arrays:
         return np.asarray(arrays[name])
     text, ends = arrays[f"{name}_text"].tobytes(), arrays[f"{name}_ends"].tolist()
     return np.array([text[start:end] for start, end in pairwise([0, *ends])], dtype="S")
@@ -269,7 +261,7 @@ def _is_whole(shard: Path) -> bool:
     try:
         with np.load(_side(shard)) as arrays:
             start, length = int(arrays["starts"][-1]), int(arrays["lengths"][-1])
-            _strings(arrays, "reasons")
+            _array(arrays, "reasons")
     except _DAMAGED:
         return False
     return not _problem(shard, start, length)
@@ -318,7 +310,7 @@ def _write_index(output: Path, tasks: list[_Task]) -> None:
         with np.load(_side(task.file)) as arrays:
             starts.append(arrays["starts"])
             lengths.append(arrays["lengths"])
-            reasons.append(_strings(arrays, "reasons"))
+            reasons.append(_array(arrays, "reasons"))
         shard.append(np.full(len(task.videos.paths), number, np.int32))
     save_arrays(
         output / INDEX,
