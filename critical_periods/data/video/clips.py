@@ -1,4 +1,4 @@
-"""From indices to frames: what the workers of a data loader do."""
+"""Decoding the frames of a batch in the workers of a data loader."""
 
 from __future__ import annotations
 

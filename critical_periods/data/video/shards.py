@@ -1,4 +1,4 @@
-"""Frames extracted once: a few large files of JPEGs on the grid of 3 frames a second."""
+"""Frames that were extracted from videos once, 3 a second, as JPEGs in a few large files."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def extract(
     """Writes 3 frames a second of all videos to shards, in parallel.
 
     Shards that are there already, from a run that was killed or was shorter, are kept as long as
-    they are whole and their videos have neither changed size nor time. The index is written last.
+    they are complete and their videos have neither changed size nor time. The index comes last.
     Broken videos have no frames in it, but a reason.
 
     Args:
@@ -199,10 +199,10 @@ def extract(
         name = f"shard_{number:05d}_{_stamp(some, short_side)}"
         tasks.append(_Task(some, output / f"{name}.bin", short_side))
     (output / INDEX).unlink(missing_ok=True)
-    undone = [task for task in tasks if not _is_whole(task.file)]
+    undone = [task for task in tasks if not _is_complete(task.file)]
     done = len(videos.paths) - sum(len(task.videos.paths) for task in undone)
     with tqdm(total=len(videos.paths), initial=done, desc=str(output), unit="video") as progress:
-        for task in _made(undone, jobs):
+        for task in _make_shards(undone, jobs):
             progress.update(len(task.videos.paths))
     _write_index(output, tasks)
     clips = open_shards(output)
@@ -210,8 +210,8 @@ def extract(
     return clips
 
 
-def _made(tasks: list[_Task], jobs: int) -> Iterator[_Task]:
-    """Makes the shards and says of each when it is whole."""
+def _make_shards(tasks: list[_Task], jobs: int) -> Iterator[_Task]:
+    """Makes the shards and yields each when it is complete."""
     if jobs == 1:
         for task in tasks:
             _make_shard(task)
@@ -252,14 +252,14 @@ def _stamp(videos: VideoList, short_side: int) -> str:
     return digest.hexdigest()[:8]
 
 
-def _side(shard: Path) -> Path:
-    """The file that says what is in a shard; it is written when the shard is whole."""
+def _shard_index(shard: Path) -> Path:
+    """The file that says what is in a shard; it is written when the shard is complete."""
     return shard.with_suffix(".npz")
 
 
-def _is_whole(shard: Path) -> bool:
+def _is_complete(shard: Path) -> bool:
     try:
-        with np.load(_side(shard)) as arrays:
+        with np.load(_shard_index(shard)) as arrays:
             start, length = int(arrays["starts"][-1]), int(arrays["lengths"][-1])
             _array(arrays, "reasons")
     except _DAMAGED:
@@ -286,7 +286,7 @@ def _make_shard(task: _Task) -> None:
                 out.write(bounds.astype(np.uint32).tobytes())
                 out.writelines(frames)
     save_arrays(
-        _side(task.file),
+        _shard_index(task.file),
         starts=np.array(starts, np.int64),
         lengths=np.array(lengths, np.int32),
         reasons=as_bytes(reasons),
@@ -307,7 +307,7 @@ def _jpegs(path: str, short_side: int) -> list[bytes]:
 def _write_index(output: Path, tasks: list[_Task]) -> None:
     starts, lengths, reasons, shard = [], [], [], []
     for number, task in enumerate(tasks):
-        with np.load(_side(task.file)) as arrays:
+        with np.load(_shard_index(task.file)) as arrays:
             starts.append(arrays["starts"])
             lengths.append(arrays["lengths"])
             reasons.append(_array(arrays, "reasons"))
@@ -323,7 +323,7 @@ def _write_index(output: Path, tasks: list[_Task]) -> None:
         reasons=np.concatenate(reasons),
     )
     # What an earlier state of the videos, or a killed run, left behind is no part of it.
-    kept = {name for task in tasks for name in (task.file.name, _side(task.file).name)}
+    kept = {name for task in tasks for name in (task.file.name, _shard_index(task.file).name)}
     for file in output.glob("shard_*"):
         if file.name not in kept:
             file.unlink()

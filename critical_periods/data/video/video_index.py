@@ -1,4 +1,4 @@
-"""The index of a folder of videos: looked at once, kept in a file, brought up to date."""
+"""The index of a folder of videos: how long each is, kept in a file and brought up to date."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def read_index(videos: VideoList, file: Path, short_side: int = 256) -> VideoCli
         videos_now = [*zip(paths.tolist(), sizes.tolist(), times.tolist(), strict=True)]
         known = _load(file)
         before = [*known]
-        known |= _look(videos.folder, [video for video in videos_now if video not in known])
+        known |= _probe_all(videos.folder, [video for video in videos_now if video not in known])
         lengths = np.array([known[video][0] for video in videos_now], np.int32)
         reasons = np.array([known[video][1] for video in videos_now], dtype="S")
         if videos_now != before:
@@ -158,7 +158,7 @@ def _load(file: Path) -> dict[_Video, _Finding]:
         return {}
 
 
-def _look(folder: Path, videos: list[_Video]) -> dict[_Video, _Finding]:
+def _probe_all(folder: Path, videos: list[_Video]) -> dict[_Video, _Finding]:
     """Probes videos, in parallel."""
     paths = [os.path.join(folder, os.fsdecode(path)) for path, *_ in videos]
     with ThreadPoolExecutor(_THREADS) as pool:
