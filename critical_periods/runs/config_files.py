@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,14 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
+
+
+def config_files(argv: Iterable[str]) -> list[str]:
+    """The config files that a command line names.
+
+    Example:
+        >>> config_files(["fit", "--config", "a.yaml", "--config=b.yaml", "--data.width", "8"])
+        ['a.yaml', 'b.yaml']
+    """
+    text = "\n".join(str(word) for word in argv)
+    return re.findall(r"^(?:-c|--config)[\n=](.+)$", text, re.MULTILINE)

@@ -1,17 +1,62 @@
-"""Everything of a run but the training: what would go wrong in it is found first."""
+"""The dry run: everything of a run but the training, so that mistakes in it are found first."""
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
 
 from critical_periods.callbacks.monitors.monitor import Monitor
 from critical_periods.callbacks.windows.deficit_window import DeficitWindow
 from critical_periods.data.example import two_samples
 
+# The settings of the trainer that callbacks compare themselves with.
+_SETTINGS = (
+    "accumulate_grad_batches", "callbacks", "check_val_every_n_epoch", "fast_dev_run",
+    "limit_train_batches", "limit_val_batches", "max_epochs", "max_steps", "max_time",
+    "reload_dataloaders_every_n_epochs", "val_check_interval",
+)  # fmt: skip
 
-def rehearse(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> None:
+
+def dry_run(
+    settings: Mapping[str, Any], model: pl.LightningModule, data: Any
+) -> list[torch.optim.Optimizer]:
+    """Validates a run with a trainer of its own, which is quiet, on the CPU and does not train.
+
+    Args:
+        settings: of the run's trainer.
+        model: the task, of this package.
+        data: a DataModule of this package.
+
+    Returns:
+        The optimisers that the run will have.
+
+    Raises:
+        UserError: something does not fit.
+    """
+    chosen = {name: settings[name] for name in _SETTINGS}
+    with _quiet(), isolate_rng():
+        trainer = pl.Trainer(
+            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, **chosen,
+        )  # fmt: skip
+        try:
+            validate_run(trainer, model, data)
+            return trainer.optimizers
+        finally:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if is_ours(callback):
+                    callback.teardown(trainer, model, "fit")
+            model.trainer = None
+
+
+def validate_run(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> None:
     """Sets a run up as Lightning would, and tries its callbacks on two samples.
 
     Of the model and the callbacks, those of this package are tried: what others do in their
@@ -47,3 +92,17 @@ def rehearse(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> None:
 def is_ours(part: object) -> bool:
     """Whether a class is of this package, so that it is known what its ``setup`` does."""
     return type(part).__module__.startswith("critical_periods.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Lightning tells and warns of."""
+    log = logging.getLogger("pytorch_lightning")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from critical_periods.core.errors import UserError
-from critical_periods.runs.dry_run import rehearse
+from critical_periods.runs.dry_run import validate_run
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.studies.plan import Resolved, without_watchers
 from critical_periods.studies.study import Study, Tree, with_weights
@@ -109,7 +109,7 @@ def _check(cli: CLI) -> str:
             f"{type(data).__name__} cannot be used in a study; it needs setup(), "
             "measurement_loader() and fingerprint() like the DataModules of critical_periods."
         )
-    rehearse(cli.trainer, cli.model, data)
+    validate_run(cli.trainer, cli.model, data)
     return str(data.fingerprint())
 
 

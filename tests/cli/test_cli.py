@@ -307,10 +307,6 @@ MISTAKES: dict[str, tuple[Callable[[], str], str]] = {
         set_field("seed_everything", -5),
         "seed_everything is -5, but must lie in 0 to 4294967295.",
     ),
-    "too many threads": (
-        set_field("num_threads", 100_000),
-        "num_threads is 100000, but must be at most 1024.",
-    ),
     "two windows alike": (
         lambda: config({"trainer.callbacks": [*window(BLUR, removal=1), *window(BLUR, removal=2)]}),
         "Found more than one stateful callback of type `DeficitWindow`",
