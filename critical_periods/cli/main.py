@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import ERROR_PREFIX, UserError
 
+_HELP = """usage: critical-periods COMMAND ...
+
+Put a deficit into a network's training, take it out again, measure what stays.
+
+  fit         train a network, as a config describes
+  validate    measure a trained network on the validation set
+  test        measure a trained network on the test set
+  predict     run a trained network on the test set
+  study       train many networks that share their beginnings, and draw their curve
+  kinetics    make videos ready to train on
+
+Each has a help of its own, such as `critical-periods study --help`."""
+
+
 # What a command needs is imported when it runs: Lightning alone takes seconds.
-
-
 def _lightning(argv: list[str]) -> int:
     from critical_periods.runs.lightning_cli import CLI
 
@@ -31,33 +41,29 @@ def _kinetics(argv: list[str]) -> int:
     return kinetics(argv[1:])
 
 
-COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
-    "fit": (_lightning, "train a network, as a config describes"),
-    "validate": (_lightning, "measure a trained network on the validation set"),
-    "test": (_lightning, "measure a trained network on the test set"),
-    "predict": (_lightning, "send the test set through a trained network"),
-    "study": (_study, "train many networks that share their beginnings, and draw their curve"),
-    "kinetics": (_kinetics, "make videos ready to train on"),
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    **dict.fromkeys(("fit", "validate", "test", "predict"), _lightning),
+    "study": _study,
+    "kinetics": _kinetics,
 }
-"""For each command what runs it, given the words of the command line, and what it does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; every mistake of its user ends in one sentence and exit code 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_not_a_tip)
+    first = argv[0] if argv else ""
     try:
-        if argv[:1] in (["-h"], ["--help"]):
-            _parser().parse_args(argv)
+        if first in ("-h", "--help"):
+            print(_HELP)
+            sys.exit(0)
         # Options of Lightning's may stand before its command.
-        if argv and argv[0].startswith("-"):
-            return _lightning(argv)
-        if not argv or argv[0] not in COMMANDS:
-            problem = f"unknown command {argv[0]!r}" if argv else "no command"
+        if first not in COMMANDS and not first.startswith("-"):
+            problem = f"unknown command {first!r}" if argv else "no command"
             raise UserError(f"{problem}; choose one of {', '.join(COMMANDS)}, or see --help.")
-        return COMMANDS[argv[0]][0](argv)
+        return COMMANDS.get(first, _lightning)(argv)
     except Exception as error:
-        if not _is_of_the_user(error):
+        # Lightning's own about its settings are sentences, too.
+        if not isinstance(error, UserError) and type(error).__name__ != "MisconfigurationException":
             raise
         from critical_periods.runs.config_files import config_files
 
@@ -72,27 +78,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "wandb" in sys.modules:
             # A second run in this process is another run there, too.
             sys.modules["wandb"].finish()
-
-
-def _parser() -> Parser:
-    """Of the overview of all commands; each has a parser of its own."""
-    parser = Parser(
-        prog="critical-periods",
-        description="Put a deficit into a network's training, take it out again, measure what "
-        "stays.",
-        epilog="Each has more to say, such as `critical-periods study --help`.",
-    )
-    commands = parser.add_subparsers(title="commands", metavar="|".join(COMMANDS))
-    for name, (_, text) in COMMANDS.items():
-        commands.add_parser(name, help=text)
-    return parser
-
-
-def _is_of_the_user(error: Exception) -> bool:
-    """Whether an error is a sentence about a mistake: ours, or Lightning's about its settings."""
-    return isinstance(error, UserError) or type(error).__name__ == "MisconfigurationException"
-
-
-def _is_not_a_tip(record: logging.LogRecord) -> bool:
-    """Whether a record is not one of Lightning's advertisements."""
-    return "Tip:" not in str(record.msg)

@@ -11,17 +11,15 @@ import torch
 
 from critical_periods.core.errors import UserError
 
-# What Lightning takes instead of a file.
-_WORDS = ("best", "last", "hpc", "registry")
 # Characters of torch's list of all that does not fit.
 _SHOWN = 200
 
 
 def read_checkpoint(path: str, folder: Path) -> dict[str, Any] | None:
-    """Loads a checkpoint, in which nothing is executed.
+    """Loads a checkpoint; nothing in it is executed.
 
     Args:
-        path: the setting ``ckpt_path``.
+        path: the setting ``ckpt_path``, which may be one of Lightning's words, too.
         folder: of the run.
 
     Returns:
@@ -30,24 +28,18 @@ def read_checkpoint(path: str, folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: there is none, or it holds more than tensors and plain values.
     """
-    if path in _WORDS:
-        # Lightning finds the best among those that it has written since this process began.
-        if path == "best" or (path == "hpc" and not any(folder.glob("hpc_ckpt_*.ckpt"))):
-            where = "in this process" if path == "best" else f"in {folder}"
-            raise UserError(
-                f"ckpt_path: there is no checkpoint for {path!r} (none was written {where}); name "
-                "a file."
-            )
-        return None
-    if "://" in path:
+    # The best is one of those that have been written since this process began.
+    if path == "best" or (path == "hpc" and not any(folder.glob("hpc_ckpt_*.ckpt"))):
+        raise UserError(f"ckpt_path: there is no checkpoint for {path!r} (yet); name a file.")
+    if path in ("hpc", "last", "registry") or "://" in path:
         return None
     if not Path(path).exists():
         raise UserError(f"ckpt_path: the file {path} does not exist.")
     # Sharded checkpoints are folders.
-    if Path(path).is_dir():
-        if not (Path(path) / ".metadata").exists():
-            raise UserError(f"ckpt_path: {path} is a folder, not a checkpoint.")
+    if (Path(path) / ".metadata").exists():
         return None
+    if Path(path).is_dir():
+        raise UserError(f"ckpt_path: {path} is a folder, not a checkpoint.")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -67,7 +59,7 @@ def validate_checkpoint(
     """Loads a checkpoint into what a run will load it into.
 
     Args:
-        checkpoint: as it was loaded.
+        checkpoint: as it was read.
         path: names it in an error.
         model: takes the weights; ``None`` where it is not known to have its layers already.
         optimizers: take their states, as far as they are known; ``None`` where nothing is trained.
@@ -80,7 +72,7 @@ def validate_checkpoint(
         if model is not None:
             model.load_state_dict(weights)
         if optimizers is not None:
-            _, states = checkpoint["lr_schedulers"], checkpoint["optimizer_states"]
+            states, _ = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
             for optimizer, state in zip(optimizers, states, strict=False):
                 optimizer.load_state_dict(state)
     except UserError:
@@ -88,9 +80,8 @@ def validate_checkpoint(
     except (KeyError, RuntimeError, ValueError) as error:
         lines = [line.strip() for line in str(error).strip().splitlines()]
         problem = f"it has no {error}" if isinstance(error, KeyError) else " ".join(lines[:2])
-        shown = problem.rstrip(":.")
-        shown = f"{shown[:_SHOWN]}…" if len(shown) > _SHOWN else shown
+        shown = problem if len(problem) <= _SHOWN else f"{problem[:_SHOWN]}…"
         raise UserError(
-            f"ckpt_path: {path} is of another run than this config describes ({shown}); give the "
-            "config that it was trained with."
+            f"ckpt_path: {path} is of another run than this config describes "
+            f"({shown.rstrip(':.')}); give the config that it was trained with."
         ) from error

@@ -12,11 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytorch_lightning as pl
 import torch
 
-import critical_periods.callbacks as callbacks
-import critical_periods.data as data
-import critical_periods.deficits as deficits
-import critical_periods.models as models
-import critical_periods.tasks as tasks
+from critical_periods import callbacks, data, deficits, models, tasks
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import class_parameters
 
@@ -85,18 +81,17 @@ def validate_nulls(config: Any, field: str = "") -> None:
     if not isinstance(config, Mapping):
         return
     before = f"{field}." if field else ""
-    settings = config.get("init_args") or {}
-    nulls = [name for name, value in settings.items() if value is None]
-    if nulls and isinstance(config.get("class_path"), str):
-        parameters = class_parameters(resolve_name(config["class_path"]))
-        for name in parameters.keys() & nulls:
-            kind, default = parameters[name].annotation, parameters[name].default
-            kinds = (kind, *get_args(kind))
-            may_be_null = NoneType in kinds or Any in kinds or Parameter.empty in kinds
-            if default is not None and not may_be_null:
-                wanted = kind.__name__ if isinstance(kind, type) else str(kind)
-                if get_origin(kind) is Literal:
-                    wanted = " or ".join(map(repr, get_args(kind)))
-                raise UserError(f"{before}init_args.{name} is null, but must be {wanted}.")
+    nulls = {name for name, value in (config.get("init_args") or {}).items() if value is None}
+    owner = resolve_name(config["class_path"]) if nulls and config.get("class_path") else None
+    for name, setting in class_parameters(owner).items() if owner else ():
+        kind = setting.annotation
+        may_be_null = any(
+            one in (kind, *get_args(kind)) for one in (NoneType, Any, Parameter.empty)
+        )
+        if name in nulls and setting.default is not None and not may_be_null:
+            wanted = kind.__name__ if isinstance(kind, type) else str(kind)
+            if get_origin(kind) is Literal:
+                wanted = " or ".join(map(repr, get_args(kind)))
+            raise UserError(f"{before}init_args.{name} is null, but must be {wanted}.")
     for name, part in config.items():
         validate_nulls(part, before + str(name))

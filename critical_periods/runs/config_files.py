@@ -1,4 +1,4 @@
-"""Reading YAML, so that whatever is wrong with a file ends in one sentence."""
+"""Config files: those that a command line names, and reading their YAML."""
 
 from __future__ import annotations
 
@@ -33,11 +33,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value that a text stands for.
-
-    Args:
-        text: YAML; numbers may be written 1e-3.
-        where: names the text in an error.
+    """The value that a YAML text stands for; ``where`` names the text in an error.
 
     Raises:
         UserError: the text is not YAML.
@@ -54,10 +50,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for text; here, as in the run configs, it is a number.
-
-    Nor does a field that is there twice hide the first one, as it would.
-    """
+    """YAML 1.1, but 1e-3 is a number, as in Lightning, and a field that is there twice an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

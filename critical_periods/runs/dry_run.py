@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -27,12 +26,12 @@ _SETTINGS = (
 def dry_run(
     settings: Mapping[str, Any], model: pl.LightningModule, data: Any
 ) -> list[torch.optim.Optimizer]:
-    """Validates a run with a trainer of its own, which is quiet, on the CPU and does not train.
+    """Validates a run of this package's classes, with a quiet trainer on the CPU.
 
     Args:
-        settings: of the run's trainer.
-        model: the task, of this package.
-        data: a DataModule of this package.
+        settings: of the trainer that will train.
+        model: the task.
+        data: the DataModule.
 
     Returns:
         The optimisers that the run will have.
@@ -40,20 +39,26 @@ def dry_run(
     Raises:
         UserError: something does not fit.
     """
-    chosen = {name: settings[name] for name in _SETTINGS}
-    with _quiet(), isolate_rng():
-        trainer = pl.Trainer(
-            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, **chosen,
-        )  # fmt: skip
-        try:
-            validate_run(trainer, model, data)
-            return trainer.optimizers
-        finally:
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if is_ours(callback):
-                    callback.teardown(trainer, model, "fit")
-            model.trainer = None
+    log = logging.getLogger("pytorch_lightning")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"), isolate_rng():
+            trainer = pl.Trainer(
+                accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+                enable_progress_bar=False, enable_model_summary=False,
+                **{name: settings[name] for name in _SETTINGS},
+            )  # fmt: skip
+            try:
+                validate_run(trainer, model, data)
+                return trainer.optimizers
+            finally:
+                for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                    if is_ours(callback):
+                        callback.teardown(trainer, model, "fit")
+                model.trainer = None
+    finally:
+        log.setLevel(level)
 
 
 def validate_run(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> None:
@@ -92,17 +97,3 @@ def validate_run(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> N
 def is_ours(part: object) -> bool:
     """Whether a class is of this package, so that it is known what its ``setup`` does."""
     return type(part).__module__.startswith("critical_periods.")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what Lightning tells and warns of."""
-    log = logging.getLogger("pytorch_lightning")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,12 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from pytorch_lightning.cli import ArgsType, LightningCLI, SaveConfigCallback
+from pytorch_lightning.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -31,6 +37,10 @@ _BATCHES = (
     "limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches",
     "overfit_batches", "val_check_interval",
 )  # fmt: skip
+# Without Lightning's advertisements.
+logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+    lambda record: "Tip:" not in str(record.msg)
+)
 
 
 class CLI(LightningCLI):
@@ -53,7 +63,6 @@ class CLI(LightningCLI):
     ) -> None:
         self._logger = logger
         self._checkpoint: dict[str, Any] | None = None
-        parser = {"exit_on_error": False, "allow_abbrev": False, "prog": "critical-periods"}
         try:
             super().__init__(
                 pl.LightningModule,
@@ -64,8 +73,7 @@ class CLI(LightningCLI):
                 save_config_callback=SaveConfigCallback if run else None,
                 save_config_kwargs={"overwrite": True},
                 seed_everything_default=0,
-                parser_kwargs=parser
-                | {command: {"allow_abbrev": False} for command in self.subcommands()},
+                parser_kwargs={"exit_on_error": False, "prog": "critical-periods"},
                 args=args,
                 run=run,
                 # It takes as long as all the rest; a study loads its checkpoints by itself.
@@ -73,6 +81,10 @@ class CLI(LightningCLI):
             )
         except argparse.ArgumentError as error:
             raise UserError(sentence(str(error))) from error
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that takes no abbreviations, which would hide misspelt fields."""
+        return super().init_parser(allow_abbrev=False, **kwargs)
 
     def add_arguments_to_parser(self, parser: ArgumentParser) -> None:
         """Adds what a run's bits depend on beside the trainer, the model and the data."""
@@ -111,11 +123,7 @@ class CLI(LightningCLI):
             settings["weights_only"] = True
 
     def before_instantiate_classes(self) -> None:
-        """Sets the threads before anything is computed.
-
-        Raises:
-            UserError: there would be none, or no batch to a step.
-        """
+        """Sets the threads before anything is computed; refuses numbers that mean nothing."""
         settings = self._of_run(self.config)
         batches, threads = settings["trainer"]["accumulate_grad_batches"], settings["num_threads"]
         if batches < 1:
@@ -126,11 +134,7 @@ class CLI(LightningCLI):
             torch.set_num_threads(threads)
 
     def instantiate_classes(self) -> None:
-        """Builds the trainer, the model and the data.
-
-        Raises:
-            UserError: a value does not suit the class that it is for.
-        """
+        """Builds the trainer, the model and the data, and says which value does not suit them."""
         try:
             super().instantiate_classes()
         # Lightning raises the last, such as for two callbacks with one state.
@@ -138,10 +142,7 @@ class CLI(LightningCLI):
             raise UserError(innermost(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """The trainer, with the default loggers where the config names none.
-
-        The dry run comes before it: a refused run leaves nothing behind.
-        """
+        """The trainer, with default loggers; a dry run comes before it, and leaves no files."""
         settings = self._of_run(self.config_init)
         folder = _folder(settings)
         kwargs.setdefault("default_root_dir", folder)
