@@ -68,7 +68,7 @@ def validate_checkpoint(
         UserError: it is of another run.
     """
     try:
-        weights = checkpoint["state_dict"]
+        weights, _ = checkpoint["state_dict"], checkpoint["pytorch-lightning_version"]
         if model is not None:
             model.load_state_dict(weights)
         if optimizers is not None:
