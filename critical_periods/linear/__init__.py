@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from critical_periods.core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from critical_periods.linear.full_batch import WholeDataModule as WholeDataModule
+    from critical_periods.linear.full_batch import FullBatchDataModule as FullBatchDataModule
     from critical_periods.linear.hierarchy import HierarchyDataModule as HierarchyDataModule
     from critical_periods.linear.matrix import MatrixDataModule as MatrixDataModule
     from critical_periods.linear.matrix_completion import (

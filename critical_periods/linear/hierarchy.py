@@ -7,7 +7,7 @@ from torch import Tensor
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.linear.full_batch import WholeDataModule
+from critical_periods.linear.full_batch import FullBatchDataModule
 
 # 2,048 things and their properties: 50 MB, and four times that with each further level.
 _MOST = 12
@@ -44,7 +44,7 @@ def hierarchy(levels: int = 4) -> Tensor:
     return torch.cat(nodes, dim=1)
 
 
-class HierarchyDataModule(WholeDataModule):
+class HierarchyDataModule(FullBatchDataModule):
     """Eight things, one-hot, and fifteen properties of each, in one batch.
 
     The properties are the nodes of a binary tree (:func:`hierarchy`): one that all things have,

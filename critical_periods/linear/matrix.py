@@ -6,14 +6,12 @@ import torch
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import fold, generator, global_seed
-from critical_periods.linear.full_batch import WholeDataModule
+from critical_periods.core.randomness import Stream, fold, generator, global_seed
+from critical_periods.linear.full_batch import FullBatchDataModule
 from critical_periods.linear.other_matrix import low_rank_matrix
 
-_MATRIX, _PLACES = 2023, 2025
 
-
-class MatrixDataModule(WholeDataModule):
+class MatrixDataModule(FullBatchDataModule):
     """One random matrix of low rank, and the places at which it is observed.
 
     The protocol of Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221): 100x100, Frobenius
@@ -51,7 +49,9 @@ class MatrixDataModule(WholeDataModule):
     def load(self) -> Batch:
         """The matrix and its observed places."""
         seed = global_seed()
-        matrix = low_rank_matrix(self.size, self.rank, fold(seed, _MATRIX))
-        places = torch.randperm(self.size**2, generator=generator("cpu", seed, _PLACES))
+        matrix = low_rank_matrix(self.size, self.rank, fold(seed, Stream.MATRIX))
+        places = torch.randperm(
+            self.size**2, generator=generator("cpu", seed, Stream.OBSERVED_ENTRIES)
+        )
         places = places[: self.observed].sort().values
         return Batch(matrix[None, None, None], places[None], torch.tensor([-1]), torch.tensor([0]))

@@ -15,10 +15,8 @@ from critical_periods.callbacks.monitors.samples import example_batch
 from critical_periods.callbacks.windows.window import Window, windows
 from critical_periods.core.batch import find
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import generator, global_seed
+from critical_periods.core.randomness import Stream, generator, global_seed
 from critical_periods.deficits.deficit import Deficit, DeficitSlot
-
-_DEFICIT = 4
 
 
 class DeficitWindow(Window):
@@ -171,7 +169,7 @@ class DeficitWindow(Window):
         place = [w is self for w in _windows(trainer)].index(True)
         epoch = -1 if trainer.validating else trainer.current_epoch
         words = (self._seed, epoch, self._batch_idx, trainer.global_rank)
-        return generator(device, _DEFICIT, *words, place)
+        return generator(device, Stream.THIRD_PARTY_DEFICIT, *words, place)
 
 
 def _windows(trainer: pl.Trainer) -> list[DeficitWindow]:
