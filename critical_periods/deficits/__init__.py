@@ -1,4 +1,4 @@
-"""Deficits: modules from batch to batch that a window puts in and takes out."""
+"""Deficits: modules from batch to batch, which a ``DeficitWindow`` applies in some epochs."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Any classifier of timm, with one eye."""
+"""Classifiers of timm, for one view."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from critical_periods.core.errors import UserError, near, reason
-from critical_periods.models.checks import check_probability, check_sizes, check_views
+from critical_periods.models.checks import check_dropout, check_sizes, check_views
 from critical_periods.models.network import Network
 
 
 class TimmClassifier(Network):
-    """A network of timm as it is, found under ``model``, so its layers are ``model.layer1`` ….
+    """A network of timm, unchanged, as the child ``model``: its layers are ``model.layer1`` ….
 
-    Weights are random, nothing is downloaded. It carries the one-eyed experiments of Achille,
-    Rovere & Soatto (ICLR 2019) over to other networks.
+    Weights are random; nothing is downloaded. For the experiments of Achille, Rovere & Soatto (ICLR
+    2019) with other networks.
 
     Args:
         name: a model of timm, such as "resnet18" or "convnext_atto".
@@ -52,7 +52,7 @@ class TimmClassifier(Network):
         dropout: float = 0.0,
     ) -> None:
         check_sizes(num_classes=num_classes, in_channels=in_channels)
-        check_probability(dropout=dropout)
+        check_dropout(dropout)
         super().__init__()
         self.name = name
         settings: dict[str, Any] = {"drop_rate": dropout} if dropout else {}
@@ -65,13 +65,7 @@ class TimmClassifier(Network):
             self._size = (image_size, image_size)
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Logits of a batch.
-
-        Args:
-            *views: exactly one tensor [B, C, H, W].
-
-        Returns:
-            Logits [B, num_classes].
+        """Logits [B, num_classes] of exactly one view [B, C, H, W].
 
         Raises:
             UserError: there is more than one view, or none, or its size is not the only one that
