@@ -13,7 +13,7 @@ from critical_periods.deficits.deficit import Deficit
 
 
 class Dissociation(Deficit):
-    """Each view but one is moved to another sample of the batch, and the target is that of one view.
+    """Each view but one is moved to another sample; the target is that of one of the views.
 
     Moved views go along a random cycle through the batch, so each comes from another image. The
     target, and ``target_view``, are those of the image of a moved view with probability ``p`` and

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from torch import nn
 
 from critical_periods.models.checks import check_dropout, check_sizes
+from critical_periods.models.layers import norm_relu
 from critical_periods.models.one_view import OneViewNetwork
 from critical_periods.models.split import Heads, SplitNetwork, outputs
 
@@ -136,10 +137,8 @@ def _start(
     layers = OrderedDict[str, nn.Module](stem=_conv(in_channels, width))
     for i in range(1, depth + 1):
         narrow, wide = width * 2 ** (i - 1), width * 2**i
-        stage = OrderedDict[str, nn.Module](
-            conv=_conv(narrow, narrow), down=_conv(narrow, wide, stride=2, dropout=dropout)
-        )
-        layers[f"stage{i}"] = nn.Sequential(stage)
+        conv, down = _conv(narrow, narrow), _conv(narrow, wide, stride=2, dropout=dropout)
+        layers[f"stage{i}"] = nn.Sequential(OrderedDict(conv=conv, down=down))
     return layers
 
 
@@ -158,18 +157,8 @@ def _end(width: int, num_classes: int) -> OrderedDict[str, nn.Module]:
 
 
 def _conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int = 3,
-    stride: int = 1,
-    dropout: float = 0.0,
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dropout: float = 0.0
 ) -> nn.Sequential:
     padding = kernel_size // 2
-    layers = OrderedDict[str, nn.Module](
-        conv=nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False),
-        norm=nn.BatchNorm2d(out_channels),
-        relu=nn.ReLU(inplace=True),
-    )
-    if dropout:
-        layers["dropout"] = nn.Dropout(dropout)
-    return nn.Sequential(layers)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+    return norm_relu(dropout, conv=conv, norm=nn.BatchNorm2d(out_channels))

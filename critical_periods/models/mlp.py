@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from critical_periods.core.errors import UserError
 from critical_periods.models.checks import check_dropout, check_sizes, check_views
+from critical_periods.models.layers import norm_relu
 from critical_periods.models.one_view import OneViewNetwork
 
 
@@ -54,7 +55,8 @@ class MLP(OneViewNetwork):
         sizes = [in_features, *hidden]
         layers = OrderedDict[str, nn.Module](flatten=nn.Flatten())
         for i, (narrow, wide) in enumerate(pairwise(sizes), start=1):
-            layers[f"fc{i}"] = _layer(narrow, wide, dropout)
+            linear = nn.Linear(narrow, wide, bias=False)
+            layers[f"fc{i}"] = norm_relu(dropout, linear=linear, norm=nn.BatchNorm1d(wide))
         layers["head"] = nn.Linear(sizes[-1], num_classes)
         super().__init__(layers)
         self.in_features = in_features
@@ -73,14 +75,3 @@ class MLP(OneViewNetwork):
                 f"{'x'.join(map(str, shape))}; set in_features to {shape.numel()}."
             )
         return super().forward(*views)
-
-
-def _layer(in_features: int, out_features: int, dropout: float) -> nn.Sequential:
-    layers = OrderedDict[str, nn.Module](
-        linear=nn.Linear(in_features, out_features, bias=False),
-        norm=nn.BatchNorm1d(out_features),
-        relu=nn.ReLU(inplace=True),
-    )
-    if dropout:
-        layers["dropout"] = nn.Dropout(dropout)
-    return nn.Sequential(layers)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from critical_periods.models.checks import check_sizes
+from critical_periods.models.layers import norm_relu
 from critical_periods.models.one_view import OneViewNetwork
 from critical_periods.models.split import Heads, SplitNetwork, outputs
 
@@ -138,13 +139,9 @@ class SplitResNet18(SplitNetwork):
 
 
 def _start(width: int, in_channels: int) -> OrderedDict[str, nn.Module]:
-    stem = OrderedDict[str, nn.Module](
-        conv=nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
-        norm=nn.BatchNorm2d(width),
-        relu=nn.ReLU(inplace=True),
-    )
+    conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
     return OrderedDict[str, nn.Module](
-        stem=nn.Sequential(stem),
+        stem=norm_relu(conv=conv, norm=nn.BatchNorm2d(width)),
         stage1=_stage(width, width, stride=1),
         stage2=_stage(width, 2 * width, stride=2),
     )

@@ -89,11 +89,11 @@ class SplitTimm(SplitNetwork):
 
 
 def _split(model: nn.Module, fuse_after: str, in_channels: int) -> nn.Sequential:
-    """Cut the pathway out of a model, which becomes the trunk, and compare them with the whole."""
+    """Cuts the pathway out of a model, which becomes the trunk, and checks both against it."""
     image = torch.linspace(-2, 2, in_channels * 96 * 96).sin().view(1, in_channels, 96, 96)
     model.eval()
     with torch.no_grad():
-        features, logits = _run_whole(model, fuse_after, image)
+        features, logits = _run_uncut(model, fuse_after, image)
         channels = {info["module"]: info["num_chs"] for info in feature_info(model)}
         if features.ndim != 4 or features.shape[1] != channels.get(fuse_after, features.shape[1]):
             raise ValueError(f"it gives {tuple(features.shape)}, no feature map [B, C, H, W]")
@@ -104,7 +104,7 @@ def _split(model: nn.Module, fuse_after: str, in_channels: int) -> nn.Sequential
     return pathway.train()
 
 
-def _run_whole(model: nn.Module, fuse_after: str, image: Tensor) -> tuple[Tensor, Tensor]:
+def _run_uncut(model: nn.Module, fuse_after: str, image: Tensor) -> tuple[Tensor, Tensor]:
     """The feature map of the stage and the logits, as timm computes them."""
     outputs: list[Any] = []
 
@@ -129,7 +129,7 @@ def _equal(actual: Tensor, expected: Tensor) -> bool:
 
 
 def _cut(module: nn.Module, path: str) -> nn.Sequential:
-    """Move all children up to ``path``, and it, to a new module; leave identities behind."""
+    """Moves all children up to and including ``path`` to a new module; leaves identities."""
     name, _, rest = path.partition(".")
     taken = nn.Sequential()
     for child_name, child in list(module.named_children()):

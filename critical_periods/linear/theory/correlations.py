@@ -105,15 +105,12 @@ def drop_sensors(sigma: ArrayLike, sensors: Iterable[int]) -> Array:
 def stretches(
     sigma: ArrayLike, dropped: Sequence[Dropped], until: float
 ) -> list[tuple[float, float, Array]]:
-    """The stretches of time between switches, each with the correlations that hold in it.
+    """The stretches of time between switches: begin, end and Sigma_yx of each, from time 0 on.
 
     Args:
         sigma: Sigma_yx of all sensors, [outputs, inputs].
         dropped: which sensors are dropped when.
         until: the end of the last stretch.
-
-    Returns:
-        Begin, end and Sigma_yx of each stretch, from time 0 on.
 
     Raises:
         UserError: see :func:`drop_sensors`.
