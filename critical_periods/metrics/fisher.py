@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from critical_periods.core.errors import UserError
+from critical_periods.metrics.copies import Shared
 from critical_periods.metrics.functional.fisher import layer_of, squared_score_norms
-from critical_periods.metrics.shared import Shared
 
 
 class FisherTrace(Metric):
@@ -73,7 +73,7 @@ class FisherTrace(Metric):
 
     @property
     def network(self) -> nn.Module:
-        """The network that is measured."""
+        """The network that is measured, which copies of this metric share."""
         return self._network.value
 
     def update(self, *views: Tensor) -> None:

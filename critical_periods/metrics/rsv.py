@@ -10,12 +10,12 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from critical_periods.core.errors import UserError
+from critical_periods.metrics.copies import Shared
 from critical_periods.metrics.functional.rsv import (
     relative_source_variance,
     shifted_sums,
     variance_above_noise,
 )
-from critical_periods.metrics.shared import Shared
 
 Function = Callable[..., Tensor | Mapping[str, Tensor]]
 
@@ -91,6 +91,11 @@ class RelativeSourceVariance(Metric):
         self.to(fixed[0].device)
 
     @property
+    def function(self) -> Function:
+        """The function that is measured, which copies of this metric share."""
+        return self._function.value
+
+    @property
     def fixed(self) -> list[Tensor]:
         """The fixed samples, one tensor [K, ...] a view."""
         return [getattr(self, f"fixed_{view}") for view in range(self.num_views)]
@@ -142,7 +147,7 @@ class RelativeSourceVariance(Metric):
 
     def _flat(self, *views: Tensor) -> Tensor:
         """All representations side by side, [B, units of all]."""
-        output = self._function.value(*views)
+        output = self.function(*views)
         representations = output.values() if isinstance(output, Mapping) else [output]
         return torch.cat([r.reshape(len(r), -1) for r in representations], 1)
 

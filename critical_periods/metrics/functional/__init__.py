@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from critical_periods.metrics.functional.information import (
         usable_information as usable_information,
     )
-    from critical_periods.metrics.functional.information_in_weights import (
+    from critical_periods.metrics.functional.learned_noise import (
         WeightInformation as WeightInformation,
     )
-    from critical_periods.metrics.functional.information_in_weights import (
+    from critical_periods.metrics.functional.learned_noise import (
         weight_information as weight_information,
     )
     from critical_periods.metrics.functional.rsv import (
