@@ -1,27 +1,30 @@
-"""Copies of metrics that look at something which is not theirs to copy."""
+"""What a metric looks at but does not own, such as the network, and so shares with its copies."""
 
 from __future__ import annotations
 
-import copy
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from torchmetrics import Metric
-
-M = TypeVar("M", bound=Metric)
+T = TypeVar("T")
 
 
-def copy_around(metric: M, kept: Any, memo: dict[int, Any]) -> M:
-    """A deep copy of a metric that shares one thing with it, such as the network it looks at.
+class Shared(Generic[T]):
+    """Holds a thing that deep copies share.
 
     ``torchmetrics`` copies metrics into collections and for ``clone``; a copied network would no
-    longer be the one that is trained.
+    longer be the one that is trained. Nor does a network that is held here become a sub-module.
 
     Args:
-        metric: whose ``__deepcopy__`` this is.
-        kept: what is not copied.
-        memo: of ``copy.deepcopy``.
+        value: the thing.
+
+    Example:
+        >>> import copy
+        >>> holder = Shared([1])
+        >>> copy.deepcopy(holder).value is holder.value
+        True
     """
-    memo[id(kept)] = kept
-    new = memo[id(metric)] = type(metric).__new__(type(metric))
-    new.__setstate__(copy.deepcopy(metric.__getstate__(), memo))
-    return new
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shared[T]:
+        return self

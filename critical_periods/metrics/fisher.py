@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from critical_periods.core.errors import UserError
-from critical_periods.metrics.copies import copy_around
+from critical_periods.metrics.copies import Shared
 from critical_periods.metrics.functional.fisher import layer_of, squared_score_norms
 
 
@@ -45,7 +45,6 @@ class FisherTrace(Metric):
     higher_is_better = None
     full_state_update = False
 
-    network: nn.Module
     norms: Tensor
     samples: Tensor
 
@@ -58,8 +57,7 @@ class FisherTrace(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # Past nn.Module's own __setattr__, which would make it a sub-module.
-        object.__setattr__(self, "network", network)
+        self._network = Shared(network)
         self.num_draws = num_draws
         self.seed = seed
         self.chunk_size = chunk_size
@@ -71,6 +69,11 @@ class FisherTrace(Metric):
         self.add_state("norms", zeros, dist_reduce_fx="sum")
         self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.to(next((p.device for p in trained.values()), torch.device("cpu")))
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is measured, the same one for all copies."""
+        return self._network.value
 
     def update(self, *views: Tensor) -> None:
         """Add a batch.
@@ -112,6 +115,3 @@ class FisherTrace(Metric):
         super().reset()
         if not self._keeps_draws:
             self.generator.manual_seed(self.seed)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FisherTrace:
-        return copy_around(self, self.network, memo)

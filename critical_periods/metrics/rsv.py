@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from critical_periods.core.errors import UserError
-from critical_periods.metrics.copies import copy_around
+from critical_periods.metrics.copies import Shared
 from critical_periods.metrics.functional.rsv import (
     relative_source_variance,
     shifted_sums,
@@ -55,7 +55,6 @@ class RelativeSourceVariance(Metric):
     higher_is_better = None
     full_state_update = False
 
-    function: Callable[..., Tensor | Mapping[str, Tensor]]
     reference: Tensor
     sums: Tensor
     draws: Tensor
@@ -73,8 +72,7 @@ class RelativeSourceVariance(Metric):
             raise UserError(
                 f"fixed has {sizes} samples in its views; give two views or more of equally many."
             )
-        # Past nn.Module's own __setattr__, which would make a network a sub-module.
-        object.__setattr__(self, "function", function)
+        self._function = Shared(function)
         self.batch_size = batch_size
         self.num_views = len(fixed)
         for view, samples in enumerate(fixed):
@@ -91,6 +89,11 @@ class RelativeSourceVariance(Metric):
         self.add_state("sums", sums, dist_reduce_fx="sum")
         self.add_state("draws", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.to(fixed[0].device)
+
+    @property
+    def function(self) -> Callable[..., Tensor | Mapping[str, Tensor]]:
+        """The function that is measured, the same one for all copies."""
+        return self._function.value
 
     @property
     def fixed(self) -> list[Tensor]:
@@ -141,9 +144,6 @@ class RelativeSourceVariance(Metric):
         """Forget all draws and look at the fixed samples anew."""
         super().reset()
         self.reference = self._reference()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> RelativeSourceVariance:
-        return copy_around(self, self.function, memo)
 
     def _flat(self, *views: Tensor) -> Tensor:
         """All representations side by side, [B, units of all]."""
