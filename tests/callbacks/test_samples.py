@@ -24,7 +24,7 @@ from torch.utils.data import (
 )
 
 from critical_periods.callbacks import DeficitWindow
-from critical_periods.callbacks.monitors.samples import (
+from critical_periods.callbacks.samples import (
     example_batch,
     measurement_batches,
     shared_samples,

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from critical_periods.callbacks.monitors.samples import example_batch, look_for_split
+from critical_periods.callbacks.samples import example_batch, look_for_split
 from critical_periods.core.batch import Batch, find
 from critical_periods.core.errors import UserError, near, reason
 from critical_periods.metrics.functional.fisher import evaluating

@@ -20,7 +20,7 @@ from critical_periods.callbacks.monitors.monitor import (
     network_of,
     reestimated_batch_norm,
 )
-from critical_periods.callbacks.monitors.samples import measurement_batches, shared_samples
+from critical_periods.callbacks.samples import measurement_batches, shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError, near
 from critical_periods.metrics.functional.rsv_summary import (

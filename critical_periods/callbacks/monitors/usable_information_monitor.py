@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, network_of
-from critical_periods.callbacks.monitors.samples import measurement_batches
+from critical_periods.callbacks.samples import measurement_batches
 from critical_periods.core.batch import Batch
 from critical_periods.metrics.information import UsableInformation
 

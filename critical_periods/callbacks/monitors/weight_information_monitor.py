@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, network_of
-from critical_periods.callbacks.monitors.samples import shared_samples
+from critical_periods.callbacks.samples import shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.metrics.functional.weight_information import (

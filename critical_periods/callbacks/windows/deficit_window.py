@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from critical_periods.callbacks.monitors.samples import example_batch
+from critical_periods.callbacks.samples import example_batch
 from critical_periods.callbacks.windows.window import Window, windows
 from critical_periods.core.batch import find
 from critical_periods.core.errors import UserError
