@@ -8,10 +8,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, network_of
+from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
+from critical_periods.callbacks.network import network_of
 from critical_periods.callbacks.windows.freeze_window import FreezeWindow
 from critical_periods.callbacks.windows.window import windows
 from critical_periods.core.errors import UserError
+from critical_periods.core.trainer import datamodule_of
 from critical_periods.linear.multi_path_linear import MultiPathLinear
 from critical_periods.linear.theory.multi_path import Freeze, layer_strength, path_strengths
 
@@ -54,7 +56,7 @@ class ModeMonitor(Monitor):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Looks for paths and for a task that has modes."""
         super().setup(trainer, pl_module, stage)
-        data, network = trainer.datamodule, network_of(pl_module)  # type: ignore[attr-defined]
+        data, network = datamodule_of(trainer), network_of(pl_module)
         if not isinstance(network, MultiPathLinear) or not hasattr(data, "task_map"):
             raise UserError(
                 "ModeMonitor needs a MultiPathLinear and a HierarchyDataModule, but this run has "
@@ -83,15 +85,14 @@ class ModeMonitor(Monitor):
         network, began, done = _network(pl_module), self._epoch, trainer.current_epoch + 1
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         freezes = []
-        for window in windows(trainer):
-            if isinstance(window, FreezeWindow):
-                frozen = {id(one) for one in window.parameters(pl_module)}
-                last = done if window.removal is None else window.removal
-                freezes += [
-                    Freeze(number, rate * (window.onset - began), rate * (last - began))
-                    for number, path in enumerate(network.paths)
-                    if frozen.issuperset(map(id, path.parameters()))
-                ]
+        for window in windows(trainer, FreezeWindow):
+            frozen = {id(one) for one in window.parameters(pl_module)}
+            last = done if window.removal is None else window.removal
+            freezes += [
+                Freeze(number, rate * (window.onset - began), rate * (last - began))
+                for number, path in enumerate(network.paths)
+                if frozen.issuperset(map(id, path.parameters()))
+            ]
         assert self._theory is not None
         _, targets, _ = torch.linalg.svd(_task(trainer), full_matrices=False)
         start = layer_strength(self._theory.numpy(), network.depth)
@@ -101,7 +102,7 @@ class ModeMonitor(Monitor):
 
 
 def _task(trainer: pl.Trainer) -> Tensor:
-    task: Tensor = trainer.datamodule.task_map().double()  # type: ignore[attr-defined]
+    task: Tensor = datamodule_of(trainer).task_map().double()
     return task
 
 

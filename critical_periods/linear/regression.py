@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import fold, global_seed
+from critical_periods.core.trainer import datamodule_of
 from critical_periods.linear.multi_path_linear import MultiPathLinear
 from critical_periods.models.network import Network
-from critical_periods.tasks.dry_run import built_optimizer
+from critical_periods.tasks.optimizers import build_optimizer
+from critical_periods.tasks.task import Task
 
 _REMEDY = "the learning rate, lr of the optimizer"
 
@@ -23,7 +24,7 @@ def _paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=0.01)
 
 
-class RegressionTask(pl.LightningModule):
+class RegressionTask(Task):
     """Half the summed squared errors of a batch, L = ½ Σ_b |f(x_b) - y_b|².
 
     Logs ``train/loss``, ``val/loss`` and ``test/loss``, summed over the batch, averaged over
@@ -67,7 +68,7 @@ class RegressionTask(pl.LightningModule):
             self._align(self.aligned)
 
     def _align(self, strength: float) -> None:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule_of(self.trainer)
         if not isinstance(self.network, MultiPathLinear) or not hasattr(data, "task_map"):
             raise UserError(
                 f"aligned={strength} of RegressionTask needs a MultiPathLinear and a "
@@ -80,10 +81,6 @@ class RegressionTask(pl.LightningModule):
         """Outputs [B, K] of one tensor a view."""
         outputs: Tensor = self.network(*views)
         return outputs
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds all that this batch draws."""
-        torch.manual_seed(fold(global_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Half the summed squares of the batch."""
@@ -113,14 +110,7 @@ class RegressionTask(pl.LightningModule):
     def _loss(self, stage: str, batch: Batch) -> Tensor:
         error = self(*batch.views.unbind(1)) - batch.target
         loss = error.square().sum() / 2
-        self.log(
-            f"{stage}/loss",
-            loss.detach(),
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=1,
-        )
+        self.log_mean(f"{stage}/loss", loss.detach(), 1, sync_dist=True)
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -129,7 +119,7 @@ class RegressionTask(pl.LightningModule):
         Raises:
             UserError: a setting of it has no meaning, such as a negative rate.
         """
-        return built_optimizer(self.optimizer, self.parameters())
+        return build_optimizer(self.optimizer, self.parameters())
 
 
 def check_finite(task: pl.LightningModule, loss: Tensor, rate: str) -> None:

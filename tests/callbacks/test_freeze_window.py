@@ -190,8 +190,8 @@ def test_a_project_without_a_network_names_its_own_modules():
     [
         (["midle"], "'midle', which the network does not have; did you mean 'middle'?"),
         (["flat"], "'flat', which has no parameters"),
-        ([], "must be a list of modules' names"),
-        ("middle", "must be a list of modules' names"),
+        ([], "must be a list of module names"),
+        ("middle", "must be a list of module names"),
     ],
 )
 def test_names_that_do_not_fit_are_refused_before_training(modules, message):

@@ -291,7 +291,7 @@ def test_units_come_after_the_samples():
     batch = torch.zeros(3, 1, 8, 8)
     example = Batch(torch.stack([batch, batch], 1), TARGET[:3], TARGET[:3], TARGET[:3])
     with pytest.raises(UserError, match=r"puts out \[2, 3, 8\] for 3 samples, which have to come"):
-        monitor.look_at(Project(Siamese()), example)
+        monitor.dry_run(Project(Siamese()), example)
 
 
 # Beside others.

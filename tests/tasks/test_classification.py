@@ -20,7 +20,7 @@ from critical_periods.data import DigitsDataModule, StereoDigitsDataModule
 from critical_periods.deficits import Blur
 from critical_periods.models import MLP, AllCNN, SplitAllCNN, TimmClassifier
 from critical_periods.tasks import ClassificationTask
-from critical_periods.tasks.dry_run import rehearse_schedule
+from critical_periods.tasks.dry_run import validate_schedule
 
 
 class Recorder(nn.Module):
@@ -292,13 +292,13 @@ def test_a_schedule_that_just_fits_and_one_that_follows_a_measure():
     assert [group["lr"] for group in run.optimizers[0].param_groups] == [0.1 * 0.5**3]
 
 
-def test_rehearsing_a_schedule_leaves_no_trace_in_training():
+def test_the_dry_run_of_a_schedule_leaves_no_trace_in_training():
     weights = []
     for tried in (True, False):
         pl.seed_everything(5)
         task = ClassificationTask(Recorder(), optimizer=SGD)
         if tried:
-            rehearse_schedule(SGD, partial(SCHEDULES.ExponentialLR, gamma=0.5), epochs=4)
+            validate_schedule(SGD, partial(SCHEDULES.ExponentialLR, gamma=0.5), epochs=4)
         trainer(1, limit_val_batches=0).fit(task, data())
         weights.append(task.network.head.weight.detach())
     assert torch.equal(*weights)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from critical_periods.callbacks import DeficitWindow
-from critical_periods.cli import main
+from critical_periods.cli.main import main
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.data import MovingDigitsDataModule, StereoDigitsDataModule

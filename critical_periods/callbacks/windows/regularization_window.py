@@ -7,11 +7,19 @@ from typing import Any, ClassVar, Literal, get_args
 
 import pytorch_lightning as pl
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd
 
+from critical_periods.callbacks.windows.image_data import image_data
 from critical_periods.callbacks.windows.window import Window, windows
 from critical_periods.core.errors import UserError, near
-from critical_periods.data.images import ImageDataModule
+
+_DROPOUT = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
 
 Regularizer = Literal["weight_decay", "augmentation", "dropout"]
 
@@ -63,7 +71,7 @@ class RegularizationWindow(Window):
         self._configured: list[Any] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remembers what is configured, before a checkpoint's optimiser brings what was current."""
+        """Remembers what is configured, before a checkpoint brings what it was switched to."""
         self._configured = []
         settings = _settings(self.regularizer, trainer, pl_module)
         configured = [holder[name] for holder, name in settings]
@@ -85,12 +93,11 @@ class RegularizationWindow(Window):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switches the regulariser on or off for this epoch."""
-        alike = [
-            window
-            for window in windows(trainer)
-            if isinstance(window, RegularizationWindow) and window.regularizer == self.regularizer
-        ]
-        is_on = any(window.is_open(trainer.current_epoch) for window in alike)
+        is_on = any(
+            window.is_open(trainer.current_epoch)
+            for window in windows(trainer, RegularizationWindow)
+            if window.regularizer == self.regularizer
+        )
         self._switch(trainer, pl_module, is_on)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -120,19 +127,13 @@ def _settings(
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         return [(group, "weight_decay") for group in groups if "weight_decay" in group]
     if regularizer == "augmentation":
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, ImageDataModule):
-            found = "data loaders alone" if data is None else type(data).__name__
-            raise UserError(
-                "regularizer='augmentation' of RegularizationWindow switches a DataModule of "
-                f"critical_periods, but this run has {found}; use one of those."
-            )
-        return [(data.__dict__, "augment")]
+        purpose = "regularizer='augmentation' of RegularizationWindow switches"
+        return [(image_data(trainer, purpose).__dict__, "augment")]
     return [setting for module in pl_module.modules() for setting in _dropout(module)]
 
 
 def _dropout(module: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
-    if isinstance(module, _DropoutNd):
+    if isinstance(module, _DROPOUT):
         yield module.__dict__, "p"
     elif isinstance(module, nn.MultiheadAttention):
         yield module.__dict__, "dropout"

@@ -1,13 +1,15 @@
-"""What all windows share: an onset, a removal, and that they fit into the run."""
+"""What all windows share: an onset and a removal, which have to fit into the run."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import pytorch_lightning as pl
 
 from critical_periods.core.errors import UserError
-from critical_periods.core.trainer import ends_before
+from critical_periods.core.trainer import callbacks_of, ends_before
+
+W = TypeVar("W", bound="Window")
 
 
 class Window(pl.Callback):
@@ -58,11 +60,11 @@ class Window(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Logs whether any window of this kind was open."""
         # All windows log the same number, so the mean that Lightning takes of them is 0 or 1 too.
-        alike = [window for window in windows(trainer) if window.kind == self.kind]
+        alike = [window for window in windows(trainer, Window) if window.kind == self.kind]
         is_open = any(window.is_open(trainer.current_epoch) for window in alike)
         pl_module.log(f"{self.kind}/active", float(is_open), sync_dist=True)
 
 
-def windows(trainer: pl.Trainer) -> list[Window]:
-    """The windows among a trainer's callbacks, in their order."""
-    return [one for one in trainer.callbacks if isinstance(one, Window)]  # type: ignore[attr-defined]
+def windows(trainer: pl.Trainer, kind: type[W]) -> list[W]:
+    """The windows of a class among a trainer's callbacks, in their order."""
+    return [one for one in callbacks_of(trainer) if isinstance(one, kind)]
