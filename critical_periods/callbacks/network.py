@@ -16,52 +16,31 @@ def network_of(pl_module: pl.LightningModule) -> nn.Module:
     return network if isinstance(network, nn.Module) else pl_module
 
 
-def name_list(setting: str, owner: str, names: Sequence[str]) -> list[str]:
-    """The names that a setting holds, as a list.
-
-    Args:
-        setting: what it is called, such as ``layers``.
-        owner: the class that it belongs to.
-        names: of modules.
+def name_list(setting: str, owner: object, names: Sequence[str]) -> list[str]:
+    """A setting that names modules, as a list; neither empty nor a string.
 
     Raises:
-        UserError: there is none, or a string stands where a list should.
-
-    Example:
-        >>> name_list("layers", "SourceVarianceMonitor", ("trunk.stage4", "head"))
-        ['trunk.stage4', 'head']
+        UserError: it is.
     """
     if not names or isinstance(names, str):
-        raise UserError(f"{setting}={names!r} of {owner} must be a list of module names.")
+        owned = f"{setting}={names!r} of {type(owner).__name__}"
+        raise UserError(f"{owned} must be a list of module names.")
     return list(names)
 
 
 def modules_named(
-    setting: str, owner: str, names: Sequence[str], network: nn.Module
+    setting: str, owner: object, names: Sequence[str], network: nn.Module
 ) -> list[nn.Module]:
-    """The modules that a setting names, by the names that ``network.named_modules`` has for them.
-
-    Args:
-        setting: what it is called, such as ``layers``.
-        owner: the class that it belongs to.
-        names: of modules.
-        network: whose modules they are.
+    """The modules of a network that a setting of a callback names, as ``named_modules`` does.
 
     Raises:
         UserError: the network has no module of such a name.
-
-    Example:
-        >>> modules_named("layers", "SourceVarianceMonitor", ["1"], nn.Sequential(nn.ReLU()))
-        Traceback (most recent call last):
-        ...
-        critical_periods.core.errors.UserError: layers of SourceVarianceMonitor names '1', which \
-the network does not have; choose one of '0'.
     """
     known = dict(network.named_modules())
     for name in names:
         if name not in known:
             raise UserError(
-                f"{setting} of {owner} names {name!r}, which the network does not have; "
-                f"{near(name, filter(None, known))}"
+                f"{setting} of {type(owner).__name__} names {name!r}, which the network does not "
+                f"have; {near(name, filter(None, known))}"
             )
     return [known[name] for name in names]

@@ -27,9 +27,8 @@ correct its settings.
     try:
         return make(*args)
     except Exception as error:  # each optimiser and scheduler checks its settings in its own way
-        raise UserError(
-            f"{setting} cannot be built: {reason(error)}; correct its settings."
-        ) from error
+        message = f"{setting} cannot be built: {reason(error)}; correct its settings."
+        raise UserError(message) from error
 
 
 def build_optimizer(make: OptimizerCallable, parameters: Any) -> torch.optim.Optimizer:
@@ -70,9 +69,8 @@ def with_scheduler(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str
         UserError: the scheduler follows a measure, but does not say which.
     """
     if isinstance(scheduler, ReduceLROnPlateau):
-        plan = {"scheduler": scheduler, "monitor": scheduler.monitor}
-        return {"optimizer": optimizer, "lr_scheduler": plan}
-    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        scheduler = {"scheduler": scheduler, "monitor": scheduler.monitor}
+    elif isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
         raise UserError(
             "lr_scheduler (ReduceLROnPlateau) does not say which measure it follows; use "
             "pytorch_lightning.cli.ReduceLROnPlateau, which has the setting monitor."

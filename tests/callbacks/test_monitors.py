@@ -1,343 +1,545 @@
-"""Monitors measure what the pure functions say, and training does not notice."""
+"""Monitors: what they measure is right, on anyone's project, and training does not notice."""
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as other
+import lightning.pytorch
 import numpy as np
 import pytest
-import pytorch_lightning as pl
+import pytorch_lightning
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from critical_periods.callbacks import (
-    DeficitWindow,
     FisherMonitor,
     SourceVarianceMonitor,
     UsableInformationMonitor,
+    WeightInformationMonitor,
 )
-from critical_periods.callbacks.monitors.monitor import Monitor, evaluating, reestimated_batch_norm
+from critical_periods.callbacks.monitors.monitor import Monitor, reestimated_batch_norm
+from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.data import StereoDigitsDataModule
-from critical_periods.deficits import Blur
-from critical_periods.metrics.functional import (
-    channel_mean,
-    fisher_trace,
-    relative_source_variance,
-    source_variance,
-    usable_information,
-)
-from critical_periods.models import SplitResNet18
+from critical_periods.data import DigitsDataModule, StereoDigitsDataModule
+from critical_periods.metrics.functional import fisher_trace
+from critical_periods.models import SplitAllCNN, SplitResNet18
 from critical_periods.tasks import ClassificationTask
 
-LAYER = "trunk.stage4"
-
-
-def data() -> StereoDigitsDataModule:
-    return StereoDigitsDataModule(batch_size=50, limit_train=100)
-
-
-def fit(folder: Path, *callbacks: pl.Callback, epochs: int = 2) -> tuple[pl.Trainer, Any]:
-    pl.seed_everything(1, verbose=False)
-    task = ClassificationTask(SplitResNet18(width=4, in_channels=1))
-    trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", default_root_dir=folder, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-        limit_val_batches=2, num_sanity_val_steps=0, callbacks=list(callbacks),
-    )  # fmt: skip
-    trainer.fit(task, data())
-    return trainer, task
-
-
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.Trainer, Any]:
-    folder = tmp_path_factory.mktemp("measured")
-    trainer, task = fit(
-        folder,
-        DeficitWindow(Blur(views=[1])),
-        SourceVarianceMonitor([LAYER], samples=20, pairs=3, reestimate_batch_norm=True),
-        FisherMonitor(samples=4),
-        UsableInformationMonitor(samples=60),
-    )
-    return folder, trainer, task
-
-
-def samples(split: str, number: int) -> tuple[list[Tensor], Tensor]:
-    module = data()
-    module.setup()
-    batches = [
-        module.on_after_batch_transfer(
-            module.transfer_batch_to_device(draw, torch.device("cpu"), 0), 0
-        )
-        for draw in module.measurement_loader(split, number)
-    ]
-    return (
-        list(torch.cat([batch.views for batch in batches]).unbind(1)),
-        torch.cat([batch.target for batch in batches]),
-    )
-
-
-def test_training_does_not_notice(measured, tmp_path):
-    _, alone = fit(tmp_path, DeficitWindow(Blur(views=[1])))
-    watched = measured[2].state_dict()
-    for name, value in alone.network.state_dict().items():
-        assert torch.equal(watched[f"network.{name}"], value), name
-    assert all(part.training for part in measured[2].network.modules())
-    assert all(parameter.requires_grad for parameter in measured[2].network.parameters())
-
-
-def test_rsv_is_that_of_the_pure_functions_by_full_forward_passes(measured):
-    folder, trainer, task = measured
-    network = task.network
-    fixed, _ = samples("val", 3)
-    pool, _ = samples("val", 20)
-    clean, _ = samples("train", None)  # type: ignore[arg-type]
-
-    def stage4(*views: Tensor) -> Tensor:
-        x = sum(path(view) for path, view in zip(network.pathways, views, strict=True))
-        return network.trunk.stage4(network.trunk.stage3(x))
-
-    # Batch-norm statistics of the clean training data: two batches of 50, averaged.
-    with evaluating(network), torch.no_grad():
-        before = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        for part in network.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.reset_running_stats()
-                part.momentum = None
-                part.train()
-        for first in (0, 50):
-            network(*(view[first : first + 50] for view in clean))
-        network.eval()
-        for key, reduce in (("", lambda x: x), ("/channels", channel_mean)):
-            variances = torch.stack(
-                [
-                    source_variance(lambda *v, r=reduce: r(stage4(*v)), fixed, pool[view], view)
-                    for view in (0, 1)
-                ]
-            )
-            expected = relative_source_variance(variances)
-            mean = trainer.callback_metrics[f"rsv/{LAYER}{key}/mean"]
-            torch.testing.assert_close(mean, expected.nanmean().float(), rtol=1e-3, atol=1e-4)
-            polarised = (expected.abs() > 0.5).double().mean().float()
-            logged = trainer.callback_metrics[f"rsv/{LAYER}{key}/polarization"]
-            torch.testing.assert_close(logged, polarised, rtol=1e-2, atol=1e-2)
-        for part in network.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.momentum = 0.1
-        for name, buffer in network.named_buffers():
-            buffer.copy_(before[name])
-    with np.load(folder / "rsv" / "epoch_0001.npz") as arrays:
-        counts, edges = arrays[f"{LAYER}/counts"], arrays[f"{LAYER}/edges"]
-        assert counts.sum() == 3 * arrays[f"{LAYER}/units"].size and len(counts) == 40
-        assert edges[0] == -1 and edges[-1] == 1
-
-
-def test_fisher_is_that_of_the_pure_function(measured):
-    _, trainer, task = measured
-    views, _ = samples("train", 4)
-    total, layers = fisher_trace(task.network, views)
-    torch.testing.assert_close(trainer.callback_metrics["fisher/trace"], total.float())
-    for layer, trace in layers.items():
-        logged = trainer.callback_metrics[f"fisher/trace/{layer}"]
-        torch.testing.assert_close(logged, trace.float(), rtol=1e-4, atol=1e-6)
-
-
-def test_information_is_that_of_the_pure_function(measured):
-    _, trainer, task = measured
-    (left, right), target = samples("val", 60)
-    with evaluating(task), torch.no_grad():
-        for key, seen in {
-            "both": (left, right),
-            "view_0": (left, torch.zeros_like(right)),
-            "view_1": (torch.zeros_like(left), right),
-        }.items():
-            expected = usable_information(task.network(*seen), target).float()
-            logged = trainer.callback_metrics[f"information/{key}"]
-            torch.testing.assert_close(logged, expected, rtol=1e-4, atol=1e-4)
-
-
-class Epochs(Monitor):
-    """Notes the epochs in which it measures."""
-
-    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.measured = [*getattr(self, "measured", []), trainer.current_epoch]
-        assert not pl_module.training
-
-
-@pytest.mark.parametrize(("cadence", "epochs"), [(None, [4]), (2, [1, 3, 4]), (5, [4]), (9, [4])])
-def test_cadence_and_the_last_epoch(tmp_path, cadence, epochs):
-    monitor = Epochs(every_n_epochs=cadence)
-    fit(tmp_path, monitor, epochs=5)
-    assert monitor.measured == epochs
-
-
-@pytest.mark.parametrize(
-    ("settings", "epochs"),
-    [({"max_epochs": -1, "max_steps": 5}, [1]), ({"max_epochs": 9, "callbacks": "stops"}, [2])],
-    ids=["max_steps", "EarlyStopping"],
+FRAMEWORKS = pytest.mark.parametrize(
+    "framework", [pytorch_lightning, lightning.pytorch], ids=["pytorch_lightning", "lightning"]
 )
-def test_the_last_epoch_of_a_run_that_ends_in_another_way(tmp_path, settings, epochs):
-    monitor, callbacks = Epochs(), []
-    if settings.pop("callbacks", None):
-        # By default it looks only after all other callbacks have seen the epoch's end.
-        stops = {"patience": 2, "min_delta": 1e9, "check_on_train_epoch_end": False}
-        callbacks = [pl.callbacks.EarlyStopping("val/loss", **stops)]
-    settings = {"limit_train_batches": 3, "limit_val_batches": 1, **settings}
-    trainer = pl.Trainer(
-        accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, callbacks=[*callbacks, monitor],
-        **settings,
+
+
+class Record(pytorch_lightning.Callback):
+    """Everything that was logged, epoch by epoch; it stands after the monitors."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        # Lightning goes on to show what was logged in earlier epochs.
+        self.earlier = dict(trainer.callback_metrics)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        found = trainer.callback_metrics.items()
+        new = {key: float(value) for key, value in found if value is not self.earlier.get(key)}
+        self.epochs.append(new)
+
+
+def data(**settings: Any) -> StereoDigitsDataModule:
+    return StereoDigitsDataModule(**{"limit_train": 60, "batch_size": 30, **settings})
+
+
+def task(network: nn.Module | None = None) -> ClassificationTask:
+    torch.manual_seed(1)
+    # Dropout, so that a draw too many or too few in training would show.
+    network = network or SplitAllCNN(depth=1, width=4, in_channels=1)
+    if isinstance(network, SplitAllCNN):
+        network.trunk.insert(1, nn.Dropout(0.3)) if isinstance(network.trunk, list) else None
+    return ClassificationTask(network, optimizer=lambda p: torch.optim.SGD(p, lr=0.05))
+
+
+def train(
+    folder: Path,
+    module: Any,
+    datamodule: Any,
+    *monitors: Any,
+    epochs: int = 2,
+    framework: Any = pytorch_lightning,
+    **settings: Any,
+) -> list[dict[str, float]]:
+    record = Record()
+    trainer = framework.Trainer(
+        max_epochs=epochs, accelerator="cpu", default_root_dir=folder, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, limit_val_batches=1, callbacks=[*monitors, record], **settings,
     )  # fmt: skip
-    data = StereoDigitsDataModule(batch_size=50, limit_train=150)
-    trainer.fit(ClassificationTask(SplitResNet18(width=1, in_channels=1)), data)
-    assert monitor.measured == epochs
+    trainer.fit(module, **datamodule) if isinstance(datamodule, dict) else trainer.fit(
+        module, datamodule
+    )
+    return record.epochs
 
 
-def test_batch_norm_gets_its_own_statistics_back():
-    network = nn.Sequential(nn.BatchNorm1d(2), nn.Flatten()).eval()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-
-    class Batches:
-        def __iter__(self) -> Any:
-            for value in (1.0, 3.0):
-                views = torch.full((4, 1, 2), value)
-                yield type("B", (), {"views": views})()
-
-    def average(statistic: Tensor) -> Tensor:
-        return statistic / 4 if statistic.mean() > 0 else statistic  # of three others with 0
-
-    with reestimated_batch_norm(network, Batches(), average):  # type: ignore[arg-type]
-        torch.testing.assert_close(network[0].running_mean, torch.full((2,), 0.5))
-        assert not network[0].training
-    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
-    assert network[0].momentum == 0.1
+def images(datamodule: Any, split: str, samples: int | None = None) -> Batch:
+    """The clean samples that a measurement is about, as one batch."""
+    found = []
+    for draw in datamodule.measurement_loader(split, samples):
+        batch = datamodule.transfer_batch_to_device(draw, torch.device("cpu"), 0)
+        found.append(datamodule.on_after_batch_transfer(batch, 0))
+    return Batch(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def stranger_module(package: Any) -> Any:
-    class Stranger(package.LightningModule):
+def all_monitors(**settings: Any) -> list[Monitor]:
+    return [
+        SourceVarianceMonitor(["trunk.conv"], 1, samples=12, pairs=3, **settings),
+        FisherMonitor(1, samples=6, num_draws=2),
+        WeightInformationMonitor(1, samples=6, steps=2),
+        UsableInformationMonitor(1, samples=20),
+    ]
+
+
+# What is measured.
+
+
+def plain_rsv(
+    layer: Callable[[Tensor, Tensor], Tensor], fixed: list[Tensor], draws: list[Tensor]
+) -> np.ndarray:
+    """RSV [pairs, units] by its definition, in float64 and with nothing but loops."""
+    rsv = []
+    for a, b in zip(*fixed, strict=True):
+        varied_a = torch.stack([layer(draw[None], b[None])[0] for draw in draws[0]])
+        varied_b = torch.stack([layer(a[None], draw[None])[0] for draw in draws[1]])
+        sv_a, sv_b = (v.flatten(1).numpy().var(0) for v in (varied_a, varied_b))
+        with np.errstate(invalid="ignore"):
+            rsv.append((sv_a - sv_b) / (sv_a + sv_b))
+    return np.stack(rsv)
+
+
+def test_rsv_is_that_of_its_definition(tmp_path):
+    module, datamodule = task(SplitResNet18(width=4, in_channels=1)), data()
+    monitor = SourceVarianceMonitor(["trunk.stage3.0"], samples=10, pairs=3)
+    logged = train(tmp_path, module, datamodule, monitor, epochs=1)[0]
+
+    network = copy.deepcopy(module.network).double().eval()
+    out: list[Tensor] = []
+    network.get_submodule("trunk.stage3.0").register_forward_hook(
+        lambda module, args, output: out.append(output)
+    )
+
+    def layer(left: Tensor, right: Tensor) -> Tensor:
+        out.clear()
+        network(left, right)
+        return out[0].detach()
+
+    fixed = list(images(datamodule, "val", 3).views.double().unbind(1))
+    draws = list(images(datamodule, "val", 10).views.double().unbind(1))
+    rsv = plain_rsv(layer, fixed, draws)
+    key = "rsv/trunk.stage3.0"
+    live = rsv[~np.isnan(rsv)]
+    assert logged[f"{key}/mean"] == pytest.approx(live.mean(), abs=1e-4)
+    assert logged[f"{key}/dead"] == pytest.approx(np.isnan(rsv).mean(), abs=1e-3)
+    assert logged[f"{key}/polarization"] == pytest.approx((abs(live) > 0.5).mean(), abs=5e-3)
+
+    channels = plain_rsv(lambda a, b: layer(a, b).mean((2, 3)), fixed, draws)
+    live = channels[~np.isnan(channels)]
+    assert logged[f"{key}/channels/mean"] == pytest.approx(live.mean(), abs=1e-4)
+
+    with np.load(tmp_path / "rsv" / "epoch_0000.npz") as arrays:
+        assert set(arrays) == {
+            f"trunk.stage3.0{channels}/{what}"
+            for channels in ("", "/channels")
+            for what in ("counts", "edges", "units")
+        }
+        edges = arrays["trunk.stage3.0/edges"]
+        np.testing.assert_allclose(edges, np.linspace(-1, 1, 41), atol=1e-12)
+        counts = arrays["trunk.stage3.0/counts"]
+        assert counts.sum() == (~np.isnan(rsv)).sum()
+        expected = np.histogram(rsv[~np.isnan(rsv)], bins=40, range=(-1, 1))[0]
+        assert abs(counts - expected).sum() <= 0.01 * counts.sum()  # float32 rounds across edges
+        units = arrays["trunk.stage3.0/units"]
+        assert units.shape == (16, 4, 4)
+        close = np.isclose(units.flatten(), np.nanmean(rsv, 0), atol=1e-3, equal_nan=True)
+        assert close.mean() > 0.99
+        assert arrays["trunk.stage3.0/channels/units"].shape == (16,)
+
+
+class Whole(nn.Module):
+    """A split network that hides its pathways, so that every pair of views goes through all."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.inner = network
+
+    def forward(self, *views: Tensor) -> Tensor:
+        output: Tensor = self.inner(*views)
+        return output
+
+
+def test_each_view_encoded_once_gives_what_all_pairs_in_full_give(tmp_path):
+    network = SplitResNet18(width=4, in_channels=1)
+    layers = ["trunk.stage3", "trunk.stage4", "trunk.pool"]
+    results = []
+    for folder, whole in (("split", network), ("whole", Whole(network))):
+        prefix = "" if folder == "split" else "inner."
+        monitor = SourceVarianceMonitor([prefix + layer for layer in layers], samples=9, pairs=4)
+        module = task(copy.deepcopy(whole))
+        logged = train(tmp_path / folder, module, data(), monitor, epochs=1)[0]
+        results.append({key.replace(prefix, ""): value for key, value in logged.items()})
+    split, whole = results
+    assert set(split) == set(whole) and sum("rsv" in key for key in split) == 18
+    for key in split:
+        assert split[key] == pytest.approx(whole[key], abs=2e-4)
+
+
+def test_layers_of_a_pathway_listen_to_their_own_view_alone(tmp_path):
+    layers = ["pathways.1.stem", "pathways.0.stem"]
+    monitor = SourceVarianceMonitor(layers, samples=8, pairs=2)
+    logged = train(tmp_path, task(), data(), monitor, epochs=1)[0]
+    assert logged["rsv/pathways.0.stem/mean"] == 1
+    assert logged["rsv/pathways.1.stem/mean"] == -1
+    # The order of the layers, not that of the forward pass.
+    keys = [key for key in logged if key.endswith("stem/mean")]
+    assert keys == ["rsv/pathways.1.stem/mean", "rsv/pathways.0.stem/mean"]
+
+
+def test_three_views_have_shares(tmp_path):
+    """A view that a network does not look at has no share in what it does."""
+
+    class Project(pytorch_lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.eyes = nn.ModuleList(nn.Conv2d(1, 4, 3) for _ in range(2))
-            self.head = nn.Linear(4, 3)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+            output: Tensor = self.head((a + 2 * b).flatten(1)[:, :8])
+            return output
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return F.cross_entropy(self(*batch[0].unbind(1)), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.0)
+
+    torch.manual_seed(0)
+    views = torch.randn(400, 3, 1, 4, 4)
+    loader = DataLoader(TensorDataset(views, torch.arange(400) % 3), batch_size=100)
+    monitor = SourceVarianceMonitor(["head"], split="train", pairs=5)
+    loaders = {"train_dataloaders": loader}
+    logged = train(tmp_path, Project(), loaders, monitor, epochs=1)[0]
+    shares = [logged[f"rsv/head/view_{view}"] for view in range(3)]
+    assert sum(shares) == pytest.approx(1)
+    assert shares[2] == 0
+    # f = w·a + 2 w·b: variances 1 to 4.
+    assert shares[1] == pytest.approx(0.8, abs=0.03)
+
+
+def test_fisher_is_that_of_the_same_samples(tmp_path):
+    module, datamodule = task(), data()
+    logged = train(tmp_path, module, datamodule, FisherMonitor(samples=7), epochs=1)[0]
+    samples = images(datamodule, "train", 7)
+    assert len(samples.index) == 7
+    total, layers = fisher_trace(module.network.eval(), list(samples.views.unbind(1)))
+    assert logged["fisher/trace"] == pytest.approx(float(total), rel=1e-6)
+    assert set(logged) - {"train/loss", "val/loss", "val/accuracy", "fisher/trace"} == {
+        f"fisher/trace/{layer}" for layer in layers
+    }
+    for layer, trace in layers.items():
+        assert logged[f"fisher/trace/{layer}"] == pytest.approx(float(trace), rel=1e-6)
+
+
+def test_information_by_hand(tmp_path):
+    module, datamodule = task(), data()
+    logged = train(tmp_path, module, datamodule, UsableInformationMonitor(), epochs=1)[0]
+    samples = images(datamodule, "val")
+    left, right = samples.views.unbind(1)
+    share = torch.bincount(samples.target, minlength=10) / len(samples.target)
+    entropy = -sum(float(p) * math.log2(p) for p in share if p)
+    zero = torch.zeros_like(left)
+    module.eval()
+    for name, views in (
+        ("both", (left, right)),
+        ("view_0", (left, zero)),
+        ("view_1", (zero, right)),
+    ):
+        with torch.no_grad():
+            bits = F.cross_entropy(module(*views).double(), samples.target) / math.log(2)
+        assert logged[f"information/{name}"] == pytest.approx(entropy - float(bits), abs=1e-5)
+
+
+def test_one_eye_has_information_but_no_rival(tmp_path):
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(256, 10)
+
+        def forward(self, view: Tensor) -> Tensor:
+            output: Tensor = self.head(view.flatten(1))
+            return output
+
+    eye = DigitsDataModule(limit_train=60)
+    logged = train(tmp_path, task(Flat()), eye, UsableInformationMonitor(), epochs=1)[0]
+    assert "information/both" in logged and "information/view_0" not in logged
+    with pytest.raises(
+        UserError, match="compares what views do to a network, but the data has one"
+    ):
+        train(tmp_path, task(Flat()), eye, SourceVarianceMonitor(["head"]))
+
+
+# When, and that training does not notice.
+
+
+def test_cadence(tmp_path):
+    monitors = [FisherMonitor(2, samples=2), UsableInformationMonitor(3, samples=20)]
+    monitors += [SourceVarianceMonitor(["trunk.conv"], samples=2, pairs=1)]
+    logged = train(tmp_path, task(), data(), *monitors, epochs=5)
+    when = {
+        key: [key in epoch for epoch in logged]
+        for key in ("fisher/trace", "information/both", "rsv/trunk.conv/mean")
+    }
+    assert when["fisher/trace"] == [False, True, False, True, True]
+    assert when["information/both"] == [False, False, True, False, True]
+    assert when["rsv/trunk.conv/mean"] == [False, False, False, False, True]
+    assert [path.name for path in (tmp_path / "rsv").iterdir()] == ["epoch_0004.npz"]
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_weights_are_those_of_training_alone(tmp_path, precision):
+    states = []
+    for folder, monitors in (("with", all_monitors(reestimate_batch_norm=True)), ("without", [])):
+        pytorch_lightning.seed_everything(3, verbose=False)
+        module = task(Dropping())
+        train(tmp_path / folder, module, data(), *monitors, epochs=3, precision=precision)
+        states.append((module.state_dict(), torch.get_rng_state()))
+        assert all(part.training for part in module.modules())
+    (with_monitors, after), (without, after_without) = states
+    assert all(torch.equal(with_monitors[name], without[name]) for name in without)
+    assert torch.equal(after, after_without)
+
+
+class Dropping(nn.Module):
+    """Two pathways with batch norm and dropout: everything that has state or draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pathways = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU())
+            for _ in range(2)
+        )
+        self.trunk = nn.ModuleDict({"conv": nn.Conv2d(4, 8, 3), "norm": nn.BatchNorm2d(8)})
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        both = self.pathways[0](left) + self.pathways[1](right)
+        both = self.trunk["norm"](self.trunk["conv"](F.dropout(both, 0.3, self.training)))
+        output: Tensor = self.head(both.mean((2, 3)))
+        return output
+
+
+def test_bf16_training_is_measured_in_float32(tmp_path):
+    """The network's float32 weights, without autocast."""
+    module, datamodule = task(), data()
+    monitor = UsableInformationMonitor(samples=50)
+    logged = train(tmp_path, module, datamodule, monitor, epochs=1, precision="bf16-mixed")[0]
+    samples = images(datamodule, "val", 50)
+    share = torch.bincount(samples.target, minlength=10) / 50
+    entropy = -sum(float(p) * math.log2(p) for p in share if p)
+    module.eval()
+    with torch.no_grad():
+        logits = module.network(*samples.views.unbind(1)).double()
+    bits = float(F.cross_entropy(logits, samples.target)) / math.log(2)
+    assert logged["information/both"] == pytest.approx(entropy - bits, abs=1e-6)
+
+
+def test_reestimated_statistics_are_of_clean_data(tmp_path):
+    """One pass over clean training data, whatever augmentation training itself has seen."""
+    module, datamodule = task(), data(batch_size=20)
+    train(tmp_path, module, datamodule, epochs=1)
+    network = module.network.eval()
+    norms = {n: m for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    before = copy.deepcopy(network.state_dict())
+    samples = images(datamodule, "train")
+    batches = [Batch(*(part[i : i + 20] for part in samples)) for i in (0, 20, 40)]
+
+    first = network.pathways[0].stem
+    with torch.no_grad():
+        inputs = [first.conv(batch.views[:, 0]) for batch in batches]
+    mean = torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0)
+    variance = torch.stack([x.var((0, 2, 3), unbiased=True) for x in inputs]).mean(0)
+    with torch.no_grad(), reestimated_batch_norm(network, batches, torch.clone):
+        torch.testing.assert_close(first.norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(first.norm.running_var, variance, rtol=1e-4, atol=1e-5)
+        assert not any(norm.training for norm in norms.values())
+    after = network.state_dict()
+    assert before.keys() == after.keys() and len(norms) > 4
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(norm.momentum == 0.1 for norm in norms.values())
+
+    def broken() -> Any:
+        yield batches[0]
+        raise RuntimeError("no more")
+
+    with (
+        pytest.raises(RuntimeError, match="no more"),
+        torch.no_grad(),
+        reestimated_batch_norm(network, broken(), torch.clone),
+    ):
+        pass
+    assert all(torch.equal(before[name], network.state_dict()[name]) for name in before)
+
+
+def test_reestimating_changes_what_is_measured_and_nothing_else(tmp_path):
+    results = []
+    for reestimate in (False, True):
+        module = task()
+        monitor = SourceVarianceMonitor(
+            ["trunk.conv"], samples=12, pairs=3, reestimate_batch_norm=reestimate
+        )
+        logged = train(tmp_path / str(reestimate), module, data(), monitor, epochs=1)[0]
+        results.append((logged["rsv/trunk.conv/mean"], module.state_dict()))
+    assert results[0][0] != results[1][0]
+    assert all(torch.equal(results[0][1][name], results[1][1][name]) for name in results[0][1])
+
+
+# Other people's projects.
+
+
+def strangers(framework: Any) -> tuple[Any, dict[str, Any]]:
+    """A project that has never heard of this one: its own module, loaders and batches."""
+
+    class Project(framework.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.left, self.right = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3)
+            self.norm = nn.BatchNorm2d(4)
+            self.head = nn.Linear(4, 10)
 
         def forward(self, left: Tensor, right: Tensor) -> Tensor:
-            return self.head((self.eyes[0](left) + self.eyes[1](right)).relu().mean((2, 3)))
+            both = self.norm(self.left(left) + self.right(right))
+            output: Tensor = self.head(F.dropout(both.relu().mean((2, 3)), 0.2, self.training))
+            return output
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             (left, right), target = batch
-            return F.cross_entropy(self(left, right), target)
+            loss = F.cross_entropy(self(left, right), target)
+            self.log("loss", loss)
+            return loss
 
-        def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            (left, right), target = batch
+            self.log("val_loss", F.cross_entropy(self(left, right), target))
 
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.05)
 
-    return Stranger()
-
-
-@pytest.mark.parametrize("package", [pl, other], ids=["pytorch_lightning", "lightning"])
-def test_in_a_project_that_is_not_this_one(tmp_path, package):
-    images = torch.randn(24, 2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    pairs = [((a, b), i % 3) for i, (a, b) in enumerate(images)]
-    loader = DataLoader(pairs, batch_size=8)  # type: ignore[arg-type]
-    trainer = package.Trainer(
-        max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-        callbacks=[
-            DeficitWindow(Blur(factor=2, views=[1])),
-            SourceVarianceMonitor(["head"], samples=16, pairs=4),
-            FisherMonitor(split="train", samples=8),
-            UsableInformationMonitor(),
-        ],
-    )  # fmt: skip
-    module = stranger_module(package)
-    trainer.fit(module, loader, loader)
-    logged = trainer.callback_metrics
-    expected, _ = fisher_trace(module, list(images[:8].unbind(1)))
-    torch.testing.assert_close(logged["fisher/trace"], expected.float())
-    target = torch.arange(24) % 3
-    both = usable_information(module(*images.unbind(1)), target)
-    torch.testing.assert_close(logged["information/both"], both.float(), rtol=1e-4, atol=1e-4)
-    assert -1 < logged["rsv/head/mean"] < 1 and logged["rsv/head/dead"] == 0
-    assert logged["deficit/active"] == 1
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(2, 64, 1, 8, 8, generator=generator)
+    pairs = [((left[i], right[i]), i % 10) for i in range(64)]
+    shuffled = DataLoader(
+        pairs, batch_size=16, shuffle=True, generator=torch.Generator().manual_seed(1)
+    )
+    return Project(), {
+        "train_dataloaders": shuffled,
+        "val_dataloaders": DataLoader(pairs[:24], batch_size=10),
+    }
 
 
-def stranger_run(
-    package: Any, folder: Any, *callbacks: Any, views: int = 2, **settings: Any
-) -> Any:
-    """Trains a stranger's module; gives the trainer back."""
-    images = torch.randn(24, 2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    pairs = [((a, b) if views == 2 else a, i % 3) for i, (a, b) in enumerate(images)]
-    loader = DataLoader(pairs, batch_size=8)  # type: ignore[arg-type]
-    module = stranger_module(package)
-    if views == 1:
-        module.training_step = lambda batch, batch_idx: module(batch[0], batch[0]).sum()
-    trainer = package.Trainer(
-        **{"max_epochs": 2, "accelerator": "cpu", "default_root_dir": folder, "logger": False,
-           "enable_progress_bar": False, "enable_model_summary": False,
-           "enable_checkpointing": False, "callbacks": list(callbacks), **settings},
-    )  # fmt: skip
-    trainer.fit(module, loader, loader)
-    return trainer
+@FRAMEWORKS
+def test_other_peoples_projects(tmp_path, framework):
+    monitors = [
+        SourceVarianceMonitor(["norm"], 1, samples=12, pairs=3, reestimate_batch_norm=True),
+        FisherMonitor(1, samples=5, num_draws=1),
+        WeightInformationMonitor(1, split="val", samples=5, steps=2),
+        UsableInformationMonitor(1),
+    ]
+    states, logged = [], {}
+    for folder, callbacks in (("with", monitors), ("without", [])):
+        framework.seed_everything(5, verbose=False)
+        project, loaders = strangers(framework)
+        record = train(tmp_path / folder, project, loaders, *callbacks, framework=framework)
+        logged[folder] = record
+        states.append(project.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    keys = {"rsv/norm/mean", "rsv/norm/channels/polarization", "fisher/trace", "information/view_1"}
+    assert all(keys <= set(epoch) for epoch in logged["with"])
+    assert (tmp_path / "with" / "rsv" / "epoch_0001.npz").exists()
+
+    # The informations are about the one batch that the project validates on.
+    project.load_state_dict(states[0])
+    project.eval()
+    pairs = loaders["val_dataloaders"].dataset[:10]
+    left, right = (torch.stack([views[eye] for views, _ in pairs]) for eye in (0, 1))
+    target = torch.tensor([label for _, label in pairs])
+    share = torch.bincount(target, minlength=10) / len(target)
+    entropy = -sum(float(p) * math.log2(p) for p in share if p)
+    with torch.no_grad():
+        bits = float(F.cross_entropy(project(left, right).double(), target)) / math.log(2)
+    assert logged["with"][1]["information/both"] == pytest.approx(entropy - bits, abs=1e-5)
 
 
-@pytest.mark.parametrize("package", [pl, other], ids=["pytorch_lightning", "lightning"])
-@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
-def test_strangers_numbers_have_the_precision_of_the_run(tmp_path, package, precision):
-    monitors = [FisherMonitor(samples=8), UsableInformationMonitor()]
-    trainer = stranger_run(package, tmp_path, *monitors, precision=precision)
-    assert trainer.callback_metrics["fisher/trace"] > 0
-
-
-def test_a_split_that_validates_in_the_last_epoch_alone(tmp_path):
-    settings = {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}
-    trainer = stranger_run(pl, tmp_path, UsableInformationMonitor(every_n_epochs=1), **settings)
-    assert "information/both" in trainer.callback_metrics
-
-
-@pytest.mark.parametrize("package", [pl, other], ids=["pytorch_lightning", "lightning"])
-@pytest.mark.parametrize(
-    ("monitor", "settings", "words"),
-    [
-        (lambda: SourceVarianceMonitor(["head"]), {"views": 1}, "views .*, but the data has one"),
-        (lambda: SourceVarianceMonitor(["eyes"]), {}, "'eyes', which the network has but does not"),
-        (lambda: UsableInformationMonitor(), {"limit_val_batches": 0}, "split='val' has no single"),
-        (lambda: FisherMonitor(split="test"), {}, "split='test' has no single data loader"),
-    ],
-)
-def test_strangers_hear_of_it_before_the_first_step(tmp_path, package, monitor, settings, words):
-    class Steps(package.Callback):
-        taken = 0
-
-        def on_before_optimizer_step(self, *args: Any) -> None:
-            self.taken += 1
-
-    steps = Steps()
-    with pytest.raises(UserError, match=words):
-        stranger_run(package, tmp_path, steps, monitor(), **settings)
-    assert not steps.taken
-
-
-def test_unknown_layer_before_training(tmp_path):
-    with pytest.raises(UserError, match=r"'trunk.stage5'.*did you mean 'trunk.stage4'"):
-        fit(tmp_path, SourceVarianceMonitor(["trunk.stage5"]))
+# Mistakes.
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "sentence"),
     [
-        (lambda: FisherMonitor(every_n_epochs=0), "every_n_epochs=0 of FisherMonitor"),
-        (lambda: FisherMonitor(samples=0), "samples=0 of FisherMonitor"),
-        (lambda: FisherMonitor(num_draws=0), "num_draws=0 of FisherMonitor must be at least 1, or"),
-        (lambda: UsableInformationMonitor(split="vall"), "did you mean 'val'"),
-        (lambda: SourceVarianceMonitor([LAYER], pairs=0), "pairs=0"),
-        (lambda: SourceVarianceMonitor(LAYER), "must be a list of module names"),
+        (lambda: FisherMonitor(0), r"every_n_epochs=0 of FisherMonitor must be at least 1\."),
+        (lambda: FisherMonitor(samples=0), r"samples=0 of FisherMonitor must be at least 1\."),
+        (lambda: FisherMonitor(split="vall"), r"split='vall' of FisherMonitor is unknown; did you"),
+        (lambda: SourceVarianceMonitor(["a"], pairs=0), r"pairs=0 of SourceVarianceMonitor must"),
+        (lambda: SourceVarianceMonitor([]), r"layers=\[\] of SourceVarianceMonitor must be a list"),
+        (lambda: SourceVarianceMonitor("trunk"), r"layers='trunk' of SourceVarianceMonitor must"),
     ],
 )
-def test_settings_without_meaning(make, words):
-    with pytest.raises(UserError, match=words):
+def test_settings_that_cannot_be(make, sentence):
+    with pytest.raises(UserError, match=sentence):
         make()
+
+
+class Odd(SplitAllCNN):
+    """A network with a part that gives two tensors."""
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, x
+
+    def __init__(self) -> None:
+        super().__init__(depth=1, width=4, in_channels=1)
+        self.two = self.Two()
+
+    def fuse(self, *features: Tensor) -> Tensor:
+        return super().fuse(*(self.two(feature)[0] for feature in features))
+
+
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        (
+            "trunk.cnv",
+            r"names 'trunk\.cnv', which the network does not have; did you mean 'trunk\.c",
+        ),
+        ("pathways", r"names 'pathways', which the network has but does not call"),
+        ("two", r"the layer 'two' puts out a tuple, not a tensor"),
+    ],
+)
+def test_layers_that_cannot_be_measured_are_found_before_training(tmp_path, layer, sentence):
+    class Never(ClassificationTask):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            raise AssertionError("trained")
+
+    monitor = SourceVarianceMonitor([layer], samples=2, pairs=1)
+    with pytest.raises(UserError, match=sentence):
+        train(tmp_path, Never(Odd()), data(), monitor)
+
+
+def test_a_stranger_without_the_split(tmp_path):
+    project, loaders = strangers(pytorch_lightning)
+    del loaders["val_dataloaders"]
+    with pytest.raises(UserError, match=r"split='val' has no single data loader in this project"):
+        train(tmp_path, project, loaders, FisherMonitor(split="val"), epochs=1)

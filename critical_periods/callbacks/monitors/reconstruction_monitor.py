@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -92,28 +90,17 @@ class ReconstructionMonitor(Monitor):
             # Where the data does not say which sample it is, its place does.
             place = -1 - taken - torch.arange(len(batch.index), device=batch.index.device)
             chosen = _choose(pl_module, batch, torch.where(batch.index < 0, place, batch.index))
-            if taken == 0 and trainer.is_global_zero:
-                self._show(folder, trainer.current_epoch, pl_module, batch, chosen)
+            if taken == 0 and trainer.is_global_zero and len(batch.index[: self.pictures]):
+                for view, visible in enumerate(chosen):
+                    picture = pl_module.picture(batch, visible, self.pictures)
+                    name = f"epoch_{trainer.current_epoch:04d}_from_view_{view}.png"
+                    save_picture(picture, folder / name)
             _measure(pl_module, batch, chosen, sums)
             taken += len(batch.index)
         found = {name: metric.compute() for name, metric in sums.items()}
         variance = found["square"] - found["mean"].square()
         for name in names[:3]:
             log_scalar(pl_module, f"reconstruction/{name}", found[name] / variance)
-
-    def _show(
-        self,
-        folder: Path,
-        epoch: int,
-        task: MaskedReconstructionTask,
-        batch: Batch,
-        chosen: list[Tensor],
-    ) -> None:
-        if not len(batch.index[: self.pictures]):
-            return
-        for view, visible in enumerate(chosen):
-            picture = task.picture(batch, visible, self.pictures)
-            save_picture(picture, folder / f"epoch_{epoch:04d}_from_view_{view}.png")
 
 
 def _choose(task: MaskedReconstructionTask, batch: Batch, index: Tensor) -> list[Tensor]:
@@ -128,11 +115,9 @@ def _choose(task: MaskedReconstructionTask, batch: Batch, index: Tensor) -> list
 
 
 def _measure(
-    task: MaskedReconstructionTask,
-    batch: Batch,
-    chosen: list[Tensor],
-    sums: dict[str, MeanMetric],
+    task: MaskedReconstructionTask, batch: Batch, chosen: list[Tensor], sums: dict[str, MeanMetric]
 ) -> None:
+    """Adds a batch's errors from every source, and the pixels in question and their squares."""
     views = batch.views.unbind(1)
     patch = task.network.patch
     targets = [to_patches(view, patch) for view in views]

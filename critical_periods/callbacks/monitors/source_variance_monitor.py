@@ -76,7 +76,7 @@ class SourceVarianceMonitor(Monitor):
         super().__init__(every_n_epochs, split, samples)
         if pairs < 1:
             raise UserError(f"pairs={pairs} of SourceVarianceMonitor must be at least 1.")
-        self.layers = name_list("layers", type(self).__name__, layers)
+        self.layers = name_list("layers", self, layers)
         self.pairs = pairs
         self.reestimate_batch_norm = reestimate_batch_norm
 
@@ -87,7 +87,7 @@ class SourceVarianceMonitor(Monitor):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that the network, which is built by now, has the layers."""
-        modules_named("layers", type(self).__name__, self.layers, network_of(pl_module))
+        modules_named("layers", self, self.layers, network_of(pl_module))
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Checks on two samples that each layer gives its outputs once, sample by sample."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytorch_lightning as pl
@@ -91,16 +92,11 @@ class WeightInformationMonitor(Monitor):
         """Measures and logs the informations."""
         views, target, *_ = shared_samples(trainer, self.split, self.samples)
         self._validate_target(target)
-        parts = -(-len(target) // _STEP)
-        batches = [
-            (part.unbind(1), targets)
-            for part, targets in zip(
-                views.tensor_split(parts), target.tensor_split(parts), strict=True
-            )
-        ]
-        result = weight_information(
-            network_of(pl_module), batches, self.price, self.steps, layers=self.layers
-        )
+        parts = math.ceil(len(target) / _STEP)
+        inputs = [part.unbind(1) for part in views.tensor_split(parts)]
+        batches = list(zip(inputs, target.tensor_split(parts), strict=True))
+        network = network_of(pl_module)
+        result = weight_information(network, batches, self.price, self.steps, layers=self.layers)
         log_scalar(pl_module, "information/weights", torch.stack([*result.nats.values()]).sum())
         for layer, nats in result.nats.items():
             log_scalar(pl_module, f"information/weights/{layer}", nats)

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from critical_periods.callbacks.samples import example_batch
-from critical_periods.callbacks.windows.window import Window, windows
+from critical_periods.callbacks.windows.window import Window, open_windows, windows
 from critical_periods.core.batch import find
 from critical_periods.core.errors import UserError
 from critical_periods.core.randomness import generator, global_seed
@@ -55,11 +55,7 @@ class DeficitWindow(Window):
     """
 
     def __init__(
-        self,
-        deficit: Deficit,
-        onset: int = 0,
-        removal: int | None = None,
-        validate: bool = False,
+        self, deficit: Deficit, onset: int = 0, removal: int | None = None, validate: bool = False
     ) -> None:
         super().__init__(onset, removal)
         self.deficit = deficit
@@ -106,18 +102,14 @@ class DeficitWindow(Window):
             self._unwrap.append(_wrap_step(trainer, pl_module, "training_step"))
             if any(window.validate for window in others):
                 self._unwrap.append(_wrap_step(trainer, pl_module, "validation_step"))
-        # A run that is resumed within an epoch does not start that epoch again.
-        self._fill(trainer, pl_module)
+        super().on_train_start(trainer, pl_module)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Fills the slot for this epoch."""
-        self._fill(trainer, pl_module)
-
-    def _fill(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Fills the slot, if there is one, with the deficits of the windows that are open."""
         slot = _slot(trainer)
         if slot is not None:
             # Every window fills in the same deficits, so the order never depends on history.
-            open_now = _open(trainer)
+            open_now = open_windows(trainer, DeficitWindow)
             for window in open_now:
                 window.deficit.to(pl_module.device)
             slot.fill(
@@ -152,7 +144,7 @@ class DeficitWindow(Window):
             self.deficit.to(found.views.device).check(found)
         self._is_checked = True
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Empties the slot, or gives the steps back to the module."""
         slot = _slot(trainer)
         if slot is not None:
@@ -160,25 +152,11 @@ class DeficitWindow(Window):
         while self._unwrap:
             self._unwrap.pop()()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """The same after an error."""
-        self.on_train_end(trainer, pl_module)
-
     def _draws(self, trainer: pl.Trainer, device: torch.device) -> torch.Generator:
         place = [w is self for w in windows(trainer, DeficitWindow)].index(True)
         epoch = -1 if trainer.validating else trainer.current_epoch
         words = (self._seed, epoch, self._batch_idx, trainer.global_rank)
         return generator(device, _DEFICIT, *words, place)
-
-
-def _open(trainer: pl.Trainer) -> list[DeficitWindow]:
-    return [
-        window
-        for window in windows(trainer, DeficitWindow)
-        if window.is_open(trainer.current_epoch)
-    ]
 
 
 def _slot(trainer: pl.Trainer) -> DeficitSlot | None:
@@ -230,7 +208,7 @@ def _wrap_step(trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) ->
     def step(batch: Any, *args: Any, **kwargs: Any) -> Any:
         # One step may call the other, and each is called outside its loop, too.
         is_due = trainer.training if name == "training_step" else trainer.validating
-        for window in _open(trainer) if is_due else ():
+        for window in open_windows(trainer, DeficitWindow) if is_due else ():
             if window.validate or name == "training_step":
                 found, put_back = find(batch, window.deficit.edits_target)
                 deficit = window.deficit.to(found.views.device)

@@ -43,7 +43,7 @@ class FreezeWindow(Window):
 
     def __init__(self, modules: Sequence[str], onset: int = 0, removal: int | None = None) -> None:
         super().__init__(onset, removal)
-        self.modules = name_list("modules", type(self).__name__, modules)
+        self.modules = name_list("modules", self, modules)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that the network, which is built by now, has the modules."""
@@ -51,14 +51,13 @@ class FreezeWindow(Window):
 
     def parameters(self, pl_module: pl.LightningModule) -> list[nn.Parameter]:
         """What the window freezes."""
-        owner, network = type(self).__name__, network_of(pl_module)
-        modules = modules_named("modules", owner, self.modules, network)
+        modules = modules_named("modules", self, self.modules, network_of(pl_module))
         found = []
         for name, module in zip(self.modules, modules, strict=True):
             inside = list(module.parameters())
             if not inside:
                 raise UserError(
-                    f"modules of {owner} names {name!r}, which has no parameters to freeze."
+                    f"modules of FreezeWindow names {name!r}, which has no parameters to freeze."
                 )
             found += inside
         return found

@@ -12,18 +12,12 @@ from critical_periods.data.images import ImageDataModule
 def image_data(trainer: pl.Trainer, purpose: str) -> ImageDataModule:
     """The run's DataModule, where it is one of images of this package.
 
-    Args:
-        trainer: of the run.
-        purpose: what is done with it, as the beginning of a message.
-
     Raises:
-        UserError: the run has another DataModule, or none.
+        UserError: it is none; the message begins with the purpose.
     """
     data = datamodule_of(trainer)
     if not isinstance(data, ImageDataModule):
         found = "data loaders alone" if data is None else type(data).__name__
-        raise UserError(
-            f"{purpose} a DataModule of critical_periods, but this run has {found}; use one of "
-            "those."
-        )
+        wanted = f"{purpose} a DataModule of critical_periods"
+        raise UserError(f"{wanted}, but this run has {found}; use one of those.")
     return data

@@ -9,17 +9,11 @@ import pytorch_lightning as pl
 from torch import nn
 
 from critical_periods.callbacks.windows.image_data import image_data
-from critical_periods.callbacks.windows.window import Window, windows
+from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError, near
 
-_DROPOUT = (
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-)
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_ALPHA_DROPOUT = (nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 Regularizer = Literal["weight_decay", "augmentation", "dropout"]
 
@@ -87,31 +81,18 @@ class RegularizationWindow(Window):
             )
         self._configured = configured
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Switches for an epoch that is resumed, which does not start again."""
-        self.on_train_epoch_start(trainer, pl_module)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switches the regulariser on or off for this epoch."""
-        is_on = any(
-            window.is_open(trainer.current_epoch)
-            for window in windows(trainer, RegularizationWindow)
-            if window.regularizer == self.regularizer
-        )
-        self._switch(trainer, pl_module, is_on)
+        others = open_windows(trainer, RegularizationWindow)
+        is_on = any(window.regularizer == self.regularizer for window in others)
+        self._set(trainer, pl_module, is_on)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Puts everything back as it was configured."""
-        self._switch(trainer, pl_module, True)
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Puts everything back as it was configured."""
+    def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Sets everything as it was configured."""
         if self._configured:
-            self._switch(trainer, pl_module, True)
+            self._set(trainer, pl_module, True)
 
-    def _switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule, is_on: bool) -> None:
+    def _set(self, trainer: pl.Trainer, pl_module: pl.LightningModule, is_on: bool) -> None:
         off = "none" if self.regularizer == "augmentation" else 0.0
         settings = _settings(self.regularizer, trainer, pl_module)
         # Parameter groups that were added since stay as they are.
@@ -133,7 +114,7 @@ def _settings(
 
 
 def _dropout(module: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
-    if isinstance(module, _DROPOUT):
+    if isinstance(module, _DROPOUT + _ALPHA_DROPOUT):
         yield module.__dict__, "p"
     elif isinstance(module, nn.MultiheadAttention):
         yield module.__dict__, "dropout"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytorch_lightning as pl
 
 from critical_periods.callbacks.windows.image_data import image_data
-from critical_periods.callbacks.windows.window import Window, windows
+from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import finish_resumed_epoch, reload_every_epoch
 from critical_periods.data.epochs import EpochSampler
@@ -64,7 +64,8 @@ class SubsetWindow(Window):
             )
         if self.onset == self.removal or data.share is not None:
             return
-        data.share = lambda: _share(trainer)
+        # Of several windows that are open, the smallest share.
+        data.share = lambda: min([1.0, *(one.share for one in open_windows(trainer, SubsetWindow))])
         self._restore_reloading = reload_every_epoch(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -72,23 +73,16 @@ class SubsetWindow(Window):
         # No epoch has more batches than there are samples.
         finish_resumed_epoch(trainer, len(_data(trainer).train_subset(1)))
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Restores what was changed in the DataModule and the Trainer."""
+    def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gives the DataModule all images again, and the Trainer its setting."""
         if self._restore_reloading is not None:
             _data(trainer).share = None
             self._restore_reloading()
             self._restore_reloading = None
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Restores the same after an error."""
-        self.teardown(trainer, pl_module, "fit")
-
-
-def _share(trainer: pl.Trainer) -> float:
-    epoch, subsets = trainer.current_epoch, windows(trainer, SubsetWindow)
-    return min((window.share for window in subsets if window.is_open(epoch)), default=1.0)
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Restores after a dry run, too, which sets up but does not train."""
+        self.restore(trainer, pl_module)
 
 
 def _data(trainer: pl.Trainer) -> ImageDataModule:
