@@ -8,16 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch
 import numpy as np
 import pytest
-import pytorch_lightning
+import pytorch_lightning as pl
 import torch
+from small_runs import clean_samples, quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from critical_periods.callbacks import (
+    DeficitWindow,
     FisherMonitor,
     SourceVarianceMonitor,
     UsableInformationMonitor,
@@ -27,16 +28,13 @@ from critical_periods.callbacks.monitors.monitor import Monitor, reestimated_bat
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.data import DigitsDataModule, StereoDigitsDataModule
+from critical_periods.deficits import Blur
 from critical_periods.metrics.functional import fisher_trace
 from critical_periods.models import SplitAllCNN, SplitResNet18
 from critical_periods.tasks import ClassificationTask
 
-FRAMEWORKS = pytest.mark.parametrize(
-    "framework", [pytorch_lightning, lightning.pytorch], ids=["pytorch_lightning", "lightning"]
-)
 
-
-class Record(pytorch_lightning.Callback):
+class Record(pl.Callback):
     """Everything that was logged, epoch by epoch; it stands after the monitors."""
 
     def __init__(self) -> None:
@@ -58,50 +56,29 @@ def data(**settings: Any) -> StereoDigitsDataModule:
 
 def task(network: nn.Module | None = None) -> ClassificationTask:
     torch.manual_seed(1)
-    # Dropout, so that a draw too many or too few in training would show.
     network = network or SplitAllCNN(depth=1, width=4, in_channels=1)
-    if isinstance(network, SplitAllCNN):
-        network.trunk.insert(1, nn.Dropout(0.3)) if isinstance(network.trunk, list) else None
     return ClassificationTask(network, optimizer=lambda p: torch.optim.SGD(p, lr=0.05))
 
 
 def train(
-    folder: Path,
-    module: Any,
-    datamodule: Any,
-    *monitors: Any,
-    epochs: int = 2,
-    framework: Any = pytorch_lightning,
-    **settings: Any,
+    folder: Path, module: Any, datamodule: Any, *monitors: Any, epochs: int = 2, **settings: Any
 ) -> list[dict[str, float]]:
+    """What was logged in each epoch of a run on a DataModule, or on a dict of loaders."""
     record = Record()
-    trainer = framework.Trainer(
-        max_epochs=epochs, accelerator="cpu", default_root_dir=folder, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        num_sanity_val_steps=0, limit_val_batches=1, callbacks=[*monitors, record], **settings,
-    )  # fmt: skip
-    trainer.fit(module, **datamodule) if isinstance(datamodule, dict) else trainer.fit(
-        module, datamodule
-    )
+    settings = {"default_root_dir": folder, "limit_val_batches": 1} | settings
+    trainer = quiet_trainer(*monitors, record, max_epochs=epochs, **settings)
+    loaders = datamodule if isinstance(datamodule, dict) else {"datamodule": datamodule}
+    trainer.fit(module, **loaders)
     return record.epochs
 
 
-def images(datamodule: Any, split: str, samples: int | None = None) -> Batch:
-    """The clean samples that a measurement is about, as one batch."""
-    found = []
-    for draw in datamodule.measurement_loader(split, samples):
-        batch = datamodule.transfer_batch_to_device(draw, torch.device("cpu"), 0)
-        found.append(datamodule.on_after_batch_transfer(batch, 0))
-    return Batch(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-
-
-def all_monitors(**settings: Any) -> list[Monitor]:
-    return [
-        SourceVarianceMonitor(["trunk.conv"], 1, samples=12, pairs=3, **settings),
-        FisherMonitor(1, samples=6, num_draws=2),
-        WeightInformationMonitor(1, samples=6, steps=2),
-        UsableInformationMonitor(1, samples=20),
-    ]
+def bits(network: nn.Module, views: tuple[Tensor, ...], target: Tensor) -> float:
+    """Usable information by its definition, H(Y) - cross-entropy, in evaluation mode."""
+    share = torch.bincount(target, minlength=10) / len(target)
+    entropy = -sum(float(p) * math.log2(p) for p in share if p)
+    with torch.no_grad():
+        logits = network.eval()(*views).double()
+    return entropy - float(F.cross_entropy(logits, target)) / math.log(2)
 
 
 # What is measured.
@@ -121,52 +98,58 @@ def plain_rsv(
     return np.stack(rsv)
 
 
-def test_rsv_is_that_of_its_definition(tmp_path):
-    module, datamodule = task(SplitResNet18(width=4, in_channels=1)), data()
-    monitor = SourceVarianceMonitor(["trunk.stage3.0"], samples=10, pairs=3)
-    logged = train(tmp_path, module, datamodule, monitor, epochs=1)[0]
+@pytest.mark.parametrize("reestimate", [False, True])
+def test_rsv_is_that_of_its_definition(tmp_path, reestimate):
+    """On clean samples while training has a deficit, with either statistics of batch norm."""
+    module, datamodule, name = task(SplitResNet18(width=4, in_channels=1)), data(), "trunk.stage3.0"
+    monitor = SourceVarianceMonitor([name], samples=10, pairs=3, reestimate_batch_norm=reestimate)
+    logged = train(tmp_path, module, datamodule, DeficitWindow(Blur(views=[1])), monitor)[1]
 
     network = copy.deepcopy(module.network).double().eval()
+    if reestimate:
+        for part in network.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.reset_running_stats()
+                part.momentum = None
+                part.train()
+        with torch.no_grad():
+            for views in clean_samples(datamodule, "train").views.double().split(30):
+                network(*views.unbind(1))
+        network.eval()
     out: list[Tensor] = []
-    network.get_submodule("trunk.stage3.0").register_forward_hook(
-        lambda module, args, output: out.append(output)
-    )
+    network.get_submodule(name).register_forward_hook(lambda *args: out.append(args[2]))
 
     def layer(left: Tensor, right: Tensor) -> Tensor:
         out.clear()
         network(left, right)
         return out[0].detach()
 
-    fixed = list(images(datamodule, "val", 3).views.double().unbind(1))
-    draws = list(images(datamodule, "val", 10).views.double().unbind(1))
+    fixed = list(clean_samples(datamodule, "val", 3).views.double().unbind(1))
+    draws = list(clean_samples(datamodule, "val", 10).views.double().unbind(1))
     rsv = plain_rsv(layer, fixed, draws)
-    key = "rsv/trunk.stage3.0"
-    live = rsv[~np.isnan(rsv)]
-    assert logged[f"{key}/mean"] == pytest.approx(live.mean(), abs=1e-4)
-    assert logged[f"{key}/dead"] == pytest.approx(np.isnan(rsv).mean(), abs=1e-3)
-    assert logged[f"{key}/polarization"] == pytest.approx((abs(live) > 0.5).mean(), abs=5e-3)
-
     channels = plain_rsv(lambda a, b: layer(a, b).mean((2, 3)), fixed, draws)
-    live = channels[~np.isnan(channels)]
-    assert logged[f"{key}/channels/mean"] == pytest.approx(live.mean(), abs=1e-4)
+    for key, values in ((f"rsv/{name}", rsv), (f"rsv/{name}/channels", channels)):
+        live = values[~np.isnan(values)]
+        assert logged[f"{key}/mean"] == pytest.approx(live.mean(), abs=1e-4)
+        assert logged[f"{key}/dead"] == pytest.approx(np.isnan(values).mean(), abs=1e-3)
+        assert logged[f"{key}/polarization"] == pytest.approx((abs(live) > 0.5).mean(), abs=5e-3)
 
-    with np.load(tmp_path / "rsv" / "epoch_0000.npz") as arrays:
+    (path,) = (tmp_path / "rsv").iterdir()
+    assert path.name == "epoch_0001.npz"  # of the last epoch alone
+    with np.load(path) as arrays:
+        parts = ("counts", "edges", "units")
         assert set(arrays) == {
-            f"trunk.stage3.0{channels}/{what}"
-            for channels in ("", "/channels")
-            for what in ("counts", "edges", "units")
+            f"{of}/{what}" for of in (name, f"{name}/channels") for what in parts
         }
-        edges = arrays["trunk.stage3.0/edges"]
-        np.testing.assert_allclose(edges, np.linspace(-1, 1, 41), atol=1e-12)
-        counts = arrays["trunk.stage3.0/counts"]
-        assert counts.sum() == (~np.isnan(rsv)).sum()
-        expected = np.histogram(rsv[~np.isnan(rsv)], bins=40, range=(-1, 1))[0]
-        assert abs(counts - expected).sum() <= 0.01 * counts.sum()  # float32 rounds across edges
-        units = arrays["trunk.stage3.0/units"]
-        assert units.shape == (16, 4, 4)
+        np.testing.assert_allclose(arrays[f"{name}/edges"], np.linspace(-1, 1, 41), atol=1e-12)
+        live, counts = rsv[~np.isnan(rsv)], arrays[f"{name}/counts"]
+        expected = np.histogram(live, bins=40, range=(-1, 1))[0]
+        assert counts.sum() == len(live)
+        assert abs(counts - expected).sum() <= 0.01 * len(live)  # float32 rounds across edges
+        units = arrays[f"{name}/units"]
+        assert units.shape == (16, 4, 4) and arrays[f"{name}/channels/units"].shape == (16,)
         close = np.isclose(units.flatten(), np.nanmean(rsv, 0), atol=1e-3, equal_nan=True)
         assert close.mean() > 0.99
-        assert arrays["trunk.stage3.0/channels/units"].shape == (16,)
 
 
 class Whole(nn.Module):
@@ -211,7 +194,7 @@ def test_layers_of_a_pathway_listen_to_their_own_view_alone(tmp_path):
 def test_three_views_have_shares(tmp_path):
     """A view that a network does not look at has no share in what it does."""
 
-    class Project(pytorch_lightning.LightningModule):
+    class Project(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.head = nn.Linear(8, 3)
@@ -230,46 +213,39 @@ def test_three_views_have_shares(tmp_path):
     views = torch.randn(400, 3, 1, 4, 4)
     loader = DataLoader(TensorDataset(views, torch.arange(400) % 3), batch_size=100)
     monitor = SourceVarianceMonitor(["head"], split="train", pairs=5)
-    loaders = {"train_dataloaders": loader}
-    logged = train(tmp_path, Project(), loaders, monitor, epochs=1)[0]
+    logged = train(tmp_path, Project(), {"train_dataloaders": loader}, monitor, epochs=1)[0]
     shares = [logged[f"rsv/head/view_{view}"] for view in range(3)]
-    assert sum(shares) == pytest.approx(1)
-    assert shares[2] == 0
+    assert sum(shares) == pytest.approx(1) and shares[2] == 0
     # f = w·a + 2 w·b: variances 1 to 4.
     assert shares[1] == pytest.approx(0.8, abs=0.03)
 
 
-def test_fisher_is_that_of_the_same_samples(tmp_path):
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_fisher_and_information_by_their_definitions(tmp_path, precision):
+    """On clean samples while training has a deficit, and of float32 weights without autocast."""
     module, datamodule = task(), data()
-    logged = train(tmp_path, module, datamodule, FisherMonitor(samples=7), epochs=1)[0]
-    samples = images(datamodule, "train", 7)
+    monitors = FisherMonitor(samples=7), UsableInformationMonitor(samples=50)
+    window = DeficitWindow(Blur(views=[1]))
+    logged = train(
+        tmp_path, module, datamodule, window, *monitors, epochs=1, precision=precision
+    )[0]  # fmt: skip
+    network = module.network.eval()
+    samples = clean_samples(datamodule, "train", 7)
     assert len(samples.index) == 7
-    total, layers = fisher_trace(module.network.eval(), list(samples.views.unbind(1)))
+    total, layers = fisher_trace(network, list(samples.views.unbind(1)))
     assert logged["fisher/trace"] == pytest.approx(float(total), rel=1e-6)
-    assert set(logged) - {"train/loss", "val/loss", "val/accuracy", "fisher/trace"} == {
-        f"fisher/trace/{layer}" for layer in layers
-    }
+    traces = {key for key in logged if key.startswith("fisher/trace/")}
+    assert traces == {f"fisher/trace/{layer}" for layer in layers}
     for layer, trace in layers.items():
         assert logged[f"fisher/trace/{layer}"] == pytest.approx(float(trace), rel=1e-6)
 
-
-def test_information_by_hand(tmp_path):
-    module, datamodule = task(), data()
-    logged = train(tmp_path, module, datamodule, UsableInformationMonitor(), epochs=1)[0]
-    samples = images(datamodule, "val")
-    left, right = samples.views.unbind(1)
-    share = torch.bincount(samples.target, minlength=10) / len(samples.target)
-    entropy = -sum(float(p) * math.log2(p) for p in share if p)
+    views, target, *_ = clean_samples(datamodule, "val", 50)
+    left, right = views.unbind(1)
     zero = torch.zeros_like(left)
-    module.eval()
-    for name, views in (
-        ("both", (left, right)),
-        ("view_0", (left, zero)),
-        ("view_1", (zero, right)),
-    ):
-        with torch.no_grad():
-            bits = F.cross_entropy(module(*views).double(), samples.target) / math.log(2)
-        assert logged[f"information/{name}"] == pytest.approx(entropy - float(bits), abs=1e-5)
+    seen = {"both": (left, right), "view_0": (left, zero), "view_1": (zero, right)}
+    for name, pair in seen.items():
+        expected = bits(network, pair, target)
+        assert logged[f"information/{name}"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_one_eye_has_information_but_no_rival(tmp_path):
@@ -285,41 +261,52 @@ def test_one_eye_has_information_but_no_rival(tmp_path):
     eye = DigitsDataModule(limit_train=60)
     logged = train(tmp_path, task(Flat()), eye, UsableInformationMonitor(), epochs=1)[0]
     assert "information/both" in logged and "information/view_0" not in logged
-    with pytest.raises(
-        UserError, match="compares what views do to a network, but the data has one"
-    ):
+    with pytest.raises(UserError, match="what views do to a network, but the data has one"):
         train(tmp_path, task(Flat()), eye, SourceVarianceMonitor(["head"]))
 
 
-# When, and that training does not notice.
+# When.
 
 
-def test_cadence(tmp_path):
-    monitors = [FisherMonitor(2, samples=2), UsableInformationMonitor(3, samples=20)]
-    monitors += [SourceVarianceMonitor(["trunk.conv"], samples=2, pairs=1)]
-    logged = train(tmp_path, task(), data(), *monitors, epochs=5)
-    when = {
-        key: [key in epoch for epoch in logged]
-        for key in ("fisher/trace", "information/both", "rsv/trunk.conv/mean")
-    }
-    assert when["fisher/trace"] == [False, True, False, True, True]
-    assert when["information/both"] == [False, False, True, False, True]
-    assert when["rsv/trunk.conv/mean"] == [False, False, False, False, True]
-    assert [path.name for path in (tmp_path / "rsv").iterdir()] == ["epoch_0004.npz"]
+class Epochs(Monitor):
+    """Notes the epochs in which it measures."""
+
+    def __init__(self, every_n_epochs: int | None = None) -> None:
+        super().__init__(every_n_epochs)
+        self.measured: list[int] = []
+
+    @property
+    def logs(self) -> set[str]:
+        return {str(self.every_n_epochs)}
+
+    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.measured.append(trainer.current_epoch)
+        assert not pl_module.training
 
 
-@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
-def test_weights_are_those_of_training_alone(tmp_path, precision):
-    states = []
-    for folder, monitors in (("with", all_monitors(reestimate_batch_norm=True)), ("without", [])):
-        pytorch_lightning.seed_everything(3, verbose=False)
-        module = task(Dropping())
-        train(tmp_path / folder, module, data(), *monitors, epochs=3, precision=precision)
-        states.append((module.state_dict(), torch.get_rng_state()))
-        assert all(part.training for part in module.modules())
-    (with_monitors, after), (without, after_without) = states
-    assert all(torch.equal(with_monitors[name], without[name]) for name in without)
-    assert torch.equal(after, after_without)
+def test_cadence_and_the_last_epoch(tmp_path):
+    expected = {None: [4], 1: [0, 1, 2, 3, 4], 2: [1, 3, 4], 3: [2, 4], 5: [4], 9: [4]}
+    monitors = [Epochs(cadence) for cadence in expected]
+    train(tmp_path, task(), data(), *monitors, epochs=5)
+    assert {one.every_n_epochs: one.measured for one in monitors} == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "stops", "epochs"),
+    [({"epochs": -1, "max_steps": 5}, False, [1]), ({"epochs": 9}, True, [2])],
+    ids=["max_steps", "EarlyStopping"],
+)
+def test_the_last_epoch_of_a_run_that_ends_in_another_way(tmp_path, settings, stops, epochs):
+    monitor, callbacks = Epochs(), []
+    if stops:
+        # By default it looks only after all other callbacks have seen the epoch's end.
+        rule = {"patience": 2, "min_delta": 1e9, "check_on_train_epoch_end": False}
+        callbacks = [pl.callbacks.EarlyStopping("val/loss", **rule)]
+    train(tmp_path, task(), data(batch_size=20), *callbacks, monitor, **settings)
+    assert monitor.measured == epochs
+
+
+# Training does not notice.
 
 
 class Dropping(nn.Module):
@@ -341,19 +328,28 @@ class Dropping(nn.Module):
         return output
 
 
-def test_bf16_training_is_measured_in_float32(tmp_path):
-    """The network's float32 weights, without autocast."""
-    module, datamodule = task(), data()
-    monitor = UsableInformationMonitor(samples=50)
-    logged = train(tmp_path, module, datamodule, monitor, epochs=1, precision="bf16-mixed")[0]
-    samples = images(datamodule, "val", 50)
-    share = torch.bincount(samples.target, minlength=10) / 50
-    entropy = -sum(float(p) * math.log2(p) for p in share if p)
-    module.eval()
-    with torch.no_grad():
-        logits = module.network(*samples.views.unbind(1)).double()
-    bits = float(F.cross_entropy(logits, samples.target)) / math.log(2)
-    assert logged["information/both"] == pytest.approx(entropy - bits, abs=1e-6)
+def all_monitors(layer: str, split: str = "train") -> list[Monitor]:
+    return [
+        SourceVarianceMonitor([layer], 1, samples=12, pairs=3, reestimate_batch_norm=True),
+        FisherMonitor(1, split, samples=6, num_draws=2),
+        WeightInformationMonitor(1, split, samples=6, steps=2),
+        UsableInformationMonitor(1, samples=20),
+    ]
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_weights_are_those_of_training_alone(tmp_path, precision):
+    states = []
+    for folder, monitors in (("with", all_monitors("trunk.conv")), ("without", [])):
+        pl.seed_everything(3, verbose=False)
+        module = task(Dropping())
+        train(tmp_path / folder, module, data(), *monitors, epochs=3, precision=precision)
+        states.append((module.state_dict(), torch.get_rng_state()))
+        assert all(part.training for part in module.modules())
+        assert all(parameter.requires_grad for parameter in module.parameters())
+    (with_monitors, after), (without, after_without) = states
+    assert all(torch.equal(with_monitors[name], without[name]) for name in without)
+    assert torch.equal(after, after_without)
 
 
 def test_reestimated_statistics_are_of_clean_data(tmp_path):
@@ -363,7 +359,7 @@ def test_reestimated_statistics_are_of_clean_data(tmp_path):
     network = module.network.eval()
     norms = {n: m for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
     before = copy.deepcopy(network.state_dict())
-    samples = images(datamodule, "train")
+    samples = clean_samples(datamodule, "train")
     batches = [Batch(*(part[i : i + 20] for part in samples)) for i in (0, 20, 40)]
 
     first = network.pathways[0].stem
@@ -371,9 +367,13 @@ def test_reestimated_statistics_are_of_clean_data(tmp_path):
         inputs = [first.conv(batch.views[:, 0]) for batch in batches]
     mean = torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0)
     variance = torch.stack([x.var((0, 2, 3), unbiased=True) for x in inputs]).mean(0)
-    with torch.no_grad(), reestimated_batch_norm(network, batches, torch.clone):
-        torch.testing.assert_close(first.norm.running_mean, mean, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(first.norm.running_var, variance, rtol=1e-4, atol=1e-5)
+
+    def average(statistic: Tensor) -> Tensor:
+        return statistic / 4  # over this process and three others that have zeros
+
+    with torch.no_grad(), reestimated_batch_norm(network, batches, average):
+        torch.testing.assert_close(first.norm.running_mean, mean / 4, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(first.norm.running_var, variance / 4, rtol=1e-4, atol=1e-5)
         assert not any(norm.training for norm in norms.values())
     after = network.state_dict()
     assert before.keys() == after.keys() and len(norms) > 4
@@ -384,122 +384,128 @@ def test_reestimated_statistics_are_of_clean_data(tmp_path):
         yield batches[0]
         raise RuntimeError("no more")
 
-    with (
-        pytest.raises(RuntimeError, match="no more"),
-        torch.no_grad(),
-        reestimated_batch_norm(network, broken(), torch.clone),
-    ):
-        pass
+    with pytest.raises(RuntimeError, match="no more"), torch.no_grad():  # noqa: SIM117
+        with reestimated_batch_norm(network, broken(), average):
+            pass
     assert all(torch.equal(before[name], network.state_dict()[name]) for name in before)
 
 
-def test_reestimating_changes_what_is_measured_and_nothing_else(tmp_path):
-    results = []
-    for reestimate in (False, True):
-        module = task()
-        monitor = SourceVarianceMonitor(
-            ["trunk.conv"], samples=12, pairs=3, reestimate_batch_norm=reestimate
-        )
-        logged = train(tmp_path / str(reestimate), module, data(), monitor, epochs=1)[0]
-        results.append((logged["rsv/trunk.conv/mean"], module.state_dict()))
-    assert results[0][0] != results[1][0]
-    assert all(torch.equal(results[0][1][name], results[1][1][name]) for name in results[0][1])
+# Third parties' projects.
 
 
-# Other people's projects.
-
-
-def strangers(framework: Any) -> tuple[Any, dict[str, Any]]:
+def third_party(framework: Any) -> tuple[Any, dict[str, Any]]:
     """A project that has never heard of this one: its own module, loaders and batches."""
 
     class Project(framework.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
-            self.left, self.right = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3)
+            self.eyes = nn.ModuleList(nn.Conv2d(1, 4, 3) for _ in range(2))
             self.norm = nn.BatchNorm2d(4)
             self.head = nn.Linear(4, 10)
 
         def forward(self, left: Tensor, right: Tensor) -> Tensor:
-            both = self.norm(self.left(left) + self.right(right))
+            both = self.norm(self.eyes[0](left) + self.eyes[1](right))
             output: Tensor = self.head(F.dropout(both.relu().mean((2, 3)), 0.2, self.training))
             return output
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             (left, right), target = batch
-            loss = F.cross_entropy(self(left, right), target)
-            self.log("loss", loss)
-            return loss
+            return F.cross_entropy(self(left, right), target)
 
-        def validation_step(self, batch: Any, batch_idx: int) -> None:
-            (left, right), target = batch
-            self.log("val_loss", F.cross_entropy(self(left, right), target))
+        def validation_step(self, batch: Any, batch_idx: int) -> None: ...
 
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.parameters(), 0.05)
 
-    generator = torch.Generator().manual_seed(0)
-    left, right = torch.randn(2, 64, 1, 8, 8, generator=generator)
-    pairs = [((left[i], right[i]), i % 10) for i in range(64)]
-    shuffled = DataLoader(
-        pairs, batch_size=16, shuffle=True, generator=torch.Generator().manual_seed(1)
-    )
+    left, right = torch.randn(2, 64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    pairs: Any = [((left[i], right[i]), i % 10) for i in range(64)]
+    shuffling = {"shuffle": True, "generator": torch.Generator().manual_seed(1)}
     return Project(), {
-        "train_dataloaders": shuffled,
+        "train_dataloaders": DataLoader(pairs, batch_size=16, **shuffling),
         "val_dataloaders": DataLoader(pairs[:24], batch_size=10),
     }
 
 
-@FRAMEWORKS
-def test_other_peoples_projects(tmp_path, framework):
-    monitors = [
-        SourceVarianceMonitor(["norm"], 1, samples=12, pairs=3, reestimate_batch_norm=True),
-        FisherMonitor(1, samples=5, num_draws=1),
-        WeightInformationMonitor(1, split="val", samples=5, steps=2),
-        UsableInformationMonitor(1),
-    ]
+def test_third_parties_projects(tmp_path, framework):
+    monitors = all_monitors("norm", "val")
+    monitors[1] = FisherMonitor(1, "val", samples=5)
     states, logged = [], {}
     for folder, callbacks in (("with", monitors), ("without", [])):
         framework.seed_everything(5, verbose=False)
-        project, loaders = strangers(framework)
-        record = train(tmp_path / folder, project, loaders, *callbacks, framework=framework)
-        logged[folder] = record
+        project, loaders = third_party(framework)
+        window = DeficitWindow(Blur(factor=2, views=[1]))
+        logged[folder] = train(
+            tmp_path / folder, project, loaders, window, *callbacks, framework=framework
+        )
         states.append(project.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     keys = {"rsv/norm/mean", "rsv/norm/channels/polarization", "fisher/trace", "information/view_1"}
-    assert all(keys <= set(epoch) for epoch in logged["with"])
+    assert all(keys <= set(epoch) and epoch["deficit/active"] == 1 for epoch in logged["with"])
     assert (tmp_path / "with" / "rsv" / "epoch_0001.npz").exists()
 
-    # The informations are about the one batch that the project validates on.
-    project.load_state_dict(states[0])
-    project.eval()
+    # Of the one batch that the project validates on, which has no deficit.
     pairs = loaders["val_dataloaders"].dataset[:10]
     left, right = (torch.stack([views[eye] for views, _ in pairs]) for eye in (0, 1))
     target = torch.tensor([label for _, label in pairs])
-    share = torch.bincount(target, minlength=10) / len(target)
-    entropy = -sum(float(p) * math.log2(p) for p in share if p)
-    with torch.no_grad():
-        bits = float(F.cross_entropy(project(left, right).double(), target)) / math.log(2)
-    assert logged["with"][1]["information/both"] == pytest.approx(entropy - bits, abs=1e-5)
+    last = logged["with"][1]
+    assert -1 < last["rsv/norm/mean"] < 1 and last["rsv/norm/dead"] == 0
+    assert last["information/both"] == pytest.approx(bits(project, (left, right), target), abs=1e-5)
+    expected, _ = fisher_trace(project, [left[:5], right[:5]])
+    assert last["fisher/trace"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_third_parties_numbers_have_the_precision_of_the_run(tmp_path, framework):
+    for precision in ("64-true", "bf16-true"):
+        project, loaders = third_party(framework)
+        monitors = FisherMonitor(samples=8), UsableInformationMonitor()
+        settings = {"framework": framework, "precision": precision}
+        logged = train(tmp_path, project, loaders, *monitors, epochs=1, **settings)[0]
+        assert logged["fisher/trace"] > 0
+
+
+def test_a_split_that_validates_in_the_last_epoch_alone(tmp_path):
+    project, loaders = third_party(pl)
+    monitor = UsableInformationMonitor(every_n_epochs=1)
+    logged = train(tmp_path, project, loaders, monitor, check_val_every_n_epoch=2)
+    assert all("information/both" in epoch for epoch in logged)
 
 
 # Mistakes.
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("monitor", "settings", "words"),
     [
-        (lambda: FisherMonitor(0), r"every_n_epochs=0 of FisherMonitor must be at least 1\."),
-        (lambda: FisherMonitor(samples=0), r"samples=0 of FisherMonitor must be at least 1\."),
-        (lambda: FisherMonitor(split="vall"), r"split='vall' of FisherMonitor is unknown; did you"),
-        (lambda: SourceVarianceMonitor(["a"], pairs=0), r"pairs=0 of SourceVarianceMonitor must"),
-        (lambda: SourceVarianceMonitor([]), r"layers=\[\] of SourceVarianceMonitor must be a list"),
-        (lambda: SourceVarianceMonitor("trunk"), r"layers='trunk' of SourceVarianceMonitor must"),
+        (lambda: SourceVarianceMonitor(["head"]), {}, "views .*, but the data has one"),
+        (lambda: SourceVarianceMonitor(["eyes"]), {}, "'eyes', which the network has but does not"),
+        (lambda: UsableInformationMonitor(), {"limit_val_batches": 0}, "split='val' has no single"),
+        (lambda: FisherMonitor(split="test"), {}, "split='test' has no single data loader"),
+        (lambda: FisherMonitor(split="val"), {"val": None}, "split='val' has no single data load"),
     ],
 )
-def test_settings_that_cannot_be(make, sentence):
-    with pytest.raises(UserError, match=sentence):
-        make()
+def test_third_parties_hear_of_it_before_the_first_step(
+    tmp_path, framework, monitor, settings, words
+):
+    project, loaders = third_party(framework)
+    if "val" in settings:
+        loaders["val_dataloaders"] = settings["val"]
+        settings = {}
+    if "but the data has one" in words:
+        single = [(views[0], label) for views, label in loaders["val_dataloaders"].dataset]
+        loaders = dict.fromkeys(loaders, DataLoader(single, batch_size=8))  # type: ignore[arg-type]
+        project.training_step = lambda batch, batch_idx: project(batch[0], batch[0]).sum()
+
+    class Steps(framework.Callback):
+        taken = 0
+
+        def on_before_optimizer_step(self, *args: Any) -> None:
+            self.taken += 1
+
+    steps = Steps()
+    with pytest.raises(UserError, match=words):
+        train(tmp_path, project, loaders, steps, monitor(), framework=framework, **settings)
+    assert not steps.taken
 
 
 class Odd(SplitAllCNN):
@@ -520,10 +526,7 @@ class Odd(SplitAllCNN):
 @pytest.mark.parametrize(
     ("layer", "sentence"),
     [
-        (
-            "trunk.cnv",
-            r"names 'trunk\.cnv', which the network does not have; did you mean 'trunk\.c",
-        ),
+        ("trunk.cnv", r"'trunk\.cnv', which the network does not have; did you mean 'trunk\.conv'"),
         ("pathways", r"names 'pathways', which the network has but does not call"),
         ("two", r"the layer 'two' puts out a tuple, not a tensor"),
     ],
@@ -538,8 +541,18 @@ def test_layers_that_cannot_be_measured_are_found_before_training(tmp_path, laye
         train(tmp_path, Never(Odd()), data(), monitor)
 
 
-def test_a_stranger_without_the_split(tmp_path):
-    project, loaders = strangers(pytorch_lightning)
-    del loaders["val_dataloaders"]
-    with pytest.raises(UserError, match=r"split='val' has no single data loader in this project"):
-        train(tmp_path, project, loaders, FisherMonitor(split="val"), epochs=1)
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: FisherMonitor(0), r"every_n_epochs=0 of FisherMonitor must be at least 1\."),
+        (lambda: FisherMonitor(samples=0), r"samples=0 of FisherMonitor must be at least 1\."),
+        (lambda: FisherMonitor(num_draws=0), "num_draws=0 of FisherMonitor must be at least 1, or"),
+        (lambda: UsableInformationMonitor(split="vall"), r"split='vall' .* unknown; did you mean"),
+        (lambda: SourceVarianceMonitor(["a"], pairs=0), r"pairs=0 of SourceVarianceMonitor must"),
+        (lambda: SourceVarianceMonitor([]), r"layers=\[\] of SourceVarianceMonitor must be a list"),
+        (lambda: SourceVarianceMonitor("trunk"), "must be a list of module names"),
+    ],
+)
+def test_settings_that_cannot_be(make, sentence):
+    with pytest.raises(UserError, match=sentence):
+        make()

@@ -9,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from small_runs import quiet_trainer
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, TensorDataset
@@ -47,14 +48,8 @@ def loader(samples: int = 6, **settings: Any) -> DataLoader[Any]:
     return DataLoader(TensorDataset(torch.zeros(samples, 2)), batch_size=2, **settings)
 
 
-def trainer(*callbacks: Any, **settings: Any) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    settings = {
-        "max_epochs": 1,
-        "enable_checkpointing": False,
-        "num_sanity_val_steps": 0,
-    } | settings
-    return pl.Trainer(accelerator="cpu", callbacks=list(callbacks), **quiet, **settings)
+def trainer(*callbacks: Any, **settings: Any) -> Any:
+    return quiet_trainer(*callbacks, **({"max_epochs": 1} | settings))
 
 
 class AtStart(pl.Callback):
@@ -207,7 +202,7 @@ def test_epochs_of_other_lengths_and_a_checkpoint_of_the_last_batch(tmp_path):
     run.fit(Module(), datamodule=Data())
     everything = [0, 1, 1, 1, 2, 2, 2]
     assert reload.batches == everything
-    assert run.reload_dataloaders_every_n_epochs == 0  # type: ignore[attr-defined]
+    assert run.reload_dataloaders_every_n_epochs == 0
     for step in (1, 3, 4, 6):
         rest, path = Reload(), tmp_path / f"step={step}.ckpt"
         resumed = trainer(rest, max_epochs=3)
@@ -220,11 +215,11 @@ def test_connect_makes_optimisers_without_training():
     module, data, run = Module(), SimpleNamespace(), trainer()
     module.setup = stages.append  # type: ignore[method-assign, assignment]
     internals.connect(run, module, data)
-    assert run.datamodule is data and module.trainer is run  # type: ignore[attr-defined]
+    assert run.datamodule is data and module.trainer is run
     assert stages == ["fit"] and isinstance(run.optimizers[0], torch.optim.SGD)
     other = trainer()
     internals.connect(other, None, data)
-    assert other.datamodule is data and not other.optimizers  # type: ignore[attr-defined]
+    assert other.datamodule is data and not other.optimizers
 
 
 # jsonargparse and LightningCLI, before it.
