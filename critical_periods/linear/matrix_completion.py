@@ -11,6 +11,7 @@ from torch import Tensor
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
+from critical_periods.core.trainer import datamodule_of
 from critical_periods.linear.divergence import check_finite
 from critical_periods.linear.multi_path_linear import MultiPathLinear
 from critical_periods.linear.theory.layers import layer_gradients, partial_products
@@ -66,7 +67,7 @@ class MatrixCompletionTask(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Checks that the network's matrix has the size of the data's."""
-        size = getattr(self.trainer.datamodule, "size", None)  # type: ignore[attr-defined]
+        size = getattr(datamodule_of(self.trainer), "size", None)
         shape = self.network.outputs, self.network.inputs
         if size is not None and shape != (size, size):
             raise UserError(

@@ -8,9 +8,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, network_of
+from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
+from critical_periods.callbacks.network import network_of
 from critical_periods.callbacks.windows.freeze_window import FreezeWindow
 from critical_periods.callbacks.windows.window import windows
+from critical_periods.core.trainer import datamodule_of
 from critical_periods.linear.multi_path_linear import MultiPathLinear, paths_and_task
 from critical_periods.linear.theory.multi_path import Freeze, layer_strength, path_strengths
 
@@ -79,15 +81,14 @@ class ModeMonitor(Monitor):
         done = trainer.current_epoch + 1
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         freezes = []
-        for window in windows(trainer):
-            if isinstance(window, FreezeWindow):
-                frozen = {id(one) for one in window.parameters(pl_module)}
-                last = done if window.removal is None else window.removal
-                freezes += [
-                    Freeze(number, rate * (window.onset - began), rate * (last - began))
-                    for number, path in enumerate(network.paths)
-                    if frozen.issuperset(map(id, path.parameters()))
-                ]
+        for window in windows(trainer, FreezeWindow):
+            frozen = {id(one) for one in window.parameters(pl_module)}
+            last = done if window.removal is None else window.removal
+            freezes += [
+                Freeze(number, rate * (window.onset - began), rate * (last - began))
+                for number, path in enumerate(network.paths)
+                if frozen.issuperset(map(id, path.parameters()))
+            ]
         assert self._theory is not None
         _, targets, _ = torch.linalg.svd(task.double(), full_matrices=False)
         start = layer_strength(self._theory.numpy(), network.depth)
@@ -99,8 +100,7 @@ class ModeMonitor(Monitor):
 def _paths_and_task(
     trainer: pl.Trainer, pl_module: pl.LightningModule
 ) -> tuple[MultiPathLinear, Tensor]:
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    return paths_and_task("ModeMonitor", network_of(pl_module), data)
+    return paths_and_task("ModeMonitor", network_of(pl_module), datamodule_of(trainer))
 
 
 @torch.no_grad()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from critical_periods.core.batch import Batch
-from critical_periods.core.randomness import fold, global_seed
+from critical_periods.core.trainer import datamodule_of
 from critical_periods.linear.divergence import check_finite
 from critical_periods.linear.multi_path_linear import paths_and_task
 from critical_periods.models.network import Network
-from critical_periods.tasks.dry_run import built_optimizer
+from critical_periods.tasks.optimizers import build_optimizer
+from critical_periods.tasks.task import Task
 
 _REMEDY = "the learning rate, lr of the optimizer"
 
@@ -23,7 +23,7 @@ def _paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=0.01)
 
 
-class RegressionTask(pl.LightningModule):
+class RegressionTask(Task):
     """Trains a network on half the summed squared errors of a batch, L = ½ Σ_b |f(x_b) - y_b|².
 
     Logs ``train/loss``, ``val/loss`` and ``test/loss``: L averaged over batches. With the full data
@@ -66,8 +66,8 @@ class RegressionTask(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Aligns the network with the task; a checkpoint is loaded after this."""
         if stage == "fit" and self.aligned is not None:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
             owner = f"aligned={self.aligned} of RegressionTask"
+            data = datamodule_of(self.trainer)
             network, task_map = paths_and_task(owner, self.network, data)
             network.align(task_map, self.aligned)
 
@@ -75,10 +75,6 @@ class RegressionTask(pl.LightningModule):
         """Outputs [B, K] of one tensor a view."""
         outputs: Tensor = self.network(*views)
         return outputs
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds the random numbers of this batch."""
-        torch.manual_seed(fold(global_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Half the summed squares of the batch."""
@@ -108,8 +104,7 @@ class RegressionTask(pl.LightningModule):
     def _loss(self, stage: str, batch: Batch) -> Tensor:
         error = self(*batch.views.unbind(1)) - batch.target
         loss = error.square().sum() / 2
-        name, value = f"{stage}/loss", loss.detach()
-        self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+        self.log_mean(f"{stage}/loss", loss.detach(), 1, sync_dist=True)
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -118,4 +113,4 @@ class RegressionTask(pl.LightningModule):
         Raises:
             UserError: a setting of it has no meaning, such as a negative rate.
         """
-        return built_optimizer(self.optimizer, self.parameters())
+        return build_optimizer(self.optimizer, self.parameters())
