@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from processes import WORLD, join_processes, start_processes
 from pytorch_lightning.callbacks import ModelCheckpoint
+from small_runs import quiet_trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -63,25 +64,17 @@ def fit(folder: Path, name: str, processes: int, resume: str | None = None, **wi
         batch_size=64 // processes, limit_train=302, mask_probability=0.1, augment="per_view"
     )
     saver = ModelCheckpoint(folder / name, filename="{epoch}", save_top_k=-1)
-    trainer = pl.Trainer(
-        max_epochs=3,
-        accelerator="cpu",
-        default_root_dir=folder,
-        devices=processes,
-        strategy="ddp" if processes > 1 else "auto",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=[
-            DeficitWindow(**window),
-            saver,
-            # Numbers that two processes cannot share evenly.
-            SourceVarianceMonitor(["head"], samples=51, pairs=5),
-            FisherMonitor(every_n_epochs=None, samples=37),
-            UsableInformationMonitor(every_n_epochs=None),
-        ],
-    )
+    callbacks = [
+        DeficitWindow(**window),
+        saver,
+        # Numbers that two processes cannot share evenly.
+        SourceVarianceMonitor(["head"], samples=51, pairs=5),
+        FisherMonitor(every_n_epochs=None, samples=37),
+        UsableInformationMonitor(every_n_epochs=None),
+    ]
+    strategy = {"devices": processes, "strategy": "ddp" if processes > 1 else "auto"}
+    settings = {"max_epochs": 3, "default_root_dir": folder, "enable_checkpointing": True}
+    trainer = quiet_trainer(*callbacks, **settings, **strategy)
     checkpoint = None if resume is None else folder / resume
     trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
@@ -89,7 +82,7 @@ def fit(folder: Path, name: str, processes: int, resume: str | None = None, **wi
         torch.save({"weights": task.state_dict(), "metrics": metrics}, folder / f"{name}.pt")
 
 
-class Stranger(pl.LightningModule):
+class ThirdParty(pl.LightningModule):
     """Somebody's module; keeps what its steps receive."""
 
     def __init__(self) -> None:
@@ -105,24 +98,15 @@ class Stranger(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit_stranger(folder: Path, rank: int) -> None:
+def fit_third_party(folder: Path, rank: int) -> None:
     pl.seed_everything(3, verbose=False)
-    module = Stranger()
+    module = ThirdParty()
     loader = DataLoader(TensorDataset(torch.ones(8, 3, 2, 2), torch.arange(8)), batch_size=2)
-    pl.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        devices=WORLD,
-        strategy="ddp",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[DeficitWindow(GaussianNoise(), onset=1)],
-    ).fit(module, loader)
+    window = DeficitWindow(GaussianNoise(), onset=1)
+    quiet_trainer(window, max_epochs=2, devices=WORLD, strategy="ddp").fit(module, loader)
     received = torch.stack(module.received)
     result = {"received": received, "weight": module.head.weight.detach()}
-    torch.save(result, folder / f"stranger_{rank}.pt")
+    torch.save(result, folder / f"third_party_{rank}.pt")
 
 
 BLUR: dict[str, Any] = {"deficit": Blur(views=[1]), "removal": 2}
@@ -133,7 +117,7 @@ def run_process(rank: int, folder: Path) -> None:
     fit(folder, "two", WORLD, **BLUR)
     fit(folder, "noise", WORLD, **NOISE)
     fit(folder, "resumed", WORLD, "noise/epoch=1.ckpt", **NOISE)
-    fit_stranger(folder, rank)
+    fit_third_party(folder, rank)
 
 
 @pytest.fixture(scope="module")
@@ -178,8 +162,8 @@ def test_two_processes_resume_to_the_bit(results):
     )
 
 
-def test_strangers_processes_draw_noise_of_their_own(results):
-    first, second = results["stranger_0"], results["stranger_1"]
+def test_third_parties_processes_draw_noise_of_their_own(results):
+    first, second = results["third_party_0"], results["third_party_1"]
     for rank in (first, second):
         clean, noisy = rank["received"].chunk(2)  # the two epochs
         assert clean.shape == (2, 2, 3, 2, 2) and (clean == 1).all() and (noisy != 1).all()

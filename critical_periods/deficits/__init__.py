@@ -1,4 +1,4 @@
-"""Deficits: modules from batch to batch that a window puts in and takes out."""
+"""Deficits: modules from batch to batch, which a ``DeficitWindow`` applies in some epochs."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,5 @@ if TYPE_CHECKING:
     from critical_periods.deficits.occlusion import Occlusion as Occlusion
 
 # Everything about linear networks lives in one room; these names are known here, too.
-_LINEAR = {
-    "OtherMatrix": "critical_periods.linear.other_matrix",
-}
+_LINEAR = {"OtherMatrix": "critical_periods.linear.other_matrix"}
 __getattr__, __dir__, __all__ = lazy_names(__name__, __file__, _LINEAR)

@@ -1,4 +1,4 @@
-"""The measures as ``torchmetrics.Metric``: they add up over batches and processes."""
+"""The measures as ``torchmetrics.Metric``, accumulated over batches and processes."""
 
 from typing import TYPE_CHECKING
 

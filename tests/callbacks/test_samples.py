@@ -12,6 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import SingleDeviceStrategy
+from small_runs import quiet_trainer
 from torch import Tensor, nn
 from torch.utils.data import (
     BatchSampler,
@@ -24,7 +25,7 @@ from torch.utils.data import (
 )
 
 from critical_periods.callbacks import DeficitWindow
-from critical_periods.callbacks.monitors.samples import (
+from critical_periods.callbacks.samples import (
     example_batch,
     measurement_batches,
     shared_samples,
@@ -84,7 +85,7 @@ def test_an_example_however_many_processes_there_are(world_size):
     assert last is not None and torch.equal(last.views, first.views)
 
 
-def test_no_example_of_strangers():
+def test_no_example_of_third_parties():
     assert example_batch(trainer_of(plain())) is None
 
 
@@ -177,15 +178,7 @@ def test_a_window_that_never_opens_changes_no_bit(kind):
     def fit(*callbacks: Any) -> Module:
         pl.seed_everything(1, verbose=False)
         module = Module()
-        pl.Trainer(
-            max_epochs=2,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=list(callbacks),
-        ).fit(module, LOADERS[kind]())
+        quiet_trainer(*callbacks, max_epochs=2).fit(module, LOADERS[kind]())
         return module
 
     plain_run, watched = fit(), fit(DeficitWindow(Occlusion(), onset=1, removal=1))
@@ -197,9 +190,11 @@ def test_a_window_that_never_opens_changes_no_bit(kind):
 # Samples to measure on.
 
 
-@pytest.mark.parametrize("samples", [1, 2, 7, 8, 20, 50, None])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_strangers_give_as_many_samples_as_asked_for(samples, world_size):
+@pytest.mark.parametrize(
+    ("samples", "world_size"),
+    [(1, 3), (7, 1), (7, 2), (8, 2), (20, 3), (50, 2), (None, 1), (None, 3)],
+)
+def test_third_parties_give_as_many_samples_as_asked_for(samples, world_size):
     counts, everything = [], []
     for rank in range(world_size):
         part = torch.arange(rank, 20, world_size)  # as a distributed sampler would
@@ -253,7 +248,7 @@ def test_shared_samples_are_one_batch():
 @pytest.mark.parametrize(
     ("split", "loaders"), [("val", None), ("test", None), ("train", None), ("val", "two")]
 )
-def test_splits_that_strangers_do_not_have(split, loaders):
+def test_splits_that_third_parties_do_not_have(split, loaders):
     trainer = trainer_of(val=[plain(), plain()] if loaders else None)
     with pytest.raises(UserError, match=f"split='{split}' has no single data loader"):
         list(measurement_batches(trainer, split, 3))

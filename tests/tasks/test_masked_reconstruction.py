@@ -16,11 +16,12 @@ import yaml
 from PIL import Image
 from processes import WORLD, join_processes, start_processes
 from pytorch_lightning.callbacks import ModelCheckpoint
+from small_runs import quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from critical_periods.callbacks import DeficitWindow
-from critical_periods.cli import main
+from critical_periods.cli.main import main
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.data import MovingDigitsDataModule, StereoDigitsDataModule
@@ -39,13 +40,8 @@ from critical_periods.tasks.reconstruction_pictures import reconstruction_pictur
 from critical_periods.tasks.transformer_recipe import TransformerRecipe, parameter_groups
 
 SIZES: dict[str, Any] = {
-    "width": 16,
-    "depth": 2,
-    "heads": 2,
-    "patch": 4,
-    "image_size": 16,
-    "in_channels": 1,
-}
+    "width": 16, "depth": 2, "heads": 2, "patch": 4, "image_size": 16, "in_channels": 1
+}  # fmt: skip
 STILL = TransformerRecipe(epochs=4, base_rate=0.0, warmup_epochs=0)
 
 
@@ -67,15 +63,8 @@ def data(**settings: Any) -> StereoDigitsDataModule:
 
 
 def trainer(epochs: int, folder: Path | None = None, *callbacks: Any, **settings: Any) -> Any:
-    common = {"limit_val_batches": 2, "num_sanity_val_steps": 0, "enable_checkpointing": False}
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        default_root_dir=folder,
-        callbacks=list(callbacks),
-        **(common | quiet | settings),
-    )
+    settings = {"limit_val_batches": 2, "default_root_dir": folder} | settings
+    return quiet_trainer(*callbacks, max_epochs=epochs, **settings)
 
 
 class Spy(pl.Callback):
@@ -559,21 +548,12 @@ def fit(folder: Path, name: str, processes: int) -> None:
     task = MaskedReconstructionTask(
         network(patch=8, image_size=24),
         TransformerRecipe(epochs=2, base_rate=0.01, warmup_epochs=1),
-        mask_ratio=0.5,
-        decoder_width=8,
-        decoder_depth=1,
-        decoder_heads=2,
-        pictures=0,
-    )
+        mask_ratio=0.5, decoder_width=8, decoder_depth=1, decoder_heads=2, pictures=0,
+    )  # fmt: skip
     # 250 samples give a short last batch, and the 101 to validate on are shared unevenly.
     moving = MovingDigitsDataModule(batch_size=128 // processes, limit_train=250, val_split=101)
-    fitting = trainer(
-        2,
-        folder,
-        devices=processes,
-        strategy="ddp" if processes > 1 else "auto",
-        limit_val_batches=1.0,
-    )
+    strategy = "ddp" if processes > 1 else "auto"
+    fitting = trainer(2, folder, devices=processes, strategy=strategy, limit_val_batches=1.0)
     fitting.fit(task, moving)
     if fitting.is_global_zero:
         metrics = {key: value.item() for key, value in fitting.callback_metrics.items()}
