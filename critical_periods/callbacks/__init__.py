@@ -29,7 +29,5 @@ if TYPE_CHECKING:
     from critical_periods.callbacks.windows.subset_window import SubsetWindow as SubsetWindow
 
 # Everything about linear networks lives in one room; these names are known here, too.
-_LINEAR = {
-    "ModeMonitor": "critical_periods.linear.mode_monitor",
-}
+_LINEAR = {"ModeMonitor": "critical_periods.linear.mode_monitor"}
 __getattr__, __dir__, __all__ = lazy_names(__name__, __file__, _LINEAR)

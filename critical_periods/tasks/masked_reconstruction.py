@@ -15,11 +15,7 @@ from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.randomness import Stream, global_seed, uniform
 from critical_periods.core.trainer import log_to_wandb, results_folder
-from critical_periods.models.multi_view.masking import (
-    hidden_patches,
-    random_visible,
-    visible_total,
-)
+from critical_periods.models.multi_view.masking import hidden_patches, random_visible, visible_total
 from critical_periods.models.multi_view.patches import patch_grid, to_image, to_patches
 from critical_periods.models.multi_view.transformer import MultiViewTransformer
 from critical_periods.models.multi_view.weights import HEADS
