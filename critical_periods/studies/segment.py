@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import WandbLogger
 from critical_periods.core.errors import UserError
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.runs.tracking import wandb_logger
+from critical_periods.studies.configs import Config, with_weights
 from critical_periods.studies.folder import (
     SegmentFolder,
     StudyFolder,
@@ -27,8 +28,8 @@ from critical_periods.studies.folder import (
     write_table,
     write_text,
 )
-from critical_periods.studies.plan import Plan, Segment, without_watchers
-from critical_periods.studies.study import Tree, with_weights
+from critical_periods.studies.plan import Plan, Segment
+from critical_periods.studies.roles import segment_callbacks
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300
@@ -166,10 +167,10 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def segment_config(plan: Plan, segment: Segment) -> Tree:
+def segment_config(plan: Plan, segment: Segment) -> Config:
     """The run config of a segment: its base's, up to its last epoch, with its own window."""
     config, window = copy.deepcopy(plan.configs[segment.config])
-    callbacks = without_watchers(config["trainer"]["callbacks"])
+    callbacks = segment_callbacks(config["trainer"]["callbacks"])
     if not segment.finetunes:
         onset, removal = segment.window
         window["init_args"] |= {"onset": onset, "removal": removal}
@@ -188,7 +189,7 @@ def segment_config(plan: Plan, segment: Segment) -> Tree:
 
 
 def _logger(
-    plan: Plan, segment: Segment, folder: SegmentFolder, config: Tree
+    plan: Plan, segment: Segment, folder: SegmentFolder, config: Config
 ) -> WandbLogger | None:
     onset, removal = segment.window
     window = f"{onset}-{removal}" if onset < removal else "none"
