@@ -155,18 +155,19 @@ def _plot(options: argparse.Namespace) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    from critical_periods.studies.worker import end_with_starter, work
+    from critical_periods.core.processes import end_with_parent
+    from critical_periods.studies.worker import work
 
-    end_with_starter()
+    end_with_parent()
     work(StudyFolder(options.output))
     return 0
 
 
 def _segment(options: argparse.Namespace) -> int:
+    from critical_periods.core.processes import end_with_parent
     from critical_periods.studies.segment import train_segment
-    from critical_periods.studies.worker import end_with_starter
 
-    end_with_starter()
+    end_with_parent()
     folder = StudyFolder(options.output)
     plan = folder.read_plan()
     if options.name not in plan.segments:

@@ -10,9 +10,10 @@ import time
 import torch
 from tqdm import tqdm
 
+from critical_periods.core.processes import start_child
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan
-from critical_periods.studies.worker import missing, start_with_us
+from critical_periods.studies.worker import missing
 
 _POLL_SECONDS = 0.5
 
@@ -73,7 +74,7 @@ def _start(study: StudyFolder, number: int, devices: str | None) -> subprocess.P
         environment["CUDA_VISIBLE_DEVICES"] = devices
     command = [sys.executable, "-m", "critical_periods", "study", "work", str(study.path)]
     with (study.path / f"worker_{number}.log").open("wb") as log:
-        return start_with_us(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        return start_child(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
 def _watch(study: StudyFolder, plan: Plan, workers: list[subprocess.Popen[bytes]]) -> None:
