@@ -15,6 +15,7 @@ import yaml
 from pytorch_lightning.loggers import WandbLogger
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.files import write_text
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.runs.tracking import wandb_logger
 from critical_periods.studies.configs import Config, with_weights
@@ -22,11 +23,10 @@ from critical_periods.studies.folder import (
     SegmentFolder,
     StudyFolder,
     checksum_file,
+    finalize_checkpoint,
     is_intact,
-    seal,
     write_json,
     write_table,
-    write_text,
 )
 from critical_periods.studies.plan import Plan, Segment
 from critical_periods.studies.roles import segment_callbacks
@@ -93,7 +93,7 @@ class SegmentRecord(pl.Callback):
         part = checkpoint.with_name(checkpoint.name + ".part")
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
-            seal(part, checkpoint)
+            finalize_checkpoint(part, checkpoint)
         self._saved = time.monotonic()
 
     def rows(self) -> list[dict[str, float]]:

@@ -41,14 +41,11 @@ _WANTED = {
 _empty = BeforeValidator(lambda value: {} if value is None else value)
 _Settings = Annotated[dict[str, Any], _empty]
 _Epochs = Annotated[list[NonNegativeInt], Field(min_length=1)]
-_Lengths = Annotated[
-    list[PositiveInt],
-    Field(min_length=1),
-    BeforeValidator(
-        lambda value: value if isinstance(value, list) else [value],
-        json_schema_input_type=PositiveInt | list[PositiveInt],
-    ),
-]
+_Counts = Annotated[list[PositiveInt], Field(min_length=1)]
+_as_list = BeforeValidator(
+    lambda value: value if isinstance(value, list) else [value],
+    json_schema_input_type=PositiveInt | _Counts,
+)
 # Variants may complete it, so it is checked with them.
 _CLASS = {"class_path": {"type": "string"}, "init_args": {"type": "object"}}
 _Class = Annotated[Any, WithJsonSchema({"type": "object", "properties": _CLASS})]
@@ -76,7 +73,7 @@ class Onsets(_Fields):
 
     onset: _Epochs
     """The first epochs with the deficit."""
-    length: _Lengths | None = None
+    length: Annotated[_Counts, _as_list] | None = None
     """How many epochs it is there, or a list to combine with the onsets; by default to the end."""
     epochs: PositiveInt
     """How many epochs each run has."""

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from filelock import Timeout
 
 from critical_periods.core.errors import ERROR_PREFIX, UserError
+from critical_periods.core.files import write_text
 from critical_periods.core.processes import start_child
-from critical_periods.studies.folder import SegmentFolder, StudyFolder, write_text
+from critical_periods.studies.folder import SegmentFolder, StudyFolder
 from critical_periods.studies.plan import Plan
 
 _POLL_SECONDS = 0.5
