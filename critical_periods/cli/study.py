@@ -112,7 +112,7 @@ def _make_plan(options: argparse.Namespace) -> Plan:
 
 
 def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
-    """The folder and the plan that was last run in it; it says where the file has moved on."""
+    """The folder and the plan that was last run in it; a message where the file has others."""
     folder = StudyFolder(options.output)
     read, plan = read_study(options.study, options.set), folder.read_plan()
     _check_owner(folder, plan, read.name)

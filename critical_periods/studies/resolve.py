@@ -87,11 +87,11 @@ def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl
         warnings.simplefilter("ignore")
         cli = CLI(config, run=False, logger=False)
         fingerprint = _check(cli)
-    tree: Config = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
+    resolved: Config = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
     if not window:
-        return Resolved(tree, {}, fingerprint), cli.model
+        return Resolved(resolved, {}, fingerprint), cli.model
     # A segment has it in its schedule, and one without a window not at all.
-    window = tree["trainer"]["callbacks"].pop(0)
+    window = resolved["trainer"]["callbacks"].pop(0)
     # Its default; that of removal may be null.
     if "onset" not in window.setdefault("init_args", {}):
         raise UserError(
@@ -100,7 +100,7 @@ def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl
         )
     for setting in ("onset", "removal"):
         window["init_args"].pop(setting, None)
-    return Resolved(tree, window, fingerprint), cli.model
+    return Resolved(resolved, window, fingerprint), cli.model
 
 
 def _check(cli: CLI) -> str:

@@ -44,7 +44,7 @@ class SegmentRecord(pl.Callback):
     Args:
         folder: of the segment.
         stop: the epoch after the segment's last.
-        run_epochs: how many epochs the whole run has, which callbacks compare their epochs with.
+        run_epochs: of the run to its end, which callbacks compare their epochs with.
     """
 
     def __init__(self, folder: SegmentFolder, stop: int, run_epochs: int) -> None:
@@ -152,11 +152,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
         return
     write_table(folder.metrics, record.rows())
     facts = {
-        "start": segment.start,
-        "stop": segment.stop,
-        "parent": segment.parent,
-        "window": segment.window,
-        "seed": segment.seed,
+        **{name: getattr(segment, name) for name in ("start", "stop", "parent", "window", "seed")},
         "seconds": round(time.monotonic() - began, 2),
         "host": platform.node(),
         "device": _device(cli.trainer),

@@ -1,4 +1,4 @@
-"""A worker: trains whatever segment is missing and ready, until nothing is."""
+"""A worker of a study: trains segments, one after another, until none is left that it could."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def work(study: StudyFolder) -> None:
             if _train(study, plan, name):
                 break
         else:
-            # All that is ready is in other hands.
+            # Other workers train all that is ready.
             time.sleep(_POLL_SECONDS)
 
 
