@@ -42,18 +42,10 @@ def class_at(path: str) -> type | None:
 
 
 def said_by(callback: Config, attribute: str) -> Any:
-    """What the class of a callback says of itself; ``None`` where it does not.
+    """What the class of a callback's config says of itself; ``None`` where it does not.
 
-    Args:
-        callback: as a config (``class_path``, ``init_args``).
-        attribute: ``kind`` or ``changes_nothing_while_closed`` of
-            :class:`~critical_periods.callbacks.windows.window.Window`, or
-            ``changes_nothing_before`` of
-            :class:`~critical_periods.callbacks.learning_rate_restart.LearningRateRestart`.
-
-    Example:
-        >>> said_by({"class_path": "SubsetWindow"}, "changes_nothing_while_closed")
-        True
+    Attributes are those of :class:`~critical_periods.callbacks.windows.window.Window` and
+    :class:`~critical_periods.callbacks.learning_rate_restart.LearningRateRestart`.
     """
     return getattr(class_at(callback["class_path"]), attribute, None)
 

@@ -24,25 +24,12 @@ class Schedule(NamedTuple):
         return (onset, removal) if onset < removal else (0, 0)
 
 
-class Branch(NamedTuple):
-    """Epochs ``start`` to ``stop - 1`` of all runs whose deficit was the same until ``stop``.
-
-    Attributes:
-        past: onset and removal of the deficit before ``stop``.
-        start: the first epoch.
-        stop: the epoch after the last.
-        parent: the ``past`` of the branch that it goes on from at ``start``; ``None`` at epoch 0.
-    """
-
-    past: tuple[int, int]
-    start: int
-    stop: int
-    parent: tuple[int, int] | None
+Past = tuple[int, int]
 
 
 def branches(
-    runs: Iterable[Schedule], start: int = 0, parent: tuple[int, int] | None = None
-) -> Iterator[Branch]:
+    runs: Iterable[Schedule], start: int = 0, parent: Past | None = None
+) -> Iterator[tuple[Past, int, int, Past | None]]:
     """The tree of a set of runs, parents first.
 
     Runs stay together as long as their pasts are the same. A branch ends where one of its runs
@@ -51,14 +38,18 @@ def branches(
     Args:
         runs: all that are the same before ``start`` and go on after it.
         start: the epoch that their branches begin in.
-        parent: their past until then.
+        parent: their past until then; ``None`` at the beginning.
+
+    Yields:
+        Of each branch its past until it ends, its first epoch, the epoch after its last, and the
+        past of its parent.
 
     Example:
         >>> for branch in branches([Schedule(0, 2, 4), Schedule(0, 0, 4)]):
-        ...     print(branch.past, branch.start, branch.stop, branch.parent)
-        (0, 2) 0 2 None
-        (0, 2) 2 4 (0, 2)
-        (0, 0) 0 4 None
+        ...     print(branch)
+        ((0, 2), 0, 2, None)
+        ((0, 2), 2, 4, (0, 2))
+        ((0, 0), 0, 4, None)
     """
     groups: dict[tuple[int, int], list[Schedule]] = {}
     for run in runs:
@@ -70,5 +61,5 @@ def branches(
                 ends |= {end for end in run[:2] if start < end < run.epochs}
         stop = min(ends)
         past = together[0].past(stop)
-        yield Branch(past, start, stop, parent)
+        yield past, start, stop, parent
         yield from branches((run for run in together if run.epochs > stop), stop, past)

@@ -104,11 +104,9 @@ class Study:
             return None
         config = with_callbacks(changed({_FINETUNING: self.finetuning}, fields)[_FINETUNING])
         epochs = config["trainer"].get("max_epochs")
-        if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-            raise UserError(
-                f"{_FINETUNING}: trainer.max_epochs holds {epochs!r}; it must be a whole number of "
-                "at least 1."
-            )
+        if type(epochs) is not int or epochs < 1:
+            where = f"{_FINETUNING}: trainer.max_epochs"
+            raise UserError(f"{where} is {epochs!r}; it must be a whole number of at least 1.")
         return config
 
 

@@ -157,20 +157,17 @@ class StudyFile(_Fields):
     @classmethod
     def _labels(cls, value: Any) -> Any:
         """The names of variants as text, which numbers and dates will do for, too."""
-        if not isinstance(value, dict):
-            return value
-        return {str(label): fields for label, fields in value.items()}
+        is_dict = isinstance(value, dict)
+        return {str(label): fields for label, fields in value.items()} if is_dict else value
 
     @field_validator("set", "variants", "vary")
     @classmethod
     def _undecided(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        groups = value.values() if info.field_name == "variants" else [value]
         verb = "setting" if info.field_name == "set" else "varying"
-        for name in (name for fields in groups for name in fields):
-            if name in _DECIDED:
-                raise UserError(
-                    f"{verb} {name} changes nothing in a study; set {_DECIDED[name]} instead."
-                )
+        for fields in value.values() if info.field_name == "variants" else [value]:
+            for name in _DECIDED.keys() & fields.keys():
+                way_out = f"set {_DECIDED[name]} instead"
+                raise UserError(f"{verb} {name} changes nothing in a study; {way_out}.")
         return value
 
 
@@ -191,11 +188,9 @@ def message(error: ValidationError) -> str:
     if kind == "invalid_key" or last == "[key]":
         owner = owner if kind == "invalid_key" else ".".join(owners[:-1])
         return (
-            f"{owner or 'a study'} has a field named {value!r}, which is no text; YAML takes "
-            "numbers, yes, no, on and off for something else, so put a name like that between "
-            "quotes."
+            f"{owner or 'a study'} has a field named {value!r}, which is no text; put it between "
+            "quotes, as YAML takes numbers, yes, no, on and off for something else."
         )
-    must = _WANTED.get(kind) or first["msg"].removeprefix("Input should ")
-    is_part = isinstance(first["loc"][-1], int)
-    subject = f"{owner} holds" if is_part else f"{name} is"
-    return f"{subject} {value!r}; it must {must.format(**context)}."
+    must = _WANTED.get(kind, first["msg"].removeprefix("Input should ")).format(**context)
+    subject = f"{owner} holds" if isinstance(first["loc"][-1], int) else f"{name} is"
+    return f"{subject} {value!r}; it must {must}."
