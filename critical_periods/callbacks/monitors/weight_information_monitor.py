@@ -13,7 +13,7 @@ from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, net
 from critical_periods.callbacks.monitors.samples import shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.metrics.functional.weight_information import (
+from critical_periods.metrics.functional.learned_noise import (
     check_settings,
     noisy_parameters,
     weight_information,

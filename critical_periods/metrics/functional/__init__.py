@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from critical_periods.metrics.functional.information import (
         usable_information as usable_information,
     )
+    from critical_periods.metrics.functional.learned_noise import (
+        WeightInformation as WeightInformation,
+    )
+    from critical_periods.metrics.functional.learned_noise import (
+        weight_information as weight_information,
+    )
     from critical_periods.metrics.functional.rsv import (
         relative_source_variance as relative_source_variance,
     )
@@ -31,12 +37,6 @@ if TYPE_CHECKING:
     )
     from critical_periods.metrics.functional.rsv_summary import (
         rsv_histogram as rsv_histogram,
-    )
-    from critical_periods.metrics.functional.weight_information import (
-        WeightInformation as WeightInformation,
-    )
-    from critical_periods.metrics.functional.weight_information import (
-        weight_information as weight_information,
     )
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)
