@@ -78,7 +78,7 @@ def random_windows(draw: random.Random) -> tuple[Schedule, ...]:
     return tuple(dict.fromkeys(windows))
 
 
-@pytest.mark.parametrize("number", range(60))
+@pytest.mark.parametrize("number", range(20))
 def test_trains_each_distinct_epoch_once(number):
     draw = random.Random(number)
     windows, seeds = random_windows(draw), draw.randint(1, 2)
@@ -108,7 +108,7 @@ def test_trains_each_distinct_epoch_once(number):
         seen.add(name)
 
 
-@pytest.mark.parametrize("number", range(60))
+@pytest.mark.parametrize("number", range(20))
 def test_each_run_is_a_chain_of_segments_with_its_own_schedule(number):
     windows = random_windows(random.Random(1000 + number))
     plan = plan_with(windows)
