@@ -395,17 +395,12 @@ def test_segments_write_into_their_own_folders(original, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_base_run_with_callbacks_that_only_watch(tmp_path):
-    """A checkpoint callback and a learning-rate monitor, which segments have no use for."""
-    watchers = [
-        {"class_path": "ModelCheckpoint"},
-        {"class_path": "LearningRateMonitor"},
-        {"class_path": "TQDMProgressBar"},
-    ]
-    windows = {"removal": [0], "epochs_after": 1}
-    plain = write_study(tmp_path, {"windows": windows}, {"trainer.callbacks": []})
-    names = list(plan_of(plain).segments)
-    study = write_study(tmp_path, {"windows": windows}, {"trainer.callbacks": watchers})
+def test_a_base_run_with_observers(tmp_path):
+    """Segments have no use for a checkpoint callback or a learning-rate monitor."""
+    observers = ["ModelCheckpoint", "LearningRateMonitor", "TQDMProgressBar"]
+    fields = {"windows": {"removal": [0], "epochs_after": 1}}
+    names = list(plan_of(write_study(tmp_path, fields, {"trainer.callbacks": []})).segments)
+    study = write_study(tmp_path, fields, {"trainer.callbacks": observers})
     assert list(plan_of(study).segments) == names
     assert run(study) == 0
     assert not rows(tmp_path / "out" / "results.csv")[0].get("rsv_mean")
