@@ -54,8 +54,8 @@ class LearningRateRestart(pl.Callback):
         self.epoch = epoch
         self.every_n_epochs = every_n_epochs
         self._latest = -1
-        self._schedulers: list[dict[str, Any]] = []
-        self._groups: list[dict[str, Any]] = []
+        # States of the schedulers and of the parameter groups, as configured.
+        self._start: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
 
     def is_due(self, epoch: int, first: int | None) -> bool:
         """Whether the schedule starts over in an epoch, where it first does so in another."""
@@ -101,11 +101,11 @@ class LearningRateRestart(pl.Callback):
                 "LearningRateRestart finds no learning-rate schedule that could start over; give "
                 "the run one, such as lr_scheduler of ClassificationTask, or leave it out."
             )
-        self._schedulers = [copy.deepcopy(one.scheduler.state_dict()) for one in configured]
-        self._groups = [
-            {name: copy.deepcopy(group[name]) for name in _SCHEDULED if name in group}
+        groups = [
+            {name: group[name] for name in _SCHEDULED if name in group}
             for group in _groups(trainer)
         ]
+        self._start = copy.deepcopy(([one.scheduler.state_dict() for one in configured], groups))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts over in an epoch that Lightning goes on with after a checkpoint."""
@@ -123,11 +123,12 @@ class LearningRateRestart(pl.Callback):
         if epoch == self._latest or not self.is_due(epoch, first):
             return
         self._latest = epoch
-        for one, state in zip(trainer.lr_scheduler_configs, self._schedulers, strict=True):
-            one.scheduler.load_state_dict(copy.deepcopy(state))
+        schedulers, groups = copy.deepcopy(self._start)
+        for one, state in zip(trainer.lr_scheduler_configs, schedulers, strict=True):
+            one.scheduler.load_state_dict(state)
         # Groups that were added since keep their rates.
-        for group, state in zip(_groups(trainer), self._groups, strict=False):
-            group |= copy.deepcopy(state)
+        for group, state in zip(_groups(trainer), groups, strict=False):
+            group |= state
 
 
 def _groups(trainer: pl.Trainer) -> list[dict[str, Any]]:
