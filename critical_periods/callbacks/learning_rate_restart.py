@@ -58,7 +58,7 @@ class LearningRateRestart(pl.Callback):
         self._start: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
 
     def is_due(self, epoch: int, first: int | None) -> bool:
-        """Whether the schedule starts over in an epoch, where it first does so in another."""
+        """Whether the schedule starts over in an epoch, ``first`` being the first such epoch."""
         if first is None or epoch < first:
             return False
         since = epoch - first
@@ -78,7 +78,7 @@ class LearningRateRestart(pl.Callback):
         self._latest = state_dict["latest"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compares the epoch with the run's."""
+        """Checks that there is an epoch to start over at, within the run."""
         if stage != "fit":
             return
         self._latest = -1
@@ -94,7 +94,7 @@ class LearningRateRestart(pl.Callback):
             )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remembers the schedule's beginning, before a checkpoint brings how far it had come."""
+        """Keeps the schedule as it is configured, before a checkpoint's state is loaded."""
         configured = trainer.lr_scheduler_configs
         if not configured:
             raise UserError(
@@ -108,7 +108,7 @@ class LearningRateRestart(pl.Callback):
         self._start = copy.deepcopy(([one.scheduler.state_dict() for one in configured], groups))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts over in an epoch that Lightning goes on with after a checkpoint."""
+        """Starts over in an epoch that is resumed, which does not start again."""
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
