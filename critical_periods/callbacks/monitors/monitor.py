@@ -66,7 +66,7 @@ class Monitor(pl.Callback):
         return {""}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Checks that other callbacks go with it, and that every process has a sample to measure."""
+        """Checks that other callbacks suit, and that every process has a sample to measure."""
         if stage == "fit":
             self._validate_other_callbacks(trainer)
         if self.samples is not None and self.samples < trainer.world_size:
