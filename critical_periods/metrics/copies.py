@@ -1,4 +1,4 @@
-"""What a metric looks at but does not own, such as the network, and so shares with its copies."""
+"""A reference to an object that a metric uses but does not own, such as the network it measures."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ T = TypeVar("T")
 
 
 class Shared(Generic[T]):
-    """Holds a thing that deep copies share.
+    """Holds an object that copies of its owner share instead of copying it.
 
-    ``torchmetrics`` copies metrics into collections and for ``clone``; a copied network would no
-    longer be the one that is trained. Nor does a network that is held here become a sub-module.
+    As an attribute of a ``Metric`` it also keeps a network from being registered as a sub-module,
+    whose parameters and device would be the metric's. Pickling copies the object.
 
     Args:
-        value: the thing.
+        value: the object.
 
     Example:
         >>> import copy
-        >>> holder = Shared([1])
-        >>> copy.deepcopy(holder).value is holder.value
+        >>> owner = {"network": Shared([1, 2])}
+        >>> copy.deepcopy(owner)["network"].value is owner["network"].value
         True
     """
 

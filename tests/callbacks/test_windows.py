@@ -365,7 +365,7 @@ def test_an_exception_puts_regularisers_and_data_back():
 def test_subsets_are_fixed_and_balanced():
     _, diary, trainer = train(SubsetWindow(0.4, 1, 4), SubsetWindow(0.2, 2, 3), epochs=6)
     indices, data = diary.indices(), trainer.datamodule
-    everything = set(data._splits["train"][1].tolist())
+    everything = set(data.splits["train"][1].tolist())
     assert len(everything) == 100
     for epoch, number in enumerate([100, 40, 20, 40, 100, 100]):
         assert len(indices[epoch]) == len(set(indices[epoch])) == number

@@ -15,7 +15,7 @@ from critical_periods.callbacks.network import network_of
 from critical_periods.callbacks.samples import shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.metrics.functional.weight_information import (
+from critical_periods.metrics.functional.learned_noise import (
     check_settings,
     noisy_parameters,
     weight_information,

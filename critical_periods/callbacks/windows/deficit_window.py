@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -15,11 +15,9 @@ from critical_periods.callbacks.samples import example_batch
 from critical_periods.callbacks.windows.window import Window, open_windows, windows
 from critical_periods.core.batch import find
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import generator, global_seed
+from critical_periods.core.randomness import Stream, generator, global_seed
 from critical_periods.core.trainer import datamodule_of
 from critical_periods.deficits.deficit import Deficit, DeficitSlot
-
-_DEFICIT = 4
 
 
 class DeficitWindow(Window):
@@ -53,6 +51,8 @@ class DeficitWindow(Window):
         >>> [window.is_open(epoch) for epoch in (0, 59, 60)]
         [True, True, False]
     """
+
+    changes_nothing_while_closed: ClassVar[bool] = True
 
     def __init__(
         self, deficit: Deficit, onset: int = 0, removal: int | None = None, validate: bool = False
@@ -170,7 +170,7 @@ class DeficitWindow(Window):
         place = [w is self for w in windows(trainer, DeficitWindow)].index(True)
         epoch = -1 if trainer.validating else trainer.current_epoch
         words = (self._seed, epoch, self._batch_idx, trainer.global_rank)
-        return generator(device, _DEFICIT, *words, place)
+        return generator(device, Stream.THIRD_PARTY_DEFICIT, *words, place)
 
 
 def _slot(trainer: pl.Trainer) -> DeficitSlot | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytorch_lightning as pl
 
@@ -39,6 +40,8 @@ class SubsetWindow(Window):
         >>> [window.is_open(epoch) for epoch in (0, 29, 30)]
         [True, True, False]
     """
+
+    changes_nothing_while_closed: ClassVar[bool] = True
 
     def __init__(self, share: float, onset: int = 0, removal: int | None = None) -> None:
         super().__init__(onset, removal)
