@@ -12,13 +12,13 @@ import pytorch_lightning as pl
 import torch
 from processes import WORLD, join_processes, start_processes
 from small_runs import clean_samples, quiet_trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from critical_periods.callbacks import DeficitWindow, FisherMonitor, UsableInformationMonitor
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.data import DigitsDataModule, StereoDigitsDataModule
+from critical_periods.data import StereoDigitsDataModule
 from critical_periods.deficits import Dissociation, LabelNoise
 from critical_periods.metrics.functional import fisher_trace
 from critical_periods.models import SplitAllCNN
@@ -277,15 +277,6 @@ def test_measures_are_those_of_a_network_with_the_head_for_both_alone():
         measured["fisher/trace/trunk.head"].double(), layers["trunk.head"], rtol=1e-5, atol=0
     )
     assert task.network(*views).shape == (16, 3, 10)  # all heads again
-
-
-def test_one_eye_cannot_be_dissociated_and_that_is_said_before_training():
-    window = DeficitWindow(Dissociation(), onset=1)
-    with pytest.raises(UserError, match="at least one move"):
-        quiet_trainer(window, max_epochs=2).fit(
-            ClassificationTask(nn.Sequential(nn.Flatten(), nn.Linear(256, 10))),
-            DigitsDataModule(limit_train=64),
-        )
 
 
 # Two processes.

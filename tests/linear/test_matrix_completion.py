@@ -73,7 +73,7 @@ def test_the_descent_is_that_of_autograd(depth):
 
 
 def test_matrices_have_their_rank_their_norm_and_a_seed():
-    for rank in (1, 5, 10):
+    for rank in (1, 10):
         matrix = low_rank_matrix(100, rank, seed=3)
         values = torch.linalg.svdvals(matrix)
         assert values[rank - 1] > 1 and (values[rank:] < 1e-3).all()

@@ -106,7 +106,6 @@ START = [[0.1], [0.1]]
         (lambda: path_strengths([1], [2.0], START, 0), "depth is 0"),
         (lambda: path_strengths([1], [2.0], START, 2.5), "depth is 2.5"),
         (lambda: path_strengths([1], [2.0], START, 3, excess=-1), "excess is -1"),
-        (lambda: path_strengths([1], [2.0], START, 3, excess=math.nan), "excess is nan"),
         (lambda: path_strengths([5], [2.0], START, 3, [Freeze(1, 3, 1)]), "at least 3"),
         (lambda: path_strengths([5], [2.0], START, 3, [Freeze(1, math.nan, 1)]), "holds nan"),
         (lambda: path_strengths([5], [2.0], START, 3, [Freeze(1, 0, math.nan)]), "holds nan"),

@@ -83,9 +83,8 @@ def test_linear_gaussian_models_agree_with_their_closed_form(a, b, outputs, pric
 
 def test_few_weights_agree_too():
     network, views, target = linear_model(3, 2, 4, samples=20)
-    found = weight_information(
-        network, [(views, target)], 0.05, steps=1500, lr=0.1, loss=half_square
-    )
+    batches = [(views, target)]
+    found = weight_information(network, batches, 0.05, steps=1500, lr=0.1, loss=half_square)
     for layer, design in zip("ab", views, strict=True):
         variance = best_variance(network.get_submodule(layer).weight, design, 0.05)
         assert float(found.variances[layer]) == pytest.approx(variance, rel=6e-2)
@@ -212,8 +211,7 @@ def whole() -> tuple[Whole, list[Any]]:
 def test_nothing_of_the_network_changes():
     network, batches = whole()
     state = copy.deepcopy(network.state_dict())
-    gradients = {n: copy.copy(p.grad) for n, p in network.named_parameters()}
-    gradients = {n: g if g is None else g.clone() for n, g in gradients.items()}
+    gradients = {n: copy.deepcopy(p.grad) for n, p in network.named_parameters()}
     modes = [module.training for module in network.modules()]
     needs = [p.requires_grad for p in network.parameters()]
     random = torch.get_rng_state()
@@ -246,8 +244,9 @@ def test_layers_of_every_kind():
 def test_shared_weights_get_the_same_noise():
     torch.manual_seed(1)
     x = torch.randn(40, 6).double()
-    tied = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)).double()
-    tied[1].weight = tied[0].weight
+    layer = nn.Linear(6, 6, bias=False).double()
+    tied = nn.Sequential(layer, nn.Linear(6, 6, bias=False))
+    tied[1].weight = layer.weight
 
     class Square(nn.Module):
         def __init__(self) -> None:
