@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from critical_periods.linear import Freeze, path_strengths
-from critical_periods.plots.modes import plot_portraits
-from critical_periods.studies.folder import write_table
+from critical_periods.plots import plot_portraits, save
+from critical_periods.studies.tables import write_table
 
 TARGET, DEPTHS, STARTS = 10.0, (2, 5, 8, 13), 100
 STEP, STEPS = 0.001, 1000
@@ -44,8 +44,7 @@ def main() -> None:
             )  # fmt: skip
             print(f"{name}, D = {depth}: path 0 has {share.mean():.1%} ± {share.std(ddof=1):.1%}")
     write_table(output / "phase.csv", rows)
-    for ending in ("png", "pdf"):
-        plot_portraits(portraits, TARGET, output / f"phase.{ending}")
+    save(plot_portraits(portraits, TARGET), output / "phase")
 
 
 if __name__ == "__main__":

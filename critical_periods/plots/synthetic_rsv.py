@@ -1,22 +1,20 @@
-"""Synthetic relative source variance: histograms of what was measured, on what must come out."""
+"""Synthetic relative source variance: measured histograms over the distribution in closed form."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from critical_periods.metrics.functional.rsv_summary import polarization, rsv_histogram
-from critical_periods.plots.style import COLOURS, save, subplots
+from critical_periods.plots.style import COLOURS, subplots
 
 
 def plot_synthetic_rsv(
     measured: Sequence[tuple[str, Tensor, Callable[[np.ndarray], np.ndarray]]],
-    path: Path,
-    title: str = "",
-) -> None:
+) -> Figure:
     """Draws histograms of 40 bins of RSVs in a row, each with the closed form's distribution.
 
     Source: Kleinman, Achille & Soatto (CVPR 2023), Fig. 3.
@@ -25,8 +23,6 @@ def plot_synthetic_rsv(
         measured: of each representation its name, the RSVs of its units, and the distribution
             function of RSV that the closed form has for it, such as
             :func:`critical_periods.linear.rsv_cdf`.
-        path: of the picture; its ending says which kind.
-        title: above the panels.
     """
     figure, axes = subplots(1, len(measured), (2.7 * len(measured), 3))
     for axis, (name, rsv, cdf) in zip(axes[0], measured, strict=True):
@@ -45,6 +41,4 @@ def plot_synthetic_rsv(
         axis.set_xlabel("RSV")
     axes[0][0].set_ylabel("Units (%)")
     axes[0][0].legend(frameon=False, fontsize="small", loc="upper right")
-    if title:
-        figure.suptitle(title)
-    save(figure, path)
+    return figure

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
-from csv import DictReader, DictWriter
+from collections.abc import Mapping
+from csv import DictReader
 from csv import Error as CsvError
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,8 @@ class SegmentFolder:
             UserError: the file is damaged.
         """
         try:
-            rows = read_table(self.metrics)
+            with self.metrics.open(newline="", encoding="utf-8") as file:
+                rows = list(DictReader(file))
         except (ValueError, CsvError):
             rows = []
         if not rows or [row.get("epoch") for row in rows] != [str(n) for n in range(len(rows))]:
@@ -174,24 +175,6 @@ def write_text(path: Path, text: str) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
-
-
-def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a CSV file with all columns that occur, in the order in which they do."""
-    rows = list(rows)
-    columns = dict.fromkeys(column for row in rows for column in row)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        writer = DictWriter(file, list(columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(beside, path)
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(DictReader(file))
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:

@@ -24,11 +24,11 @@ from critical_periods.studies.folder import (
     is_intact,
     seal,
     write_json,
-    write_table,
     write_text,
 )
 from critical_periods.studies.plan import Plan, Segment, without_watchers
 from critical_periods.studies.study import Tree, with_weights
+from critical_periods.studies.tables import write_table
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300

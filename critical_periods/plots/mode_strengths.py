@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from critical_periods.plots.style import (
     MARKERS,
-    Point,
+    by_window,
     legend_below,
-    save,
+    shade,
     subplots,
     window_name,
-    window_of,
+    window_word,
 )
 
 
-def plot_modes(rows: Sequence[Point], path: Path, title: str = "", what: str = "deficit") -> None:
+def plot_modes(modes: pd.DataFrame) -> Figure:
     """Draws the strength of every mode in every path against the epoch, with theory over it.
 
     One panel without a deficit and one for each onset (or removal); the window is shaded. Markers
@@ -33,65 +32,47 @@ def plot_modes(rows: Sequence[Point], path: Path, title: str = "", what: str = "
     strongest, dark, to the weakest, light. Kleinman, Achille & Soatto (ICLR 2024), Fig. 2.
 
     Args:
-        rows: of ``modes.csv``, of one variation.
-        path: of the picture; its ending says which kind.
-        title: above the panels.
-        what: comes and goes: ``deficit``, or ``window`` for anything else.
+        modes: the table of that name, of one variation.
     """
-    windows = sorted({window_of(row) for row in rows})
-    paths, modes = (sorted({int(row[name]) for row in rows}) for name in ("path", "mode"))
-    colours = colormaps["viridis"](np.linspace(0, 0.9, len(modes)))
+    what, windows = window_word(modes), by_window(modes)
+    paths, numbers = sorted(modes["path"].unique()), sorted(modes["mode"].unique())
+    colours = dict(
+        zip(numbers, colormaps["viridis"](np.linspace(0, 0.9, len(numbers))), strict=True)
+    )
+    markers = {path: MARKERS[path % len(MARKERS)] for path in paths}
     # However few the panels, the legend below them needs its width.
     size = (max(2.9 * len(windows), 5.2) + 0.6, 3.2)
     figure, axes = subplots(1, len(windows), size, sharey=True)
-    for axis, window in zip(axes[0], windows, strict=True):
-        of_window = [row for row in rows if window_of(row) == window]
-        for mode, colour in zip(modes, colours, strict=True):
-            for number in paths:
-                wanted = (number, mode)
-                line = [row for row in of_window if (int(row["path"]), int(row["mode"])) == wanted]
-                _draw(axis, line, colour, MARKERS[number % len(MARKERS)])
-        _shade(axis, window)
+    for axis, (window, rows) in zip(axes[0], windows.items(), strict=True):
+        for (mode, path), line in rows.sort_values("epoch").groupby(["mode", "path"]):
+            axis.plot(line["epoch"], line["ode"], color=colours[mode], linewidth=1)
+            # Two dozen markers a line can be told apart.
+            few = line.iloc[:: max(1, len(line) // 24)]
+            axis.plot(
+                few["epoch"], few["strength"], color=colours[mode], linestyle="none",
+                marker=markers[path], markersize=4, markerfacecolor="none",
+            )  # fmt: skip
+        shade(axis, window)
+        axis.spines[["top", "right"]].set_visible(False)
         axis.set_title(window_name(window, what), fontsize="medium")
         axis.set_xlabel("Epoch")
     axes[0][0].set_ylabel("Strength of the mode in the path")
     handles: list[Artist] = [
-        Line2D([], [], color="0.3", linestyle="none", marker=MARKERS[number % len(MARKERS)],
-               markerfacecolor="none", label=f"path {number}, simulated")
-        for number in paths
+        Line2D([], [], color="0.3", linestyle="none", marker=marker, markerfacecolor="none",
+               label=f"path {path}, simulated")
+        for path, marker in markers.items()
     ]  # fmt: skip
     handles.append(Line2D([], [], color="0.3", label="ODE"))
-    if len(modes) > 1:
-        ends = (("strongest", colours[0]), ("weakest", colours[-1]))
-        handles += [Patch(color=colour, label=f"{name} mode") for name, colour in ends]
+    if len(numbers) > 1:
+        ends = {"strongest mode": numbers[0], "weakest mode": numbers[-1]}
+        handles += [Patch(color=colours[mode], label=name) for name, mode in ends.items()]
     legend_below(figure, handles)
-    if title:
-        figure.suptitle(title)
-    save(figure, path)
-
-
-def _draw(axis: Axes, line: list[Point], colour: Any, marker: str) -> None:
-    line.sort(key=lambda row: float(row["epoch"]))
-    epochs = [float(row["epoch"]) for row in line]
-    axis.plot(epochs, [float(row["ode"]) for row in line], color=colour, linewidth=1)
-    # Two dozen markers a line can be told apart.
-    few = slice(None, None, max(1, len(line) // 24))
-    axis.plot(
-        epochs[few], [float(row["strength"]) for row in line][few],
-        color=colour, linestyle="none", marker=marker, markersize=4, markerfacecolor="none",
-    )  # fmt: skip
-
-
-def _shade(axis: Axes, window: tuple[float, float, float]) -> None:
-    onset, removal, _ = window
-    if onset < removal:
-        axis.axvspan(onset, removal, color="0.9", zorder=0)
-    axis.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def plot_portraits(
-    portraits: dict[tuple[int, str], NDArray[np.float64]], target: float, path: Path
-) -> None:
+    portraits: Mapping[tuple[int, str], NDArray[np.float64]], target: float
+) -> Figure:
     """Draws how two paths come to share one mode, from many starts: one plane a depth and window.
 
     Each line is a run from near the origin to the line on which the paths together hold all of
@@ -101,7 +82,6 @@ def plot_portraits(
     Args:
         portraits: by depth and name of the window, the strengths of both paths, [T, 2, starts].
         target: s, the singular value.
-        path: of the picture; its ending says which kind.
     """
     depths, windows = (list(dict.fromkeys(one)) for one in zip(*portraits, strict=True))
     size = (1.9 * len(depths) + 0.4, 2.0 * len(windows) + 0.3)
@@ -120,4 +100,4 @@ def plot_portraits(
         axis.set_xlabel("Strength in path 0")
     for row, window in zip(axes, windows, strict=True):
         row[0].set_ylabel(f"{window}\nStrength in path 1")
-    save(figure, path)
+    return figure

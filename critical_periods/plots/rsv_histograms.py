@@ -1,0 +1,61 @@
+"""Histograms of relative source variance (RSV), removal after removal."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from critical_periods.plots.style import COLOURS, Window, subplots, window_name, window_word
+
+
+def plot_rsv(rsv: pd.DataFrame) -> Figure:
+    """Draws the histograms of RSV in a row, from no deficit to the last removal.
+
+    Filled: the runs with the deficit, by removal (or onset); the line: clean runs of the same
+    length. +1 is a unit that varies with view 0 (left) alone, -1 with view 1 (right) alone; dotted
+    lines at ±0.5 bound the polarised ones. One row of panels for a layer's units, one for its
+    channels averaged over positions. The layout of Kleinman et al. 2023, Fig. 4 and 6.
+
+    Args:
+        rsv: the table of that name, of one variation.
+    """
+    what = window_word(rsv)
+    groups = dict(iter(rsv.groupby(["layer", "onset", "removal", "epochs"])))
+    windows = sorted({key[1:] for key in groups}, key=lambda window: (window[1], window))
+    clean = [window for window in windows if window[0] == window[1]]
+    shown = [*clean[:1], *(window for window in windows if window[0] < window[1])]
+    layers = list(rsv["layer"].unique())
+    size = (max(1.9 * len(shown), 4) + 0.6, 2.1 * len(layers) + 0.4)
+    figure, axes = subplots(len(layers), len(shown), size, sharex=True, sharey="row")
+    for row, layer in zip(axes, layers, strict=True):
+        for axis, window in zip(row, shown, strict=True):
+            control = (0, 0, window[2])
+            line = None if window == control else groups.get((layer, *control))
+            _histogram(axis, window, groups[layer, *window], line, what)
+        row[0].set_ylabel(f"{layer}\nShare of units (%)", fontsize="small")
+    for axis, window in zip(axes[0], shown, strict=True):
+        axis.set_title(window_name(window, what), fontsize="medium")
+    for axis in axes[-1]:
+        axis.set_xlabel("RSV")
+    handles, texts = axes[0][-1].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), frameon=False)
+    return figure
+
+
+def _histogram(
+    axis: Axes, window: Window, bins: pd.DataFrame, control: pd.DataFrame | None, what: str
+) -> None:
+    edges = [*bins["low"], bins["high"].iloc[-1]]
+    is_deficit = window[0] < window[1]
+    axis.stairs(
+        100 * bins["share"], edges, fill=True, color=COLOURS[0] if is_deficit else "0.7",
+        label=f"after the {what}" if is_deficit else None,
+    )  # fmt: skip
+    if control is not None:
+        label = f"no {what}, as many epochs"
+        axis.stairs(100 * control["share"], edges, color="black", linewidth=1.0, label=label)
+    for edge in (-0.5, 0.5):
+        axis.axvline(edge, color="0.5", linestyle=":", linewidth=0.8)
+    axis.set_xticks([-1, 0, 1])
+    axis.spines[["top", "right"]].set_visible(False)
