@@ -1,4 +1,4 @@
-"""``critical-periods study plan|run|status|plot``."""
+"""``critical-periods study plan|run|status|plot|table``."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="critical-periods study",
         description="Many runs that share their beginnings, and the critical-period curve of them.",
     )
-    commands = parser.add_subparsers(required=True, metavar="plan|run|status|plot")
+    commands = parser.add_subparsers(required=True, metavar="plan|run|status|plot|table")
     for name, function, text in (
         ("plan", _plan, "Print the tree of segments and the epochs that it trains."),
         ("run", _run, "Train what is missing, then write the results and the curve."),
         ("status", _status, "Say which segments are done, running, failed and missing."),
         ("plot", _plot, "Write the tables and draw the figures again, without training."),
+        ("table", _table, "Print the curve as Markdown tables, a row a window."),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(command=function)
@@ -152,6 +153,15 @@ def _status(options: argparse.Namespace) -> int:
 
 def _plot(options: argparse.Namespace) -> int:
     return _finish(*_read_plan(options))
+
+
+def _table(options: argparse.Namespace) -> int:
+    from critical_periods.studies.loading import LoadedStudy
+    from critical_periods.studies.markdown import markdown_tables
+
+    folder, plan = _read_plan(options)
+    print(markdown_tables(LoadedStudy(folder, plan).curve, plan.study), end="")
+    return 0
 
 
 def _work(options: argparse.Namespace) -> int:
