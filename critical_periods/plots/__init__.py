@@ -6,17 +6,16 @@ from critical_periods.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from critical_periods.plots.curve import plot_curve as plot_curve
-    from critical_periods.plots.fisher_trace import plot_fisher as plot_fisher
-    from critical_periods.plots.layer_shares import plot_layers as plot_layers
+    from critical_periods.plots.curve import plot_sensitivity as plot_sensitivity
+    from critical_periods.plots.curve import plot_surface as plot_surface
     from critical_periods.plots.linear_dynamics import plot_linear_dynamics as plot_linear_dynamics
-    from critical_periods.plots.mode_strengths import plot_modes as plot_modes
-    from critical_periods.plots.mode_strengths import plot_portraits as plot_portraits
-    from critical_periods.plots.rsv_histograms import plot_rsv as plot_rsv
-    from critical_periods.plots.sensitivity import plot_sensitivity as plot_sensitivity
+    from critical_periods.plots.rsv import plot_rsv as plot_rsv
+    from critical_periods.plots.rsv import plot_synthetic_rsv as plot_synthetic_rsv
     from critical_periods.plots.style import save as save
-    from critical_periods.plots.surface import plot_surface as plot_surface
-    from critical_periods.plots.synthetic_rsv import plot_synthetic_rsv as plot_synthetic_rsv
+    from critical_periods.plots.through_epochs import plot_fisher as plot_fisher
     from critical_periods.plots.through_epochs import plot_information as plot_information
+    from critical_periods.plots.through_epochs import plot_layers as plot_layers
+    from critical_periods.plots.through_epochs import plot_modes as plot_modes
     from critical_periods.plots.through_epochs import plot_reconstruction as plot_reconstruction
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

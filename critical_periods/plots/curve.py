@@ -1,26 +1,30 @@
-"""The critical-period curve: what a deficit leaves behind against its removal or onset."""
+"""What a deficit leaves behind: the critical-period curve, the sensitivity curve, the surface."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.container import Container
+from matplotlib.container import Container, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from critical_periods.core.errors import UserError
-from critical_periods.plots.sensitivity import has_sensitivity
 from critical_periods.plots.style import (
     axis_name,
     by_length,
+    by_window,
     legend_below,
     lines,
     look_of,
     numbers,
+    one_panel,
+    spread,
     subplots,
+    varied,
     window_word,
 )
 
@@ -87,21 +91,17 @@ def _draw(
     for place, (name, line) in enumerate(groups.items()):
         if against == "onset":
             line = line[line["removal"] > line["onset"]]
+        line = line[numbers(line, measure).notna()]
         colour, marker = look_of(place)
-        style: dict[str, Any] = {"color": colour, "capsize": 3, "markersize": 5, "marker": marker}
-        hollow = {"linestyle": "none", "markerfacecolor": "white", "alpha": 0.7}
-        line = line[numbers(line, measure).notna()].sort_values(against, kind="stable")
-        bars = []
-        for column, look in ((measure, {"label": name or what}), (f"{measure}_control", hollow)):
-            line = line[numbers(line, column).notna()]
-            means = scale * numbers(line, column)
-            spreads = abs(scale) * numbers(line, f"{column}_sd").fillna(0)
-            bars.append(axis.errorbar(line[against], means, spreads, **{**style, **look}))
-            drawn += list(means)
-        handles.append(bars[0])
-        # The level of the shortest control.
-        if len(means):
-            axis.axhline(means.iloc[0], color=colour, linestyle="--", linewidth=0.8, alpha=0.7)
+        look: dict[str, Any] = {"color": colour, "markersize": 5, "marker": marker}
+        means, bars = _bars(axis, line, against, measure, scale, **look, label=name or what)
+        look |= {"linestyle": "none", "markerfacecolor": "white", "alpha": 0.7}
+        levels, _ = _bars(axis, line, against, f"{measure}_control", scale, **look)
+        if levels:
+            # Of the shortest control.
+            axis.axhline(levels[0], color=colour, linestyle="--", linewidth=0.8, alpha=0.7)
+        handles.append(bars)
+        drawn += means + levels
     if measure in ("final_accuracy_difference", "rsv_mean"):
         axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     if measure == "error" and 0 < min(drawn) < max(drawn) / 100:
@@ -111,6 +111,17 @@ def _draw(
     axis.set_xlabel(axis_name(against, what))
     axis.spines[["top", "right"]].set_visible(False)
     return handles
+
+
+def _bars(
+    axis: Axes, line: pd.DataFrame, against: str, measure: str, scale: float, **look: Any
+) -> tuple[list[float], ErrorbarContainer]:
+    """Draws means and standard deviations where they were measured; returns the means."""
+    line = line[numbers(line, measure).notna()].sort_values(against, kind="stable")
+    means = scale * numbers(line, measure)
+    deviations = abs(scale) * spread(line, measure)
+    bars = axis.errorbar(line[against], means, deviations, capsize=3, **look)
+    return list(means), bars
 
 
 def _of_controls(curve: pd.DataFrame, what: str) -> list[Artist | Container]:
@@ -124,3 +135,117 @@ def _of_controls(curve: pd.DataFrame, what: str) -> list[Artist | Container]:
         Line2D([], [], **marks, linestyle="none", markersize=5, label=matched),
         Line2D([], [], **line, label=f"no {what}, fewest epochs"),
     ]
+
+
+def plot_sensitivity(
+    curve: pd.DataFrame, fisher: pd.DataFrame | None = None, ax: Axes | None = None
+) -> Figure:
+    """Draws the loss of final accuracy against the onset of a window of fixed length.
+
+    Behind it, where it was measured, stands the Fisher trace of the run without a deficit through
+    its epochs (Achille, Rovere & Soatto 2019 draw the two together). Points are means over
+    seeds of the paired differences, bars one standard deviation of them.
+
+    Args:
+        curve: the table of that name.
+        fisher: the table of Fisher traces, if they were measured.
+        ax: drawn into instead of a figure of its own.
+    """
+    what = window_word(curve)
+    figure, axis = one_panel(ax, (5.6, 3.8))
+    for place, (name, line) in enumerate(by_length(curve).items()):
+        colour, marker = look_of(place)
+        look = {"color": colour, "marker": marker, "label": name}
+        _bars(axis, line, "onset", "final_accuracy_difference", -100, **look)
+    axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    axis.set_xlabel(f"Onset of the {what}")
+    axis.set_ylabel("Loss of final accuracy (points)")
+    if fisher is not None and (fisher["onset"] == fisher["removal"]).any():
+        clean = fisher[fisher["onset"] == fisher["removal"]]
+        trace = next(iter(by_window(next(iter(lines(clean).values()))).values()))
+        behind = axis.twinx()
+        behind.fill_between(trace["epoch"], trace["fisher_trace"], color="0.85", zorder=0)
+        behind.set_ylabel(f"Fisher trace without a {what}", color="0.4")
+        behind.set_ylim(bottom=0)
+        axis.set_xlabel(f"Onset of the {what}, or epoch")
+        axis.set_zorder(behind.get_zorder() + 1)
+        axis.patch.set_visible(False)
+    axis.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def has_sensitivity(curve: pd.DataFrame) -> bool:
+    """Whether windows of one length vary in their onset."""
+    return any(line["onset"].nunique() > 1 for line in by_length(curve).values())
+
+
+def surface_axes(curve: pd.DataFrame) -> tuple[str, str] | None:
+    """The two settings that span a surface, or ``None`` where the points span none.
+
+    These are the onset and the ``length`` of the window, or, where one numeric field is varied,
+    the removal (or onset) and that field.
+
+    Args:
+        curve: the table of that name.
+    """
+    deficits = _deficits(curve)
+    if deficits.empty:
+        return None
+    # Windows on a line in that plane, as those from each onset to the end, do not span it.
+    windows = deficits[["onset", "length"]].drop_duplicates()
+    is_plane = len(windows) > max(windows.nunique())
+    names = varied(deficits)
+    if not names and is_plane:
+        return "onset", "length"
+    if len(names) != 1 or is_plane:
+        return None
+    is_numeric = pd.to_numeric(deficits[names[0]], errors="coerce").notna().all()
+    across = "onset" if windows["onset"].nunique() > 1 else "removal"
+    return (across, names[0]) if is_numeric else None
+
+
+def plot_surface(curve: pd.DataFrame, ax: Axes | None = None) -> Figure:
+    """Draws the loss of final accuracy as a heat map over two settings, with its numbers.
+
+    Cells are means over seeds of the paired differences to the runs without a deficit; settings
+    that were not run stay white.
+
+    Args:
+        curve: the table of that name.
+        ax: drawn into instead of a figure of its own.
+
+    Raises:
+        UserError: no two settings vary (:func:`surface_axes`).
+    """
+    what, axes = window_word(curve), surface_axes(curve)
+    if axes is None:
+        raise UserError("the curve has no two settings that span a surface.")
+    across, up = axes
+    cells = _deficits(curve).assign(loss=-100 * numbers(curve, "final_accuracy_difference"))
+    cells = cells.dropna(subset="loss").drop_duplicates([across, up], keep="last")
+    losses = cells.astype({across: float, up: float}).pivot(index=up, columns=across, values="loss")
+    table = losses.to_numpy()
+    # However few the columns, the title needs its width.
+    size = (max(1.8 + 0.8 * table.shape[1], 5.0), 1.6 + 0.5 * table.shape[0])
+    figure, axis = one_panel(ax, size)
+    # Cells say tenths of a point: a finer scale would only be read with powers of ten beside it.
+    largest = max(float(np.nanmax(np.abs(table))), 0.1)
+    lowest = min(0.0, float(np.nanmin(table)))
+    picture = axis.imshow(
+        table, origin="lower", aspect="auto", cmap="cividis", vmin=lowest, vmax=largest
+    )
+    for (row, column), value in np.ndenumerate(table):
+        if not np.isnan(value):
+            shade = "black" if value > 0.6 * largest else "white"
+            axis.text(column, row, f"{value:z.1f}", ha="center", va="center", color=shade)
+    axis.set_xticks(range(table.shape[1]), [f"{value:g}" for value in losses.columns])
+    axis.set_yticks(range(table.shape[0]), [f"{value:g}" for value in losses.index])
+    axis.set_xlabel(axis_name(across, what))
+    axis.set_ylabel(axis_name(up, what))
+    figure.colorbar(picture, ax=axis, label="Loss of final accuracy (points)")
+    return figure
+
+
+def _deficits(curve: pd.DataFrame) -> pd.DataFrame:
+    """The windows that are not empty, with their ``length``."""
+    return curve.assign(length=curve["removal"] - curve["onset"]).query("length > 0")

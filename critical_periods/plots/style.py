@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -36,29 +37,30 @@ def look_of(place: int) -> tuple[str, str]:
     return COLOURS[colour], MARKERS[(place + rounds) % len(MARKERS)]
 
 
+class _Figure(Figure):
+    """A figure that a notebook shows even where pyplot, which makes it do so, is not imported."""
+
+    def _repr_png_(self) -> bytes:
+        with BytesIO() as file:
+            self.savefig(file, format="png")
+            return file.getvalue()
+
+
 def subplots(
     rows: int, columns: int, size: tuple[float, float], **shared: Any
 ) -> tuple[Figure, NDArray[Any]]:
     """A figure of rows and columns of panels, made without pyplot.
 
     pyplot keeps every figure until it is closed and has one backend for the whole process: a figure
-    of ours must not change what a notebook shows of its own.
-
-    Args:
-        rows: of panels.
-        columns: of panels.
-        size: width and height in inches.
-        shared: ``sharex`` and ``sharey``, as matplotlib takes them.
-
-    Returns:
-        The figure and its axes, [rows, columns].
+    of ours must not change what a notebook shows of its own. ``size`` is the width and height in
+    inches; ``shared`` are ``sharex`` and ``sharey``. Returns the figure and axes, [rows, columns].
 
     Example:
         >>> figure, ((left, right),) = subplots(1, 2, (6, 3), sharey=True)
         >>> len(figure.axes)
         2
     """
-    figure = Figure(figsize=size, layout="constrained")
+    figure = _Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
@@ -97,16 +99,14 @@ def legend_below(figure: Figure, handles: Sequence[Artist | Container]) -> None:
     figure.set_figheight(figure.get_figheight() + size.height / figure.dpi)
 
 
-def shade(axis: Axes, window: Window) -> None:
-    """Marks the epochs of a window."""
-    onset, removal, _ = window
-    if onset < removal:
-        axis.axvspan(onset, removal, color="0.9", zorder=0)
-
-
 def numbers(table: pd.DataFrame, column: str) -> pd.Series:
     """A column of numbers, nan where nothing is; all nan where there is no such column."""
     return table.reindex(columns=[column])[column].astype(float)
+
+
+def spread(table: pd.DataFrame, column: str) -> pd.Series:
+    """The standard deviations of a column, 0 where there is none."""
+    return numbers(table, f"{column}_sd").fillna(0)
 
 
 def varied(table: pd.DataFrame) -> list[str]:

@@ -58,7 +58,11 @@ class LoadedStudy:
     """What the finished runs of a study give.
 
     The tables are made when they are first used, and are those that ``critical-periods study plot``
-    writes; a table of what no run measured is empty.
+    writes; a table of what no run measured is empty. Those of measurements have a row for each
+    window and epoch, means over the seeds that are done. They begin with ``variant`` and every
+    varied field, ``stage`` (where runs end with fine-tuning: ``pretraining`` or ``finetuning``),
+    ``onset``, ``removal``, ``epochs``, ``seeds``, ``epoch``; where a column has a sample standard
+    deviation over several seeds, it ends in ``_sd``.
 
     Args:
         folder: of the study.
@@ -104,32 +108,46 @@ class LoadedStudy:
 
     @cached_property
     def fisher(self) -> pd.DataFrame:
-        """:func:`~critical_periods.studies.measurements.fisher_histories`."""
+        """Fisher traces of the whole network, where they were measured in several epochs.
+
+        ``fisher_trace``, in nats² per squared unit of weight, and ``fisher_trace_sd``.
+        """
         return self._measured("fisher")
 
     @cached_property
     def layers(self) -> pd.DataFrame:
-        """:func:`~critical_periods.studies.measurements.layer_histories`."""
+        """What each ``layer`` holds; its parts' traces and nats add up.
+
+        ``fisher_trace``, in nats² per squared unit of weight, and ``information``, in nats.
+        """
         return self._measured("layers")
 
     @cached_property
     def information(self) -> pd.DataFrame:
-        """:func:`~critical_periods.studies.measurements.information_histories`."""
+        """Usable information, in bits: ``information_both``, ``information_view_0``, …."""
         return self._measured("information")
 
     @cached_property
     def reconstruction(self) -> pd.DataFrame:
-        """:func:`~critical_periods.studies.measurements.reconstruction_histories`."""
+        """Errors of reconstruction, as shares of the pixels' variance.
+
+        ``reconstruction_own_view``, ``reconstruction_other_view``, ``reconstruction_both_views``.
+        """
         return self._measured("reconstruction")
 
     @cached_property
     def rsv(self) -> pd.DataFrame:
-        """:func:`~critical_periods.studies.measurements.rsv_distributions`."""
+        """Histograms of RSV at the end of the runs, a row a bin.
+
+        ``layer`` (its units, or its channels averaged over positions: ``<layer>/channels``),
+        ``low`` and ``high``, the edges of the bin, and ``share`` of all units and fixed pairs of
+        all seeds.
+        """
         return self._measured("rsv")
 
     @cached_property
     def modes(self) -> pd.DataFrame:
-        """:func:`~critical_periods.studies.measurements.mode_histories`."""
+        """Of each ``path`` and ``mode`` the ``strength``, and ``ode``, what theory says."""
         return self._measured("modes")
 
     def network(self, run: int | pd.Series) -> nn.Module:

@@ -10,28 +10,6 @@ import pandas as pd
 from critical_periods.core.errors import UserError
 from critical_periods.plots.labels import label_of, settings_of
 
-_BEFORE = "pretrained_"
-# What a measure is called, the factor of its numbers, and how they are written.
-_MEASURES = {
-    "final_accuracy": ("Final accuracy (%)", 100, ".2f"),
-    "rsv_mean": ("Mean RSV", 1, ".3f"),
-    "rsv_polarization": ("Polarised units, RSV beyond ±0.5 (%)", 100, ".1f"),
-    "rsv_dead": ("Units that do not vary (%)", 100, ".2f"),
-    "rsv_channels_mean": ("Mean RSV of channels", 1, ".3f"),
-    "rsv_channels_polarization": ("Polarised channels (%)", 100, ".1f"),
-    "fisher_trace": ("Trace of the Fisher information", 1, ".4g"),
-    "information_both": ("Usable information, both views (bits)", 1, ".3f"),
-    "information_view_0": ("Usable information, view 0 (bits)", 1, ".3f"),
-    "information_view_1": ("Usable information, view 1 (bits)", 1, ".3f"),
-    "information_weights": ("Information in the weights (nats)", 1, ".4g"),
-    "reconstruction_own_view": ("Error on hidden patches, own view", 1, ".3f"),
-    "reconstruction_other_view": ("Error on hidden patches, other view", 1, ".3f"),
-    "reconstruction_both_views": ("Error on hidden patches, both views", 1, ".3f"),
-    "error": ("Relative squared error", 1, ".3g"),
-    "path_share": ("Share of path 0 (%)", 100, ".1f"),
-    "loss": ("Validation loss", 1, ".4g"),
-}
-
 
 def markdown_table(curve: pd.DataFrame, measure: str = "final_accuracy") -> str:
     """A measure of each window beside its control, as a table in Markdown.
@@ -63,7 +41,7 @@ def markdown_table(curve: pd.DataFrame, measure: str = "final_accuracy") -> str:
     """
     if measure not in measured(curve):
         raise UserError(f"{measure!r} is not in the curve; it has {', '.join(measured(curve))}.")
-    name, scale, digits = _MEASURES[measure.removeprefix(_BEFORE)]
+    scale, digits = (100, ".2f") if _is_share(measure) else (1, ".4g")
     window = str(curve.attrs.get("window", "deficit")).capitalize()
 
     settings = settings_of(curve.columns)
@@ -83,7 +61,7 @@ def markdown_table(curve: pd.DataFrame, measure: str = "final_accuracy") -> str:
         return f"{found} [{low}, {high}]" if low else found
 
     header = [name.split(".")[-1].capitalize() for name in settings]
-    header += [window, "Epochs", "Seeds", name, "Control", "Difference [95 % interval]"]
+    header += [window, "Epochs", "Seeds", _title(measure), "Control", "Difference [95 % interval]"]
     lines = [header, ["---"] * (len(settings) + 1) + ["---:"] * 5]
     for row in curve[curve[measure].notna()].to_dict("records"):
         onset, removal = row["onset"], row["removal"]
@@ -97,12 +75,6 @@ def markdown_table(curve: pd.DataFrame, measure: str = "final_accuracy") -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-def measured(curve: pd.DataFrame) -> list[str]:
-    """The measures that a curve has and :func:`markdown_table` can give."""
-    names = [*_MEASURES, *(_BEFORE + name for name in _MEASURES)]
-    return [name for name in names if name in curve and curve[name].notna().any()]
-
-
 def markdown_tables(curve: pd.DataFrame, title: str) -> str:
     """All measures of a study, a heading and a :func:`markdown_table` each.
 
@@ -112,7 +84,20 @@ def markdown_tables(curve: pd.DataFrame, title: str) -> str:
     """
     parts = [f"## {title}"]
     for measure in measured(curve):
-        name = _MEASURES[measure.removeprefix(_BEFORE)][0]
-        stage = " before fine-tuning" if measure.startswith(_BEFORE) else ""
-        parts += [f"### {name}{stage}", markdown_table(curve, measure)]
+        parts += [f"### {_title(measure)}", markdown_table(curve, measure)]
     return "\n\n".join(parts) + "\n"
+
+
+def measured(curve: pd.DataFrame) -> list[str]:
+    """The measures that a curve has."""
+    names = [str(name).removesuffix("_sd") for name in curve if str(name).endswith("_sd")]
+    return [name for name in names if not name.endswith(("_control", "_difference"))]
+
+
+def _is_share(measure: str) -> bool:
+    return measure.endswith(("accuracy", "polarization", "dead", "share"))
+
+
+def _title(measure: str) -> str:
+    text = measure.replace("_", " ").capitalize().replace("Rsv", "RSV").replace(" rsv", " RSV")
+    return f"{text} (%)" if _is_share(measure) else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from critical_periods.studies.tables import short
 
 # Names under which networks keep all their layers, which say little by themselves.
 _WRAPPERS = ("pathways", "trunk", "model")
+_OF_LAYERS = {"fisher/trace/": "fisher_trace", "information/weights/": "information"}
 _COUNTS = "/counts"
 
 
@@ -30,79 +31,24 @@ class _Cell(NamedTuple):
     place: tuple[tuple[str, Any], ...] = ()
 
 
-def layer_histories(study: StudyFolder, plan: Plan) -> list[Row]:
-    """One row for each window, epoch and layer: means over the seeds that are done.
-
-    Columns: ``variant`` and every varied field, ``stage`` (where runs end with fine-tuning:
-    ``pretraining`` or ``finetuning``), ``onset``, ``removal``, ``epochs``, ``seeds``,
-    ``epoch``, ``layer``; ``fisher_trace``, in nats² per squared unit of weight, and
-    ``information``, in nats, where they were measured. A layer is the part of the network that
-    :func:`block` names; its parts' traces and nats add up.
-    """
-    prefixes = {"fisher/trace/": "fisher_trace", "information/weights/": "information"}
-
-    def cell(key: str) -> _Cell | None:
-        for prefix, column in prefixes.items():
-            if key.startswith(prefix):
-                return _Cell(column, (("layer", block(key.removeprefix(prefix))),))
-        return None
-
-    return _histories(study, plan, cell)
-
-
-def mode_histories(study: StudyFolder, plan: Plan) -> list[Row]:
-    """One row for each window, epoch, path and mode: means over the seeds that are done.
-
-    Columns: ``variant`` and every varied field, ``onset``, ``removal``, ``epochs``, ``seeds``,
-    ``epoch``, ``path``, ``mode``; ``strength``, which a
-    :class:`~critical_periods.linear.ModeMonitor` measured, and ``ode``, what theory says.
-    """
-
-    def cell(key: str) -> _Cell | None:
-        found = re.fullmatch(r"modes/(ode/)?path_(\d+)/(\d+)", key)
-        if found is None:
-            return None
-        ode, path, mode = found.groups()
-        return _Cell("ode" if ode else "strength", (("path", int(path)), ("mode", int(mode))))
-
-    return _histories(study, plan, cell)
-
-
-def fisher_histories(study: StudyFolder, plan: Plan) -> list[Row]:
-    """One row for each window and epoch: Fisher traces of the whole network over the seeds done.
-
-    Of the runs in which it was measured in more than one epoch; the last one's alone is in
-    ``results.csv``. Columns: ``variant`` and every varied field, ``onset``, ``removal``,
-    ``epochs``, ``seeds``, ``epoch``; ``fisher_trace``, in nats² per squared unit of weight, with
-    its sample standard deviation ``fisher_trace_sd`` where there are several seeds.
-    """
-    return _histories(study, plan, _columns("fisher/trace"), has_spread=True, least=2)
-
-
-def information_histories(study: StudyFolder, plan: Plan) -> list[Row]:
-    """One row for each window and epoch: usable information over the seeds that are done.
-
-    Columns: ``variant`` and every varied field, ``onset``, ``removal``, ``epochs``, ``seeds``,
-    ``epoch``; ``information_both``, ``information_view_0``, …, in bits, each with its sample
-    standard deviation ``_sd`` where there are several seeds.
-    """
-    return _histories(study, plan, _columns(r"information/(both|view_\d+)"), has_spread=True)
-
-
-def reconstruction_histories(study: StudyFolder, plan: Plan) -> list[Row]:
-    """One row for each window and epoch: errors of reconstruction over the seeds that are done.
-
-    Columns: ``variant`` and every varied field, ``onset``, ``removal``, ``epochs``, ``seeds``,
-    ``epoch``; ``reconstruction_own_view``, ``reconstruction_other_view`` and
-    ``reconstruction_both_views``, as shares of the pixels' variance, each with its sample standard
-    deviation ``_sd`` where there are several seeds.
-    """
-    return _histories(study, plan, _columns(r"reconstruction/\w+"), has_spread=True)
-
-
-def _columns(pattern: str) -> Callable[[str], _Cell | None]:
+def _of_network(pattern: str) -> Callable[[str], _Cell | None]:
     """A column for each key of a pattern."""
     return lambda key: _Cell(key.replace("/", "_")) if re.fullmatch(pattern, key) else None
+
+
+def _of_layer(key: str) -> _Cell | None:
+    for prefix, column in _OF_LAYERS.items():
+        if key.startswith(prefix):
+            return _Cell(column, (("layer", block(key.removeprefix(prefix))),))
+    return None
+
+
+def _of_mode(key: str) -> _Cell | None:
+    found = re.fullmatch(r"modes/(ode/)?path_(\d+)/(\d+)", key)
+    if found is None:
+        return None
+    ode, path, mode = found.groups()
+    return _Cell("ode" if ode else "strength", (("path", int(path)), ("mode", int(mode))))
 
 
 def _histories(
@@ -112,15 +58,15 @@ def _histories(
     has_spread: bool = False,
     least: int = 1,
 ) -> list[Row]:
-    """Means over seeds of what was logged, in windows where that was in so many epochs at least.
+    """One row for each window, epoch and place: means over the seeds that are done.
 
     Args:
         study: the folder of the study.
         plan: its plan.
         cell: where what was logged under a key belongs; ``None`` leaves it out. Of one run, the
             values of one cell add up.
-        has_spread: whether to add standard deviations.
-        least: number of epochs.
+        has_spread: whether to add standard deviations, where there are several seeds.
+        least: in how many epochs something must have been logged.
     """
     rows, cell = [], cache(cell)
     for known, segments in _done(study, plan):
@@ -144,17 +90,8 @@ def _histories(
     return rows
 
 
-def rsv_distributions(study: StudyFolder, plan: Plan) -> list[Row]:
-    """One row for each window, layer and bin of the histogram of RSV at the end of the run.
-
-    Columns: ``variant`` and every varied field, ``onset``, ``removal``, ``epochs``, ``seeds``,
-    ``layer`` (a layer's units, or its channels averaged over positions: ``<layer>/channels``),
-    ``low`` and ``high``, the edges of the bin, and ``share`` of all units and fixed pairs of
-    all seeds that are done.
-
-    Raises:
-        UserError: a file of measured histograms is damaged.
-    """
+def _distributions(study: StudyFolder, plan: Plan) -> list[Row]:
+    """One row for each window, layer and bin of the histogram of RSV at the end of the run."""
     rows = []
     for known, segments in _done(study, plan):
         counts: dict[str, Any] = {}
@@ -216,11 +153,16 @@ def block(layer: str) -> str:
 
 
 TABLES: dict[str, Callable[[StudyFolder, Plan], list[Row]]] = {
-    "fisher": fisher_histories,
-    "layers": layer_histories,
-    "information": information_histories,
-    "reconstruction": reconstruction_histories,
-    "rsv": rsv_distributions,
-    "modes": mode_histories,
+    "fisher": partial(_histories, cell=_of_network("fisher/trace"), has_spread=True, least=2),
+    "layers": partial(_histories, cell=_of_layer),
+    "information": partial(
+        _histories, cell=_of_network(r"information/(both|view_\d+)"), has_spread=True
+    ),
+    "reconstruction": partial(_histories, cell=_of_network(r"reconstruction/\w+"), has_spread=True),
+    "rsv": _distributions,
+    "modes": partial(_histories, cell=_of_mode),
 }
-"""The tables beside the results and the curve: their names, and what makes their rows."""
+"""The tables beside the results and the curve: their names, and what makes their rows.
+
+Their columns are said at the properties of :class:`~critical_periods.studies.LoadedStudy`.
+"""

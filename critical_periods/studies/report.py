@@ -12,15 +12,23 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from critical_periods.plots.curve import curve_panels, plot_curve
-from critical_periods.plots.fisher_trace import plot_fisher
-from critical_periods.plots.layer_shares import plot_layers
-from critical_periods.plots.mode_strengths import plot_modes
-from critical_periods.plots.rsv_histograms import plot_rsv
-from critical_periods.plots.sensitivity import has_sensitivity, plot_sensitivity
+from critical_periods.plots.curve import (
+    curve_panels,
+    has_sensitivity,
+    plot_curve,
+    plot_sensitivity,
+    plot_surface,
+    surface_axes,
+)
+from critical_periods.plots.rsv import plot_rsv
 from critical_periods.plots.style import lines, numbers, save
-from critical_periods.plots.surface import plot_surface, surface_axes
-from critical_periods.plots.through_epochs import plot_information, plot_reconstruction
+from critical_periods.plots.through_epochs import (
+    plot_fisher,
+    plot_information,
+    plot_layers,
+    plot_modes,
+    plot_reconstruction,
+)
 from critical_periods.studies.folder import StudyFolder, write_json
 from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan

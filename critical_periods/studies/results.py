@@ -37,6 +37,7 @@ _MEASURES = {
     "path_share": "modes/share",
 }
 _BEFORE = {f"pretrained_{name}": key for name, key in {"loss": "val/loss", **_MEASURES}.items()}
+_ENDS = ("", "_sd", "_low", "_high")
 _MEANT = ("final_accuracy", *_MEASURES, *_BEFORE)
 
 Row = dict[str, Any]
@@ -125,11 +126,11 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
             control = _by_seed(rows, {**start, "onset": 0, "removal": 0})
             point: Row = {**start, "seeds": len(here)}
             for measure in _MEANT:
-                groups = _groups(measure, here, control)
-                for name, group in groups.items():
-                    point |= _statistics(name, group)
-                if measure == "final_accuracy":
-                    differences[window.removal] = groups["final_accuracy_difference"]
+                for name, group in _groups(measure, here, control).items():
+                    found = summarise(list(group.values())) if group else ()
+                    point |= {name + end: short(n) for end, n in zip(_ENDS, found, strict=False)}
+            lost = _groups("final_accuracy", here, control)["final_accuracy_difference"]
+            differences[window.removal] = lost
             points.append(point)
         # By the plan: of a study of onsets, those that are done may all be 0.
         if all(window.onset == 0 for window in windows) and plan.kind_of_window == "deficit":
@@ -158,13 +159,6 @@ def _groups(
     return {
         measure: values, f"{measure}_control": baseline, f"{measure}_difference": differences,
     }  # fmt: skip
-
-
-def _statistics(name: str, group: Mapping[int, float]) -> dict[str, float]:
-    if not group:
-        return {}
-    names = (name, f"{name}_sd", f"{name}_low", f"{name}_high")
-    return dict(zip(names, map(short, summarise(list(group.values()))), strict=True))
 
 
 def _critical_removal(

@@ -30,9 +30,9 @@ from critical_periods.plots import (
     plot_surface,
     save,
 )
+from critical_periods.plots.curve import surface_axes
 from critical_periods.plots.labels import label_of
 from critical_periods.plots.style import COLOURS, lines, look_of, numbers, varied
-from critical_periods.plots.surface import surface_axes
 from critical_periods.studies.report import figures
 from critical_periods.studies.tables import as_table
 
@@ -582,7 +582,9 @@ for module in pkgutil.iter_modules(plots.__path__, "critical_periods.plots."):
     importlib.import_module(module.name)
 row = {"onset": 0, "removal": 1, "epochs": 2, "reconstruction_own_view": 1}
 table = pandas.DataFrame([row | {"epoch": epoch} for epoch in (0, 1)])
-plots.save(plots.plot_reconstruction(table), pathlib.Path(sys.argv[1]))
+figure = plots.plot_reconstruction(table)
+plots.save(figure, pathlib.Path(sys.argv[1]))
+assert figure._repr_png_().startswith(b"\\x89PNG")
 assert matplotlib.get_backend().lower() == "svg", matplotlib.get_backend()
 from matplotlib import pyplot
 assert not pyplot.get_fignums()

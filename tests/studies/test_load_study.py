@@ -177,24 +177,27 @@ def test_a_curve_as_markdown(name: str):
         {name: "b|c", "onset": 2, "removal": 4, "epochs": 9, "seeds": 1, "rsv_mean": -0.25},
         {name: None, "onset": 0, "removal": 0, "epochs": 9, "seeds": 2, "rsv_mean": 0.5,
          "rsv_mean_sd": 0.125, "rsv_mean_control": 0.5, "rsv_mean_control_sd": 0.125,
-         "rsv_mean_difference": -1e-9, "rsv_mean_difference_low": -0.0625,
-         "rsv_mean_difference_high": 0.0625, "final_accuracy": 0.5},
+         "rsv_mean_difference": -0.0, "rsv_mean_difference_low": -0.0625,
+         "rsv_mean_difference_high": 0.0625, "final_accuracy": 0.5,
+         "final_accuracy_sd": 0.0},
     ]  # fmt: skip
     table = as_table(rows)
     header, line, *body = markdown_table(table, "rsv_mean").splitlines()
     title = name.split(".")[-1].capitalize()
     settings = f"| {title} | Deficit | Epochs | Seeds |"
-    assert header == f"{settings} Mean RSV | Control | Difference [95 % interval] |"
+    assert header == f"{settings} RSV mean | Control | Difference [95 % interval] |"
     assert line.count("|") == header.count("|") == 8
     assert body == [
-        "| b\\|c | epochs 2–3 | 9 | 1 | −0.250 |  |  |",
-        "| none | none | 9 | 2 | 0.500 ± 0.125 | 0.500 ± 0.125 | 0.000 [−0.062, 0.062] |",
+        "| b\\|c | epochs 2–3 | 9 | 1 | −0.25 |  |  |",
+        "| none | none | 9 | 2 | 0.5 ± 0.125 | 0.5 ± 0.125 | 0 [−0.0625, 0.0625] |",
     ]
     # Windows in which it was not measured are left out.
     assert len(markdown_table(table).splitlines()) == 3
     table.attrs["window"] = "window"
     assert "| Window |" in markdown_table(table)
-    with pytest.raises(UserError, match=r"'error' is not in the curve; it has final_accuracy, rsv"):
+    with pytest.raises(
+        UserError, match=r"'error' is not in the curve; it has rsv_mean, final_accuracy"
+    ):
         markdown_table(table, "error")
 
 
