@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib import pyplot
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
@@ -60,10 +62,24 @@ def data(container: ErrorbarContainer) -> np.ndarray:
     return np.stack([x, y, (ends[:, 1] - ends[:, 0]) / 2], axis=1)
 
 
+def said(texts: Iterable[Text]) -> list[str]:
+    return [text.get_text() for text in texts]
+
+
 def legend(of: Axes | Figure) -> list[str]:
-    found = of.get_legend() if isinstance(of, Axes) else of.legends[0]
-    assert found is not None
-    return [text.get_text() for text in found.get_texts()]
+    return said((of.get_legend() if isinstance(of, Axes) else of.legends[0]).get_texts())
+
+
+def is_inside(figure: Figure, part: Artist) -> bool:
+    """Whether a legend or a title is no wider than its figure."""
+    figure.draw_without_rendering()
+    box = part.get_window_extent()
+    return bool(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1)
+
+
+def of_window(onset: int, removal: int, epochs: int, **more: Any) -> dict[str, Any]:
+    """What rows of measurements begin with, and the rest of one."""
+    return {"onset": onset, "removal": removal, "epochs": epochs, "seeds": 2, **more}
 
 
 # The curve.
@@ -81,8 +97,7 @@ def two_variants(measure: str = "") -> Rows:
 
 
 def test_the_curve_is_what_the_table_says():
-    points = as_table(two_variants())
-    figure = plot_curve(points)
+    figure = plot_curve(as_table(two_variants()))
     axis, losses = figure.axes
     assert axis.get_xlabel() == losses.get_xlabel() == "Deficit removed at epoch"
     assert losses.get_ylabel() == "Loss of final accuracy (points)"
@@ -126,11 +141,12 @@ def test_the_curve_of_one_deficit_names_its_controls():
 @pytest.mark.parametrize(("largest", "scale"), [(0.5, "log"), (2e-4, "linear")])
 def test_errors_that_span_decades_are_told_apart(largest, scale):
     errors = {0: 1e-6, 10: 1e-4, 20: largest}
+    control = 1e-5 if scale == "linear" else 1e-6
     rows = [
-        {"onset": 0, "removal": removal, "epochs": removal + 5, "seeds": 3, "error": error,
-         "error_sd": 2 * error, "error_control": 1e-5 if scale == "linear" else 1e-6}
-        for removal, error in errors.items() if scale == "log" or removal
-    ]  # fmt: skip
+        of_window(0, end, end + 5, error=error, error_sd=2 * error, error_control=control)
+        for end, error in errors.items()
+        if scale == "log" or end
+    ]
     (axis,) = plot_curve(as_table(rows)).axes
     assert axis.get_yscale() == scale
     if scale == "log":
@@ -140,20 +156,18 @@ def test_errors_that_span_decades_are_told_apart(largest, scale):
 
 def test_a_legend_of_many_lines_is_no_wider_than_its_figure():
     rows = [
-        {"variant": f"a variant of a long name, number {n}", "onset": 0, "removal": removal,
-         "epochs": 9, "seeds": 1, "rsv_mean": 0.1}
-        for n in range(5) for removal in (0, 4)
-    ]  # fmt: skip
+        {"variant": f"a variant of a long name, number {n}"} | of_window(0, end, 9, rsv_mean=0.1)
+        for n in range(5)
+        for end in (0, 4)
+    ]
     figure = plot_curve(as_table(rows))
-    figure.draw_without_rendering()
+    assert is_inside(figure, figure.legends[0])
     (axis,), box = figure.axes, figure.legends[0].get_window_extent()
-    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
     assert figure.bbox.y0 <= box.y0 and box.y1 <= axis.get_tightbbox().y0
 
 
 def test_the_curve_has_a_panel_for_each_measure():
-    points = as_table(two_variants("rsv_mean"))
-    accuracy, _, rsv = plot_curve(points).axes
+    accuracy, _, rsv = plot_curve(as_table(two_variants("rsv_mean"))).axes
     assert rsv.get_ylabel() == "Mean RSV" and len(accuracy.containers) == 4
     # Of the variant that was not measured, nothing is drawn.
     np.testing.assert_allclose(data(rsv.containers[0]), [(x, x / 100, 0.1) for x in (0, 10, 20)])
@@ -172,12 +186,11 @@ def test_the_curve_of_onsets_leaves_the_control_out():
 
 
 def of_layers(traces: dict[str, list[float]], window: tuple[int, int, int], **before: Any) -> Rows:
-    onset, removal, epochs = window
     return [
-        {**before, "onset": onset, "removal": removal, "epochs": epochs, "seeds": 2,
-         "epoch": epoch, "layer": layer, "fisher_trace": value}
-        for layer, values in traces.items() for epoch, value in enumerate(values)
-    ]  # fmt: skip
+        before | of_window(*window, epoch=epoch, layer=layer, fisher_trace=value)
+        for layer, values in traces.items()
+        for epoch, value in enumerate(values)
+    ]
 
 
 def test_the_sensitivity_is_the_loss_before_the_fisher_trace():
@@ -187,8 +200,7 @@ def test_the_sensitivity_is_the_loss_before_the_fisher_trace():
     traces = of_layers(other, (0, 2, 8)) + of_layers(other, (0, 0, 6))
     traces += of_layers(clean, (0, 0, 8))
     points = as_table([*rows, point(0, 0, 8, 0.0)])
-    figure = plot_sensitivity(points, as_table(traces))
-    axis, behind = figure.axes
+    axis, behind = plot_sensitivity(points, as_table(traces)).axes
     assert legend(axis) == ["2 epochs", "3 epochs"]
     two, three = axis.containers
     np.testing.assert_allclose(data(two), [(0, 6.5, 0.5), (2, 4.5, 0.5), (4, 2.5, 0.5)])
@@ -205,8 +217,7 @@ def test_the_sensitivity_is_the_loss_before_the_fisher_trace():
 
 def test_the_sensitivity_of_variants_without_a_fisher_trace():
     rows = [point(o, o + 2, 8, 3, variant=v) for v in ("blur", "flip") for o in (0, 2)]
-    points = as_table(rows)
-    (axis,) = plot_sensitivity(points).axes
+    (axis,) = plot_sensitivity(as_table(rows)).axes
     assert legend(axis) == ["blur, 2 epochs", "flip, 2 epochs"]
 
 
@@ -247,12 +258,11 @@ def test_what_spans_a_surface(rows, axes):
 def test_the_surface_is_what_the_table_says():
     rows = [*grid(), point(0, 0, 9, 0)]
     del rows[1]["final_accuracy_difference"]  # no control (yet)
-    figure = plot_surface(as_table(rows))
-    axis, bar = figure.axes
+    axis, bar = plot_surface(as_table(rows)).axes
     table = np.ma.filled(axis.images[0].get_array(), np.nan)
     np.testing.assert_allclose(table, [[5, np.nan], [9, -0.5]])
-    assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "4"]
-    assert [text.get_text() for text in axis.get_yticklabels()] == ["2", "4"]
+    assert said(axis.get_xticklabels()) == ["0", "4"]
+    assert said(axis.get_yticklabels()) == ["2", "4"]
     texts = {text.get_position(): text.get_text() for text in axis.texts}
     assert texts == {(0, 0): "5.0", (0, 1): "9.0", (1, 1): "-0.5"}
     assert axis.get_xlabel() == "Onset of the deficit (epoch)"
@@ -268,23 +278,19 @@ def test_the_surface_of_a_varied_field():
     axis = plot_surface(as_table(rows)).axes[0]
     table = np.ma.filled(axis.images[0].get_array(), np.nan)
     np.testing.assert_allclose(table, [[0.5, 1.5], [0.25, 0.75]])
-    assert [text.get_text() for text in axis.get_yticklabels()] == ["8", "16"]
+    assert said(axis.get_yticklabels()) == ["8", "16"]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("Deficit removed at epoch", "width")
 
 
 def test_a_surface_of_few_and_small_losses():
     """Room for the title, no powers of ten beside the scale, and no loss of minus nothing."""
     rows = [point(0, 20, 30, loss, depth=d) for d, loss in ((1, 0.0), (2, -0.04), (3, 1e-6))]
-    points = as_table(rows)
-    figure = plot_surface(points)
-    figure.suptitle("kleinman2023_kinetics_reconstruction")  # the longest name of a study
-    figure.draw_without_rendering()
+    figure = plot_surface(as_table(rows))
+    # The longest name of a study.
+    assert is_inside(figure, figure.suptitle("kleinman2023_kinetics_reconstruction"))
     axis, bar = figure.axes
-    assert [text.get_text() for text in axis.texts] == ["0.0"] * 3
+    assert said(axis.texts) == ["0.0"] * 3
     assert bar.yaxis.get_offset_text().get_text() == ""
-    (title,) = [one for one in figure.texts if one.get_text().startswith("kleinman")]
-    box = title.get_window_extent()
-    assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
 
 
 # The Fisher trace through training.
@@ -324,10 +330,12 @@ def test_the_fisher_trace_with_and_without_a_deficit():
 
 def test_the_legend_of_modes_says_what_colours_are():
     rows = [
-        {"onset": 0, "removal": 2, "epochs": 4, "seeds": 1, "epoch": epoch, "path": path,
-         "mode": mode, "strength": epoch / (1 + mode), "ode": epoch / (1 + mode)}
-        for path in (0, 1) for mode in (0, 1, 2) for epoch in range(4)
-    ]  # fmt: skip
+        of_window(0, 2, 4, epoch=epoch, path=path, mode=mode)
+        | dict.fromkeys(("strength", "ode"), epoch / (1 + mode))
+        for path in (0, 1)
+        for mode in (0, 1, 2)
+        for epoch in range(4)
+    ]
     figure = plot_modes(as_table(rows))
     names = ["path 0, simulated", "path 1, simulated", "ODE", "strongest mode", "weakest mode"]
     assert legend(figure) == names
@@ -375,8 +383,7 @@ def test_layers_are_stacked_shares():
         assert axis.get_ylim() == (0, 100)
     clean, _, last = figure.axes
     assert not clean.lines and [line.get_xdata()[0] for line in last.lines] == [1]
-    (key,) = figure.legends
-    assert [text.get_text() for text in key.get_texts()] == ["head", "stage2", "conv1"]
+    assert legend(figure) == ["head", "stage2", "conv1"]
     assert clean.get_ylabel() == "Share of the Fisher trace (%)"
 
 
@@ -395,13 +402,11 @@ def test_layers_of_two_measures_at_their_own_epochs():
 
 def histogram(window: tuple[int, int, int], *shares: float, layer: str = "conv") -> Rows:
     """Rows of rsv.csv: as many bins as shares between -1 and 1."""
-    onset, removal, epochs = window
     edges = np.linspace(-1, 1, len(shares) + 1)
     return [
-        {"onset": onset, "removal": removal, "epochs": epochs, "seeds": 2, "layer": layer,
-         "low": low, "high": high, "share": share}
+        of_window(*window, layer=layer, low=low, high=high, share=share)
         for low, high, share in zip(edges, edges[1:], shares, strict=False)
-    ]  # fmt: skip
+    ]
 
 
 def test_distributions_stand_in_a_row_from_no_deficit_to_the_last_removal():
@@ -422,9 +427,7 @@ def test_distributions_stand_in_a_row_from_no_deficit_to_the_last_removal():
     np.testing.assert_allclose(late.patches[1].get_data().values, [20, 30, 30, 20])
     assert clean.get_ylabel().startswith("conv\n")
     assert figure.axes[3].get_ylabel().startswith("conv/channels\n")
-    (key,) = figure.legends
-    assert [text.get_text() for text in key.get_texts()] == [
-        "after the deficit", "no deficit, as many epochs"]  # fmt: skip
+    assert legend(figure) == ["after the deficit", "no deficit, as many epochs"]
 
 
 # Usable information.
@@ -432,13 +435,11 @@ def test_distributions_stand_in_a_row_from_no_deficit_to_the_last_removal():
 
 def told(window: tuple[int, int, int], **values: list[float]) -> Rows:
     """Rows of information.csv."""
-    onset, removal, epochs = window
     return [
-        {"onset": onset, "removal": removal, "epochs": epochs, "seeds": 2, "epoch": epoch,
-         **{f"information_{name}": of[epoch] for name, of in values.items()},
-         "information_both_sd": 0.25}
-        for epoch in range(epochs)
-    ]  # fmt: skip
+        of_window(*window, epoch=epoch, information_both_sd=0.25)
+        | {f"information_{name}": of[epoch] for name, of in values.items()}
+        for epoch in range(window[2])
+    ]
 
 
 def test_information_of_both_eyes_and_of_each():
@@ -465,15 +466,13 @@ def test_information_of_both_eyes_and_of_each():
 def test_reconstruction_from_its_own_view_and_from_another():
     names = ("own_view", "other_view", "both_views")
     rows = [
-        {"onset": 0, "removal": 1, "epochs": 2, "seeds": 1, "epoch": epoch,
-         **{f"reconstruction_{name}": place + epoch for place, name in enumerate(names)}}
+        of_window(0, 1, 2, epoch=epoch)
+        | {f"reconstruction_{name}": place + epoch for place, name in enumerate(names)}
         for epoch in range(2)
-    ]  # fmt: skip
+    ]
     figure = plot_reconstruction(as_table(rows))
     # The legend of a single panel is wider than the panel, but not than the figure.
-    figure.draw_without_rendering()
-    legend, whole = figure.legends[0].get_window_extent(), figure.bbox
-    assert whole.x0 <= legend.x0 and legend.x1 <= whole.x1
+    assert is_inside(figure, figure.legends[0])
     (axis,) = figure.axes
     assert [line.get_label() for line in axis.lines[:3]] == [
         "from their own view", "from another view", "from both, half of each",
@@ -528,7 +527,7 @@ def test_what_is_no_deficit_is_called_a_window():
         tables = [as_table(one) for one in rows]
         for table in tables:
             table.attrs["window"] = "window"
-        words = [text.get_text() for text in function(*tables).findobj(Text)]
+        words = said(function(*tables).findobj(Text))
         assert not [word for word in words if "deficit" in word.lower()]
         assert any("window" in word.lower() for word in words)
 
