@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 
@@ -43,6 +43,9 @@ class LearningRateRestart(pl.Callback):
         >>> [epoch for epoch in range(31) if restart.is_due(epoch, 20)]
         [20, 25, 30]
     """
+
+    changes_nothing_before: ClassVar[str] = "epoch"
+    """The setting with the first epoch in which it changes anything; if null, a removal is that."""
 
     def __init__(self, epoch: int | None = None, every_n_epochs: int | None = None) -> None:
         if epoch is not None and epoch < 0:

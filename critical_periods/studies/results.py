@@ -11,8 +11,8 @@ from typing import Any
 
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, Run
+from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.statistics import critical_removal, summarise
-from critical_periods.studies.study import Window
 from critical_periods.studies.tables import short
 
 FINAL_EPOCHS = 5
@@ -109,7 +109,7 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     whose window is no deficit (its plan's ``kind_of_window``) begins no critical period.
     """
     shortest = min(run.window.epochs for run in plan.runs)
-    variations: dict[str, dict[Window, Run]] = {}
+    variations: dict[str, dict[Schedule, Run]] = {}
     for run in plan.runs:
         variations.setdefault(json.dumps(run.variation), {})[run.window] = run
     table: list[Row] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -52,6 +52,8 @@ class DeficitWindow(Window):
         >>> [window.is_open(epoch) for epoch in (0, 59, 60)]
         [True, True, False]
     """
+
+    changes_nothing_while_closed: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytorch_lightning as pl
 
 from critical_periods.callbacks.windows.window import Window, windows
@@ -35,6 +37,8 @@ class SubsetWindow(Window):
         >>> [window.is_open(epoch) for epoch in (0, 29, 30)]
         [True, True, False]
     """
+
+    changes_nothing_while_closed: ClassVar[bool] = True
 
     def __init__(self, share: float, onset: int = 0, removal: int | None = None) -> None:
         super().__init__(onset, removal)

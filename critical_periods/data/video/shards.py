@@ -8,10 +8,9 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from threading import Thread
 from typing import NamedTuple
 from zipfile import BadZipFile
 
@@ -20,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.processes import end_with_parent
 from critical_periods.data.video.frame_pairs import GRID_RATE, grid_length
 from critical_periods.data.video.frames import probe, read_frames
 from critical_periods.data.video.strings import Strings, save_arrays
@@ -211,7 +211,7 @@ def _made(tasks: list[_Task], jobs: int) -> Iterator[_Task]:
             _make_shard(task)
             yield task
         return
-    with ProcessPoolExecutor(jobs, _context(), _end_with_parent) as pool:
+    with ProcessPoolExecutor(jobs, _context(), end_with_parent) as pool:
         waiting = {pool.submit(_make_shard, task): task for task in tasks}
         try:
             for future in as_completed(waiting):
@@ -259,18 +259,6 @@ def _is_whole(shard: Path) -> bool:
     except _DAMAGED:
         return False
     return not _problem(shard, start, length)
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next task for ever."""
-    parent = parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=wait, daemon=True).start()
 
 
 def _make_shard(task: _Task) -> None:

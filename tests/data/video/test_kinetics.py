@@ -23,7 +23,7 @@ from test_data import batches, by_index, joined, place, training
 from torch import Tensor, nn
 
 from critical_periods.callbacks import DeficitWindow
-from critical_periods.cli import main
+from critical_periods.cli.main import main
 from critical_periods.core.errors import UserError
 from critical_periods.data import KineticsDataModule, MovingDigitsDataModule
 from critical_periods.data.video.moving_digits_video import write_videos

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from small_videos import film, write_video
 
-from critical_periods.cli import main
+from critical_periods.cli.main import main
 from critical_periods.core.errors import UserError
 from critical_periods.data import shards as module
 from critical_periods.data.video.shards import ShardClips, extract, open_shards
