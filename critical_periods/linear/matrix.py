@@ -1,4 +1,4 @@
-"""A matrix of low rank of which some entries are seen."""
+"""A random matrix of low rank with some entries observed: the data of matrix completion."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from critical_periods.linear.other_matrix import low_rank_matrix
 
 
 class MatrixDataModule(FullBatchDataModule):
-    """One random matrix of low rank, and the places at which it is observed.
+    """One random n x n matrix of low rank and Frobenius norm n, and the N places that are observed.
 
-    The protocol of Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221): 100x100, Frobenius
-    norm 100, 2,000 observed entries drawn without replacement. Matrix and places depend on the
-    seed of the run and on nothing else.
+    Places are drawn without replacement; matrix and places depend on the seed of the run alone.
+    The batch has one sample: its view [1, 1, 1, n, n] is the full matrix, its target [1, N] the
+    observed places, counted row by row, to which training must restrict itself.
 
-    The batch has one sample: its one view [1, 1, 1, n, n] is the whole matrix, its target [1, N]
-    the places that are observed, counted row by row. Whoever trains on it looks at those alone.
+    Source: Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221), with n = 100 and N = 2,000.
 
     Args:
         rank: of the matrix.
-        observed: N, entries that are seen.
+        observed: N, observed entries.
         size: n, rows and columns.
 
     Raises:
@@ -47,7 +46,7 @@ class MatrixDataModule(FullBatchDataModule):
         self.rank, self.observed, self.size = rank, observed, size
 
     def load(self) -> Batch:
-        """The matrix and its observed places."""
+        """The matrix and its observed places, as one sample."""
         seed = global_seed()
         matrix = low_rank_matrix(self.size, self.rank, fold(seed, Stream.MATRIX))
         places = torch.randperm(

@@ -37,7 +37,7 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
     groups = device_groups(plan, jobs)
     workers = [_start(study, number, devices) for number, devices in enumerate(groups)]
     try:
-        _watch(study, plan, workers)
+        _show_progress(study, plan, workers)
     finally:
         for worker in workers:
             worker.terminate()
@@ -77,7 +77,7 @@ def _start(study: StudyFolder, number: int, devices: str | None) -> subprocess.P
         return start_child(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def _watch(study: StudyFolder, plan: Plan, workers: list[subprocess.Popen[bytes]]) -> None:
+def _show_progress(study: StudyFolder, plan: Plan, workers: list[subprocess.Popen[bytes]]) -> None:
     """Shows how far the study is until all workers have ended.
 
     In a terminal that is one line; anywhere else it is a line for each segment that ends.

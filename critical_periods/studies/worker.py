@@ -1,4 +1,4 @@
-"""A worker: trains whatever segment is missing and ready, until nothing is."""
+"""A worker of a study: trains segments, one after another, until none is left that it could."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from filelock import Timeout
 
 from critical_periods.core.errors import ERROR_PREFIX, UserError
+from critical_periods.core.files import write_text
 from critical_periods.core.processes import start_child
-from critical_periods.studies.folder import SegmentFolder, StudyFolder, write_text
+from critical_periods.studies.folder import SegmentFolder, StudyFolder
 from critical_periods.studies.plan import Plan
 
 _POLL_SECONDS = 0.5
@@ -36,7 +37,7 @@ def work(study: StudyFolder) -> None:
             if _train(study, plan, name):
                 break
         else:
-            # All that is ready is in other hands.
+            # Other workers train all that is ready.
             time.sleep(_POLL_SECONDS)
 
 

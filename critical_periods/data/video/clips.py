@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.internals import HasWorkers
 from critical_periods.core.randomness import FIXED_SEED, Stream, fold, uniform
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 from critical_periods.data.video.frame_pairs import centre_box, draw_box, draw_pairs
@@ -146,7 +147,7 @@ class ClipDataset(Dataset):
         return torch.from_numpy(np.stack([*map(np.asarray, parts)])).permute(0, 3, 1, 2)
 
 
-class ClipLoader(EpochLoader):
+class ClipLoader(HasWorkers, EpochLoader):
     """An :class:`.EpochLoader` whose batches are decoded by workers.
 
     Workers run ahead of training, so the state counts the batches that were taken, not those that
@@ -164,7 +165,7 @@ class ClipLoader(EpochLoader):
     ) -> None:
         super().__init__(part, sampler)
         self._taken = 0
-        self._loader: DataLoader = DataLoader(
+        self.workers = DataLoader(
             dataset,
             # Each "sample" of torch's loader is a whole batch of ours.
             batch_size=None,
@@ -175,23 +176,11 @@ class ClipLoader(EpochLoader):
         )
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self._loader:
+        for batch in self.workers:
             if isinstance(batch, UserError):
                 raise batch
             self._taken = batch.draw.batch + 1
             yield batch
-
-    @property
-    def _iterator(self) -> Any:
-        """Torch's iterator; at the end of a run Lightning looks here for workers to send home.
-
-        Else they would stay until Python happens to collect the run, and hold it up then.
-        """
-        return self._loader._iterator
-
-    @_iterator.setter
-    def _iterator(self, iterator: Any) -> None:
-        self._loader._iterator = iterator
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and how many of its batches were taken."""

@@ -652,7 +652,7 @@ def worker_peak(root: Path, **settings: Any) -> float:
     draws = iter(loader)
     for _ in range(3):
         assert next(draws).pixels.shape == (8, 2, 3, 16, 16)
-    (worker,) = loader._loader._iterator._workers
+    (worker,) = loader.workers._iterator._workers
     status = Path(f"/proc/{worker.pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
