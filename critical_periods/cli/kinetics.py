@@ -12,7 +12,7 @@ from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
 from critical_periods.data.video.shards import extract
 from critical_periods.data.video.video_index import write_report
-from critical_periods.data.video.video_lists import find_videos
+from critical_periods.data.video.video_lists import COLUMNS, find_videos
 
 
 def kinetics(argv: Sequence[str]) -> int:
@@ -36,6 +36,9 @@ def kinetics(argv: Sequence[str]) -> int:
     add("--output", type=Path, required=True, metavar="DIR", help="of the shards")
     add("--train-csv", type=Path, help="a list of path,label in place of train/")
     add("--val-csv", type=Path, help="a list of path,label in place of val/")
+    for column in COLUMNS:
+        text = f"column of the {column}s in the header of the lists (default: {column})"
+        add(f"--{column}-column", default=column, metavar="NAME", help=text)
     text = "larger frames are scaled down to this shorter side (default: 256)"
     add("--short-side", type=int, default=256, metavar="PIXELS", help=text)
     jobs = os.cpu_count() or 1
@@ -50,8 +53,9 @@ def _extract(options: argparse.Namespace) -> int:
     if not options.input.is_dir():
         raise UserError(f"input {str(options.input)!r} is no folder; name that of the videos.")
     # Both are looked for before hours go into the first.
+    columns = options.path_column, options.label_column
     found = {
-        split: find_videos(options.input, split, file, ("input", f"--{split}-csv"))
+        split: find_videos(options.input, split, file, columns, ("input", f"--{split}-csv"))
         for split, file in (("train", options.train_csv), ("val", options.val_csv))
     }
     rows: list[tuple[str, str, str]] = []
@@ -68,7 +72,8 @@ def _extract(options: argparse.Namespace) -> int:
             ) from error
         for number, length in enumerate(clips.lengths):
             if not length:
-                rows.append((split, clips.paths[number], clips.reasons[number]))
+                path, reason = clips.paths[number], clips.reasons[number]
+                rows.append((split, os.fsdecode(path), os.fsdecode(reason)))
         frames += int(clips.lengths.sum())
         videos += len(clips.lengths)
     report = options.output / "bad_videos.csv"

@@ -13,6 +13,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from critical_periods.callbacks.monitors.monitor import Monitor
 from critical_periods.callbacks.windows.deficit_window import DeficitWindow
+from critical_periods.core.internals import connect
+from critical_periods.core.trainer import callbacks_of
 from critical_periods.data.example import two_samples
 
 # The settings of the trainer that callbacks compare themselves with.
@@ -77,21 +79,16 @@ def validate_run(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> N
     """
     data.prepare_data()
     data.setup("fit")
-    trainer.datamodule = data  # type: ignore[attr-defined]
-    if is_ours(model):
-        model.trainer = trainer
-        model.setup("fit")
-        trainer.strategy.connect(model)
-        trainer.strategy.setup_optimizers(trainer)
+    connect(trainer, model if is_ours(model) else None, data)
     example = two_samples(data, model.device)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         if is_ours(callback):
             callback.setup(trainer, model, "fit")
             callback.on_fit_start(trainer, model)
         if isinstance(callback, DeficitWindow):
             callback.deficit.check(example)
         elif isinstance(callback, Monitor) and is_ours(model):
-            callback.look_at(model, example)
+            callback.dry_run(model, example)
 
 
 def is_ours(part: object) -> bool:

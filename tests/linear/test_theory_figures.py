@@ -109,5 +109,6 @@ def test_the_script_writes_both_figures_as_png_and_pdf(tmp_path, monkeypatch, ca
     starts = {path.name: path.read_bytes()[:4] for path in output.iterdir()}
     assert starts == {
         "fig2.png": b"\x89PNG", "fig3.png": b"\x89PNG", "fig2.pdf": b"%PDF", "fig3.pdf": b"%PDF",
+        "gaps.csv": b"star",
     }  # fmt: skip
     assert "8 hidden units, random weights: median gap" in capsys.readouterr().out
