@@ -55,7 +55,7 @@ def dry_run(
                 validate_run(trainer, model, data)
                 return trainer.optimizers
             finally:
-                for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                for callback in callbacks_of(trainer):
                     if is_ours(callback):
                         callback.teardown(trainer, model, "fit")
                 model.trainer = None
