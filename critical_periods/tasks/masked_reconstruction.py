@@ -221,7 +221,7 @@ class MaskedReconstructionTask(Task):
         return Reconstruction(prediction, hidden)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Says the encoder's heads, which leave no trace in its weights."""
+        """Adds the encoder's number of heads, which its weights do not show."""
         checkpoint[HEADS] = self.network.attention_heads
 
     def _evaluate(self, errors: MetricCollection, batch: Batch, batch_idx: int) -> Tensor:

@@ -85,10 +85,17 @@ class DeficitWindow(Window):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Checks the window against the run's epochs, and the deficit against its classes."""
         super().setup(trainer, pl_module, stage)
-        if stage == "fit":
-            # A checkpoint's seed is loaded after this and stays.
-            self._seed = global_seed()
-            _validate_classes(trainer, self.deficit)
+        if stage != "fit":
+            return
+        # A checkpoint's seed is loaded after this and stays.
+        self._seed = global_seed()
+        available = getattr(datamodule_of(trainer), "num_classes", None)
+        assumed = getattr(self.deficit, "num_classes", None)
+        if isinstance(available, int) and isinstance(assumed, int) and available != assumed:
+            raise UserError(
+                f"num_classes={assumed} of {type(self.deficit).__name__} does not fit the data, "
+                f"which has {available} classes; set it to {available}."
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks the deficit on two training samples; wraps the steps where there is no slot."""
@@ -98,7 +105,14 @@ class DeficitWindow(Window):
             self._check(example)
         others = windows(trainer, DeficitWindow)
         if _slot(trainer) is None and self is others[0]:
-            _validate_loader(trainer)
+            loaders = trainer.train_dataloader
+            if isinstance(loaders, (list, tuple, Mapping)) and len(loaders) > 1:
+                # One batch of theirs holds parts whose samples do not belong together.
+                raise UserError(
+                    f"a DeficitWindow edits the batches of one data loader, but this project "
+                    f"trains on {len(loaders)} at once; let one loader give all views and their "
+                    "target, or give the DataModule a DeficitSlot."
+                )
             self._unwrap.append(_wrap_step(trainer, pl_module, "training_step"))
             if any(window.validate for window in others):
                 self._unwrap.append(_wrap_step(trainer, pl_module, "validation_step"))
@@ -162,28 +176,6 @@ class DeficitWindow(Window):
 def _slot(trainer: pl.Trainer) -> DeficitSlot | None:
     slot = getattr(datamodule_of(trainer), "deficits", None)
     return slot if isinstance(slot, DeficitSlot) else None
-
-
-def _validate_loader(trainer: pl.Trainer) -> None:
-    """Refuses several loaders, whose batches hold samples that do not belong together."""
-    loaders = trainer.train_dataloader
-    if isinstance(loaders, (list, tuple, Mapping)) and len(loaders) > 1:
-        raise UserError(
-            f"a DeficitWindow edits the batches of one data loader, but this project trains on "
-            f"{len(loaders)} at once; let one loader give all views and their target, or give the "
-            "DataModule a DeficitSlot."
-        )
-
-
-def _validate_classes(trainer: pl.Trainer, deficit: Deficit) -> None:
-    """Compares a deficit's number of classes with the data's, where both say theirs."""
-    available = getattr(datamodule_of(trainer), "num_classes", None)
-    assumed = getattr(deficit, "num_classes", None)
-    if isinstance(available, int) and isinstance(assumed, int) and available != assumed:
-        raise UserError(
-            f"num_classes={assumed} of {type(deficit).__name__} does not fit the data, which has "
-            f"{available} classes; set it to {available}."
-        )
 
 
 def _wrap_step(trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Callable[[], None]:

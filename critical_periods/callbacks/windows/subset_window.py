@@ -16,7 +16,7 @@ from critical_periods.data.images import ImageDataModule
 
 
 class SubsetWindow(Window):
-    """From epoch ``onset`` to ``removal - 1``, training sees but a share of its images.
+    """From epoch ``onset`` to ``removal - 1``, training sees only a share of its images.
 
     The share is fixed, class-balanced and the same in every run; its epochs are shorter
     accordingly. Where several of these windows are open, the smallest share rules. A network that
