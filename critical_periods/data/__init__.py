@@ -1,4 +1,4 @@
-"""Data sets and DataModules: images in memory, batches made whole on the device."""
+"""Data sets, and DataModules that make their batches on the device."""
 
 from typing import TYPE_CHECKING
 

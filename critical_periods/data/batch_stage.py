@@ -27,14 +27,17 @@ class Images(NamedTuple):
 
 
 class BatchStage(pl.LightningDataModule):
-    """A DataModule that makes whole batches on the device, in one order for all data.
+    """A DataModule that makes its batches on the device, in one order for all data.
+
+    The way of a batch is::
 
         sampler → Indices → device → augment → normalise → deficits → crop → Batch
 
     Loaders yield :class:`.Indices`, the numbers of the samples of a batch. All that is random about
     a sample is drawn from (seed, epoch, index), whichever batch or process it falls in; all that is
     random about a batch from (seed, epoch, batch, rank). The order is that of Kleinman, Achille &
-    Soatto (CVPR 2023), A.5: deficits act on augmented and normalised images that are still whole.
+    Soatto (CVPR 2023), A.5: deficits act on images that are augmented and normalised, but not yet
+    cropped.
 
     A subclass sets ``splits`` in its ``setup``, gets samples to the device
     (:meth:`transfer_batch_to_device`), makes views of them (:meth:`views`) and says what its data
@@ -144,7 +147,7 @@ class BatchStage(pl.LightningDataModule):
         """The samples that a loader names, on the device."""
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
-        """Augments, normalises, applies deficits and crops: the whole batch at once."""
+        """Augments, normalises, applies deficits and crops, all samples at once."""
         draw, images = batch
         views = self.views(images.pixels, draw)
         result = Batch(views, images.target, torch.full_like(draw.index, -1), draw.index)

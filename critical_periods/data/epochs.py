@@ -125,8 +125,8 @@ class EpochSampler:
         order = torch.Generator().manual_seed(fold(self.seed, self.epoch))
         shuffled = self.index[torch.randperm(len(self.index), generator=order)]
         shuffled = shuffled[: len(shuffled) - len(shuffled) % self.world_size]
-        whole = shuffled.split(self.batch_size * self.world_size)
-        return [batch.tensor_split(self.world_size)[self.rank] for batch in whole]
+        batches = shuffled.split(self.batch_size * self.world_size)
+        return [batch.tensor_split(self.world_size)[self.rank] for batch in batches]
 
     def _evaluation_batches(self) -> list[Tensor]:
         share = self.index[self.rank :: self.world_size]

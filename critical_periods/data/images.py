@@ -40,8 +40,8 @@ class ImageDataModule(BatchStage):
             that does not fit the data.
 
     Attributes:
-        share: gives the share of the training images that the coming epoch sees;
-            :class:`~critical_periods.callbacks.SubsetWindow` sets it.
+        share: a function that returns the share of the training images that the next epoch sees,
+            set by :class:`~critical_periods.callbacks.SubsetWindow`; ``None`` for all.
         num_views: V.
         num_classes: K, that of the data from :meth:`setup` on.
         mean: of the pixels of each channel, in 0 to 1, C.

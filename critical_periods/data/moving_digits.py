@@ -1,4 +1,4 @@
-"""Two frames of a moving digit: each tells the digit, only both together where it moves."""
+"""Two frames of a moving digit: each shows the digit, only both together its direction."""
 
 from __future__ import annotations
 

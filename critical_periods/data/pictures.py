@@ -1,4 +1,4 @@
-"""Pictures from disk into memory, and what to say when they are not as they should be."""
+"""Reading CIFAR-10's archive, or folders of pictures, into memory."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class Stereo(ImageDataModule):
     """The left and the right part of each image as two views of full size.
 
     View 0 keeps the leftmost ``width`` columns, view 1 the rightmost; all other columns are zero,
-    the mean colour (Kleinman et al. 2023, A.5). Mixed into a DataModule of whole images.
+    the mean colour (Kleinman et al. 2023, A.5). Mixed into a DataModule of images.
 
     Args:
         width: columns that each view keeps, at most the width of the image. Views overlap where

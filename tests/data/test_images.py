@@ -264,33 +264,6 @@ def test_no_augmentation():
         torch.testing.assert_close(view.double(), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("augment", ["shared", "per_view"])
-def test_augmentation_depends_on_seed_epoch_and_index_alone(monkeypatch, augment):
-    settings = {"augment": augment, "mask_probability": 0.2, "limit_train": 302, "width": 11}
-    expected = by_index(training(ready(batch_size=128, **settings), epoch=5))
-    assert torch.equal(by_index(training(ready(batch_size=31, **settings), epoch=5)), expected)
-    parts = []
-    for rank in range(2):
-        data = ready(batch_size=40, **settings)
-        place(data, rank, 2)
-        training(data, epoch=0)  # what came before does not matter
-        parts.append(training(data, epoch=5))
-    assert torch.equal(by_index(joined(parts)), expected)
-
-
-@pytest.mark.parametrize("name", ["augmentation", "masks"])
-def test_draws_differ_from_epoch_to_epoch_and_from_seed_to_seed(monkeypatch, name):
-    settings: dict[str, Any] = {}
-    if name == "masks":
-        settings = {"augment": "none", "mask_probability": 0.3}
-    data = ready(limit_train=100, **settings)
-    draws = [by_index(training(data, epoch)) for epoch in (0, 1)]
-    monkeypatch.setenv("PL_GLOBAL_SEED", "4")
-    draws += [by_index(training(data, epoch)) for epoch in (0, 1)]
-    for number, one in enumerate(draws):
-        assert not any(torch.equal(one, other) for other in draws[:number])
-
-
 def test_images_that_stay_in_main_memory_make_the_same_batches(monkeypatch):
     data = ready(limit_train=200)
     expected = training(data)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from batches import batches, by_index, evaluated, joined, measured, place, training
+from batches import batches, evaluated, joined, measured, training
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
@@ -18,7 +18,7 @@ from critical_periods.data.digits import read_digits
 from critical_periods.data.moving_digits import on_torus
 from critical_periods.data.video.frames import read_frames
 from critical_periods.data.video.moving_digits_video import write_videos
-from critical_periods.deficits import Dissociation, LabelPermutation, Occlusion
+from critical_periods.deficits import Dissociation, LabelPermutation
 
 MOTIONS = {
     4: [(0, 1), (1, 0), (0, -1), (-1, 0)],
@@ -208,48 +208,6 @@ def test_training_digits_once_and_test_digits_once_in_each_direction():
         assert not of_it[:, :, 16:].any() and not of_it[:, :, :, 16:].any()
 
 
-def test_samples_of_training_depend_on_seed_epoch_and_index_alone(monkeypatch):
-    settings = {"limit_train": 302, "mask_probability": 0.2}
-    expected = training(ready(batch_size=128, **settings), epoch=5)
-    parts = []
-    for rank in range(2):
-        data = ready(batch_size=40, **settings)
-        place(data, rank, 2)
-        training(data, epoch=0)  # what came before does not matter
-        parts.append(training(data, epoch=5))
-    both = joined(parts)
-    assert torch.equal(by_index(both), by_index(expected))
-    assert torch.equal(both.target[both.index.argsort()], expected.target[expected.index.argsort()])
-    others = [training(ready(**settings), epoch=4)]
-    monkeypatch.setenv("PL_GLOBAL_SEED", "4")
-    others.append(training(ready(**settings), epoch=5))
-    for other in others:
-        assert (by_index(other) == by_index(expected)).double().mean() < 0.1
-        targets = [one.target[one.index.argsort()] % 4 for one in (other, expected)]
-        assert ((targets[0] == targets[1]).double().mean() - 0.25).abs() < 0.1
-
-
-def test_samples_of_evaluation_never_change(monkeypatch):
-    data = ready(val_split=300)
-    before = [joined(batches(data, one())) for one in (data.val_dataloader, data.test_dataloader)]
-    training(data, epoch=7)
-    monkeypatch.setenv("PL_GLOBAL_SEED", "4")
-    other = ready(val_split=300, batch_size=33, mask_probability=0.5)
-    other.deficits.fill([Occlusion()])
-    loaders = (other.val_dataloader, other.test_dataloader)
-    after = [joined(batches(other, one())) for one in loaders]
-    for one, another in zip(before, after, strict=True):
-        assert torch.equal(by_index(one), by_index(another))
-        assert torch.equal(one.target, another.target)
-    few = measured(other, "test", 50)
-    assert torch.equal(few.views, before[1].views[few.index])
-    assert torch.equal(few.target, before[1].target[few.index])
-    # A digit to learn from and one to test on share an index, but not their scene.
-    learnt = measured(other, "train")
-    alike = learnt.views[:, 0] == before[1].views[learnt.index, 0]
-    assert alike.double().mean() < 0.1
-
-
 def test_constants_are_those_of_the_training_frames():
     views = torch.cat([training(ready(), epoch).views for epoch in range(3)])
     assert views.mean().abs() < 0.02 and (views.std() - 1).abs() < 0.02
@@ -258,18 +216,6 @@ def test_constants_are_those_of_the_training_frames():
 
 
 # Deficits.
-
-
-def test_deficits_and_masks_find_their_place():
-    data = ready()
-    clean = training(data, epoch=2)
-    data.deficits.fill([Occlusion(views=[1])])
-    closed = training(data, epoch=2)
-    assert torch.equal(closed.views[:, 0], clean.views[:, 0]) and not closed.views[:, 1].any()
-    assert torch.equal(closed.target, clean.target)
-    lost = ~training(ready(mask_probability=0.3)).views.flatten(2).any(-1)
-    assert (lost.double().mean(0) - 0.3).abs().max() < 4 * (0.21 / 1000) ** 0.5
-    assert not lost.all(1).any()
 
 
 def test_dissociation_keeps_the_group_of_one_frame_and_no_motion():
@@ -306,11 +252,6 @@ def test_the_number_of_classes_follows_from_the_label(label, directions, classes
     data.setup()
     assert data.num_classes == classes
     assert evaluated(data).target.unique().tolist() == list(range(classes))
-
-
-def test_digits_are_what_the_fingerprint_is_of():
-    assert ready().fingerprint() == ready(label="digit", limit_train=30, step=1).fingerprint()
-    assert ready().fingerprint() != ready(size=32).fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from processes import WORLD, join_processes, start_processes
-from torch import Tensor, nn
+from small_runs import clean_samples, quiet_trainer
+from torch import Tensor
 from torch.nn import functional as F
 
 from critical_periods.callbacks import DeficitWindow, FisherMonitor, UsableInformationMonitor
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.data import DigitsDataModule, StereoDigitsDataModule
+from critical_periods.data import StereoDigitsDataModule
 from critical_periods.data.epochs import Indices
 from critical_periods.deficits import Dissociation, LabelNoise
 from critical_periods.metrics.functional import fisher_trace
@@ -215,19 +216,18 @@ class Watch(pl.Callback):
         self.gradients.append(gradient.view(-1, 10).abs().sum(1).clone())
 
 
-def trainer_of(*callbacks: pl.Callback, epochs: int = 2, **options: Any) -> pl.Trainer:
-    return pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        callbacks=list(callbacks), **options,
-    )  # fmt: skip
+def trained(data: Any, *callbacks: pl.Callback, epochs: int = 2, **options: Any) -> Any:
+    """The task after training with its three heads, and its trainer."""
+    task, trainer = task_of(HEADS), quiet_trainer(*callbacks, max_epochs=epochs, **options)
+    trainer.fit(task, data)
+    return task, trainer
 
 
 def test_in_the_window_the_heads_of_the_eyes_learn_and_after_it_the_one_for_both():
     watch = Watch()
     data = StereoDigitsDataModule(limit_train=64, batch_size=32)
     window = DeficitWindow(Dissociation(views=[1]), removal=1)
-    trainer_of(window, watch, limit_val_batches=1).fit(task_of(HEADS), data)
+    trained(data, window, watch, limit_val_batches=1)
     inside, after = watch.batches[:2], watch.batches[2:]
     assert all(set(batch.target_view.tolist()) == {0, 1} for batch in inside)
     assert all(set(batch.target_view.tolist()) == {-1} for batch in after)
@@ -242,8 +242,7 @@ def test_views_and_targets_of_a_data_module_come_from_the_images_that_they_name(
     clean, moved = Watch(), Watch()
     for watch, callbacks in ((clean, []), (moved, [DeficitWindow(Dissociation(), removal=1)])):
         data = StereoDigitsDataModule(limit_train=64, batch_size=64, augment="none")
-        trainer = trainer_of(*callbacks, watch, epochs=1, limit_val_batches=0)
-        trainer.fit(task_of(HEADS), data)
+        trained(data, *callbacks, watch, epochs=1, limit_val_batches=0)
     (before,), (after,) = clean.batches, moved.batches
     assert torch.equal(before.index, after.index)
     assert torch.equal(before.views[:, 0], after.views[:, 0])
@@ -265,35 +264,20 @@ def test_evaluation_and_prediction_are_by_the_head_for_both():
 
 def test_measures_are_those_of_a_network_with_the_head_for_both_alone():
     data = StereoDigitsDataModule(limit_train=64, batch_size=32)
-    task = task_of(HEADS)
     monitors = FisherMonitor(every_n_epochs=None, samples=16), UsableInformationMonitor()
-    trainer = trainer_of(*monitors, epochs=1, limit_val_batches=1)
-    trainer.fit(task, data)
+    task, trainer = trained(data, *monitors, epochs=1, limit_val_batches=1)
     alone = SplitAllCNN(1, 4, in_channels=1)
     state = task.network.state_dict()
     state |= {name: state[name][:10] for name in ("trunk.head.weight", "trunk.head.bias")}
     alone.load_state_dict(state)
-    cpu = torch.device("cpu")
-    batches = [
-        data.on_after_batch_transfer(data.transfer_batch_to_device(indices, cpu, 0), 0)
-        for indices in data.measurement_loader("train", 16)
-    ]
-    total, layers = fisher_trace(alone, torch.cat([b.views for b in batches]).unbind(1))
+    views = clean_samples(data, "train", 16).views.unbind(1)
+    total, layers = fisher_trace(alone, views)
     measured = trainer.callback_metrics
     torch.testing.assert_close(measured["fisher/trace"].double(), total, rtol=1e-5, atol=0)
     torch.testing.assert_close(
         measured["fisher/trace/trunk.head"].double(), layers["trunk.head"], rtol=1e-5, atol=0
     )
-    assert task.network(*batches[0].views.unbind(1)).shape == (16, 3, 10)  # whole again
-
-
-def test_one_eye_cannot_be_dissociated_and_that_is_said_before_training():
-    window = DeficitWindow(Dissociation(), onset=1)
-    with pytest.raises(UserError, match="at least one move"):
-        trainer_of(window).fit(
-            ClassificationTask(nn.Sequential(nn.Flatten(), nn.Linear(256, 10))),
-            DigitsDataModule(limit_train=64),
-        )
+    assert task.network(*views).shape == (16, 3, 10)  # all heads again
 
 
 # Two processes.
@@ -301,13 +285,10 @@ def test_one_eye_cannot_be_dissociated_and_that_is_said_before_training():
 
 def run_process(rank: int, folder: Path) -> None:
     watch = Watch()
-    trainer = trainer_of(
-        DeficitWindow(Dissociation(views=[1]), removal=1), watch,
-        devices=WORLD, strategy="ddp", limit_val_batches=1,
-    )  # fmt: skip
-    task = task_of(HEADS)
+    window = DeficitWindow(Dissociation(views=[1]), removal=1)
     data = StereoDigitsDataModule(limit_train=128, batch_size=32, augment="none")
-    trainer.fit(task, data)
+    options = {"devices": WORLD, "strategy": "ddp", "limit_val_batches": 1}
+    task, _ = trained(data, window, watch, **options)
     torch.save(
         {"batches": [tuple(batch) for batch in watch.batches], "weights": task.state_dict()},
         folder / f"{rank}.pt",

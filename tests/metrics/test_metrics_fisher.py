@@ -1,12 +1,16 @@
-"""The Fisher trace against a plain loop, closed forms and its own sampled version."""
+"""The Fisher trace against a plain loop, nngeometry, closed forms and its own sampled version."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterator
 
 import pytest
 import torch
+from nngeometry.layercollection import LayerCollection
+from nngeometry.metrics import FIM
+from nngeometry.object import PMatDiag, PMatImplicit
 from torch import Tensor, nn
 
 from critical_periods.core.errors import UserError
@@ -74,8 +78,11 @@ def made(name: str) -> tuple[nn.Module, list[Tensor]]:
     torch.manual_seed(3)
     build, shapes = (CASES | NETWORKS)[name]
     network, views = build().double(), [torch.randn(6, *shape).double() for shape in shapes]
-    network.train()
-    network(*[view * 2 + 1 for view in views])  # batch-norm statistics that are not 0 and 1
+    for module in network.train().modules():  # scales and statistics that are not 0 and 1
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+    network(*[view * 2 + 1 for view in views])
     return network, views
 
 
@@ -107,6 +114,36 @@ def test_equals_plain_loop(name):
     expected_total = sum(norms.mean() for norms in expected.values())
     torch.testing.assert_close(total, expected_total, rtol=1e-9, atol=0)
     torch.testing.assert_close(torch.stack(list(layers.values())).sum(), total, rtol=1e-12, atol=0)
+
+
+@pytest.fixture
+def _float64() -> Iterator[None]:
+    """In nngeometry buffers and the eps of a division have the default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.usefixtures("_float64")
+def test_traces_of_networks_of_one_view_equal_nngeometrys(name):
+    network, (images,) = made(name)
+    metric = FisherTrace(network)  # it puts the network into evaluation mode itself
+    for batch in images.split(4):
+        metric.update(batch)
+    # The diagonal of the exact Fisher matrix, which it gets from K - 1 outputs and no score.
+    collection = LayerCollection.from_model(network.eval())
+    # It asks for gradients of the images that it is given.
+    examples = (images.clone(), torch.zeros(len(images)))
+    fisher = FIM(network, examples, PMatDiag, layer_collection=collection)
+    parts = fisher.get_diag().split([layer.numel() for layer in collection.layers.values()])
+    expected = {name: part.sum() for name, part in zip(collection.layers, parts, strict=True)}
+    implicit = FIM(network, examples, PMatImplicit)
+    for total, layers in (fisher_trace(network, [images]), metric.compute()):
+        torch.testing.assert_close(layers, expected, rtol=1e-6, atol=0)
+        torch.testing.assert_close(total, fisher.trace(), rtol=1e-6, atol=0)
+        torch.testing.assert_close(total, implicit.trace(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -1,10 +1,10 @@
-"""From indices to frames: what the workers of a data loader do."""
+"""Decoding the frames of a batch in the workers of a data loader."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,26 +18,15 @@ from critical_periods.core.randomness import FIXED_SEED, Stream, fold, uniform
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 from critical_periods.data.video.frame_pairs import centre_box, draw_box, draw_pairs
 from critical_periods.data.video.rand_augment import rand_augment
+from critical_periods.data.video.shards import ShardClips
 from critical_periods.data.video.video_file import VideoError
+from critical_periods.data.video.video_index import VideoClips
 
 # Videos that are tried in a broken one's place before a folder is given up.
 _TRIES = 20
 
 
-class Clips(Protocol):
-    """Videos by number: :class:`.VideoClips` on disk or :class:`.ShardClips` extracted."""
-
-    paths: np.ndarray
-    reasons: np.ndarray
-    lengths: np.ndarray
-
-    def read(self, number: int, places: Iterable[int]) -> list[Image.Image]:
-        """Frames of a video at these places of its grid; raises VideoError."""
-        ...
-
-    def contents(self) -> Iterator[Any]:
-        """What tells these clips from others, as buffers for a fingerprint."""
-        ...
+Clips = VideoClips | ShardClips
 
 
 class ClipBatch(NamedTuple):

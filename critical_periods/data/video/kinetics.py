@@ -154,8 +154,8 @@ class KineticsDataModule(BatchStage):
     def setup(self, stage: str | None = None) -> None:
         """Reads the index and leaves out what is bad; calling it again is safe."""
         callbacks: list[Callback] = getattr(self.trainer, "callbacks", [])
-        if not any(isinstance(each, _Meeting) and each.data is self for each in callbacks):
-            callbacks.append(_Meeting(self))
+        if not any(isinstance(each, _GatherBroken) and each.data is self for each in callbacks):
+            callbacks.append(_GatherBroken(self))
         if self._clips:
             return
         clips, labels = self._open()
@@ -244,12 +244,12 @@ class KineticsDataModule(BatchStage):
         rank, world_size = self.place
         if rank == 0:
             self._report()
-        # Of several processes one must not stop while the others wait for it: see meet.
+        # Of several processes one must not stop while the others wait for it: see gather_broken.
         if world_size == 1:
             self._check_share()
 
-    def meet(self) -> None:
-        """Of several processes, makes the broken videos of all known to each.
+    def gather_broken(self) -> None:
+        """Of several processes, tells each the broken videos of all.
 
         All must call it at the same time; Lightning has them do it at the end of every epoch.
 
@@ -282,8 +282,10 @@ class KineticsDataModule(BatchStage):
             raise UserError(self._too_many(bad, total))
 
 
-class _Meeting(Callback):
-    """Ends every epoch with :meth:`KineticsDataModule.meet`: Lightning tells only callbacks of it.
+class _GatherBroken(Callback):
+    """Calls :meth:`KineticsDataModule.gather_broken` at the end of every epoch.
+
+    Lightning tells only callbacks of it.
 
     Args:
         data: whose broken videos are counted.
@@ -293,7 +295,7 @@ class _Meeting(Callback):
         self.data = data
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """All processes are here."""
-        self.data.meet()
+        """Gathers the broken videos; all processes are here."""
+        self.data.gather_broken()
 
     on_validation_epoch_end = on_test_epoch_end = on_predict_epoch_end = on_train_epoch_end

@@ -1,4 +1,4 @@
-"""Frames extracted once: a few large files of JPEGs on the grid of 3 frames a second."""
+"""Frames that were extracted from videos once, 3 a second, as JPEGs in a few large files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
@@ -109,16 +109,8 @@ def open_shards(folder: Path) -> ShardClips | None:
     if (folder / INDEX).exists():
         try:
             with np.load(folder / INDEX) as arrays:
-                clips = ShardClips(
-                    str(folder),
-                    shards=_strings(arrays, "shards"),
-                    shard=arrays["shard"],
-                    starts=arrays["starts"],
-                    paths=_strings(arrays, "paths"),
-                    labels=_strings(arrays, "labels"),
-                    lengths=arrays["lengths"],
-                    reasons=_strings(arrays, "reasons"),
-                )
+                names = [field.name for field in fields(ShardClips)]
+                clips = ShardClips(str(folder), *(_array(arrays, name) for name in names[1:]))
         except _DAMAGED as error:
             raise _damaged(folder / INDEX, "cannot be read") from error
         # The last record of each shard says where it ends.
@@ -137,12 +129,12 @@ def open_shards(folder: Path) -> ShardClips | None:
     return None
 
 
-def _strings(arrays: Any, name: str) -> np.ndarray:
-    """The strings of this name in an ``.npz`` file, bytes [N].
+def _array(arrays: Any, name: str) -> np.ndarray:
+    """An array of an ``.npz`` file.
 
-    Extractions of version 0.1 hold them as one row of bytes and the places where each one ends.
+    Extractions of version 0.1 hold strings as one row of bytes and the places where each one ends.
     """
-    if name in arrays:
+    if f"{name}_ends" not in arrays:
         return np.asarray(arrays[name])
     text, ends = arrays[f"{name}_text"].tobytes(), arrays[f"{name}_ends"].tolist()
     return np.array([text[start:end] for start, end in pairwise([0, *ends])], dtype="S")
@@ -186,7 +178,7 @@ def extract(
     """Writes 3 frames a second of all videos to shards, in parallel.
 
     Shards that are there already, from a run that was killed or was shorter, are kept as long as
-    they are whole and their videos have neither changed size nor time. The index is written last.
+    they are complete and their videos have neither changed size nor time. The index comes last.
     Broken videos have no frames in it, but a reason.
 
     Args:
@@ -207,10 +199,10 @@ def extract(
         name = f"shard_{number:05d}_{_stamp(some, short_side)}"
         tasks.append(_Task(some, output / f"{name}.bin", short_side))
     (output / INDEX).unlink(missing_ok=True)
-    undone = [task for task in tasks if not _is_whole(task.file)]
+    undone = [task for task in tasks if not _is_complete(task.file)]
     done = len(videos.paths) - sum(len(task.videos.paths) for task in undone)
     with tqdm(total=len(videos.paths), initial=done, desc=str(output), unit="video") as progress:
-        for task in _made(undone, jobs):
+        for task in _make_shards(undone, jobs):
             progress.update(len(task.videos.paths))
     _write_index(output, tasks)
     clips = open_shards(output)
@@ -218,8 +210,8 @@ def extract(
     return clips
 
 
-def _made(tasks: list[_Task], jobs: int) -> Iterator[_Task]:
-    """Makes the shards and says of each when it is whole."""
+def _make_shards(tasks: list[_Task], jobs: int) -> Iterator[_Task]:
+    """Makes the shards and yields each when it is complete."""
     if jobs == 1:
         for task in tasks:
             _make_shard(task)
@@ -260,16 +252,16 @@ def _stamp(videos: VideoList, short_side: int) -> str:
     return digest.hexdigest()[:8]
 
 
-def _side(shard: Path) -> Path:
-    """The file that says what is in a shard; it is written when the shard is whole."""
+def _shard_index(shard: Path) -> Path:
+    """The file that says what is in a shard; it is written when the shard is complete."""
     return shard.with_suffix(".npz")
 
 
-def _is_whole(shard: Path) -> bool:
+def _is_complete(shard: Path) -> bool:
     try:
-        with np.load(_side(shard)) as arrays:
+        with np.load(_shard_index(shard)) as arrays:
             start, length = int(arrays["starts"][-1]), int(arrays["lengths"][-1])
-            _strings(arrays, "reasons")
+            _array(arrays, "reasons")
     except _DAMAGED:
         return False
     return not _problem(shard, start, length)
@@ -294,7 +286,7 @@ def _make_shard(task: _Task) -> None:
                 out.write(bounds.astype(np.uint32).tobytes())
                 out.writelines(frames)
     save_arrays(
-        _side(task.file),
+        _shard_index(task.file),
         starts=np.array(starts, np.int64),
         lengths=np.array(lengths, np.int32),
         reasons=as_bytes(reasons),
@@ -315,10 +307,10 @@ def _jpegs(path: str, short_side: int) -> list[bytes]:
 def _write_index(output: Path, tasks: list[_Task]) -> None:
     starts, lengths, reasons, shard = [], [], [], []
     for number, task in enumerate(tasks):
-        with np.load(_side(task.file)) as arrays:
+        with np.load(_shard_index(task.file)) as arrays:
             starts.append(arrays["starts"])
             lengths.append(arrays["lengths"])
-            reasons.append(_strings(arrays, "reasons"))
+            reasons.append(_array(arrays, "reasons"))
         shard.append(np.full(len(task.videos.paths), number, np.int32))
     save_arrays(
         output / INDEX,
@@ -331,7 +323,7 @@ def _write_index(output: Path, tasks: list[_Task]) -> None:
         reasons=np.concatenate(reasons),
     )
     # What an earlier state of the videos, or a killed run, left behind is no part of it.
-    kept = {name for task in tasks for name in (task.file.name, _side(task.file).name)}
+    kept = {name for task in tasks for name in (task.file.name, _shard_index(task.file).name)}
     for file in output.glob("shard_*"):
         if file.name not in kept:
             file.unlink()

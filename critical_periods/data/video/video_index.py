@@ -1,4 +1,4 @@
-"""The index of a folder of videos: looked at once, kept in a file, brought up to date."""
+"""The index of a folder of videos: how long each is, kept in a file and brought up to date."""
 
 from __future__ import annotations
 
@@ -79,20 +79,18 @@ def read_index(videos: VideoList, file: Path, short_side: int = 256) -> VideoCli
     with FileLock(file.with_suffix(".lock")):
         paths = as_bytes(videos.paths)
         sizes, times = _states(videos)
+        videos_now = [*zip(paths.tolist(), sizes.tolist(), times.tolist(), strict=True)]
         known = _load(file)
-        same = known is not None and all(
-            np.array_equal(known[name], now)
-            for name, now in (("sizes", sizes), ("times", times), ("paths", paths))
-        )
-        if known is None or not same:
-            lengths, reasons = _look(videos, sizes, times, known)
-            known = {
-                "format": np.array(_FORMAT), "lengths": lengths, "sizes": sizes, "times": times,
-                "paths": paths, "reasons": as_bytes(reasons),
-            }  # fmt: skip
-            save_arrays(file, **known)
-    folder = str(videos.folder)
-    return VideoClips(folder, paths, known["lengths"], known["reasons"], sizes, short_side)
+        before = [*known]
+        known |= _probe_all(videos.folder, [video for video in videos_now if video not in known])
+        lengths = np.array([known[video][0] for video in videos_now], np.int32)
+        reasons = np.array([known[video][1] for video in videos_now], dtype="S")
+        if videos_now != before:
+            save_arrays(
+                file, format=_FORMAT, paths=paths, sizes=sizes, times=times, lengths=lengths,
+                reasons=reasons,
+            )  # fmt: skip
+    return VideoClips(str(videos.folder), paths, lengths, reasons, sizes, short_side)
 
 
 def as_bytes(strings: Iterable[str]) -> np.ndarray:
@@ -142,50 +140,38 @@ def _states(videos: VideoList) -> tuple[np.ndarray, np.ndarray]:
     return states[:, 0], states[:, 1]
 
 
-def _load(file: Path) -> dict[str, np.ndarray] | None:
+# A video by its path, its size and when it changed; and its length and what is wrong with it.
+_Video = tuple[bytes, int, int]
+_Finding = tuple[int, bytes]
+
+
+def _load(file: Path) -> dict[_Video, _Finding]:
+    """What an index says; nothing where it is missing, damaged or of another version."""
     try:
         with np.load(file) as arrays:
-            found = dict(arrays)
+            if arrays["format"] != _FORMAT:
+                return {}
+            videos = (arrays[name].tolist() for name in ("paths", "sizes", "times"))
+            findings = (arrays[name].tolist() for name in ("lengths", "reasons"))
+            return dict(zip(zip(*videos, strict=True), zip(*findings, strict=True), strict=True))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return None
-    return found if found.get("format") == _FORMAT else None
+        return {}
 
 
-def _look(
-    videos: VideoList, sizes: np.ndarray, times: np.ndarray, known: dict[str, np.ndarray] | None
-) -> tuple[np.ndarray, list[str]]:
-    """The grid's length and what is wrong, of each video; probes those that are not known."""
-    lengths, reasons = np.zeros(len(sizes), np.int32), [""] * len(sizes)
-    before: dict[tuple[str, int, int], int] = {}
-    if known is not None:
-        states = zip(*(known[name].tolist() for name in ("paths", "sizes", "times")), strict=True)
-        before = {(os.fsdecode(path), *state): i for i, (path, *state) in enumerate(states)}
-    new = []
-    states = zip(sizes.tolist(), times.tolist(), strict=True)
-    for number, (path, state) in enumerate(zip(videos.paths, states, strict=True)):
-        old = before.get((path, *state))
-        if known is None or old is None:
-            new.append(number)
-        else:
-            lengths[number], reasons[number] = (
-                known["lengths"][old],
-                os.fsdecode(known["reasons"][old]),
-            )
-    full = [os.path.join(videos.folder, videos.paths[number]) for number in new]
+def _probe_all(folder: Path, videos: list[_Video]) -> dict[_Video, _Finding]:
+    """Probes videos, in parallel."""
+    paths = [os.path.join(folder, os.fsdecode(path)) for path, *_ in videos]
     with ThreadPoolExecutor(_THREADS) as pool:
-        results = tqdm(
-            pool.map(_length, full), f"Looking at {videos.folder}", len(new), unit="video"
-        )
-        for number, (length, reason) in zip(new, results, strict=True):
-            lengths[number], reasons[number] = length, reason
-    return lengths, reasons
+        findings = pool.map(_length, paths)
+        progress = tqdm(findings, f"Looking at {folder}", len(paths), unit="video")
+        return dict(zip(videos, progress, strict=True))
 
 
-def _length(path: str) -> tuple[int, str]:
+def _length(path: str) -> _Finding:
     try:
-        return grid_length(probe(path).duration), ""
+        return grid_length(probe(path).duration), b""
     except VideoError as error:
-        return 0, error.reason
+        return 0, os.fsencode(error.reason)
 
 
 def index_folder(root: Path) -> Path:

@@ -93,11 +93,11 @@ def list_folder(folder: Path) -> VideoList:
 def read_list(file: Path, root: Path, columns: tuple[str, str] = COLUMNS) -> VideoList:
     """A list with a video and its label on each line.
 
-    A header may name the two columns, among any others. Without one, each line is a path and a
-    label and nothing else. Tabs, commas or spaces stand between them, the same in all lines: of
-    these, those that make most of the lines a video file and its label (so a path may hold spaces
-    and commas where tabs end it, or where the label is one word). Cells with commas may be in
-    quotes, and lines that begin with ``#`` are comments.
+    A header names the two columns, among any others. Without one, each line is a video file, known
+    by its ending, and its label, and nothing else. Tabs, commas or spaces stand between them, the
+    same in all lines: of these, those that suit the most lines (so a path may hold spaces and
+    commas where tabs end it, or where the label is one word). Cells with commas may be in quotes,
+    and lines that begin with ``#`` are comments.
 
     Args:
         file: the list.
@@ -105,106 +105,62 @@ def read_list(file: Path, root: Path, columns: tuple[str, str] = COLUMNS) -> Vid
         columns: of the paths and of the labels in the header; capitals do not matter.
 
     Raises:
-        UserError: the file is not there or empty, a line has no label or too many cells, the
-            header lacks a column, or the first line is neither like the others nor a header.
+        UserError: the file is not there or empty, or a line is not as it should be.
     """
     try:
         text = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the list {file} cannot be read: {error}.") from error
     lines = {n: line for n, line in enumerate(text, 1) if line.strip()[:1] not in ("", "#")}
-    columns = columns[0].lower(), columns[1].lower()
-    header, rows, pairs = min((_cut(lines, mark, columns) for mark in "\t, "), key=_misfits)
-    for column in columns:
-        if header and header.count(column) != 1:
-            raise UserError(
-                f"the header of {file}, {','.join(header)!r}, must have one column {column!r}; set "
-                "path_column and label_column to what the columns are called."
-            )
-    if not rows:
+    readings = [_pairs(lines, mark, columns) for mark in "\t, "]
+    pairs = min(readings, key=lambda reading: list(reading.values()).count(None))
+    if not pairs:
         raise UserError(f"the list {file} is empty; each line is a path and a label.")
-    bad = next((number for number in rows if number not in pairs), None)
-    if bad is not None:
-        raise UserError(
-            f"line {bad} of {file} is {lines[bad].strip()[:80]!r}, but each line is a path and a "
-            "label with a comma, a tab or a space between, the same one in all lines; where there "
-            f"are more columns, a header must say which are {' and '.join(columns)}."
-        )
-    paths, labels = ([*column] for column in zip(*pairs.values(), strict=True))
-    if not header:
-        _check_first_line(file, rows, paths, labels)
-    numbers = [number for label in labels if (number := _class_number(label)) is not None]
+    paths, labels = [], []
+    for number, pair in pairs.items():
+        if pair is None:
+            raise UserError(
+                f"line {number} of {file} is {lines[number].strip()[:80]!r}, but each line is a "
+                "video file and a label with a comma, a tab or a space between, the same one in "
+                "all lines; a list with other files or more columns needs a header that names "
+                f"{columns[0]!r} and {columns[1]!r}, as path_column and label_column call them."
+            )
+        paths.append(pair[0])
+        labels.append(pair[1])
+    numbers = [value for label in labels if (value := _class_number(label)) is not None]
     if len(numbers) == len(labels) and max(numbers) >= _MOST_CLASSES:
-        line = [*rows][numbers.index(max(numbers))]
+        line = [*pairs][numbers.index(max(numbers))]
         raise UserError(f"line {line} of {file} has {_too_high(max(numbers))}")
     return VideoList(root, paths, labels)
 
 
-class _Reading(NamedTuple):
-    """A list, cut up by one of the marks.
-
-    Attributes:
-        header: its cells in small letters; empty where there is none.
-        rows: the cells of every other line, by its number.
-        pairs: path and label of those rows that have both, and no cell too many.
-    """
-
-    header: list[str]
-    rows: dict[int, list[str]]
-    pairs: dict[int, tuple[str, str]]
-
-
-def _cut(lines: dict[int, str], mark: str, columns: tuple[str, str]) -> _Reading:
+def _pairs(
+    lines: dict[int, str], mark: str, columns: tuple[str, str]
+) -> dict[int, tuple[str, str] | None]:
+    """The path and the label of each line but the header; ``None`` where it is not so made up."""
     rows = {number: _cells(line, mark) for number, line in lines.items()}
     header = [cell.lower() for cell in next(iter(rows.values()), [])]
-    if any(map(_is_video, header)) or not set(columns) & set(header):
-        header = []
-    else:
+    places, width = [0, 1], 2
+    if is_named := all(header.count(column.lower()) == 1 for column in columns):
+        places, width = [header.index(column.lower()) for column in columns], len(header)
         del rows[next(iter(rows))]
-    pairs = {}
+    pairs: dict[int, tuple[str, str] | None] = {}
     for number, row in rows.items():
-        cells = dict(zip(header or columns, row, strict=False))
-        path, label = (cells.get(column) for column in columns)
-        if path and label and len(row) == len(header or columns):
-            pairs[number] = path, label
-    return _Reading(header, rows, pairs)
-
-
-def _misfits(reading: _Reading) -> tuple[int, int, int]:
-    """How many rows name no video file; have no path and label; have no number as label."""
-    total, pairs = len(reading.rows), reading.pairs.values()
-    videos = sum(_is_video(path) for path, _ in pairs)
-    numbers = sum(_class_number(label) is not None for _, label in pairs)
-    return total - videos, total - len(pairs), total - numbers
+        path, label = (row[place] for place in places) if len(row) == width else ("", "")
+        is_pair = path and label and (is_named or _is_video(path))
+        pairs[number] = (path, label) if is_pair else None
+    return pairs
 
 
 def _cells(line: str, mark: str) -> list[str]:
     if mark == " ":
-        words = line.split()
-        # A path with spaces ends in the last word but one; what follows a whole path is too much.
-        return words if _is_video(words[0]) else line.rsplit(maxsplit=1)
+        return line.rsplit(maxsplit=1)
     try:
         (row,) = csv.reader([line], delimiter=mark, skipinitialspace=True)
     except csv.Error:
         # A line without end is no row of a list.
         return [line]
     return [cell.strip() for cell in row]
-
-
-def _check_first_line(
-    file: Path, rows: dict[int, list[str]], paths: list[str], labels: list[str]
-) -> None:
-    """A header that is not known must not become a video, or class names of class numbers."""
-    number, row = next(iter(rows.items()))
-    is_video = [_is_video(path) for path in paths]
-    is_number = [_class_number(label) is not None for label in labels]
-    for what, fits in (("a video file", is_video), ("labelled by a whole number", is_number)):
-        if fits[1:] and all(fits[1:]) and not fits[0]:
-            raise UserError(
-                f"line {number} of {file}, {','.join(row)[:80]!r}, is not {what}, as all others "
-                "are; mend it or, where it is a header, set path_column and label_column to its "
-                "names."
-            )
 
 
 def _is_video(path: str) -> bool:

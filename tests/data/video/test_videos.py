@@ -484,7 +484,7 @@ def test_columns_of_other_names(tmp_path: Path):
     file.write_text("Class Name,path,Video-ID\nyoga,x,a/1.mp4\n")
     found = find_videos(tmp_path, "train", file, ("video-id", "class name"))
     assert found == (tmp_path, ["a/1.mp4"], ["yoga"])
-    with pytest.raises(UserError, match=r"'class name,path,video-id', must have one column 'l"):
+    with pytest.raises(UserError, match=r"line 1 of .*'Class Name,path,Video-ID', but each line"):
         find_videos(tmp_path, "train", file)
 
 
@@ -499,8 +499,9 @@ def test_lists_with_spaces_between(tmp_path: Path):
     assert find_videos(tmp_path, "val", file).paths == ["a, b/1.mp4", "c, d/2.mp4"]
 
 
-@pytest.mark.parametrize("header", ["", "path label\n"])
-@pytest.mark.parametrize("suffix", [".mp4", ""])
+@pytest.mark.parametrize(
+    ("header", "suffix"), [("", ".mp4"), ("path label\n", ".mp4"), ("path label\n", "")]
+)
 def test_one_mark_for_all_lines_of_a_list(tmp_path: Path, header: str, suffix: str):
     """Commas in paths do not end them where spaces before numbers do."""
     file = tmp_path / "list.txt"
@@ -532,30 +533,37 @@ def test_numbers_may_be_written_as_fractions(tmp_path: Path):
         ("path,label\n", "list.csv is empty"),
         (
             "a.mp4,1\nb.mp4\n",
-            "line 2 of .*list.csv is 'b.mp4', but each line is a path and a label",
+            "line 2 of .*list.csv is 'b.mp4', but each line is a video file and a label",
         ),
         ("a.mp4,1\n\nb.mp4,\n", "line 3 of .*list.csv"),
         ("a.mp4,1\n,2\n", "line 2 of .*list.csv"),
         ("split,label,path\nval,x,a.mp4\nval,x\n", "line 3 of .*list.csv"),
-        ("path,where\na.mp4,1\n", "header of .*, 'path,where', must have one column 'label'; set"),
-        ("path,label,path\na.mp4,1,b.mp4\n", "must have one column 'path'"),
+        (
+            "path,where\na.mp4,1\n",
+            "line 1 .*'path,where', .* needs a header that names 'path' and 'label', as",
+        ),
+        ("path,label,path\na.mp4,1,b.mp4\n", "line 1 of .* is 'path,label,path', but"),
+        (
+            "a/1 3\na/2 4\n",
+            "line 1 of .* is 'a/1 3', .* with other files .* needs a header",
+        ),
         (
             "a.mp4,1,2\nb.mp4,1,2\n",
-            "line 1 of .* is 'a.mp4,1,2', but .* a header must say",
+            "line 1 of .* is 'a.mp4,1,2', but .* or more columns needs a header that",
         ),
         ("a.mp4 30 1\nb.mp4 40 0\n", "line 1 of .* is 'a.mp4 30 1', but"),
         ("path,label\na.mp4,riding a, b\n", "line 2 of .* is 'a.mp4,riding a, b', but"),
-        ("filename,class_id\na.mp4,1\n", "line 1 of .*, 'filename,class_id', is not a video file"),
-        ("foo,bar\na.mp4,x\nb.mp4,y\n", "line 1 of .*, 'foo,bar', is not a video file, as all"),
+        ("filename,class_id\na.mp4,1\n", "line 1 of .* is 'filename,class_id', but"),
+        ("foo,bar\na.mp4,x\nb.mp4,y\n", "line 1 of .* is 'foo,bar', but each line is a video"),
         (
             "# numbers\nfoo bar\na 1\nb 2\n",
-            "line 2 of .*, 'foo,bar', is not labelled by a whole number, as all others are; mend",
+            "line 2 of .* is 'foo bar', but each line is a video",
         ),
         ("a.mp4 1\nb.mp4 100000000\n", "line 2 of .* has the class number 100000000, but numbers"),
         ("x" * 200_000, "line 1 of .* is 'xxx"),
         (
             "label,youtube_id,time_start,time_end,split\nyoga,0aB,1,11,val\n",
-            "header of .*list.csv, 'label,youtube_id,.*', must have one column 'path'",
+            "line 1 of .*list.csv is 'label,youtube_id,.*', but .* needs a header that names",
         ),
     ],
 )
