@@ -35,8 +35,7 @@ from critical_periods.linear import (
     views_covariance,
 )
 from critical_periods.metrics.functional import relative_source_variance, source_variance
-from critical_periods.plots.linear_dynamics import plot_linear_dynamics
-from critical_periods.plots.synthetic_rsv import plot_synthetic_rsv
+from critical_periods.plots import plot_linear_dynamics, plot_synthetic_rsv, save
 
 A0 = 1e-4
 TIMES = np.linspace(0, 10, 201)
@@ -91,8 +90,7 @@ def draw_dynamics(output: Path) -> None:
     with (output / "gaps.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([("start", "case", "depth", "gap"), *rows])
-    for ending in ("png", "pdf"):
-        plot_linear_dynamics(cases, scattered, gaps_of, output / f"fig2.{ending}")
+    save(plot_linear_dynamics(cases, scattered, gaps_of), output / "fig2")
 
 
 def measured_rsv(distribution: BetaWeights, rng: np.random.Generator) -> Tensor:
@@ -117,8 +115,7 @@ def draw_rsv(output: Path) -> None:
         name = f"α = {weights.alpha:g}, β = {weights.beta:g}, {halves}"
         cdf = partial(rsv_cdf, distribution=weights, covariance=covariance)
         measured.append((name, measured_rsv(weights, rng), cdf))
-    for ending in ("png", "pdf"):
-        plot_synthetic_rsv(measured, output / f"fig3.{ending}")
+    save(plot_synthetic_rsv(measured), output / "fig3")
 
 
 def main() -> None:
