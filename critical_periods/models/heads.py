@@ -77,7 +77,7 @@ def own_head(network: nn.Module, logits: Tensor, target_view: Tensor | None = No
 def answering_together(network: nn.Module) -> Iterator[None]:
     """A context in which the network returns the logits [B, K] of the head for both alone.
 
-    So measures of the logits need not know of heads. A network with a single head is unchanged.
+    So measures of the logits need not select a head. A network with a single head is unchanged.
 
     Example:
         >>> from critical_periods.models import SplitAllCNN
