@@ -7,7 +7,7 @@ from torch import Tensor
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.linear.full_batch import WholeDataModule
+from critical_periods.linear.full_batch import FullBatchDataModule
 
 # 2,048 items and their properties: 50 MB, and four times that with each further level.
 _MOST = 12
@@ -44,7 +44,7 @@ def hierarchy(levels: int = 4) -> Tensor:
     return torch.cat(nodes, dim=1)
 
 
-class HierarchyDataModule(WholeDataModule):
+class HierarchyDataModule(FullBatchDataModule):
     """2^(L-1) one-hot items and 2^L - 1 binary properties of each in one batch; 8 and 15 at L = 4.
 
     The properties are the nodes of a binary tree (:func:`hierarchy`): one that all items have, two

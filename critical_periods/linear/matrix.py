@@ -6,14 +6,12 @@ import torch
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import fold, generator, global_seed
-from critical_periods.linear.full_batch import WholeDataModule
+from critical_periods.core.randomness import Stream, fold, generator, global_seed
+from critical_periods.linear.full_batch import FullBatchDataModule
 from critical_periods.linear.other_matrix import low_rank_matrix
 
-_MATRIX, _PLACES = 2023, 2025
 
-
-class MatrixDataModule(WholeDataModule):
+class MatrixDataModule(FullBatchDataModule):
     """One random n x n matrix of low rank and Frobenius norm n, and the N places that are observed.
 
     Places are drawn without replacement; matrix and places depend on the seed of the run alone.
@@ -50,7 +48,9 @@ class MatrixDataModule(WholeDataModule):
     def load(self) -> Batch:
         """The matrix and its observed places, as one sample."""
         seed = global_seed()
-        matrix = low_rank_matrix(self.size, self.rank, fold(seed, _MATRIX))
-        places = torch.randperm(self.size**2, generator=generator("cpu", seed, _PLACES))
+        matrix = low_rank_matrix(self.size, self.rank, fold(seed, Stream.MATRIX))
+        places = torch.randperm(
+            self.size**2, generator=generator("cpu", seed, Stream.OBSERVED_ENTRIES)
+        )
         places = places[: self.observed].sort().values
         return Batch(matrix[None, None, None], places[None], torch.tensor([-1]), torch.tensor([0]))

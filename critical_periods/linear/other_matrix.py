@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import fold, global_seed
+from critical_periods.core.randomness import Stream, fold, global_seed
 from critical_periods.deficits.deficit import Deficit
-
-_STREAM = 2024
 
 
 def low_rank_matrix(size: int, rank: int, seed: int) -> Tensor:
@@ -73,7 +71,7 @@ class OtherMatrix(Deficit):
 
     def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The other matrix for each of the images, [N, 1, n, n]."""
-        other = low_rank_matrix(images.shape[-1], self.rank, fold(self.seed, _STREAM))
+        other = low_rank_matrix(images.shape[-1], self.rank, fold(self.seed, Stream.OTHER_MATRIX))
         return other.to(images).expand_as(images)
 
     def extra_repr(self) -> str:

@@ -19,7 +19,7 @@ from critical_periods.core.trainer import datamodule_of, ends_before, trainer_of
 from critical_periods.models.heads import own_head
 from critical_periods.models.network import Network
 from critical_periods.tasks.dry_run import validate_network, validate_schedule
-from critical_periods.tasks.optimizers import build, build_optimizer, with_scheduler
+from critical_periods.tasks.optimizers import build, build_optimizer
 from critical_periods.tasks.task import Task
 
 
@@ -167,4 +167,6 @@ class ClassificationTask(Task):
                 f"milestones={found} of {type(scheduler).__name__} reach beyond the last epoch of "
                 f"training: trainer.max_epochs={trainer.max_epochs}."
             )
-        return with_scheduler(optimizer, scheduler)
+        # One that follows a measure says which; Lightning has to hear it, too.
+        followed = {"monitor": scheduler.monitor} if hasattr(scheduler, "monitor") else {}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **followed}}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
@@ -29,8 +29,8 @@ def validate_schedule(
         epochs: of the training.
 
     Raises:
-        UserError: the optimiser or the scheduler cannot be built or not be stepped so often, or a
-            rate is negative or a setting not finite.
+        UserError: the optimiser or the scheduler cannot be built or not be stepped so often, it
+            follows a measure without saying which, a rate is negative or a setting not finite.
 
     Example:
         >>> from torch.optim import SGD
@@ -61,10 +61,20 @@ rate -1.0 in epoch 1; correct its settings.
         scheduler = build("lr_scheduler", lr_scheduler, tried)
         name = f"lr_scheduler ({type(scheduler).__name__})"
         follows_measure = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        if follows_measure and not isinstance(scheduler, ReduceLROnPlateau):
+            raise UserError(
+                f"{name} does not say which measure it follows; use "
+                "pytorch_lightning.cli.ReduceLROnPlateau, which has the setting monitor."
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for epoch in range(epochs):
-                _validate_rates(tried, name, epoch)
+                for rate in (float(group["lr"]) for group in tried.param_groups):
+                    if not (math.isfinite(rate) and rate >= 0):
+                        raise UserError(
+                            f"{name} makes the learning rate {rate:.6} in epoch {epoch}; correct "
+                            "its settings."
+                        )
                 tried.step(lambda: torch.zeros(()))
                 scheduler.step(*([0.0] if follows_measure else []))
     except UserError:
@@ -73,15 +83,6 @@ rate -1.0 in epoch 1; correct its settings.
         raise UserError(
             f"{name} cannot go through {epochs} epochs: {reason(error)}; correct its settings."
         ) from error
-
-
-def _validate_rates(optimizer: torch.optim.Optimizer, name: str, epoch: int) -> None:
-    for group in optimizer.param_groups:
-        rate = float(group["lr"])
-        if not (math.isfinite(rate) and rate >= 0):
-            raise UserError(
-                f"{name} makes the learning rate {rate:.6} in epoch {epoch}; correct its settings."
-            )
 
 
 def validate_network(task: pl.LightningModule, data: Any, num_classes: int) -> None:

@@ -13,13 +13,9 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import global_seed, uniform
+from critical_periods.core.randomness import Stream, global_seed, uniform
 from critical_periods.core.trainer import log_to_wandb, results_folder
-from critical_periods.models.multi_view.masking import (
-    hidden_patches,
-    random_visible,
-    visible_total,
-)
+from critical_periods.models.multi_view.masking import hidden_patches, random_visible, visible_total
 from critical_periods.models.multi_view.patches import patch_grid, to_image, to_patches
 from critical_periods.models.multi_view.transformer import MultiViewTransformer
 from critical_periods.models.multi_view.weights import HEADS
@@ -27,9 +23,6 @@ from critical_periods.tasks.masked_error import masked_error, normalised
 from critical_periods.tasks.reconstruction_pictures import reconstruction_picture, save_picture
 from critical_periods.tasks.task import Task
 from critical_periods.tasks.transformer_recipe import TransformerRecipe
-
-# A stream of random numbers of its own, beside those of the data.
-_MASKS = 2022
 
 
 class Reconstruction(NamedTuple):
@@ -228,7 +221,7 @@ class MaskedReconstructionTask(Task):
         return Reconstruction(prediction, hidden)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Says the encoder's heads, which leave no trace in its weights."""
+        """Adds the encoder's number of heads, which its weights do not show."""
         checkpoint[HEADS] = self.network.attention_heads
 
     def _evaluate(self, errors: MetricCollection, batch: Batch, batch_idx: int) -> Tensor:
@@ -263,7 +256,7 @@ class MaskedReconstructionTask(Task):
         first = (batch_idx * self.trainer.world_size + self.global_rank) * size
         place = -1 - first - torch.arange(size, device=batch.index.device)
         index = torch.where(batch.index < 0, place, batch.index)
-        draws = uniform(index, views + views * rows * columns, _MASKS, *words)
+        draws = uniform(index, views + views * rows * columns, Stream.HIDDEN_PATCHES, *words)
         return random_visible(draws, views, total)
 
     def _errors(self, batch: Batch, visible: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:

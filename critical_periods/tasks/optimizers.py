@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules, built from a task's settings."""
+"""Optimisers and learning-rate schedulers, built from a task's settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pytorch_lightning.cli import OptimizerCallable, ReduceLROnPlateau
+from pytorch_lightning.cli import OptimizerCallable
 
 from critical_periods.core.errors import UserError, reason
 
@@ -60,19 +60,3 @@ def _validate_state(optimizer: torch.optim.Optimizer) -> None:
                 f"{type(optimizer).__name__}, as it has no {setting!r}; give the config that it "
                 "was trained with."
             )
-
-
-def with_scheduler(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
-    """What ``configure_optimizers`` gives to Lightning, for a scheduler stepped once an epoch.
-
-    Raises:
-        UserError: the scheduler follows a measure, but does not say which.
-    """
-    if isinstance(scheduler, ReduceLROnPlateau):
-        scheduler = {"scheduler": scheduler, "monitor": scheduler.monitor}
-    elif isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-        raise UserError(
-            "lr_scheduler (ReduceLROnPlateau) does not say which measure it follows; use "
-            "pytorch_lightning.cli.ReduceLROnPlateau, which has the setting monitor."
-        )
-    return {"optimizer": optimizer, "lr_scheduler": scheduler}

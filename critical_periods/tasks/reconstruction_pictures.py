@@ -15,7 +15,7 @@ from critical_periods.core.files import replacing
 from critical_periods.models.multi_view.patches import to_image, to_patches
 
 _COLUMNS = ("input", "mask", "prediction", "target")
-# Small images are enlarged to about this many pixels, so that the words above them have room.
+# Small images are enlarged to about this many pixels, so that the labels above them have room.
 _WIDTH, _HEADER, _GAP = 96, 16, 4
 
 

@@ -75,10 +75,7 @@ FORMS: dict[str, tuple[Callable[..., Any], Callable[[Any], tuple[Tensor, Tensor,
         lambda a, b, y: {"label": y, "views": {"left": a, "right": b}, "name": "x"},
         lambda batch: (batch["views"]["left"], batch["views"]["right"], batch["label"]),
     ),
-    "named tuple": (
-        lambda a, b, y: Named((a, b), y),
-        lambda batch: (*batch.pair, batch.label),
-    ),
+    "named tuple": (lambda a, b, y: Named((a, b), y), lambda batch: (*batch.pair, batch.label)),
     "dataclass": (
         lambda a, b, y: Record(a, b, y),
         lambda batch: (batch.left, batch.right, batch.y),
@@ -183,19 +180,6 @@ def test_third_parties_targets(framework):
         assert torch.equal(left, before[0])
         assert torch.equal(target, deficit.permutation[before[2]] if epoch < 1 else before[2])
     assert loader.is_untouched()
-
-
-def test_a_data_set_in_memory_is_bit_identical_afterwards(framework):
-    images, target = IMAGES[0].clone(), TARGET.clone()
-    loader = DataLoader(TensorDataset(images, target), SIZE, shuffle=True)
-
-    def training_step(self: Any, batch: Any, batch_idx: int) -> Tensor:
-        assert not batch[0].any()
-        return self.weight.sum()
-
-    module = third_party(framework, training_step=training_step)
-    make_trainer(framework, DeficitWindow(Occlusion()), epochs=2).fit(module, loader)
-    assert torch.equal(images, IMAGES[0]) and torch.equal(target, TARGET)
 
 
 def test_steps_of_every_kind(framework):

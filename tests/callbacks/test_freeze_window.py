@@ -186,8 +186,3 @@ def test_a_project_without_a_network_names_its_own_modules():
 def test_names_that_do_not_fit_are_refused_before_training(modules, message):
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
         fit(Chain(), FreezeWindow(modules), epochs=1)
-
-
-def test_a_window_beyond_the_last_epoch_is_refused():
-    with pytest.raises(UserError, match="beyond the last epoch"):
-        fit(Chain(), FreezeWindow(["middle"], onset=2, removal=9))

@@ -14,22 +14,10 @@ import torch
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from small_runs import quiet_trainer
 from torch import Tensor, nn
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    TensorDataset,
-)
+from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 from critical_periods.callbacks import DeficitWindow
-from critical_periods.callbacks.samples import (
-    example_batch,
-    measurement_batches,
-    shared_samples,
-)
+from critical_periods.callbacks.samples import example_batch, measurement_batches, shared_samples
 from critical_periods.core.errors import UserError
 from critical_periods.data import StereoDigitsDataModule
 from critical_periods.deficits import Occlusion
@@ -97,29 +85,6 @@ class Keyed(Dataset):
         return IMAGES[anchor], TARGET[anchor]
 
 
-class Whole(Dataset):
-    """Makes batches itself, from lists of places."""
-
-    def __len__(self) -> int:
-        return 20
-
-    def __getitem__(self, places: list[int]) -> tuple[Tensor, Tensor]:
-        return IMAGES[places], TARGET[places]
-
-
-class Batches(Dataset):
-    def __len__(self) -> int:
-        return 5
-
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
-        return IMAGES[4 * place : 4 * place + 4], TARGET[4 * place : 4 * place + 4]
-
-
-class Stream(IterableDataset):
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(zip(IMAGES, TARGET, strict=True))
-
-
 class Slices:
     def __iter__(self) -> Iterator[Any]:
         return iter([(IMAGES[:4], TARGET[:4]), (IMAGES[4:8], TARGET[4:8])])
@@ -145,11 +110,6 @@ LOADERS: dict[str, Any] = {
     "shuffled": lambda: plain(shuffle=True),
     "shuffled by a generator": lambda: plain(shuffle=True, generator=torch.Generator()),
     "keyed": lambda: DataLoader(Keyed(), batch_sampler=[[(0, 1), (2, 3)], [(4, 5), (6, 7)]]),
-    "lists of places": lambda: DataLoader(
-        Whole(), sampler=BatchSampler(SequentialSampler(Whole()), 4, False), batch_size=None
-    ),
-    "batches": lambda: DataLoader(Batches(), batch_size=None),
-    "stream": lambda: DataLoader(Stream(), 4),
     "no DataLoader": Slices,
     "a stream that can be read but once": lambda: Once(zip(IMAGES, TARGET, strict=True)),
 }

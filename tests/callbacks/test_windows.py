@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import pytorch_lightning
 import torch
-from processes import join_processes, start_processes
 from pytorch_lightning.callbacks import ModelCheckpoint
 from small_runs import quiet_trainer
 from timm.layers import DropPath
@@ -366,7 +365,7 @@ def test_an_exception_puts_regularisers_and_data_back():
 def test_subsets_are_fixed_and_balanced():
     _, diary, trainer = train(SubsetWindow(0.4, 1, 4), SubsetWindow(0.2, 2, 3), epochs=6)
     indices, data = diary.indices(), trainer.datamodule
-    everything = set(data._splits["train"][1].tolist())
+    everything = set(data.splits["train"][1].tolist())
     assert len(everything) == 100
     for epoch, number in enumerate([100, 40, 20, 40, 100, 100]):
         assert len(indices[epoch]) == len(set(indices[epoch])) == number
@@ -439,10 +438,7 @@ SCHEDULES: dict[str, tuple[Callable[[Any], Any], Callable[[int], float]]] = {
     "warm-up, then steps": (
         lambda o: lr_scheduler.SequentialLR(
             o,
-            [
-                lr_scheduler.LinearLR(o, 0.25, total_iters=3),
-                lr_scheduler.StepLR(o, 2, gamma=0.5),
-            ],
+            [lr_scheduler.LinearLR(o, 0.25, total_iters=3), lr_scheduler.StepLR(o, 2, gamma=0.5)],
             [3],
         ),
         lambda t: 0.25 + 0.25 * t if t < 3 else 0.5 ** ((t - 3) // 2),
@@ -516,10 +512,7 @@ def test_schedules_by_batch_and_by_metric_start_over(framework):
 
     def by_metric(optimizer: Any) -> Any:
         scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "monitor": "loss"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "loss"}}
 
     module = third_party(framework, by_batch)
     fit(framework, module, LearningRateRestart(3))
@@ -681,10 +674,7 @@ def wrong_third_party(framework: Any, *callbacks: Any, **methods: Any) -> str:
             "regularizer='weight_decoy' of RegularizationWindow is unknown; did you mean "
             "'weight_decay'?",
         ),
-        (
-            lambda: LearningRateRestart(-1),
-            "epoch=-1 of LearningRateRestart must not be negative.",
-        ),
+        (lambda: LearningRateRestart(-1), "epoch=-1 of LearningRateRestart must not be negative."),
         (
             lambda: LearningRateRestart(every_n_epochs=0),
             "every_n_epochs=0 of LearningRateRestart must be at least 1.",
@@ -768,60 +758,3 @@ def test_shares_that_are_too_small():
         "val_check_interval=3 is more than the 2 batches of an epoch on share=0.4 of SubsetWindow; "
         "choose at most 2, or 1.0."
     )
-
-
-# Two processes.
-
-
-def fit_process(folder: Path, name: str, resume: str | None = None) -> None:
-    pytorch_lightning.seed_everything(3, verbose=False)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
-    indices: list[tuple[int, list[int]]] = []
-
-    class Spy(pytorch_lightning.Callback):
-        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, i: int) -> None:
-            indices.append((trainer.current_epoch, batch.index.tolist()))
-
-    class LeftEye(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = network
-
-        def forward(self, left: Tensor, right: Tensor) -> Tensor:
-            return self.head(left)
-
-    task = ClassificationTask(LeftEye(), optimizer=sgd, lr_scheduler=exponential)
-    saver = ModelCheckpoint(folder / name, filename="{step}", save_top_k=-1, every_n_train_steps=1)
-    trainer = quiet_trainer(
-        SubsetWindow(0.41, 1, 3), RegularizationWindow("weight_decay", removal=2),
-        LearningRateRestart(), Spy(), saver,
-        max_epochs=4, devices=2, strategy="ddp", enable_checkpointing=True,
-    )  # fmt: skip
-    data = StereoDigitsDataModule(batch_size=10, limit_train=100, width=16)
-    checkpoint = None if resume is None else folder / resume
-    trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
-    result = {"weights": task.state_dict(), "indices": indices, "steps": trainer.global_step}
-    torch.save(result, folder / f"{name}-{trainer.global_rank}.pt")
-
-
-def run_process(rank: int, folder: Path) -> None:
-    fit_process(folder, "two")
-    for step in (6, 9):
-        fit_process(folder, f"from {step}", f"two/step={step}.ckpt")
-
-
-def test_two_processes(tmp_path):
-    join_processes(start_processes(run_process, tmp_path))
-    two, other = (torch.load(tmp_path / f"two-{rank}.pt") for rank in (0, 1))
-    # 41 images, of which two processes share 40 equally: 2 batches.
-    assert two["steps"] == 5 + 2 + 2 + 5
-    for (epoch, mine), (same, others) in zip(two["indices"], other["indices"], strict=True):
-        assert epoch == same and len(mine) == len(others) == 10 and not set(mine) & set(others)
-    data = StereoDigitsDataModule(limit_train=100, width=16)
-    data.setup()
-    chosen = {i for run in (two, other) for e, index in run["indices"] if e == 1 for i in index}
-    assert len(chosen) == 40 and chosen < set(data.train_subset(0.41).tolist())
-    for step in (6, 9):
-        resumed = torch.load(tmp_path / f"from {step}-0.pt")
-        assert equal(resumed["weights"], two["weights"]), f"step {step}"
-        assert resumed["indices"] == two["indices"][step:], f"step {step}"

@@ -19,6 +19,7 @@ from critical_periods.callbacks import DeficitWindow, FisherMonitor, UsableInfor
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.data import StereoDigitsDataModule
+from critical_periods.data.epochs import Indices
 from critical_periods.deficits import Dissociation, LabelNoise
 from critical_periods.metrics.functional import fisher_trace
 from critical_periods.models import SplitAllCNN
@@ -310,9 +311,9 @@ def test_each_process_permutes_its_own_part_and_no_parameter_is_unused(tmp_path)
         assert 0 < left.sum() < len(left)
         assert torch.equal(part.target[left], target[left])
         rights = part.views[:, 1].flatten(1)
-        clean = data.crop(data._normalised(
-            data._images["train"].pixels[part.index], None, False, (0, 0)
-        ))[:, 1].flatten(1)  # fmt: skip
+        pixels = data._images["train"].pixels[part.index]
+        clean = data.crop(data.views(pixels, Indices("train", -1, 0, part.index)))
+        clean = clean[:, 1].flatten(1)
         same = (rights[:, None] == clean[None]).all(2)
         assert (same.sum(1) == 1).all() and not same.diagonal().any()
         cycles.append(same.int().argmax(1))

@@ -62,11 +62,11 @@ class Monitor(pl.Callback):
 
     @property
     def logs(self) -> set[str]:
-        """What its names are about, which no other monitor of its class may log as well."""
+        """The part of its names in the log that no other monitor of its class may use."""
         return {""}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compares the number of samples with that of the processes, which each take a share."""
+        """Checks that other callbacks suit, and that every process has a sample to measure."""
         if stage == "fit":
             self._validate_other_callbacks(trainer)
         if self.samples is not None and self.samples < trainer.world_size:

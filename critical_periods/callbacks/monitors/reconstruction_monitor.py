@@ -11,16 +11,13 @@ from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
 from critical_periods.callbacks.samples import measurement_batches
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import uniform
+from critical_periods.core.randomness import Stream, uniform
 from critical_periods.core.trainer import results_folder
 from critical_periods.models.multi_view.masking import hidden_patches, visible_total
 from critical_periods.models.multi_view.patches import patch_grid, to_patches
 from critical_periods.tasks.masked_error import masked_error
 from critical_periods.tasks.masked_reconstruction import MaskedReconstructionTask
 from critical_periods.tasks.reconstruction_pictures import save_picture
-
-# A stream of random numbers of its own, beside the task's masks.
-_CHOICE = 2023
 
 
 class ReconstructionMonitor(Monitor):
@@ -110,7 +107,8 @@ def _choose(task: MaskedReconstructionTask, batch: Batch, index: Tensor) -> list
     patches = rows * columns
     # Something must be left to predict.
     number = min(visible_total(task.mask_ratio, views, patches), patches - 1)
-    order = uniform(index, views * patches, _CHOICE).view(-1, views, patches).argsort(dim=2)
+    draws = uniform(index, views * patches, Stream.MONITORED_PATCHES)
+    order = draws.view(-1, views, patches).argsort(dim=2)
     return [order[:, view, :number] + view * patches for view in range(views)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -15,11 +15,9 @@ from critical_periods.callbacks.samples import example_batch
 from critical_periods.callbacks.windows.window import Window, open_windows, windows
 from critical_periods.core.batch import find
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import generator, global_seed
+from critical_periods.core.randomness import Stream, generator, global_seed
 from critical_periods.core.trainer import datamodule_of
 from critical_periods.deficits.deficit import Deficit, DeficitSlot
-
-_DEFICIT = 4
 
 
 class DeficitWindow(Window):
@@ -54,6 +52,8 @@ class DeficitWindow(Window):
         [True, True, False]
     """
 
+    changes_nothing_while_closed: ClassVar[bool] = True
+
     def __init__(
         self, deficit: Deficit, onset: int = 0, removal: int | None = None, validate: bool = False
     ) -> None:
@@ -85,10 +85,17 @@ class DeficitWindow(Window):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Checks the window against the run's epochs, and the deficit against its classes."""
         super().setup(trainer, pl_module, stage)
-        if stage == "fit":
-            # A checkpoint's seed is loaded after this and stays.
-            self._seed = global_seed()
-            _validate_classes(trainer, self.deficit)
+        if stage != "fit":
+            return
+        # A checkpoint's seed is loaded after this and stays.
+        self._seed = global_seed()
+        available = getattr(datamodule_of(trainer), "num_classes", None)
+        assumed = getattr(self.deficit, "num_classes", None)
+        if isinstance(available, int) and isinstance(assumed, int) and available != assumed:
+            raise UserError(
+                f"num_classes={assumed} of {type(self.deficit).__name__} does not fit the data, "
+                f"which has {available} classes; set it to {available}."
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks the deficit on two training samples; wraps the steps where there is no slot."""
@@ -98,7 +105,14 @@ class DeficitWindow(Window):
             self._check(example)
         others = windows(trainer, DeficitWindow)
         if _slot(trainer) is None and self is others[0]:
-            _validate_loader(trainer)
+            loaders = trainer.train_dataloader
+            if isinstance(loaders, (list, tuple, Mapping)) and len(loaders) > 1:
+                # One batch of theirs holds parts whose samples do not belong together.
+                raise UserError(
+                    f"a DeficitWindow edits the batches of one data loader, but this project "
+                    f"trains on {len(loaders)} at once; let one loader give all views and their "
+                    "target, or give the DataModule a DeficitSlot."
+                )
             self._unwrap.append(_wrap_step(trainer, pl_module, "training_step"))
             if any(window.validate for window in others):
                 self._unwrap.append(_wrap_step(trainer, pl_module, "validation_step"))
@@ -156,34 +170,12 @@ class DeficitWindow(Window):
         place = [w is self for w in windows(trainer, DeficitWindow)].index(True)
         epoch = -1 if trainer.validating else trainer.current_epoch
         words = (self._seed, epoch, self._batch_idx, trainer.global_rank)
-        return generator(device, _DEFICIT, *words, place)
+        return generator(device, Stream.THIRD_PARTY_DEFICIT, *words, place)
 
 
 def _slot(trainer: pl.Trainer) -> DeficitSlot | None:
     slot = getattr(datamodule_of(trainer), "deficits", None)
     return slot if isinstance(slot, DeficitSlot) else None
-
-
-def _validate_loader(trainer: pl.Trainer) -> None:
-    """Refuses several loaders, whose batches hold samples that do not belong together."""
-    loaders = trainer.train_dataloader
-    if isinstance(loaders, (list, tuple, Mapping)) and len(loaders) > 1:
-        raise UserError(
-            f"a DeficitWindow edits the batches of one data loader, but this project trains on "
-            f"{len(loaders)} at once; let one loader give all views and their target, or give the "
-            "DataModule a DeficitSlot."
-        )
-
-
-def _validate_classes(trainer: pl.Trainer, deficit: Deficit) -> None:
-    """Compares a deficit's number of classes with the data's, where both say theirs."""
-    available = getattr(datamodule_of(trainer), "num_classes", None)
-    assumed = getattr(deficit, "num_classes", None)
-    if isinstance(available, int) and isinstance(assumed, int) and available != assumed:
-        raise UserError(
-            f"num_classes={assumed} of {type(deficit).__name__} does not fit the data, which has "
-            f"{available} classes; set it to {available}."
-        )
 
 
 def _wrap_step(trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytorch_lightning as pl
 
@@ -15,7 +16,7 @@ from critical_periods.data.images import ImageDataModule
 
 
 class SubsetWindow(Window):
-    """From epoch ``onset`` to ``removal - 1``, training sees but a share of its images.
+    """From epoch ``onset`` to ``removal - 1``, training sees only a share of its images.
 
     The share is fixed, class-balanced and the same in every run; its epochs are shorter
     accordingly. Where several of these windows are open, the smallest share rules. A network that
@@ -39,6 +40,8 @@ class SubsetWindow(Window):
         >>> [window.is_open(epoch) for epoch in (0, 29, 30)]
         [True, True, False]
     """
+
+    changes_nothing_while_closed: ClassVar[bool] = True
 
     def __init__(self, share: float, onset: int = 0, removal: int | None = None) -> None:
         super().__init__(onset, removal)

@@ -31,6 +31,12 @@ class Window(pl.Callback):
     """
 
     kind: ClassVar[str] = "deficit"
+    """What comes and goes; ``deficit`` in every window that takes something away."""
+    changes_nothing_while_closed: ClassVar[bool] = False
+    """Whether the epochs before the window opens are those of a run without it.
+
+    A study then trains them once for all its windows. ``False`` is right for any window.
+    """
 
     def __init__(self, onset: int = 0, removal: int | None = None) -> None:
         name = type(self).__name__
