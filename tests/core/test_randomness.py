@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from critical_periods.core.randomness import fold, generator, global_seed, uniform
+from critical_periods.core.randomness import Stream, fold, generator, global_seed, uniform
 
 MASK = (1 << 64) - 1
 
@@ -16,6 +16,15 @@ def splitmix64(state: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
     return z ^ (z >> 31)
+
+
+def test_streams_keep_their_numbers():
+    """They are part of the bits of every run; a new one takes a number that is free."""
+    numbers = [*range(1, 8), *range(11, 17), *range(2022, 2026)]
+    assert [stream.value for stream in Stream] == numbers
+    assert [Stream.AUGMENTATION, Stream.DEFICIT, Stream.RAND_AUGMENT] == [1, 3, 16]
+    # The one number that occurs twice: in the first place of one key, in the second of the other.
+    assert Stream.MATRIX == Stream.MONITORED_PATCHES == 2023
 
 
 def test_fold_of_one_word_is_splitmix64():

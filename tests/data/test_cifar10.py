@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import evaluated, measured, training
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
@@ -88,10 +89,7 @@ def test_module_of_a_folder(folder):
     data.prepare_data()
     data.setup()
     assert data.num_classes == 3
-    loader = data.test_dataloader()
-    batch = data.on_after_batch_transfer(
-        data.transfer_batch_to_device(next(iter(loader)), torch.device("cpu"), 0), 0
-    )
+    batch = evaluated(data)
     assert batch.views.shape == (6, 1, 3, 32, 32) and batch.target.tolist() == [0, 0, 1, 1, 2, 2]
     pixels = picture("test", 1, 0).transpose(2, 0, 1) / 255
     mean, std = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2023, 0.1994, 0.2010])
@@ -111,15 +109,11 @@ def test_shifts_and_flips_of_the_papers(folder):
     data.setup()
     rows, columns, colours = set(), set(), set()
     for epoch in range(60):
-        loader = data.train_dataloader()
-        loader.sampler.set_epoch(epoch)
-        for draw in loader:
-            moved = data.transfer_batch_to_device(draw, torch.device("cpu"), 0)
-            views = data.on_after_batch_transfer(moved, 0).views[:, 0]
-            spot = views[:, 0].flatten(1).argmax(1)
-            rows |= set((spot // 32).tolist())
-            columns |= set((spot % 32).tolist())
-            colours |= set(views[:, :, 0, 0].flatten().tolist()[:1])
+        views = training(data, epoch).views[:, 0]
+        spot = views[:, 0].flatten(1).argmax(1)
+        rows |= set((spot // 32).tolist())
+        columns |= set((spot % 32).tolist())
+        colours |= set(views[:, :, 0, 0].flatten().tolist()[:1])
     assert rows == set(range(12, 21))
     assert columns == set(range(6, 15)) | set(range(17, 26))
     black = -0.4914 / 0.2023
@@ -305,9 +299,6 @@ def test_real_cifar10():
     mean, std = pixels.mean((0, 2, 3)), pixels.std((2, 3)).mean(0)
     torch.testing.assert_close(mean, torch.tensor(data.mean), atol=0.002, rtol=0)
     torch.testing.assert_close(std, torch.tensor(data.std), atol=0.004, rtol=0)
-    draw = next(iter(data.train_dataloader()))
-    batch = data.on_after_batch_transfer(
-        data.transfer_batch_to_device(draw, torch.device("cpu"), 0), 0
-    )
+    batch = measured(data, "train", 128)
     assert batch.views.shape == (128, 2, 3, 32, 32)
     assert torch.equal(batch.target, train.target[batch.index])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from batches import evaluated, training
 from torchvision.datasets import MNIST
 
 from critical_periods.core.errors import UserError
@@ -92,9 +93,7 @@ def test_the_complete_folder_wins_and_gzipped_files_fill_in(tmp_path):
 def test_what_a_network_sees(folder, name):
     data = MODULES[name](folder, batch_size=10)
     data.setup()
-    draw = next(iter(data.test_dataloader()))
-    moved = data.transfer_batch_to_device(draw, torch.device("cpu"), 0)
-    batch = data.on_after_batch_transfer(moved, 0)
+    batch = evaluated(data)
     assert batch.views.shape == (10, 1, 1, 32, 32)
     mean, std = {"MNIST": (0.1, 0.2752), "FashionMNIST": (0.219, 0.3318)}[name]
     expected = (np.pad(pixels("t10k"), [(0, 0), (2, 2), (2, 2)]) / 255 - mean) / std
@@ -112,10 +111,7 @@ def test_shifts_lose_nothing_and_only_clothes_flip(folder, name, flips):
     data.setup()
     shifts, mirrored = set(), set()
     for epoch in range(40):
-        loader = data.train_dataloader()
-        loader.sampler.set_epoch(epoch)
-        moved = data.transfer_batch_to_device(next(iter(loader)), torch.device("cpu"), 0)
-        views = data.on_after_batch_transfer(moved, 0).views[:, 0, 0]
+        views = training(data, epoch).views[:, 0, 0]
         first, second = views.flatten(1).topk(2).indices.unbind(1)
         assert (second // 32 - first // 32 == 27).all()
         assert ((second % 32 - first % 32).abs() == 27).all()

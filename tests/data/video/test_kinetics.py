@@ -109,28 +109,20 @@ def test_evaluation_takes_the_middle_square_of_a_centred_pair(tmp_path: Path, de
     assert delays == {delay} if delay else min(delays) >= 1 and len(delays) > 1
 
 
-def test_training_takes_any_pair_a_delay_apart(tmp_path: Path):
-    data = ready(grey(tmp_path), delay=4)
-    firsts: Counter[int] = Counter()
+@pytest.mark.parametrize("delay", [4, None])
+def test_training_takes_any_pair_a_delay_apart(tmp_path: Path, delay: int | None):
+    length = 10 if delay else 4
+    data = ready(grey(tmp_path, frames=4 * length), delay=delay)
+    pairs: Counter[tuple[int, ...]] = Counter()
     for epoch in range(40):
         shown = colours(training(data, epoch).views)
         assert (shown.flatten(2).std(-1) < 2).all()
-        frame = shown.mean((2, 3, 4)) / 5
-        assert (frame - frame.round()).abs().max() < 0.45
-        steps = frame.round() / 4
-        assert torch.equal(steps[:, 1] - steps[:, 0], torch.full((6,), 4.0))
-        firsts.update(steps[:, 0].long().tolist())
-    # Ten on the grid; six have a partner.
-    assert sorted(firsts) == list(range(6)) and min(firsts.values()) > 20
-
-
-def test_random_delays_are_all_there(tmp_path: Path):
-    data = ready(grey(tmp_path, frames=16), delay=None)
-    pairs: Counter[tuple[int, ...]] = Counter()
-    for epoch in range(40):
-        steps = (colours(training(data, epoch).views).mean((2, 3, 4)) / 20).round().long()
-        pairs.update(tuple(pair) for pair in steps.tolist())
-    assert sorted(pairs) == [(a, b) for a in range(4) for b in range(a + 1, 4)]
+        # Every fourth frame is on the grid.
+        steps = shown.mean((2, 3, 4)) / 20
+        assert (steps - steps.round()).abs().max() < 0.12
+        pairs.update(tuple(pair) for pair in steps.round().long().tolist())
+    possible = [(a, b) for a in range(length) for b in range(a + 1, length)]
+    assert sorted(pairs) == [pair for pair in possible if delay in (None, pair[1] - pair[0])]
     assert min(pairs.values()) > 20
 
 
@@ -235,22 +227,15 @@ def test_dissociated_pairs_have_one_frame_of_another_video(digits: Path):
     assert torch.equal(evaluated(data).views, evaluated(ready(digits)).views)
 
 
-def test_measurement_samples_are_few_fixed_clean_and_shared_out(digits: Path, monkeypatch):
+def test_measurement_samples_are_clean_and_of_every_run(digits: Path, monkeypatch):
     data = ready(digits, mixup=0.8)
     data.deficits.fill([Dissociation()])
     few = measured(data, "train", 11)
     monkeypatch.setenv("PL_GLOBAL_SEED", "9")
-    again = joined(batches(ready(digits), ready(digits).measurement_loader("train", 11)))
+    again = measured(ready(digits), "train", 11)
     assert torch.equal(few.views, again.views) and torch.equal(few.target, again.target)
-    assert len(few.index.unique()) == 11
-    parts = []
-    for rank in range(2):
-        place(data, rank, 2)
-        parts.append(measured(data, "test").index)
-        assert len(measured(data, "test", shared=True).index) == VAL
-    assert sorted(torch.cat(parts).tolist()) == list(range(VAL))
-    with pytest.raises(UserError, match="split='tset' is not one of 'train', 'val' and 'test'"):
-        data.measurement_loader("tset")
+    # The validation videos are those to test on.
+    assert torch.equal(measured(data, "test").views, measured(data, "val").views)
 
 
 # Folders, lists and shards.
@@ -646,6 +631,7 @@ def many(root: Path, digits: Path, number: int, shards: bool) -> Path:
             f"{split}{'/' * (n % 50 + 1)}{m:02d}_000123_000133.mp4" for n, m in enumerate(turns)
         ]
         (root / f"{split}.csv").write_text("\n".join(f"{path},{name}" for path in names))
+        (root / "critical_periods_index").mkdir(exist_ok=True)
         states = [(root / path).stat() for path in names[: len(few.paths)]]
         save_arrays(
             root / "critical_periods_index" / f"{split}.npz",
@@ -680,7 +666,7 @@ def test_a_workers_memory_hardly_grows_with_the_index(digits: Path, tmp_path: Pa
     multiprocessing.set_start_method("spawn", force=True)
     try:
         peaks = []
-        for number in (1000, 100_000):
+        for number in (1000, 50_000):
             root = many(tmp_path / str(number), digits, number, shards)
             lists = {} if shards else {
                 f"{split}_csv": root / f"{split}.csv" for split in ("train", "val")
@@ -689,4 +675,4 @@ def test_a_workers_memory_hardly_grows_with_the_index(digits: Path, tmp_path: Pa
     finally:
         multiprocessing.set_start_method(before, force=True)
     print(f"{peaks[0]:.0f} and {peaks[1]:.0f} MB")
-    assert peaks[1] - peaks[0] < 100
+    assert peaks[1] - peaks[0] < 50
