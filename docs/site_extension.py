@@ -53,10 +53,13 @@ class NumberRole(SphinxRole):
         """The text of the call in its place."""
         note_tables(self.env)
         try:
-            return [nodes.Text(evaluate(self.text))], []
+            parts = evaluate(self.text).split("`")
         except Exception as error:
             message = self.inliner.reporter.error(f"{self.text}: {error}", line=self.lineno)
             return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
+        # Every other part stood between backticks.
+        kinds = [nodes.Text, lambda text: nodes.literal(text, text)]
+        return [kinds[place % 2](text) for place, text in enumerate(parts)], []
 
 
 class NumbersDirective(SphinxDirective):
@@ -132,8 +135,8 @@ def constant_docstring(package: ModuleType, name: str) -> list[str]:
 
 
 def note_tables(env: BuildEnvironment) -> None:
-    """Has the page read again when a committed table changes."""
-    for path in tables.RESULTS.glob("*/*.csv"):
+    """Has the page read again when a committed table, or what reads it, changes."""
+    for path in [*tables.RESULTS.glob("**/*.csv"), Path(tables.__file__), Path(__file__)]:
         env.note_dependency(str(path))
 
 
@@ -182,11 +185,11 @@ def plain_docstring(
     above = ""  # the last line of the paragraph above
     kind = "text"
     for line in lines:
-        if not result or not result[-1].strip():
+        if line.lstrip().startswith(">>>"):
+            kind = "doctest"
+        elif not result or not result[-1].strip():
             is_below_text = above and not above.startswith(" ") and not _HEADING.fullmatch(above)
-            if line.lstrip().startswith(">>>"):
-                kind = "doctest"
-            elif line.startswith("    ") and (kind == "formula" or is_below_text):
+            if line.startswith("    ") and (kind == "formula" or is_below_text):
                 if kind != "formula":
                     result += ["::", ""]
                 kind = "formula"
@@ -196,6 +199,24 @@ def plain_docstring(
         if line.strip() and kind != "formula":
             above = line
     lines[:] = result
+
+
+_properties: dict[str, list[str]] = {}
+
+
+def keep_property(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Keeps the text of a property from napoleon, which takes what stands before ":" for a type."""
+    if what in ("attribute", "property"):
+        _properties[name] = list(lines)
+
+
+def restore_property(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Puts the text that :func:`keep_property` has kept in its place again."""
+    lines[:] = _properties.pop(name, lines)
 
 
 def skip(app: Sphinx, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
@@ -213,6 +234,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (_mathml, None), (_mathml, None))
     app.connect("missing-reference", resolve)
     app.connect("autodoc-skip-member", skip)
-    # Before napoleon, which reads the sections.
+    # Napoleon, which reads the sections, comes at 500.
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)
+    app.connect("autodoc-process-docstring", keep_property, priority=401)
+    app.connect("autodoc-process-docstring", restore_property, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
