@@ -1,13 +1,13 @@
-"""The way out of a critical period: the learning rate starts over."""
+"""A learning-rate schedule that starts over, such as when a deficit is removed."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 
-from critical_periods.callbacks.windows.window import windows
+from critical_periods.callbacks.windows.window import Window, windows
 from critical_periods.core.errors import UserError
 from critical_periods.core.trainer import ends_before
 
@@ -43,6 +43,9 @@ class LearningRateRestart(pl.Callback):
         >>> [epoch for epoch in range(31) if restart.is_due(epoch, 20)]
         [20, 25, 30]
     """
+
+    changes_nothing_before: ClassVar[str] = "epoch"
+    """The setting with the first epoch in which it changes anything; if null, a removal is that."""
 
     def __init__(self, epoch: int | None = None, every_n_epochs: int | None = None) -> None:
         if epoch is not None and epoch < 0:
@@ -82,7 +85,7 @@ class LearningRateRestart(pl.Callback):
         if stage != "fit":
             return
         self._latest = -1
-        if self.epoch is None and not windows(trainer):
+        if self.epoch is None and not windows(trainer, Window):
             raise UserError(
                 "LearningRateRestart starts the schedule over at the removal of a window, but this "
                 "run has none; set its epoch, such as every_n_epochs for a cycle."
@@ -116,7 +119,7 @@ class LearningRateRestart(pl.Callback):
         epoch = trainer.current_epoch
         removals = [
             window.removal
-            for window in windows(trainer)
+            for window in windows(trainer, Window)
             if window.removal is not None and window.onset < window.removal
         ]
         first = max(removals, default=None) if self.epoch is None else self.epoch

@@ -1,24 +1,26 @@
-"""``critical-periods study plan|run|status|plot``."""
+"""``critical-periods study plan|run|status|plot|schema``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.plan import Plan, Segment
+from critical_periods.studies.outline import outline
+from critical_periods.studies.plan import Plan, make_plan
 from critical_periods.studies.study import Study, read_study
 
 
-def study(words: Sequence[str]) -> int:
+def study(argv: Sequence[str]) -> int:
     """Runs a ``study`` command.
 
     Args:
-        words: what follows ``study`` on the command line.
+        argv: what follows ``study`` on the command line.
 
     Returns:
         The exit code: 0, or 1 where a segment failed.
@@ -26,57 +28,83 @@ def study(words: Sequence[str]) -> int:
     Raises:
         UserError: the study file, the data or the output folder is not as it should be.
     """
-    parser = _launchers_parser() if words[:1] in (["work"], ["segment"]) else _parser()
-    options = parser.parse_args(words)
+    parser = _launched_parser() if argv[:1] in (["work"], ["segment"]) else _parser()
+    options = parser.parse_args(argv)
     code: int = options.command(options)
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="critical-periods study",
-        description="Many runs that share their beginnings, and the critical-period curve of them.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="plan|run|status|plot")
-    for name, function, text in (
-        ("plan", _plan, "Print the tree of segments and the epochs that it trains."),
-        ("run", _run, "Train what is missing, then write the results and the curve."),
-        ("status", _status, "Say which segments are done, running, failed and missing."),
-        ("plot", _plot, "Write the tables and draw the figures again, without training."),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(command=function)
-        command.add_argument("study", type=Path, help="the study file (YAML)")
-        command.add_argument(
-            "--output", type=Path, required=name != "plan", metavar="DIR", help="the study's folder"
-        )
-        command.add_argument(
-            "--set", action="append", default=[], metavar="FIELD=VALUE",
-            help="change a field of the study, or of the run that it is based on; repeatable",
-        )  # fmt: skip
-        if name == "run":
-            command.add_argument("--jobs", type=int, help="runs at once (default: one a device)")
-    return parser
+def _plan(options: argparse.Namespace) -> int:
+    folder = None if options.output is None else StudyFolder(options.output)
+    print(outline(_make_plan(options), folder))
+    return 0
 
 
-def _launchers_parser() -> argparse.ArgumentParser:
-    """The commands that the launcher starts; they are no one else's business."""
-    parser = Parser(prog="critical-periods study")
-    commands = parser.add_subparsers(required=True)
-    for name, function in (("work", _work), ("segment", _segment)):
-        command = commands.add_parser(name)
-        command.set_defaults(command=function)
-        command.add_argument("output", type=Path)
-        if name == "segment":
-            command.add_argument("name")
-    return parser
+def _run(options: argparse.Namespace) -> int:
+    from critical_periods.studies.launch import launch
+
+    if options.jobs is not None and options.jobs < 1:
+        raise UserError(f"--jobs {options.jobs} must be at least 1.")
+    plan, folder = _make_plan(options), StudyFolder(options.output)
+    try:
+        before = folder.read_plan()
+    except (UserError, OSError):
+        pass  # There is none, or a damaged one, which is written anew.
+    else:
+        _check_owner(folder, before, plan.study)
+    folder.write_plan(plan)
+    print(outline(plan))
+    for name in folder.discard_damaged(plan):
+        print(f"Segment {name} is damaged; it is trained again.")
+    for name in plan.segments:
+        folder.segment(name).error.unlink(missing_ok=True)
+    launch(folder, plan, options.jobs)
+    return _finish(folder, plan)
+
+
+def _status(options: argparse.Namespace) -> int:
+    folder, plan = _read_plan(options)
+    print(outline(plan, folder))
+    return 0
+
+
+def _plot(options: argparse.Namespace) -> int:
+    return _finish(*_read_plan(options))
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from critical_periods.studies.study_file import StudyFile
+
+    print(json.dumps(StudyFile.model_json_schema(), indent=2))
+    return 0
+
+
+def _work(options: argparse.Namespace) -> int:
+    from critical_periods.core.processes import end_with_parent
+    from critical_periods.studies.worker import work
+
+    end_with_parent()
+    work(StudyFolder(options.output))
+    return 0
+
+
+def _segment(options: argparse.Namespace) -> int:
+    from critical_periods.core.processes import end_with_parent
+    from critical_periods.studies.segment import train_segment
+
+    end_with_parent()
+    folder = StudyFolder(options.output)
+    plan = folder.read_plan()
+    if options.name not in plan.segments:
+        raise UserError(f"the plan in {folder.path} has no segment {options.name} any more.")
+    train_segment(folder, plan, options.name)
+    return 0
 
 
 def _make_plan(options: argparse.Namespace) -> Plan:
-    from critical_periods.studies.plan import make_plan
     from critical_periods.studies.resolve import resolve
 
-    read: Study = read_study(options.study, options.set)
+    read = read_study(options.study, options.set)
     try:
         return make_plan(read, *resolve(read))
     except UserError as error:
@@ -84,10 +112,10 @@ def _make_plan(options: argparse.Namespace) -> Plan:
 
 
 def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
-    """The folder and the plan that was last run in it; it says where the file has moved on."""
+    """The folder and the plan that was last run in it; a message where the file has others."""
     folder = StudyFolder(options.output)
     read, plan = read_study(options.study, options.set), folder.read_plan()
-    _look_whose(folder, plan, read.name)
+    _check_owner(folder, plan, read.name)
     if not _is_plan_of(plan, read):
         print(
             f"{options.study} has other runs than were last run in {folder.path}, which this is "
@@ -97,7 +125,7 @@ def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
     return folder, plan
 
 
-def _look_whose(folder: StudyFolder, plan: Plan, name: str) -> None:
+def _check_owner(folder: StudyFolder, plan: Plan, name: str) -> None:
     if plan.study != name:
         raise UserError(
             f"{folder.path} holds the study {plan.study!r}, not {name!r}; choose another --output."
@@ -113,66 +141,6 @@ def _is_plan_of(plan: Plan, read: Study) -> bool:
         for seed in read.seeds
     }
     return wanted == {repr((run.variation, run.window, run.seed)) for run in plan.runs}
-
-
-def _plan(options: argparse.Namespace) -> int:
-    folder = None if options.output is None else StudyFolder(options.output)
-    print(_tree(_make_plan(options), folder))
-    return 0
-
-
-def _run(options: argparse.Namespace) -> int:
-    from critical_periods.studies.launch import launch
-
-    if options.jobs is not None and options.jobs < 1:
-        raise UserError(f"--jobs {options.jobs} must be at least 1.")
-    plan = _make_plan(options)
-    folder = StudyFolder(options.output)
-    try:
-        before = folder.read_plan()
-    except (UserError, OSError):
-        pass  # There is none, or a damaged one, which is written anew.
-    else:
-        _look_whose(folder, before, plan.study)
-    folder.write_plan(plan)
-    print(_tree(plan))
-    for name in folder.discard_damaged(plan):
-        print(f"Segment {name} is damaged; it is trained again.")
-    for name in plan.segments:
-        folder.segment(name).error.unlink(missing_ok=True)
-    launch(folder, plan, options.jobs)
-    return _finish(folder, plan)
-
-
-def _status(options: argparse.Namespace) -> int:
-    folder, plan = _read_plan(options)
-    print(_tree(plan, folder))
-    return 0
-
-
-def _plot(options: argparse.Namespace) -> int:
-    return _finish(*_read_plan(options))
-
-
-def _work(options: argparse.Namespace) -> int:
-    from critical_periods.studies.worker import end_with_starter, work
-
-    end_with_starter()
-    work(StudyFolder(options.output))
-    return 0
-
-
-def _segment(options: argparse.Namespace) -> int:
-    from critical_periods.studies.segment import train_segment
-    from critical_periods.studies.worker import end_with_starter
-
-    end_with_starter()
-    folder = StudyFolder(options.output)
-    plan = folder.read_plan()
-    if options.name not in plan.segments:
-        raise UserError(f"the plan in {folder.path} has no segment {options.name} any more.")
-    train_segment(folder, plan, options.name)
-    return 0
 
 
 def _finish(folder: StudyFolder, plan: Plan) -> int:
@@ -196,46 +164,46 @@ def _finish(folder: StudyFolder, plan: Plan) -> int:
     return 1 if undone else 0
 
 
-def _tree(plan: Plan, folder: StudyFolder | None = None) -> str:
-    """The tree as text; with a folder, the state of each segment too."""
-    what, labels = plan.kind_of_window, plan.labels()
-    children: dict[str | None, list[Segment]] = {}
-    for segment in plan.segments.values():
-        children.setdefault(segment.parent, []).append(segment)
-    lines: list[str] = []
-    counts: dict[str, int] = {}
+_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+    "plan": (_plan, "Print the tree of segments and the epochs that it trains."),
+    "run": (_run, "Train what is missing, then write the results and the curve."),
+    "status": (_status, "Say which segments are done, running, failed and missing."),
+    "plot": (_plot, "Write the tables and draw the figures again, without training."),
+    "schema": (_schema, "Print the JSON schema of study files, by which editors check them."),
+}
 
-    def grow(parent: str | None, depth: int) -> None:
-        for segment in children.get(parent, []):
-            onset, removal = segment.window
-            window = f"{what} {onset}-{removal}" if onset < removal else f"no {what}"
-            state = "" if folder is None else _state(folder, segment)
-            counts[state] = counts.get(state, 0) + 1
-            indent = "  " * depth
-            epochs = f"epochs {segment.start}-{segment.stop}"
-            stage = f"fine-tuning, {epochs}" if segment.finetunes else epochs
-            text = f"{indent}{segment.name}  {stage}, {window}"
-            text += f", {labels[segment.name]}" if labels[segment.name] else ""
-            text += f", seed {segment.seed}" if depth == 0 else ""
-            lines.append(f"{text}  [{state}]" if state else text)
-            grow(segment.name, depth + 1)
 
-    grow(None, 0)
-    lines.append(
-        f"{plan.study}: {len(plan.runs)} runs in {len(plan.segments)} segments; trains "
-        f"{plan.epochs} epochs, separate runs would train {plan.separate_epochs}."
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="critical-periods study",
+        description="Many runs that share their beginnings, and the critical-period curve of them.",
     )
-    if folder is not None:
-        lines.append(
-            ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) + "."
+    commands = parser.add_subparsers(required=True, metavar="|".join(_COMMANDS))
+    for name, (function, text) in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(command=function)
+        if name == "schema":
+            continue
+        command.add_argument("study", type=Path, help="the study file (YAML)")
+        command.add_argument(
+            "--output", type=Path, required=name != "plan", metavar="DIR", help="the study's folder"
         )
-    return "\n".join(lines)
+        command.add_argument(
+            "--set", action="append", default=[], metavar="FIELD=VALUE",
+            help="change a field of the study, or of the run that it is based on; repeatable",
+        )  # fmt: skip
+        if name == "run":
+            command.add_argument("--jobs", type=int, help="runs at once (default: one a device)")
+    return parser
 
 
-def _state(folder: StudyFolder, segment: Segment) -> str:
-    files = folder.segment(segment.name)
-    if files.is_done():
-        return "done"
-    if files.error.exists():
-        return "failed"
-    return "running" if files.is_running() else "missing"
+def _launched_parser() -> argparse.ArgumentParser:
+    """The commands that the launcher starts; no one else has to know of them."""
+    parser = Parser(prog="critical-periods study")
+    commands = parser.add_subparsers(required=True)
+    work, segment = commands.add_parser("work"), commands.add_parser("segment")
+    for command, function in ((work, _work), (segment, _segment)):
+        command.set_defaults(command=function)
+        command.add_argument("output", type=Path)
+    segment.add_argument("name")
+    return parser

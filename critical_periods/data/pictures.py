@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, ImageFolder
 
 from critical_periods.core.errors import UserError, reason
-from critical_periods.data.images import Images
+from critical_periods.data.batch_stage import Images
 
 
 def read_archive(root: Path, download: bool = False) -> tuple[Images, Images]:

@@ -1,4 +1,4 @@
-"""A study's folder: where everything lies, and how it gets there without being half there."""
+"""The files of a study: where each lies, and whether it is what was written."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.files import replacing, write_text
 from critical_periods.studies.plan import Plan
 
 
@@ -53,6 +54,14 @@ class SegmentFolder:
     def is_done(self) -> bool:
         """Whether the segment was trained to its end."""
         return self.done.exists() and self.metrics.exists() and self.checkpoint.exists()
+
+    def state(self) -> str:
+        """``done``, ``failed``, ``running`` or ``missing``."""
+        if self.is_done():
+            return "done"
+        if self.error.exists():
+            return "failed"
+        return "running" if self.is_running() else "missing"
 
     def epochs_done(self) -> int | None:
         """The running segment's epochs that are trained, counted from the run's first.
@@ -151,8 +160,8 @@ class StudyFolder:
         return damaged
 
 
-def seal(part: Path, checkpoint: Path) -> None:
-    """Gives a finished checkpoint its name and its checksum."""
+def finalize_checkpoint(part: Path, checkpoint: Path) -> None:
+    """Gives a checkpoint that has been written its name and its checksum."""
     digest = _digest(part)
     with part.open("rb") as file:
         os.fsync(file.fileno())
@@ -162,30 +171,21 @@ def seal(part: Path, checkpoint: Path) -> None:
 
 
 def is_intact(checkpoint: Path) -> bool:
-    """Whether a checkpoint has the checksum that it was sealed with."""
+    """Whether a checkpoint has the checksum that it was written with."""
     try:
         return checksum_file(checkpoint).read_text().strip() == _digest(checkpoint)
     except OSError:
         return False
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file beside its place and then renames it, so that it is never half there."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
-
-
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a CSV file with all columns that occur, in the order in which they do."""
     rows = list(rows)
     columns = dict.fromkeys(column for row in rows for column in row)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = DictWriter(file, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(beside, path)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -195,7 +195,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    """Writes a JSON file, whole or not at all."""
+    """Writes a JSON file."""
     write_text(path, json.dumps(tree, indent=1) + "\n")
 
 

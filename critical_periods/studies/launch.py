@@ -10,9 +10,10 @@ import time
 import torch
 from tqdm import tqdm
 
+from critical_periods.core.processes import start_child
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan
-from critical_periods.studies.worker import missing, start_with_us
+from critical_periods.studies.worker import missing
 
 _POLL_SECONDS = 0.5
 
@@ -36,7 +37,7 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
     groups = device_groups(plan, jobs)
     workers = [_start(study, number, devices) for number, devices in enumerate(groups)]
     try:
-        _watch(study, plan, workers)
+        _show_progress(study, plan, workers)
     finally:
         for worker in workers:
             worker.terminate()
@@ -73,10 +74,10 @@ def _start(study: StudyFolder, number: int, devices: str | None) -> subprocess.P
         environment["CUDA_VISIBLE_DEVICES"] = devices
     command = [sys.executable, "-m", "critical_periods", "study", "work", str(study.path)]
     with (study.path / f"worker_{number}.log").open("wb") as log:
-        return start_with_us(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        return start_child(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def _watch(study: StudyFolder, plan: Plan, workers: list[subprocess.Popen[bytes]]) -> None:
+def _show_progress(study: StudyFolder, plan: Plan, workers: list[subprocess.Popen[bytes]]) -> None:
     """Shows how far the study is until all workers have ended.
 
     In a terminal that is one line; anywhere else it is a line for each segment that ends.

@@ -13,10 +13,12 @@ import torch
 import yaml
 
 from critical_periods.core.errors import UserError
-from critical_periods.runs.dry_run import rehearse
+from critical_periods.runs.dry_run import validate_run
 from critical_periods.runs.lightning_cli import CLI
-from critical_periods.studies.plan import Resolved, without_watchers
-from critical_periods.studies.study import Study, Tree, with_weights
+from critical_periods.studies.configs import Config, with_weights
+from critical_periods.studies.names import Resolved
+from critical_periods.studies.roles import segment_callbacks
+from critical_periods.studies.study import Study
 
 # What ends a run but its epochs, and what these settings are where they do not.
 _ENDS = {"max_steps": -1, "max_time": None, "fast_dev_run": False}
@@ -48,7 +50,7 @@ def resolve(study: Study) -> tuple[list[Resolved], list[Resolved]]:
     return runs, stages
 
 
-def _resolved_finetuning(config: Tree, model: pl.LightningModule) -> Resolved:
+def _resolved_finetuning(config: Config, model: pl.LightningModule) -> Resolved:
     """A second stage, built from the weights of an untrained first one: they must fit."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "pretrained.ckpt"
@@ -63,7 +65,7 @@ def _resolved_finetuning(config: Tree, model: pl.LightningModule) -> Resolved:
     return stage
 
 
-def _resolved(config: Tree, window: Tree, epochs: int) -> tuple[Resolved, pl.LightningModule]:
+def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl.LightningModule]:
     if window:
         for setting in ("onset", "removal"):
             if setting in window["init_args"]:
@@ -76,7 +78,7 @@ def _resolved(config: Tree, window: Tree, epochs: int) -> tuple[Resolved, pl.Lig
             )
     if config["trainer"].get("limit_train_batches") == 0:
         raise UserError("trainer.limit_train_batches=0 trains nothing; leave it out.")
-    callbacks = without_watchers(config["trainer"]["callbacks"])
+    callbacks = segment_callbacks(config["trainer"]["callbacks"])
     config["trainer"]["callbacks"] = [window, *callbacks] if window else callbacks
     config["trainer"]["max_epochs"] = epochs
     for name in ("pytorch_lightning", "lightning_fabric"):
@@ -85,11 +87,11 @@ def _resolved(config: Tree, window: Tree, epochs: int) -> tuple[Resolved, pl.Lig
         warnings.simplefilter("ignore")
         cli = CLI(config, run=False, logger=False)
         fingerprint = _check(cli)
-    tree: Tree = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
+    resolved: Config = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
     if not window:
-        return Resolved(tree, {}, fingerprint), cli.model
+        return Resolved(resolved, {}, fingerprint), cli.model
     # A segment has it in its schedule, and one without a window not at all.
-    window = tree["trainer"]["callbacks"].pop(0)
+    window = resolved["trainer"]["callbacks"].pop(0)
     # Its default; that of removal may be null.
     if "onset" not in window.setdefault("init_args", {}):
         raise UserError(
@@ -98,7 +100,7 @@ def _resolved(config: Tree, window: Tree, epochs: int) -> tuple[Resolved, pl.Lig
         )
     for setting in ("onset", "removal"):
         window["init_args"].pop(setting, None)
-    return Resolved(tree, window, fingerprint), cli.model
+    return Resolved(resolved, window, fingerprint), cli.model
 
 
 def _check(cli: CLI) -> str:
@@ -109,14 +111,14 @@ def _check(cli: CLI) -> str:
             f"{type(data).__name__} cannot be used in a study; it needs setup(), "
             "measurement_loader() and fingerprint() like the DataModules of critical_periods."
         )
-    rehearse(cli.trainer, cli.model, data)
+    validate_run(cli.trainer, cli.model, data)
     return str(data.fingerprint())
 
 
-def _without_nulls(tree: Any) -> Any:
+def _without_nulls(config: Any) -> Any:
     """A config without fields that are null, which jsonargparse's versions write or leave out."""
-    if isinstance(tree, list):
-        return [_without_nulls(part) for part in tree]
-    if isinstance(tree, dict):
-        return {name: _without_nulls(part) for name, part in tree.items() if part is not None}
-    return tree
+    if isinstance(config, list):
+        return [_without_nulls(part) for part in config]
+    if isinstance(config, dict):
+        return {name: _without_nulls(part) for name, part in config.items() if part is not None}
+    return config

@@ -9,8 +9,8 @@ from typing import Any
 
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, Run
+from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.statistics import critical_removal, summarise
-from critical_periods.studies.study import Window
 
 FINAL_EPOCHS = 5
 """Final accuracy is the mean over this many last epochs (Kleinman et al. 2023)."""
@@ -118,7 +118,7 @@ def curve(plan: Plan, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     whose window is no deficit (its plan's ``kind_of_window``) begins no critical period.
     """
     shortest = min(run.window.epochs for run in plan.runs)
-    windows: dict[str, dict[Window, Run]] = {}
+    windows: dict[str, dict[Schedule, Run]] = {}
     for run in plan.runs:
         windows.setdefault(json.dumps(run.variation), {})[run.window] = run
     table: list[dict[str, Any]] = []

@@ -15,20 +15,21 @@ import yaml
 from pytorch_lightning.loggers import WandbLogger
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.files import write_text
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.runs.tracking import wandb_logger
+from critical_periods.studies.configs import Config, with_weights
 from critical_periods.studies.folder import (
     SegmentFolder,
     StudyFolder,
     checksum_file,
+    finalize_checkpoint,
     is_intact,
-    seal,
     write_json,
     write_table,
-    write_text,
 )
-from critical_periods.studies.plan import Plan, Segment, without_watchers
-from critical_periods.studies.study import Tree, with_weights
+from critical_periods.studies.plan import Plan, Segment
+from critical_periods.studies.roles import segment_callbacks
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300
@@ -43,7 +44,7 @@ class SegmentRecord(pl.Callback):
     Args:
         folder: of the segment.
         stop: the epoch after the segment's last.
-        run_epochs: how many epochs the whole run has, which callbacks compare their epochs with.
+        run_epochs: of the run to its end, which callbacks compare their epochs with.
     """
 
     def __init__(self, folder: SegmentFolder, stop: int, run_epochs: int) -> None:
@@ -92,7 +93,7 @@ class SegmentRecord(pl.Callback):
         part = checkpoint.with_name(checkpoint.name + ".part")
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
-            seal(part, checkpoint)
+            finalize_checkpoint(part, checkpoint)
         self._saved = time.monotonic()
 
     def rows(self) -> list[dict[str, float]]:
@@ -151,11 +152,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
         return
     write_table(folder.metrics, record.rows())
     facts = {
-        "start": segment.start,
-        "stop": segment.stop,
-        "parent": segment.parent,
-        "window": segment.window,
-        "seed": segment.seed,
+        **{name: getattr(segment, name) for name in ("start", "stop", "parent", "window", "seed")},
         "seconds": round(time.monotonic() - began, 2),
         "host": platform.node(),
         "device": _device(cli.trainer),
@@ -166,10 +163,10 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def segment_config(plan: Plan, segment: Segment) -> Tree:
+def segment_config(plan: Plan, segment: Segment) -> Config:
     """The run config of a segment: its base's, up to its last epoch, with its own window."""
     config, window = copy.deepcopy(plan.configs[segment.config])
-    callbacks = without_watchers(config["trainer"]["callbacks"])
+    callbacks = segment_callbacks(config["trainer"]["callbacks"])
     if not segment.finetunes:
         onset, removal = segment.window
         window["init_args"] |= {"onset": onset, "removal": removal}
@@ -188,7 +185,7 @@ def segment_config(plan: Plan, segment: Segment) -> Tree:
 
 
 def _logger(
-    plan: Plan, segment: Segment, folder: SegmentFolder, config: Tree
+    plan: Plan, segment: Segment, folder: SegmentFolder, config: Config
 ) -> WandbLogger | None:
     onset, removal = segment.window
     window = f"{onset}-{removal}" if onset < removal else "none"

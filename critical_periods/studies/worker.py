@@ -1,21 +1,19 @@
-"""A worker: trains whatever segment is missing and ready, until nothing is."""
+"""A worker of a study: trains segments, one after another, until none is left that it could."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Iterator
-from typing import Any
 
 from filelock import Timeout
 
 from critical_periods.core.errors import ERROR_PREFIX, UserError
-from critical_periods.studies.folder import SegmentFolder, StudyFolder, write_text
+from critical_periods.core.files import write_text
+from critical_periods.core.processes import start_child
+from critical_periods.studies.folder import SegmentFolder, StudyFolder
 from critical_periods.studies.plan import Plan
 
 _POLL_SECONDS = 0.5
@@ -39,7 +37,7 @@ def work(study: StudyFolder) -> None:
             if _train(study, plan, name):
                 break
         else:
-            # All that is ready is in other hands.
+            # Other workers train all that is ready.
             time.sleep(_POLL_SECONDS)
 
 
@@ -109,7 +107,7 @@ def _train_here_or_in_a_process(study: StudyFolder, plan: Plan, name: str) -> No
     command = [sys.executable, "-m", "critical_periods", "study", "segment", str(study.path), name]
     # A file, as other ranks may hold a pipe open for long after the first one has failed.
     with tempfile.TemporaryFile() as errors:
-        process = start_with_us(command, stderr=errors)
+        process = start_child(command, stderr=errors)
         code = process.wait()
         assert process.stdin is not None
         process.stdin.close()
@@ -120,25 +118,3 @@ def _train_here_or_in_a_process(study: StudyFolder, plan: Plan, name: str) -> No
         lines = said.strip().splitlines() or [f"the training ended with exit code {code}"]
         own = [line for line in lines if line.startswith(ERROR_PREFIX)]
         raise UserError([*lines, *own][-1].removeprefix(ERROR_PREFIX))
-
-
-def start_with_us(command: list[str], **settings: Any) -> subprocess.Popen[bytes]:
-    """Starts a process that ends when this one does, however that ends.
-
-    Its standard input is a pipe that nothing is written to and that the system closes with this
-    process. The started process, and any that it starts itself, wait for that in
-    :func:`end_with_starter`.
-    """
-    return subprocess.Popen(command, stdin=subprocess.PIPE, **settings)
-
-
-def end_with_starter() -> None:
-    """Ends this process when the one that started it with :func:`start_with_us` is gone."""
-
-    def wait() -> None:
-        # Not sys.stdin, whose lock a waiting thread would hold when the interpreter ends.
-        while os.read(0, 1):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

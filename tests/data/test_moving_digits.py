@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from test_data import batches, by_index, joined, place, training
+from batches import batches, by_index, evaluated, joined, measured, place, training
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
@@ -25,19 +26,10 @@ MOTIONS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
-
-
 def ready(**settings: Any) -> MovingDigitsDataModule:
     data = MovingDigitsDataModule(**settings)
     data.setup()
     return data
-
-
-def evaluated(data: MovingDigitsDataModule) -> Any:
-    return joined(batches(data, data.test_dataloader()))
 
 
 def grey(data: MovingDigitsDataModule, views: Tensor) -> Tensor:
@@ -249,11 +241,11 @@ def test_samples_of_evaluation_never_change(monkeypatch):
     for one, another in zip(before, after, strict=True):
         assert torch.equal(by_index(one), by_index(another))
         assert torch.equal(one.target, another.target)
-    measured = joined(batches(other, other.measurement_loader("test", 50)))
-    assert torch.equal(measured.views, before[1].views[measured.index])
-    assert torch.equal(measured.target, before[1].target[measured.index])
+    few = measured(other, "test", 50)
+    assert torch.equal(few.views, before[1].views[few.index])
+    assert torch.equal(few.target, before[1].target[few.index])
     # A digit to learn from and one to test on share an index, but not their scene.
-    learnt = joined(batches(other, other.measurement_loader("train")))
+    learnt = measured(other, "train")
     alike = learnt.views[:, 0] == before[1].views[learnt.index, 0]
     assert alike.double().mean() < 0.1
 
@@ -379,9 +371,9 @@ def test_kinetics_reads_the_same_task(tmp_path: Path):
             for batch in kinetics.val_dataloader()
         ]
     )
-    test = joined(batches(data, data.measurement_loader("test", 16)))
+    test = measured(data, "test", 16)
     expected = {int(i): (t, v) for i, t, v in zip(test.index, test.target, test.views, strict=True)}
-    names = [Path(path) for path in kinetics._clips["val"].paths]
+    names = [Path(os.fsdecode(path)) for path in kinetics._clips["val"].paths]
     assert len(read.index) == 16
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     for index, target, views in zip(read.index, read.target, read.views, strict=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_data import batches, by_index, joined, place, training
+from batches import batches, by_index, evaluated, joined, measured, place, training
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
@@ -16,19 +16,10 @@ from critical_periods.data.stereograms import stereogram
 from critical_periods.deficits import Dissociation, Occlusion
 
 
-@pytest.fixture(autouse=True)
-def seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
-
-
 def ready(**settings: Any) -> StereogramDataModule:
     data = StereogramDataModule(**settings)
     data.setup()
     return data
-
-
-def evaluated(data: StereogramDataModule) -> Any:
-    return joined(batches(data, data.test_dataloader()))
 
 
 # One pair of views.
@@ -208,10 +199,10 @@ def test_samples_of_evaluation_never_change(monkeypatch):
     for one, another in zip(before, after, strict=True):
         assert torch.equal(by_index(one), by_index(another))
         assert torch.equal(one.target, another.target)
-    measured = joined(batches(other, other.measurement_loader("test", 50)))
-    assert torch.equal(measured.views, before[1].views[measured.index])
+    few = measured(other, "test", 50)
+    assert torch.equal(few.views, before[1].views[few.index])
     # A digit to learn from and one to test on share an index, but not their dots.
-    learnt = joined(batches(other, other.measurement_loader("train")))
+    learnt = measured(other, "train")
     left = before[1].views[learnt.index, 0]
     assert ((learnt.views[:, 0] == left).double().mean() - 0.5).abs() < 0.01
 

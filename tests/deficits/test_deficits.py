@@ -105,13 +105,10 @@ def test_blur_of_coarser_numbers_is_the_rounded_blur(dtype, tolerance):
     assert actual.double().std() < 0.8 * images.double().std()
 
 
-@pytest.mark.parametrize("factor", [1, 0.5, 0, -2, float("nan")])
-def test_blur_needs_a_factor_above_one(factor):
-    with pytest.raises(UserError, match=rf"factor={factor} of Blur must be above 1"):
-        Blur(factor)
-
-
-def test_blur_that_leaves_nothing():
+def test_blur_needs_a_factor_above_one_that_leaves_a_pixel():
+    for factor in (1, 0.5, -2, float("nan")):
+        with pytest.raises(UserError, match=rf"factor={factor} of Blur must be above 1"):
+            Blur(factor)
     Blur(16).check(a_batch())
     with pytest.raises(UserError, match="factor=40 of Blur leaves nothing of an image of 16x16"):
         Blur(40).check(a_batch())

@@ -1,4 +1,4 @@
-"""Exact Fisher traces of the one-eyed networks against nngeometry and a loop over samples."""
+"""Exact Fisher traces of the networks of one view against nngeometry."""
 
 from __future__ import annotations
 
@@ -58,21 +58,6 @@ def by_nngeometry(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str,
     }
 
 
-def by_loop(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """E_x E_{y ~ p(y|x)} |∇ log p(y|x)|², a sample and a class at a time."""
-    traces = {name: torch.zeros(()) for name, _ in network.named_modules()}
-    for image in images:
-        for y in range(5):
-            network.zero_grad()
-            log_p = network(image[None])[0].log_softmax(0)[y]
-            log_p.backward()
-            for name, p in network.named_parameters():
-                assert p.grad is not None
-                share = log_p.detach().exp() * p.grad.square().sum() / len(images)
-                traces[name.rpartition(".")[0]] += share
-    return {name: trace for name, trace in traces.items() if trace}
-
-
 def test_traces_equal_nngeometrys(case: tuple[nn.Module, Tensor]) -> None:
     network, images = case
     total, layers = fisher_trace(network, [images])
@@ -82,15 +67,6 @@ def test_traces_equal_nngeometrys(case: tuple[nn.Module, Tensor]) -> None:
     torch.testing.assert_close(total, expected, rtol=1e-6, atol=0)
     implicit = FIM(network, (images.clone(), torch.zeros(len(images))), PMatImplicit)
     torch.testing.assert_close(total, implicit.trace(), rtol=1e-6, atol=0)
-
-
-def test_traces_equal_a_loops(case: tuple[nn.Module, Tensor]) -> None:
-    network, images = case
-    total, layers = fisher_trace(network, [images])
-    expected = by_loop(network, images)
-    assert sorted(layers) == sorted(expected)
-    torch.testing.assert_close(layers, {name: expected[name] for name in layers}, rtol=1e-6, atol=0)
-    torch.testing.assert_close(total, sum(expected.values()), rtol=1e-6, atol=0)
 
 
 def test_metric_over_batches_equals_nngeometry(case: tuple[nn.Module, Tensor]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from critical_periods.core.errors import UserError
 from critical_periods.metrics import FisherTrace
 from critical_periods.metrics.functional import fisher_trace, squared_score_norms
+from critical_periods.models import MLP, AllCNN, ResNet18
 
 
 class TwoEyes(nn.Module):
@@ -56,12 +57,22 @@ CASES = {
     "two eyes": (TwoEyes, [(3, 8, 8), (3, 8, 8)]),
     "attention": (Attention, [(5, 8)]),
 }
+NETWORKS = {
+    "all_cnn": (lambda: AllCNN(width=4, num_classes=5), [(3, 16, 16)]),
+    "all_cnn of depth 2": (lambda: AllCNN(width=3, num_classes=5, depth=2), [(3, 16, 16)]),
+    "resnet18": (lambda: ResNet18(width=4, num_classes=5), [(3, 16, 16)]),
+    "MLP": (lambda: MLP([9, 8, 7, 6, 5], in_features=768, num_classes=5), [(3, 16, 16)]),
+}
 
 
 @pytest.fixture(params=CASES)
 def case(request) -> tuple[nn.Module, list[Tensor]]:
+    return made(request.param)
+
+
+def made(name: str) -> tuple[nn.Module, list[Tensor]]:
     torch.manual_seed(3)
-    build, shapes = CASES[request.param]
+    build, shapes = (CASES | NETWORKS)[name]
     network, views = build().double(), [torch.randn(6, *shape).double() for shape in shapes]
     network.train()
     network(*[view * 2 + 1 for view in views])  # batch-norm statistics that are not 0 and 1
@@ -84,8 +95,9 @@ def plain_loop(network: nn.Module, views: list[Tensor]) -> dict[str, Tensor]:
     return norms
 
 
-def test_equals_plain_loop(case):
-    network, views = case
+@pytest.mark.parametrize("name", [*CASES, *NETWORKS])
+def test_equals_plain_loop(name):
+    network, views = made(name)
     expected = plain_loop(network, views)
     actual = squared_score_norms(network, views)
     assert actual.keys() == expected.keys()
@@ -122,8 +134,7 @@ def test_sampled_within_four_standard_errors_of_exact(case):
     assert (sampled - exact.mean()).abs() < 4 * error
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 4, 100])
-@pytest.mark.parametrize("num_draws", [None, 3])
+@pytest.mark.parametrize(("chunk_size", "num_draws"), [(1, 3), (4, None), (100, None)])
 def test_chunks_do_not_matter(case, chunk_size, num_draws):
     network, views = case
     whole, part = (
@@ -211,11 +222,20 @@ def test_metric_does_not_own_the_network_and_can_be_pickled(case):
     network, views = case
     metric = FisherTrace(network, num_draws=2)
     metric.update(*views)
-    copied = pickle.loads(pickle.dumps(metric))
+    pickled, cloned = pickle.loads(pickle.dumps(metric)), metric.clone()
     assert not list(metric.parameters()) and not metric.state_dict()
-    for each in (metric, copied):
+    assert cloned.network is metric.network is network and pickled.network is not network
+    for each in (metric, pickled, cloned):
         each.update(*views)
-    assert torch.equal(metric.compute()[0], copied.compute()[0])
+        assert torch.equal(metric.compute()[0], each.compute()[0])
+
+
+def test_each_forward_draws_anew(case):
+    network, views = case
+    metric = FisherTrace(network, num_draws=2)
+    first, second = (metric(*views)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(metric.compute()[0], (first + second) / 2)
 
 
 def test_bad_input_is_one_sentence():

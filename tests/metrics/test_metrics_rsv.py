@@ -161,8 +161,9 @@ def test_dead_units_are_left_out_and_counted():
     assert polarization(rsv) == 1
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64, 10_000])
-@pytest.mark.parametrize("parts", [[30], [1, 29], [10, 10, 10]])
+@pytest.mark.parametrize(
+    ("batch_size", "parts"), [(1, [30]), (7, [1, 29]), (64, [10, 10, 10]), (10_000, [1, 29])]
+)
 def test_batches_do_not_matter(batch_size, parts):
     fixed = [draws(4, 2, seed=1), draws(4, 2, seed=2)]
     pools = [draws(30, 2, seed=3), draws(30, 2, seed=4)]
@@ -278,8 +279,14 @@ def test_metric_moves_pickles_and_owns_no_network():
     with torch.inference_mode():
         metric.update(*pools)
     metric.update(*pools)
-    copied = pickle.loads(pickle.dumps(metric))
+    copied, cloned = pickle.loads(pickle.dumps(metric)), metric.clone()
     assert torch.equal(copied.compute(), metric.compute())
+    with torch.no_grad():
+        network.weight.zero_()  # clones share it, pickled copies do not
+    for each, dead in ((cloned, True), (copied, False)):
+        each.reset()
+        each.update(*pools)
+        assert bool(each.compute().isnan().all()) == dead
     assert not list(metric.parameters()) and not metric.state_dict()
     copied.to("meta")
     assert {copied.sums.device.type, *(f.device.type for f in copied.fixed)} == {"meta"}

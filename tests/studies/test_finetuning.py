@@ -243,7 +243,7 @@ def test_the_command_line_tells_the_stages_apart(
 @pytest.mark.parametrize(
     ("study", "second", "sentence"),
     [
-        ({"finetuning": {}}, {}, "finetuning.base is missing"),
+        ({"finetuning": {}}, {}, "the field 'finetuning.base' is missing; finetuning needs it"),
         ({"finetuning.epochs": 3}, {}, "unknown field 'finetuning.epochs'"),
         ({"finetuning.base": "none.yaml"}, {}, r"finetuning: .*none\.yaml"),
         ({}, {"trainer.max_epochs": None}, r"finetuning: trainer\.max_epochs"),

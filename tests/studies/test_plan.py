@@ -10,8 +10,10 @@ import pytest
 from small_study import plan_of, write_study
 
 import critical_periods
-from critical_periods.studies.plan import Plan, Resolved, make_plan
-from critical_periods.studies.study import Study, Variation, Window
+from critical_periods.studies.names import Resolved
+from critical_periods.studies.plan import Plan, make_plan
+from critical_periods.studies.schedule import Schedule
+from critical_periods.studies.study import Study, Variation
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 0,
@@ -24,14 +26,14 @@ BLUR = {"class_path": "Blur", "init_args": {"factor": 4}}
 ONSETS = {"onset": [2], "length": 2, "epochs": 6}
 
 
-def windows_to(*removals: int, after: int = 5) -> tuple[Window, ...]:
+def windows_to(*removals: int, after: int = 5) -> tuple[Schedule, ...]:
     """As a study file's ``removal`` gives them, controls and all."""
-    deficits = [Window(0, removal, removal + after) for removal in removals]
-    return tuple(dict.fromkeys([*deficits, *(Window(0, 0, w.epochs) for w in deficits)]))
+    deficits = [Schedule(0, removal, removal + after) for removal in removals]
+    return tuple(dict.fromkeys([*deficits, *(Schedule(0, 0, w.epochs) for w in deficits)]))
 
 
 def plan_with(
-    windows: tuple[Window, ...],
+    windows: tuple[Schedule, ...],
     seeds: tuple[int, ...] = (0,),
     config: dict[str, Any] = CONFIG,
     deficit: dict[str, Any] = BLUR,
@@ -47,7 +49,7 @@ def plan_with(
     return make_plan(study, resolved)
 
 
-def distinct_epochs(windows: tuple[Window, ...], seeds: int, rates: int, factors: int) -> int:
+def distinct_epochs(windows: tuple[Schedule, ...], seeds: int, rates: int, factors: int) -> int:
     """How many different epochs there are to train.
 
     An epoch is what it is by its number, seed and settings, by when the deficit was there up to and
@@ -64,13 +66,15 @@ def distinct_epochs(windows: tuple[Window, ...], seeds: int, rates: int, factors
     return len(epochs)
 
 
-def random_windows(draw: random.Random) -> tuple[Window, ...]:
+def random_windows(draw: random.Random) -> tuple[Schedule, ...]:
     windows = []
     for _ in range(draw.randint(1, 7)):
         epochs = draw.randint(1, 12)
         onset = draw.randint(0, epochs - 1)
         removal = draw.randint(onset, epochs)
-        windows.append(Window(onset, removal, epochs) if onset < removal else Window(0, 0, epochs))
+        windows.append(
+            Schedule(onset, removal, epochs) if onset < removal else Schedule(0, 0, epochs)
+        )
     return tuple(dict.fromkeys(windows))
 
 
@@ -259,7 +263,7 @@ def test_a_restart_names_only_segments_that_had_it(restart, shared):
 SUBSET = {"class_path": "SubsetWindow", "init_args": {"share": 0.5}}
 DECAY = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}}
 CROPS = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "augmentation"}}
-LATE = (Window(2, 4, 8), Window(3, 8, 8), Window(0, 0, 8))
+LATE = (Schedule(2, 4, 8), Schedule(3, 8, 8), Schedule(0, 0, 8))
 
 
 @pytest.mark.parametrize("windows", [windows_to(0, 2, 3), LATE])

@@ -13,8 +13,8 @@ from scipy.stats import ttest_1samp
 
 from critical_periods.studies.plan import Plan, Run
 from critical_periods.studies.results import curve
+from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.statistics import critical_removal, summarise
-from critical_periods.studies.study import Window
 
 # Means over seeds.
 
@@ -111,13 +111,13 @@ def test_the_interval_holds_the_estimate_whatever_the_order(number):
 
 # The table of the curve.
 
-WINDOWS = [Window(0, 2, 6), Window(0, 4, 8), Window(0, 0, 6), Window(0, 0, 8)]
+WINDOWS = [Schedule(0, 2, 6), Schedule(0, 4, 8), Schedule(0, 0, 6), Schedule(0, 0, 8)]
 # Seeds differ by far more than the deficit does.
 OFFSETS = {0: 0.5, 1: 0.7, 2: 0.9}
 LOSSES = {2: 0.01, 4: 0.03}
 
 
-def plan_of(windows: list[Window], seeds: list[int], *variations: dict[str, Any]) -> Plan:
+def plan_of(windows: list[Schedule], seeds: list[int], *variations: dict[str, Any]) -> Plan:
     runs = [
         Run(variation, window, seed, "")
         for variation in variations or [{}]
@@ -127,11 +127,11 @@ def plan_of(windows: list[Window], seeds: list[int], *variations: dict[str, Any]
     return Plan("s", [], {}, runs, threshold=0.02)
 
 
-def row(window: Window, seed: int, accuracy: float, **more: Any) -> dict[str, Any]:
+def row(window: Schedule, seed: int, accuracy: float, **more: Any) -> dict[str, Any]:
     return {"study": "s", **more, **window._asdict(), "seed": seed, "final_accuracy": accuracy}
 
 
-def accuracy(window: Window, seed: int) -> float:
+def accuracy(window: Schedule, seed: int) -> float:
     """Longer runs are better by two points; the deficit costs each seed about the same."""
     better = 0.02 if window.epochs == 8 else 0.0
     return OFFSETS[seed] + better - LOSSES.get(window.removal, 0) * (1 + 0.1 * (seed - 1))
@@ -228,7 +228,7 @@ def has_no_critical_removal(points: list[dict[str, Any]]) -> bool:
 
 
 def test_onsets_have_no_critical_removal():
-    windows = [Window(0, 2, 8), Window(0, 4, 8), Window(3, 5, 8), Window(0, 0, 8)]
+    windows = [Schedule(0, 2, 8), Schedule(0, 4, 8), Schedule(3, 5, 8), Schedule(0, 0, 8)]
     rows = [row(window, 0, 0.5) for window in windows]
     points = curve(plan_of(windows, [0]), rows)
     assert len(points) == 4 and has_no_critical_removal(points)

@@ -27,7 +27,13 @@ from small_study import STUDY as SMALL
 
 from critical_periods.cli import main
 from critical_periods.studies import launch, report, segment, worker
-from critical_periods.studies.folder import StudyFolder, checksum_file, is_intact, seal, write_json
+from critical_periods.studies.folder import (
+    StudyFolder,
+    checksum_file,
+    finalize_checkpoint,
+    is_intact,
+    write_json,
+)
 from critical_periods.studies.plan import Plan
 
 launch_workers, plot_curve, tables = launch.launch, report.plot_curve, dict(report._TABLES)
@@ -589,7 +595,7 @@ def test_a_halfway_checkpoint_that_is_damaged_is_left_aside(study, original, mon
     assert_equal(weights(files.checkpoint), weights(folder_of(original).segment(name).checkpoint))
 
 
-@pytest.mark.parametrize("moment", ["seal", "write_table", "write_json"])
+@pytest.mark.parametrize("moment", ["finalize_checkpoint", "write_table", "write_json"])
 def test_killed_between_the_last_writes(study, original, monkeypatch, trained, moment):
     """With the checkpoint written, but not all that says so, the segment is trained again."""
     name = find(folder_of(study).read_plan(), (0, 2), 7)
@@ -675,7 +681,7 @@ def test_a_checkpoint_that_would_execute_code_is_refused(study, tmp_path, traine
     files = folder.segment(parent)
     state = torch.load(files.checkpoint, weights_only=True) | {"attack": Attack()}
     torch.save(state, files.checkpoint.with_name("part"))
-    seal(files.checkpoint.with_name("part"), files.checkpoint)
+    finalize_checkpoint(files.checkpoint.with_name("part"), files.checkpoint)
     folder.segment(child).discard()
     assert is_intact(files.checkpoint)
 

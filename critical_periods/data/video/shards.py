@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_all_start_methods, get_context, parent_process
+from itertools import pairwise
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from threading import Thread
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -20,10 +20,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.files import replacing
+from critical_periods.core.processes import end_with_parent
 from critical_periods.data.video.frame_pairs import GRID_RATE, grid_length
 from critical_periods.data.video.frames import probe, read_frames
-from critical_periods.data.video.strings import Strings, save_arrays
 from critical_periods.data.video.video_file import VideoError
+from critical_periods.data.video.video_index import as_bytes, path_buffers, save_arrays
 from critical_periods.data.video.video_lists import VideoList
 
 INDEX = "index.npz"
@@ -46,23 +48,23 @@ class ShardClips:
 
     Attributes:
         folder: of the shards.
-        shards: their file names, S.
+        shards: their file names, bytes [S].
         shard: number of each video's shard, int32 [N].
         starts: of each video's record in it, int64 [N].
-        paths: that the videos had, N.
-        labels: as they were written, N.
+        paths: that the videos had, bytes [N].
+        labels: as they were written, bytes [N].
         lengths: frames of each, int32 [N]; 0 where the video could not be decoded.
-        reasons: what was wrong with those, N.
+        reasons: what was wrong with those, bytes [N].
     """
 
     folder: str
-    shards: Strings
+    shards: np.ndarray
     shard: np.ndarray
     starts: np.ndarray
-    paths: Strings
-    labels: Strings
+    paths: np.ndarray
+    labels: np.ndarray
     lengths: np.ndarray
-    reasons: Strings
+    reasons: np.ndarray
 
     def read(self, number: int, places: Iterable[int]) -> list[Image.Image]:
         """Frames at these places of the video's grid.
@@ -70,7 +72,7 @@ class ShardClips:
         Raises:
             VideoError: the shard is gone or damaged.
         """
-        path = os.path.join(self.folder, self.shards[int(self.shard[number])])
+        path = os.path.join(self.folder, os.fsdecode(self.shards[self.shard[number]]))
         start, length = int(self.starts[number]), int(self.lengths[number])
         try:
             with open(path, "rb", buffering=0) as file:
@@ -88,12 +90,13 @@ class ShardClips:
         except (OSError, IndexError, ValueError) as error:
             # Where it is no matter of files, NumPy and Pillow speak of buffers.
             reason = getattr(error, "strerror", None) or "a frame is no JPEG"
-            raise VideoError(self.paths[number], f"is damaged in {path}: {reason}") from error
+            video = os.fsdecode(self.paths[number])
+            raise VideoError(video, f"is damaged in {path}: {reason}") from error
 
-    def hash_into(self, digest: hashlib._Hash) -> None:
-        """Adds what tells these clips from others: paths, lengths and the sizes of all records."""
-        for part in (self.paths.text, self.paths.ends, self.lengths, self.shard, self.starts):
-            digest.update(np.ascontiguousarray(part).data)
+    def contents(self) -> Iterator[Any]:
+        """Paths, lengths and the sizes of all records, as buffers for a fingerprint."""
+        yield from path_buffers(self.paths)
+        yield from (each.tobytes() for each in (self.lengths, self.shard, self.starts))
 
 
 def open_shards(folder: Path) -> ShardClips | None:
@@ -108,20 +111,20 @@ def open_shards(folder: Path) -> ShardClips | None:
             with np.load(folder / INDEX) as arrays:
                 clips = ShardClips(
                     str(folder),
-                    shards=Strings.load(arrays, "shards"),
+                    shards=_strings(arrays, "shards"),
                     shard=arrays["shard"],
                     starts=arrays["starts"],
-                    paths=Strings.load(arrays, "paths"),
-                    labels=Strings.load(arrays, "labels"),
+                    paths=_strings(arrays, "paths"),
+                    labels=_strings(arrays, "labels"),
                     lengths=arrays["lengths"],
-                    reasons=Strings.load(arrays, "reasons"),
+                    reasons=_strings(arrays, "reasons"),
                 )
         except _DAMAGED as error:
             raise _damaged(folder / INDEX, "cannot be read") from error
         # The last record of each shard says where it ends.
         order = np.lexsort((clips.lengths, clips.starts, clips.shard))
         for number in order[np.diff(clips.shard[order], append=-1) != 0]:
-            file = folder / clips.shards[int(clips.shard[number])]
+            file = folder / os.fsdecode(clips.shards[clips.shard[number]])
             problem = _problem(file, int(clips.starts[number]), int(clips.lengths[number]))
             if problem:
                 raise _damaged(file, problem)
@@ -132,6 +135,17 @@ def open_shards(folder: Path) -> ShardClips | None:
             "extract` again, which goes on where it stopped."
         )
     return None
+
+
+def _strings(arrays: Any, name: str) -> np.ndarray:
+    """The strings of this name in an ``.npz`` file, bytes [N].
+
+    Extractions of version 0.1 hold them as one row of bytes and the places where each one ends.
+    """
+    if name in arrays:
+        return np.asarray(arrays[name])
+    text, ends = arrays[f"{name}_text"].tobytes(), arrays[f"{name}_ends"].tolist()
+    return np.array([text[start:end] for start, end in pairwise([0, *ends])], dtype="S")
 
 
 def _problem(shard: Path, start: int, length: int) -> str:
@@ -211,7 +225,7 @@ def _made(tasks: list[_Task], jobs: int) -> Iterator[_Task]:
             _make_shard(task)
             yield task
         return
-    with ProcessPoolExecutor(jobs, _context(), _end_with_parent) as pool:
+    with ProcessPoolExecutor(jobs, _context(), end_with_parent) as pool:
         waiting = {pool.submit(_make_shard, task): task for task in tasks}
         try:
             for future in as_completed(waiting):
@@ -255,29 +269,16 @@ def _is_whole(shard: Path) -> bool:
     try:
         with np.load(_side(shard)) as arrays:
             start, length = int(arrays["starts"][-1]), int(arrays["lengths"][-1])
-            Strings.load(arrays, "reasons")
+            _strings(arrays, "reasons")
     except _DAMAGED:
         return False
     return not _problem(shard, start, length)
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for its next task for ever."""
-    parent = parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=wait, daemon=True).start()
-
-
 def _make_shard(task: _Task) -> None:
-    beside = task.file.with_name(f"{task.file.name}.{os.getpid()}.part")
     starts, lengths = [], []
     reasons: list[str] = []
-    with open(beside, "wb") as out:
+    with replacing(task.file) as part, open(part, "wb") as out:
         for path in task.videos.paths:
             starts.append(out.tell())
             try:
@@ -292,12 +293,11 @@ def _make_shard(task: _Task) -> None:
                 bounds = header + np.cumsum([0, *map(len, frames)])
                 out.write(bounds.astype(np.uint32).tobytes())
                 out.writelines(frames)
-    os.replace(beside, task.file)
     save_arrays(
         _side(task.file),
         starts=np.array(starts, np.int64),
         lengths=np.array(lengths, np.int32),
-        **Strings.of(reasons).arrays("reasons"),
+        reasons=as_bytes(reasons),
     )
 
 
@@ -313,27 +313,22 @@ def _jpegs(path: str, short_side: int) -> list[bytes]:
 
 
 def _write_index(output: Path, tasks: list[_Task]) -> None:
-    starts, lengths, shard = [], [], []
-    reasons: list[str] = []
-    paths: list[str] = []
-    labels: list[str] = []
+    starts, lengths, reasons, shard = [], [], [], []
     for number, task in enumerate(tasks):
         with np.load(_side(task.file)) as arrays:
             starts.append(arrays["starts"])
             lengths.append(arrays["lengths"])
-            reasons += Strings.load(arrays, "reasons")
+            reasons.append(_strings(arrays, "reasons"))
         shard.append(np.full(len(task.videos.paths), number, np.int32))
-        paths += task.videos.paths
-        labels += task.videos.labels
     save_arrays(
         output / INDEX,
         starts=np.concatenate(starts),
         lengths=np.concatenate(lengths),
         shard=np.concatenate(shard),
-        **Strings.of([task.file.name for task in tasks]).arrays("shards"),
-        **Strings.of(paths).arrays("paths"),
-        **Strings.of(labels).arrays("labels"),
-        **Strings.of(reasons).arrays("reasons"),
+        shards=as_bytes(task.file.name for task in tasks),
+        paths=as_bytes(path for task in tasks for path in task.videos.paths),
+        labels=as_bytes(label for task in tasks for label in task.videos.labels),
+        reasons=np.concatenate(reasons),
     )
     # What an earlier state of the videos, or a killed run, left behind is no part of it.
     kept = {name for task in tasks for name in (task.file.name, _side(task.file).name)}

@@ -1,4 +1,4 @@
-"""Information in the weights: how little noise each layer of a trained network tolerates."""
+"""Information in the weights of each layer, from the noise that the loss tolerates."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch.nn.functional import cross_entropy, softplus
 from critical_periods.core.errors import UserError, near
 from critical_periods.metrics.functional.fisher import evaluating, layer_of
 
-# T · mean(w²) of a layer, in nats, for which the search starts: those of trained All-CNNs lie
-# between 0.1 and 10. A start with too little noise is soon mended, one with too much is not.
+# T · mean(w²) of a layer, in nats, at which the search starts: those of trained All-CNNs lie
+# between 0.1 and 10. The search recovers soon from too little noise, not from too much.
 _START = 10.0
 
 
 class WeightInformation(NamedTuple):
-    """What :func:`weight_information` found.
+    """The result of :func:`weight_information`.
 
     Attributes:
         nats: the information of each layer, float64 scalars; that of the network is their sum.
@@ -45,8 +45,8 @@ def weight_information(
 ) -> WeightInformation:
     """Information in the weights of each layer, in nats, by learned noise.
 
-    The weights w stay as they are and get Gaussian noise ε of one variance σ² a layer. With n
-    weights in a layer and the price β, the variances minimise
+    Gaussian noise ε of one variance σ² a layer is added to the weights w. With n weights in a layer
+    and the price β, the variances minimise
 
         E_ε[mean loss per sample at w + ε] + β Σ_layers KL(N(w, σ² I) || N(0, λ² I)).
 
@@ -54,19 +54,18 @@ def weight_information(
 
         KL = n/2 · log(1 + mean(w²) / σ²),
 
-    the capacity of n Gaussian channels. It goes to zero as noise grows and, unlike that of a fixed
-    prior, is the same for c·w with noise c·ε, as it should be: under batch norm the scale of a
-    layer means nothing. A layer of zeros holds nothing. The search is over log r, where
-    r = σ² / mean(w²).
+    the capacity of n Gaussian channels. It tends to zero as noise grows and, unlike that of a fixed
+    prior, is the same for c·w with noise c·ε, as under batch norm the scale of a layer has no
+    effect. A layer of zeros has no information. The search is over log r, where r = σ² / mean(w²).
 
-    β is the loss per sample, in nats, that one nat in the weights is worth. At β = 1/N, N the size
-    of the training set, N times the objective is a variational bound (a negative ELBO, with a
-    fitted prior) on -log p(labels | images). A smaller price buys more faithful weights. Where the
-    loss is quadratic the noise raises it by Σ βn/2 / (1 + r): a price that is not small beside
-    twice the tolerable loss over the number of weights leaves a network that knows nothing.
+    β is the loss per sample, in nats, that one nat in the weights costs. At β = 1/N, N the size of
+    the training set, N times the objective is a variational bound (a negative ELBO, with a fitted
+    prior) on -log p(labels | images). A smaller price leaves less noise. Where the loss is
+    quadratic the noise raises it by Σ βn/2 / (1 + r), so the price must be small compared with
+    twice the tolerable loss over the number of weights.
 
     In closed form: a loss whose Hessian has the trace T on a layer's weights rises by σ² T/2, so
-    that at the optimum
+    at the optimum
 
         r² + r = β n / (T mean(w²)).
 
@@ -79,20 +78,20 @@ def weight_information(
     package's choices.
 
     Args:
-        network: takes one tensor a view. It is in evaluation mode for the call and without
-            autocast; modes, parameters, gradients and buffers are as before afterwards.
-            Parameters that do not require a gradient get no noise; a shared one counts once.
-        batches: ``(views, target)``, where ``views`` has one batch [B, ...] a view. A step takes
-            one of them, in turn; some 32 samples are enough, as the noise varies more than they.
+        network: takes one tensor a view. It is in evaluation mode and without autocast during the
+            call; modes, parameters, gradients and buffers are left as they were. Parameters that do
+            not require a gradient get no noise; a shared one counts once.
+        batches: ``(views, target)``, where ``views`` has one batch [B, ...] a view. Each step takes
+            the next of them; some 32 samples suffice, as the noise varies more than the samples.
         price: β.
         steps: of Adam on log r, each with a draw ε and its mirror image -ε. The rate falls
-            linearly to zero, and log r is averaged over the second half. For a layer that the
-            network ignores the nats tend to zero with more steps.
-        lr: Adam's first rate.
-        layers: these get noise and the others none; by default all. A layer alone tolerates more
-            than one among others that are noisy too.
+            linearly to zero, and log r is averaged over the second half. For a layer that has no
+            effect the nats tend to zero with more steps.
+        lr: the initial rate of Adam.
+        layers: the layers that get noise; by default all. A layer alone tolerates more noise than
+            among others that have noise.
         loss: from the network's output and the target to the mean loss over the batch, in nats.
-        generator: where the noise comes from; by default a new one with seed 0.
+        generator: of the noise; by default a new one with seed 0.
 
     Returns:
         Nats, variances and the loss under the noise. Layers are those of
@@ -165,7 +164,10 @@ def weight_information(
 
 
 def check_settings(owner: str, **settings: float) -> None:
-    """Refuses a setting that is not positive, in the owner's name.
+    """Requires that each setting of ``owner`` is positive and finite.
+
+    Raises:
+        UserError: one of them is not.
 
     Example:
         >>> check_settings("weight_information", price=0.0)
@@ -180,7 +182,7 @@ def check_settings(owner: str, **settings: float) -> None:
 
 
 def noisy_parameters(network: nn.Module, layers: Sequence[str] | None) -> dict[str, str]:
-    """The parameters that get noise, each with its layer.
+    """The names of the parameters that get noise, each with its layer.
 
     Raises:
         UserError: nothing in the network can be trained, or there is no such layer.
@@ -206,7 +208,7 @@ def noisy_parameters(network: nn.Module, layers: Sequence[str] | None) -> dict[s
 
 
 def _sizes_and_power(parameters: dict[str, Tensor], place: dict[str, int]) -> tuple[Tensor, Tensor]:
-    """How many weights each layer has, and their mean square."""
+    """The number n of weights in each layer, and their mean square."""
     device = next(iter(parameters.values())).device
     sizes = torch.zeros(max(place.values()) + 1, dtype=torch.float64, device=device)
     squares = torch.zeros_like(sizes)

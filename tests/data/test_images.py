@@ -1,61 +1,23 @@
-"""What a batch is made of, and that it depends on nothing else."""
+"""Batches of images in memory: what they are made of, and that they depend on nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import chain
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning.plugins import Precision
+from batches import batches, by_index, evaluated, joined, measured, place, training
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
-from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.data import DigitsDataModule, StereoDigitsDataModule
 from critical_periods.data.clutter import scatter
 from critical_periods.data.digits import read_digits
-from critical_periods.data.epochs import EpochLoader, EpochSampler
 from critical_periods.data.images import ImageDataModule, shift_and_flip
 from critical_periods.deficits import Blur, GaussianNoise, Occlusion, VerticalFlip
-
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
-
-
-def place(data: ImageDataModule, rank: int, world_size: int) -> None:
-    """Lets the module believe that it is one of several processes."""
-    data.trainer = SimpleNamespace(  # type: ignore[assignment]
-        global_rank=rank, world_size=world_size, precision_plugin=Precision()
-    )
-
-
-def batches(data: ImageDataModule, loader: EpochLoader, epoch: int = 0) -> list[Batch]:
-    loader.sampler.set_epoch(epoch)
-    transferred = [data.transfer_batch_to_device(draw, CPU, 0) for draw in loader]
-    return [data.on_after_batch_transfer(batch, 0) for batch in transferred]
-
-
-def joined(parts: list[Batch]) -> Batch:
-    return Batch(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
-
-
-def by_index(batch: Batch) -> Tensor:
-    """The views in the order of the data set."""
-    return batch.views[batch.index.argsort()]
-
-
-def training(data: ImageDataModule, epoch: int = 0) -> Batch:
-    return joined(batches(data, data.train_dataloader(), epoch))
 
 
 def ready(cls: type = StereoDigitsDataModule, **settings: Any) -> Any:
@@ -70,130 +32,6 @@ def normalised(data: ImageDataModule, split: str, index: Tensor) -> Tensor:
     pixels = (train if split == "train" else test).pixels[index].double() / 255
     mean, std = (torch.tensor(list(each)).double().view(-1, 1, 1) for each in (data.mean, data.std))
     return (pixels - mean) / std
-
-
-# Batches of an epoch.
-
-
-def sampler(count: int = 23, batch_size: int = 4, **settings: Any) -> EpochSampler:
-    settings = {"training": True, "seed": 1} | settings
-    return EpochSampler(torch.arange(100, 100 + count), batch_size, **settings)
-
-
-def flat(lists: Iterable[Iterable[Any]]) -> list[Any]:
-    return list(chain.from_iterable(lists))
-
-
-def drawn(sampler: EpochSampler, epoch: int = 0) -> list[list[int]]:
-    sampler.set_epoch(epoch)
-    return [batch.tolist() for batch in sampler]
-
-
-def test_an_epoch_is_one_permutation_of_seed_and_epoch():
-    orders = {
-        (seed, epoch, size): flat(drawn(sampler(batch_size=size, seed=seed), epoch))
-        for seed in (0, 1)
-        for epoch in (0, 1, 2)
-        for size in (4, 7, 100)
-    }
-    for (seed, epoch, _), order in orders.items():
-        assert sorted(order) == list(range(100, 123))
-        assert order == orders[seed, epoch, 4]
-    assert len({tuple(order) for order in orders.values()}) == 6
-
-
-def test_the_order_does_not_depend_on_what_was_drawn_before():
-    used = sampler()
-    for epoch in (0, 5, 2):
-        drawn(used, epoch)
-        torch.rand(3)
-    state = torch.get_rng_state()
-    assert drawn(used, 5) == drawn(sampler(), 5)
-    assert torch.equal(state, torch.get_rng_state())
-
-
-@pytest.mark.parametrize("count", [12, 23, 25])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_processes_share_the_global_batches(count, world_size):
-    ranks = [
-        sampler(count, 12 // world_size, rank=rank, world_size=world_size)
-        for rank in range(world_size)
-    ]
-    whole = drawn(sampler(count, 12), epoch=4)
-    parts = [drawn(one, epoch=4) for one in ranks]
-    assert [len(one) for one in ranks] == [len(part) for part in parts]
-    for number, global_batch in enumerate(whole):
-        shares = [part[number] for part in parts if number < len(part)]
-        assert len({len(share) for share in shares}) <= 1
-        # Samples that cannot be shared equally, fewer than processes, are left out at the end.
-        left_over = len(global_batch) % world_size
-        assert flat(shares) == global_batch[: len(global_batch) - left_over]
-        assert not left_over or number == len(whole) - 1
-
-
-@pytest.mark.parametrize("count", range(5, 14))
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 50])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_evaluation_sees_each_sample_once(count, batch_size, world_size):
-    settings = {"training": False, "world_size": world_size}
-    parts = [
-        drawn(sampler(count, batch_size, rank=rank, **settings), epoch=7)
-        for rank in range(world_size)
-    ]
-    assert sorted(flat(flat(parts))) == list(range(100, 100 + count))
-    assert len({len(part) for part in parts}) == 1
-    sizes = {len(batch) for part in parts for batch in part}
-    assert min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
-    assert max(sizes) <= (2 if batch_size == 1 and count % world_size else batch_size)
-    assert len(sampler(count, batch_size, **settings)) == len(parts[0])
-
-
-def test_evaluation_keeps_its_order():
-    evaluation = sampler(10, 4, training=False)
-    assert drawn(evaluation, 0) == drawn(evaluation, 3)
-    assert flat(drawn(evaluation)) == list(range(100, 110))
-
-
-@pytest.mark.parametrize("done", [0, 1, 3, 5, 6])
-@pytest.mark.parametrize("rank", [0, 1])
-def test_resuming_within_an_epoch(done, rank):
-    settings = {"count": 22, "batch_size": 2, "rank": rank, "world_size": 2}
-    expected = drawn(sampler(**settings), 3)
-    first = EpochLoader("train", sampler(**settings))
-    first.sampler.set_epoch(3)
-    batches = iter(first)
-    for _ in range(done):
-        next(batches)
-    state = first.state_dict()
-    second = EpochLoader("train", sampler(**settings))
-    second.load_state_dict(state)
-    assert second.state_dict() == state
-    batches = iter(second)  # Lightning makes it before it sets the epoch
-    second.sampler.set_epoch(3)
-    rest = list(batches)
-    left = list(range(done % 6, 6))
-    assert [draw.batch for draw in rest] == left
-    assert [draw.index.tolist() for draw in rest] == [expected[number] for number in left]
-    # That epoch once more, and the next one, are whole.
-    assert drawn(second.sampler, 3) == expected
-    assert drawn(second.sampler, 4) == drawn(sampler(**settings), 4)
-
-
-def test_a_loader_says_what_its_batches_are():
-    loader = EpochLoader("train", sampler(10))
-    loader.sampler.set_epoch(6)
-    assert [(d.split, d.epoch, d.batch, len(d.index)) for d in loader] == [
-        ("train", 6, 0, 4), ("train", 6, 1, 4), ("train", 6, 2, 2),
-    ]  # fmt: skip
-    evaluation = EpochLoader("val", sampler(10, training=False))
-    assert {draw.epoch for draw in evaluation} == {-1}
-
-
-def test_too_few_samples():
-    with pytest.raises(UserError, match="batch_size=0 must be at least 1"):
-        sampler(batch_size=0)
-    with pytest.raises(UserError, match="2 samples cannot be shared by 3 processes"):
-        sampler(2, world_size=3)
 
 
 # Digits.
@@ -257,21 +95,21 @@ def test_the_test_split_validates():
     assert val.index.tolist() == list(range(797))
     assert torch.equal(val.target, data.load()[1].target)
     assert torch.equal(train.target, data.load()[0].target[train.index])
-    predicted = joined(batches(data, data.predict_dataloader()))
+    predicted = evaluated(data, "predict")
     assert torch.equal(predicted.views, test.views)
 
 
 @pytest.mark.parametrize(("val_split", "number"), [(100, 100), (0.25, 250), (10, 10)])
 def test_val_split_holds_training_images_back(val_split, number):
     data = ready(val_split=val_split)
-    train, val = training(data), joined(batches(data, data.val_dataloader()))
+    train, val = training(data), evaluated(data, "val")
     assert len(val.index) == number
     assert sorted([*train.index.tolist(), *val.index.tolist()]) == list(range(1000))
     counts = val.target.bincount(minlength=10)
     assert counts.max() - counts.min() <= 1
     expected = normalised(data, "train", val.index)[..., :8]
     torch.testing.assert_close(val.views[:, 0, :, :, :8].double(), expected, atol=1e-5, rtol=0)
-    assert len(joined(batches(data, data.test_dataloader())).index) == 797
+    assert len(evaluated(data).index) == 797
 
 
 @pytest.mark.parametrize("number", [10, 137, 700])
@@ -281,10 +119,10 @@ def test_limit_train_is_fixed_and_balanced(monkeypatch, number):
     assert len(train.index) == number == len(train.index.unique())
     counts = train.target.bincount(minlength=10)
     assert counts.max() - counts.min() <= 1
-    held_back = joined(batches(data, data.val_dataloader())).index
+    held_back = evaluated(data, "val").index
     assert not set(held_back.tolist()) & set(train.index.tolist())
     unlimited = ready(val_split=200)
-    assert torch.equal(joined(batches(unlimited, unlimited.val_dataloader())).index, held_back)
+    assert torch.equal(evaluated(unlimited, "val").index, held_back)
     monkeypatch.setenv("PL_GLOBAL_SEED", "99")
     again = training(ready(limit_train=number, val_split=200), epoch=2)
     assert set(again.index.tolist()) == set(train.index.tolist())
@@ -449,8 +287,8 @@ def test_draws_differ_from_epoch_to_epoch_and_from_seed_to_seed(monkeypatch, nam
     draws = [by_index(training(data, epoch)) for epoch in (0, 1)]
     monkeypatch.setenv("PL_GLOBAL_SEED", "4")
     draws += [by_index(training(data, epoch)) for epoch in (0, 1)]
-    for place, one in enumerate(draws):
-        assert not any(torch.equal(one, other) for other in draws[:place])
+    for number, one in enumerate(draws):
+        assert not any(torch.equal(one, other) for other in draws[:number])
 
 
 def test_images_that_stay_in_main_memory_make_the_same_batches(monkeypatch):
@@ -467,7 +305,7 @@ def test_images_that_stay_in_main_memory_make_the_same_batches(monkeypatch):
                                                 (16, False), (8, True), (24, True)])  # fmt: skip
 def test_each_view_keeps_its_side(width, clutter):
     data = ready(width=width, clutter=clutter)
-    batch = joined(batches(data, data.val_dataloader()))
+    batch = evaluated(data, "val")
     whole = normalised(data, "test", batch.index)
     size = whole.shape[-1]
     left, right = batch.views.double().unbind(1)
@@ -480,7 +318,7 @@ def test_each_view_keeps_its_side(width, clutter):
 
 def test_one_eye_sees_everything():
     data = ready(DigitsDataModule)
-    batch = joined(batches(data, data.val_dataloader()))
+    batch = evaluated(data, "val")
     assert batch.views.shape == (797, 1, 1, 16, 16)
     expected = normalised(data, "test", batch.index)
     torch.testing.assert_close(batch.views[:, 0].double(), expected, atol=1e-5, rtol=0)
@@ -534,12 +372,12 @@ def test_noise_is_normal_as_the_network_sees_it_and_drawn_by_name():
 
 def test_deficits_and_masks_never_reach_evaluation():
     data = ready(mask_probability=0.5, val_split=300)
-    clean = {split: joined(batches(data, data.measurement_loader(split)))
+    clean = {split: measured(data, split)
              for split in ("train", "val", "test")}  # fmt: skip
     data.deficits.fill([Occlusion()])
     assert not training(data).views.any()
     for split, before in clean.items():
-        after = joined(batches(data, data.measurement_loader(split)))
+        after = measured(data, split)
         assert torch.equal(after.views, before.views)
         expected = normalised(data, "test" if split == "test" else "train", after.index)[..., :8]
         torch.testing.assert_close(after.views[:, 0, ..., :8].double(), expected, atol=1e-5, rtol=0)
@@ -585,9 +423,9 @@ def test_measurement_samples_are_few_fixed_and_clean():
     assert torch.equal(first.views, again.views) and torch.equal(first.index, again.index)
     expected = normalised(data, "train", first.index)[..., :8]
     torch.testing.assert_close(first.views[:, 0, ..., :8].double(), expected, atol=1e-5, rtol=0)
-    fewer = joined(batches(data, data.measurement_loader("train", 40)))
+    fewer = measured(data, "train", 40)
     assert torch.equal(fewer.index, first.index[:40])
-    assert len(joined(batches(data, data.measurement_loader("test", 5000))).index) == 797
+    assert len(measured(data, "test", 5000).index) == 797
     with pytest.raises(UserError, match="split='valid' is not one of"):
         data.measurement_loader("valid")
 
@@ -595,11 +433,11 @@ def test_measurement_samples_are_few_fixed_and_clean():
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_measurement_samples_are_shared_out(world_size):
     data = ready(batch_size=30)
-    whole = joined(batches(data, data.measurement_loader("val", 100))).index
+    whole = measured(data, "val", 100).index
     shares = []
     for rank in range(world_size):
         place(data, rank, world_size)
-        shares.append(joined(batches(data, data.measurement_loader("val", 100))).index)
+        shares.append(measured(data, "val", 100).index)
         everything = data.measurement_loader("val", 2, shared=True)
         assert torch.equal(joined(batches(data, everything)).index, whole[:2])
     assert sorted(torch.cat(shares).tolist()) == sorted(whole.tolist())

@@ -1,0 +1,47 @@
+"""Files that are never half written: each is written beside its place and then renamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, whose file takes the place of ``path`` when the block ends.
+
+    Whoever reads ``path`` meanwhile sees the old file or the new one, never a part of either. Where
+    the block fails, the old file stays and the new one is removed. Several processes may do so at
+    once; the last one to end is the one whose file stays.
+
+    Args:
+        path: of the file; its folder must exist.
+
+    Yields:
+        ``path`` followed by the number of this process and ``.part``. As it has another ending, a
+        writer that goes by the ending must be told the format.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "numbers.txt"
+        ...     with replacing(file) as part:
+        ...         _ = part.write_text("1 2 3")
+        ...     file.read_text(), part.exists()
+        ('1 2 3', False)
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

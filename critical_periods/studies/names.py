@@ -1,0 +1,92 @@
+"""Names of segments: hashes of all that determines their bits, and of nothing else."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+import critical_periods
+from critical_periods.studies.configs import Config
+from critical_periods.studies.roles import said_by, segment_callbacks
+
+# How a run is observed, and where, changes none of its bits; max_epochs is in the schedule.
+_TRAINER_IGNORED = (
+    "default_root_dir", "enable_autolog_hparams", "enable_checkpointing", "enable_model_summary",
+    "enable_progress_bar", "log_every_n_steps", "logger", "max_epochs", "model_registry",
+    "num_sanity_val_steps", "profiler",
+)  # fmt: skip
+# The data itself is in the name by its fingerprint; where it lies is not.
+_DATA_IGNORED = ("device_resident", "download", "root")
+
+
+class Resolved(NamedTuple):
+    """A config with every default filled in.
+
+    Attributes:
+        config: of a run.
+        window: the callback that its deficit comes and goes with; empty where it has none.
+        data: the hash of the data.
+    """
+
+    config: Config
+    window: Config
+    data: str
+
+
+def segment_name(
+    resolved: Resolved, seed: int, window: tuple[int, int], stop: int, weights: str | None = None
+) -> str:
+    """The name of the segment that a run has trained when it gets to an epoch.
+
+    Args:
+        resolved: the run.
+        seed: of the run.
+        window: onset and removal of the deficit before ``stop``; equal: none.
+        stop: the epoch.
+        weights: the name of the segment whose weights it starts from, if any.
+
+    Returns:
+        16 hexadecimal digits, the same whatever comes after the epoch.
+    """
+    callback = resolved.window
+    # A window that has not opened yet is like any other that changes nothing until then.
+    is_open_later = window[0] == window[1]
+    is_any = not callback or said_by(callback, "changes_nothing_while_closed")
+    determinants: dict[str, Any] = {
+        "config": _until(resolved.config, window, stop),
+        "seed": seed,
+        "schedule": None if is_open_later and is_any else {"window": window, "callback": callback},
+        "stop": stop,
+        "data": resolved.data,
+        "version": critical_periods.__version__,
+    }
+    if weights is not None:
+        determinants["weights"] = weights
+    text = json.dumps(determinants, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _until(config: Config, window: tuple[int, int], stop: int) -> Config:
+    """The settings of a run that determine its bits until an epoch."""
+    config = copy.deepcopy(config)
+    config.pop("seed_everything", None)
+    trainer, data = config["trainer"], config["data"].get("init_args", {})
+    for settings, ignored in ((trainer, _TRAINER_IGNORED), (data, _DATA_IGNORED)):
+        for setting in ignored:
+            settings.pop(setting, None)
+    callbacks = segment_callbacks(trainer["callbacks"])
+    removals = [window[1]] if window[0] < window[1] else []
+    # A callback that waits for a removal may wait for that of any other window, too.
+    removals += [0 for one in callbacks if (one.get("init_args") or {}).get("removal") is not None]
+
+    def is_to_come(callback: Config) -> bool:
+        setting = said_by(callback, "changes_nothing_before")
+        if setting is None:
+            return False
+        epoch = (callback.get("init_args") or {}).get(setting)
+        return all(first >= stop for first in (removals if epoch is None else [epoch]))
+
+    trainer["callbacks"] = [one for one in callbacks if not is_to_come(one)]
+    return config

@@ -1,0 +1,54 @@
+"""The tree of a plan as text, a line for each segment."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.plan import Plan, Segment
+
+
+def outline(plan: Plan, folder: StudyFolder | None = None) -> str:
+    """The tree as text; with a folder, the state of each segment too.
+
+    Example:
+        >>> trunk = Segment("a", None, 0, 2, (0, 2), seed=0, config=0)
+        >>> branch = Segment("b", "a", 2, 4, (0, 2), seed=0, config=0)
+        >>> print(outline(Plan("small", [], {"a": trunk, "b": branch}, [], 0.01)))
+        a  epochs 0-2, deficit 0-2, seed 0
+          b  epochs 2-4, deficit 0-2
+        small: 0 runs in 2 segments; trains 4 epochs, separate runs would train 0.
+    """
+    what, labels = plan.kind_of_window, plan.labels()
+    children: dict[str | None, list[Segment]] = {}
+    for segment in plan.segments.values():
+        children.setdefault(segment.parent, []).append(segment)
+    lines: list[str] = []
+    counts: Counter[str] = Counter()
+
+    def grow(parent: str | None, depth: int) -> None:
+        for segment in children.get(parent, []):
+            onset, removal = segment.window
+            stage = "fine-tuning, " if segment.finetunes else ""
+            parts = [
+                f"{'  ' * depth}{segment.name}  {stage}epochs {segment.start}-{segment.stop}",
+                f"{what} {onset}-{removal}" if onset < removal else f"no {what}",
+                labels[segment.name],
+                f"seed {segment.seed}" if depth == 0 else "",
+            ]
+            line = ", ".join(filter(None, parts))
+            if folder is not None:
+                state = folder.segment(segment.name).state()
+                counts[state] += 1
+                line += f"  [{state}]"
+            lines.append(line)
+            grow(segment.name, depth + 1)
+
+    grow(None, 0)
+    lines.append(
+        f"{plan.study}: {len(plan.runs)} runs in {len(plan.segments)} segments; trains "
+        f"{plan.epochs} epochs, separate runs would train {plan.separate_epochs}."
+    )
+    if counts:
+        lines.append(", ".join(f"{counts[state]} {state}" for state in sorted(counts)) + ".")
+    return "\n".join(lines)
