@@ -4,6 +4,7 @@
 - the directive ``{numbers}`` holds such a call whose text is Markdown, such as a table;
 - the directive ``{gallery}`` shows every figure in ``experiments/results``;
 - the directive ``{face}`` describes the names of a public package;
+- the directive ``{schema}`` describes the fields of a study file;
 - docstrings are plain text with formulas, of which reStructuredText is made;
 - TeX becomes MathML, which browsers draw without a script from the network;
 - references to a class by the module that defines it lead to the page of its public name.
@@ -27,6 +28,8 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from critical_periods.studies.study_file import StudyFile
 
 FACES = (
     "callbacks", "data", "deficits", "linear", "metrics", "metrics.functional", "models", "plots",
@@ -134,6 +137,50 @@ def constant_docstring(package: ModuleType, name: str) -> list[str]:
     return []
 
 
+class SchemaDirective(SphinxDirective):
+    """The directive ``{schema}``: the fields of a study file, from the model that checks it."""
+
+    def run(self) -> list[nodes.Node]:
+        """A table for each part of the file, as Markdown, parsed."""
+        schema = StudyFile.model_json_schema()
+        parts = {"A study": schema, **schema["$defs"]}
+        headings = {"Removals": "`windows`, by removal", "Onsets": "`windows`, by onset"}
+        lines = []
+        for title, part in parts.items():
+            rows = [
+                [f"`{name}`", kind_of(field), default_of(part, name), field["description"]]
+                for name, field in part["properties"].items()
+            ]
+            name = headings.get(title, f"`{title.lower()}`" if title in schema["$defs"] else title)
+            lines += [f"### {name}", "", part["description"].replace("``", "`"), ""]
+            lines += [tables.markdown(["field", "type", "default", "what it says"], rows), ""]
+        text = "\n".join(lines).replace("``", "`")
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+def kind_of(field: dict[str, Any]) -> str:
+    """The type of a field of a JSON schema in words."""
+    if "anyOf" in field:
+        found = [kind_of(one) for one in field["anyOf"] if one.get("type") != "null"]
+        return " or ".join(dict.fromkeys(found))
+    if "$ref" in field:
+        return str(field["$ref"].rpartition("/")[2]).lower()
+    if field.get("type") == "array":
+        return f"list of {kind_of(field['items'])}s"
+    if field.get("type") == "object" and "class_path" in field.get("properties", {}):
+        return "class"
+    words = {"integer": "whole number", "string": "text", "object": "mapping", None: "value"}
+    return words.get(field.get("type"), str(field.get("type")))
+
+
+def default_of(part: dict[str, Any], name: str) -> str:
+    """The default of a field, or that it is required."""
+    if name in part.get("required", []):
+        return "required"
+    default = part["properties"][name].get("default")
+    return "" if default in (None, {}) else f"`{default}`"
+
+
 def note_tables(env: BuildEnvironment) -> None:
     """Has the page read again when a committed table, or what reads it, changes."""
     for path in [*tables.RESULTS.glob("**/*.csv"), Path(tables.__file__), Path(__file__)]:
@@ -230,6 +277,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("n", NumberRole())
     app.add_directive("numbers", NumbersDirective)
     app.add_directive("gallery", GalleryDirective)
+    app.add_directive("schema", SchemaDirective)
     app.add_directive("face", FaceDirective)
     app.add_html_math_renderer("mathml", (_mathml, None), (_mathml, None))
     app.connect("missing-reference", resolve)
