@@ -26,10 +26,10 @@ from critical_periods.studies.folder import (
     finalize_checkpoint,
     is_intact,
     write_json,
-    write_table,
 )
 from critical_periods.studies.plan import Plan, Segment
 from critical_periods.studies.roles import segment_callbacks
+from critical_periods.studies.tables import write_table
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -20,11 +21,12 @@ from critical_periods.linear.matrix_completion import gradients
 from critical_periods.linear.other_matrix import low_rank_matrix
 from critical_periods.models import MultiPathLinear
 from critical_periods.studies import worker
-from critical_periods.studies.folder import StudyFolder, read_table
+from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import make_plan
 from critical_periods.studies.report import write_report
 from critical_periods.studies.resolve import resolve
 from critical_periods.studies.study import read_study
+from critical_periods.studies.tables import read_table
 from critical_periods.tasks import MatrixCompletionTask
 
 STUDIES = Path(__file__).parents[2] / "experiments" / "studies"
@@ -285,13 +287,12 @@ def test_every_study_gives_its_tables_and_figures(name, vary, column, tmp_path: 
     assert write_report(folder, plan) == ["results.csv", "curve.csv", "curve.png"]
     results = read_table(folder.path / "results.csv")
     assert len(results) == len(plan.runs) == 6
-    assert len({row["error"] for row in results}) > 3
+    assert results["error"].nunique() > 3
     points = read_table(folder.path / "curve.csv")
-    assert {(point[column], point["removal"]) for point in points} == {
-        (value, removal) for value in {row[column] for row in results} for removal in ("0", "1")
+    assert set(zip(points[column], points["removal"], strict=True)) == {
+        (value, removal) for value in set(results[column]) for removal in (0, 1)
     }
-    for point in points:
-        change = float(point["error"]) - float(point["error_control"])
-        assert float(point["error_difference"]) == pytest.approx(change, abs=1e-5)
-        assert 0 < float(point["error"]) < 3
+    change = points["error"] - points["error_control"]
+    np.testing.assert_allclose(points["error_difference"], change, rtol=1e-6, atol=1e-5)
+    assert ((points["error"] > 0) & (points["error"] < 3)).all()
     assert (folder.path / "curve.pdf").read_bytes().startswith(b"%PDF")

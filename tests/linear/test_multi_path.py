@@ -20,11 +20,12 @@ from critical_periods.linear import Freeze, layer_strength, path_strengths, stre
 from critical_periods.linear.hierarchy import hierarchy
 from critical_periods.models import MLP, MultiPathLinear
 from critical_periods.studies import worker
-from critical_periods.studies.folder import StudyFolder, read_table
+from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import make_plan
 from critical_periods.studies.report import write_report
 from critical_periods.studies.resolve import resolve
 from critical_periods.studies.study import read_study
+from critical_periods.studies.tables import read_table
 from critical_periods.tasks import RegressionTask
 
 STUDIES = Path(__file__).parents[2] / "experiments" / "studies"
@@ -390,20 +391,14 @@ def test_the_study_gives_its_tables_and_figures(tmp_path: Path):
     for figure in ("curve", "modes_depth_4"):
         assert (folder.path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert (folder.path / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
-    shares = {
-        (row["model.init_args.network.init_args.depth"], row["onset"], row["removal"]): float(
-            row["path_share"]
-        )
-        for row in read_table(folder.path / "results.csv")
-    }
-    for depth in ("1", "4"):
-        expected = simulated(int(depth), 0.01, 3, 0.01, (0, 1), width=100)[-1]
+    settings = ["model.init_args.network.init_args.depth", "onset", "removal"]
+    shares = read_table(folder.path / "results.csv").set_index(settings)["path_share"]
+    for depth in (1, 4):
+        expected = simulated(depth, 0.01, 3, 0.01, (0, 1), width=100)[-1]
         share = (expected[0] / expected.sum(axis=0)).mean()
-        assert shares[depth, "0", "1"] == pytest.approx(share, abs=1e-5) and share > 0.501
-        assert shares[depth, "0", "0"] == pytest.approx(0.5, abs=1e-5)
+        assert shares[depth, 0, 1] == pytest.approx(share, abs=1e-5) and share > 0.501
+        assert shares[depth, 0, 0] == pytest.approx(0.5, abs=1e-5)
     rows = read_table(folder.path / "modes.csv")
     assert len(rows) == 2 * 3 * 3 * 2 * 8
-    frozen = [float(row["strength"]) for row in rows
-              if (row["onset"], row["epoch"], row["path"]) == ("0", "0", "1")
-              and row["removal"] == "1"]  # fmt: skip
+    frozen = rows.query("onset == 0 and epoch == 0 and path == 1 and removal == 1")["strength"]
     np.testing.assert_allclose(frozen, 0.01, rtol=1e-5)
