@@ -42,6 +42,7 @@ nb_execution_mode = "off"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+autodoc_type_aliases = {name: name for name in ("Array", "ArrayLike", "Matrix")}
 autodoc_default_options = {"members": True, "show-inheritance": True}
 python_maximum_signature_line_length = 80
 napoleon_google_docstring = True
