@@ -217,7 +217,12 @@ def _defined(face: str, name: str) -> str:
 
 
 _HEADING = re.compile(r"\w+:")
-_SPECIAL = re.compile(r"\||(?<=[\[( ])\*(?=\w+[\],)])")
+# Of code nothing; a bar, the star of *units, a letter that would be taken for an item's number.
+_SPECIAL = re.compile(r"(``.*?``)|\||(?<=[\[( ])\*(?=\w+[\],)])|(?<=: )[A-Z](?=\.$)")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[1] else "\\" + found[0]
 
 
 def plain_docstring(
@@ -237,12 +242,12 @@ def plain_docstring(
         elif not result or not result[-1].strip():
             is_below_text = above and not above.startswith(" ") and not _HEADING.fullmatch(above)
             if line.startswith("    ") and (kind == "formula" or is_below_text):
-                if kind != "formula":
+                if kind != "formula" and not above.endswith("::"):
                     result += ["::", ""]
                 kind = "formula"
             elif line.strip():
                 kind = "text"
-        result.append(_SPECIAL.sub(r"\\\g<0>", line) if kind == "text" else line)
+        result.append(_SPECIAL.sub(_escaped, line) if kind == "text" else line)
         if line.strip() and kind != "formula":
             above = line
     lines[:] = result
