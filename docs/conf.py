@@ -42,6 +42,8 @@ nb_execution_mode = "off"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_type_aliases = {name: name for name in ("Array", "ArrayLike", "Matrix")}
 autodoc_default_options = {"members": True, "show-inheritance": True}
 python_maximum_signature_line_length = 80
 napoleon_google_docstring = True
@@ -55,6 +57,7 @@ nitpicky = True
 _PUBLIC = "|".join(face.replace(".", r"\.") for face in FACES)
 nitpick_ignore_regex = [("py:.*", rf"(?!critical_periods\.({_PUBLIC})\.\w+$).*")]
 
+highlight_language = "none"
 html_theme = "furo"
 html_title = "critical-periods"
 html_math_renderer = "mathml"

@@ -4,6 +4,7 @@
 - the directive ``{numbers}`` holds such a call whose text is Markdown, such as a table;
 - the directive ``{gallery}`` shows every figure in ``experiments/results``;
 - the directive ``{face}`` describes the names of a public package;
+- the directive ``{schema}`` describes the fields of a study file;
 - docstrings are plain text with formulas, of which reStructuredText is made;
 - TeX becomes MathML, which browsers draw without a script from the network;
 - references to a class by the module that defines it lead to the page of its public name.
@@ -27,6 +28,8 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from critical_periods.studies.study_file import StudyFile
 
 FACES = (
     "callbacks", "data", "deficits", "linear", "metrics", "metrics.functional", "models", "plots",
@@ -53,10 +56,13 @@ class NumberRole(SphinxRole):
         """The text of the call in its place."""
         note_tables(self.env)
         try:
-            return [nodes.Text(evaluate(self.text))], []
+            parts = evaluate(self.text).split("`")
         except Exception as error:
             message = self.inliner.reporter.error(f"{self.text}: {error}", line=self.lineno)
             return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
+        # Every other part stood between backticks.
+        kinds = [nodes.Text, lambda text: nodes.literal(text, text)]
+        return [kinds[place % 2](text) for place, text in enumerate(parts)], []
 
 
 class NumbersDirective(SphinxDirective):
@@ -131,9 +137,53 @@ def constant_docstring(package: ModuleType, name: str) -> list[str]:
     return []
 
 
+class SchemaDirective(SphinxDirective):
+    """The directive ``{schema}``: the fields of a study file, from the model that checks it."""
+
+    def run(self) -> list[nodes.Node]:
+        """A table for each part of the file, as Markdown, parsed."""
+        schema = StudyFile.model_json_schema()
+        parts = {"A study": schema, **schema["$defs"]}
+        headings = {"Removals": "`windows`, by removal", "Onsets": "`windows`, by onset"}
+        lines = []
+        for title, part in parts.items():
+            rows = [
+                [f"`{name}`", kind_of(field), default_of(part, name), field["description"]]
+                for name, field in part["properties"].items()
+            ]
+            name = headings.get(title, f"`{title.lower()}`" if title in schema["$defs"] else title)
+            lines += [f"### {name}", "", part["description"].replace("``", "`"), ""]
+            lines += [tables.markdown(["field", "type", "default", "what it says"], rows), ""]
+        text = "\n".join(lines).replace("``", "`")
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+def kind_of(field: dict[str, Any]) -> str:
+    """The type of a field of a JSON schema in words."""
+    if "anyOf" in field:
+        found = [kind_of(one) for one in field["anyOf"] if one.get("type") != "null"]
+        return " or ".join(dict.fromkeys(found))
+    if "$ref" in field:
+        return str(field["$ref"].rpartition("/")[2]).lower()
+    if field.get("type") == "array":
+        return f"list of {kind_of(field['items'])}s"
+    if field.get("type") == "object" and "class_path" in field.get("properties", {}):
+        return "class"
+    words = {"integer": "whole number", "string": "text", "object": "mapping", None: "value"}
+    return words.get(field.get("type"), str(field.get("type")))
+
+
+def default_of(part: dict[str, Any], name: str) -> str:
+    """The default of a field, or that it is required."""
+    if name in part.get("required", []):
+        return "required"
+    default = part["properties"][name].get("default")
+    return "" if default in (None, {}) else f"`{default}`"
+
+
 def note_tables(env: BuildEnvironment) -> None:
-    """Has the page read again when a committed table changes."""
-    for path in tables.RESULTS.glob("*/*.csv"):
+    """Has the page read again when a committed table, or what reads it, changes."""
+    for path in [*tables.RESULTS.glob("**/*.csv"), Path(tables.__file__), Path(__file__)]:
         env.note_dependency(str(path))
 
 
@@ -167,7 +217,12 @@ def _defined(face: str, name: str) -> str:
 
 
 _HEADING = re.compile(r"\w+:")
-_SPECIAL = re.compile(r"\||(?<=[\[( ])\*(?=\w+[\],)])")
+# Of code nothing; a bar, the star of *units, a letter that would be taken for an item's number.
+_SPECIAL = re.compile(r"(``.*?``)|\||(?<=[\[( ])\*(?=\w+[\],)])|(?<=: )[A-Z](?=\.$)")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[1] else "\\" + found[0]
 
 
 def plain_docstring(
@@ -182,20 +237,38 @@ def plain_docstring(
     above = ""  # the last line of the paragraph above
     kind = "text"
     for line in lines:
-        if not result or not result[-1].strip():
+        if line.lstrip().startswith(">>>"):
+            kind = "doctest"
+        elif not result or not result[-1].strip():
             is_below_text = above and not above.startswith(" ") and not _HEADING.fullmatch(above)
-            if line.lstrip().startswith(">>>"):
-                kind = "doctest"
-            elif line.startswith("    ") and (kind == "formula" or is_below_text):
-                if kind != "formula":
+            if line.startswith("    ") and (kind == "formula" or is_below_text):
+                if kind != "formula" and not above.endswith("::"):
                     result += ["::", ""]
                 kind = "formula"
             elif line.strip():
                 kind = "text"
-        result.append(_SPECIAL.sub(r"\\\g<0>", line) if kind == "text" else line)
+        result.append(_SPECIAL.sub(_escaped, line) if kind == "text" else line)
         if line.strip() and kind != "formula":
             above = line
     lines[:] = result
+
+
+_properties: dict[str, list[str]] = {}
+
+
+def keep_property(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Keeps the text of a property from napoleon, which takes what stands before ":" for a type."""
+    if what in ("attribute", "property"):
+        _properties[name] = list(lines)
+
+
+def restore_property(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Puts the text that :func:`keep_property` has kept in its place again."""
+    lines[:] = _properties.pop(name, lines)
 
 
 def skip(app: Sphinx, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
@@ -209,10 +282,13 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_role("n", NumberRole())
     app.add_directive("numbers", NumbersDirective)
     app.add_directive("gallery", GalleryDirective)
+    app.add_directive("schema", SchemaDirective)
     app.add_directive("face", FaceDirective)
     app.add_html_math_renderer("mathml", (_mathml, None), (_mathml, None))
     app.connect("missing-reference", resolve)
     app.connect("autodoc-skip-member", skip)
-    # Before napoleon, which reads the sections.
+    # Napoleon, which reads the sections, comes at 500.
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)
+    app.connect("autodoc-process-docstring", keep_property, priority=401)
+    app.connect("autodoc-process-docstring", restore_property, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -209,6 +209,19 @@ def standard_error(folder: str, share: float) -> str:
     return number(100 * math.sqrt(share * (1 - share) / TESTS[folder]))
 
 
+def dead(folders: Sequence[str]) -> str:
+    """Least and greatest share of dead units of the runs of several studies."""
+    found = [table(folder, "results")["rsv_dead"] for folder in folders]
+    return span(pd.concat(found), 0, 100) + " %"
+
+
+def after_and_clean(folders: Sequence[str], column: str) -> str:
+    """A share after the deficits of several studies, and in clean runs of the same length."""
+    found = pd.concat([rows(folder).query("onset < removal") for folder in folders])
+    after, clean_runs = (span(found[f"{column}{end}"], 0, 100) for end in ("", "_control"))
+    return f"{after} %, in clean runs of the same length {clean_runs} %"
+
+
 # Tables of the pages on results, as Markdown
 
 
@@ -445,9 +458,9 @@ def random_gaps() -> str:
 
 def layer_share(folder: str, layers: Sequence[str], removal: int, epochs: int, epoch: int) -> str:
     """The share of the Fisher trace that some layers hold after an epoch."""
-    found = rows(folder, "layers", onset=0, removal=removal, epochs=epochs, epoch=epoch)
-    traces = found.set_index("layer")["fisher_trace"]
-    return percent(traces[list(layers)].sum() / traces.sum(), 0)
+    where: dict[str, Any] = {"onset": 0, "removal": removal, "epochs": epochs, "epoch": epoch}
+    traces = rows(folder, "layers", **where).set_index("layer")["fisher_trace"]
+    return percent(traces[list(layers)].sum() / at(folder, "fisher_trace", "fisher", **where), 0)
 
 
 def trace(folder: str, epoch: int, epochs: int) -> str:

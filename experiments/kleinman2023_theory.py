@@ -9,7 +9,6 @@ gradient descent are apart, in under a minute on one core.
 from __future__ import annotations
 
 import argparse
-import csv
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from critical_periods.linear import (
 )
 from critical_periods.metrics.functional import relative_source_variance, source_variance
 from critical_periods.plots import plot_linear_dynamics, plot_synthetic_rsv, save
+from critical_periods.studies.tables import write_table
 
 A0 = 1e-4
 TIMES = np.linspace(0, 10, 201)
@@ -62,14 +62,14 @@ def random_course(width: int, seed: int) -> tuple[list[np.ndarray], np.ndarray]:
 def draw_dynamics(output: Path) -> None:
     sigma = five_tasks()
     cases = {}
-    rows: list[tuple[str, str, int, str]] = []
+    rows: list[dict[str, object]] = []
     for name, dropped in CASES.items():
         shallow, deep = (compare(sigma, depth, A0, TIMES, dropped) for depth in (1, 2))
         cases[name] = shallow, deep
         gaps = ", ".join(f"{case.gap:.1e}" for case in cases[name])
         print(f"{name}: largest difference of the three ways {gaps} (shallow, deep)")
         rows += [
-            ("balanced", name, depth, f"{case.gap:.2g}")
+            {"start": "balanced", "case": name, "depth": depth, "gap": f"{case.gap:.2g}"}
             for depth, case in enumerate(cases[name], 1)
         ]
 
@@ -86,10 +86,9 @@ def draw_dynamics(output: Path) -> None:
     }
     for width, found in gaps_of.items():
         print(f"{width} hidden units, random weights: median gap {np.median(found):.2f}")
-        rows.append(("random", f"{width} hidden units", 2, f"{np.median(found):.2g}"))
-    with (output / "gaps.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([("start", "case", "depth", "gap"), *rows])
+        gap, case = f"{np.median(found):.2g}", f"{width} hidden units"
+        rows.append({"start": "random", "case": case, "depth": 2, "gap": gap})
+    write_table(output / "gaps.csv", rows)
     save(plot_linear_dynamics(cases, scattered, gaps_of), output / "fig2")
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 
 from critical_periods.cli.parser import Parser
@@ -13,7 +14,7 @@ from critical_periods.core.errors import UserError
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan, make_plan
-from critical_periods.studies.study import Study, read_study
+from critical_periods.studies.study import read_study
 
 
 def study(argv: Sequence[str]) -> int:
@@ -125,7 +126,9 @@ def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
     folder = StudyFolder(options.output)
     read, plan = read_study(options.study, options.set), folder.read_plan()
     _check_owner(folder, plan, read.name)
-    if not _is_plan_of(plan, read):
+    runs = product(read.variations, read.windows, read.seeds)
+    wanted = {repr((variation.columns, window, seed)) for variation, window, seed in runs}
+    if wanted != {repr((run.variation, run.window, run.seed)) for run in plan.runs}:
         print(
             f"{options.study} has other runs than were last run in {folder.path}, which this is "
             "about; see `critical-periods study plan`.",
@@ -139,17 +142,6 @@ def _check_owner(folder: StudyFolder, plan: Plan, name: str) -> None:
         raise UserError(
             f"{folder.path} holds the study {plan.study!r}, not {name!r}; choose another --output."
         )
-
-
-def _is_plan_of(plan: Plan, read: Study) -> bool:
-    """Whether a plan has the variations, windows and seeds of a study file."""
-    wanted = {
-        repr((variation.columns, window, seed))
-        for variation in read.variations
-        for window in read.windows
-        for seed in read.seeds
-    }
-    return wanted == {repr((run.variation, run.window, run.seed)) for run in plan.runs}
 
 
 def _finish(folder: StudyFolder, plan: Plan) -> int:

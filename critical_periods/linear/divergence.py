@@ -18,15 +18,6 @@ def check_finite(task: pl.LightningModule, loss: Tensor, rate: str) -> None:
 
     Raises:
         UserError: the loss is not finite.
-
-    Example:
-        >>> import torch
-        >>> from critical_periods.linear import MultiPathLinear, RegressionTask
-        >>> check_finite(RegressionTask(MultiPathLinear()), torch.tensor(float("nan")), "lr")
-        Traceback (most recent call last):
-        ...
-        critical_periods.core.errors.UserError: the loss of RegressionTask is nan at the end of \
-epoch 0, as its steps are too long; lower lr.
     """
     if not loss.isfinite():
         raise UserError(

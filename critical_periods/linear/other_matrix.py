@@ -49,8 +49,8 @@ class OtherMatrix(Deficit):
 
     Args:
         rank: of the other matrix; it has the same size, and entries of the same mean square 1.
-        seed: which matrix; by default the seed of the run (``seed_everything``). It is never that
-            of :class:`~critical_periods.data.MatrixDataModule`.
+        seed: which matrix; by default the seed of the run (``seed_everything``). The matrix always
+            differs from that of :class:`~critical_periods.data.MatrixDataModule`.
 
     Raises:
         UserError: the rank is less than 1; by ``check``, more than the matrix has rows.

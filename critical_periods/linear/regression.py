@@ -43,7 +43,7 @@ class RegressionTask(Task):
 
     Raises:
         UserError: before training, ``aligned`` is set, but the network or the data is another; at
-            the end of an epoch, the loss is no longer finite.
+            the end of an epoch, the loss is not finite.
 
     Example:
         >>> from critical_periods.linear import MultiPathLinear
@@ -82,7 +82,7 @@ class RegressionTask(Task):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Checks after the last batch of an epoch that the loss is finite."""
-        # Weights that are no longer finite stay so, so the last batch is enough.
+        # Weights that are not finite remain so, so checking the last batch is enough.
         if self.trainer.is_last_batch:
             check_finite(self, outputs["loss"], _REMEDY)
 

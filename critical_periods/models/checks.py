@@ -10,13 +10,6 @@ def check_sizes(**sizes: int) -> None:
 
     Raises:
         UserError: one of them is something else.
-
-    Example:
-        >>> check_sizes(width=64, num_views=0)
-        Traceback (most recent call last):
-        ...
-        critical_periods.core.errors.UserError: num_views must be a whole number of at least 1, \
-not 0.
     """
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
@@ -43,13 +36,6 @@ def check_views(network: str, given: int, expected: int) -> None:
 
     Raises:
         UserError: the two differ.
-
-    Example:
-        >>> check_views("AllCNN", given=2, expected=1)
-        Traceback (most recent call last):
-        ...
-        critical_periods.core.errors.UserError: AllCNN takes 1 view but was given 2; choose a \
-network (num_views) and data with the same number of views.
     """
     if given != expected:
         raise UserError(

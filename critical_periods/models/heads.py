@@ -23,13 +23,6 @@ def check_heads(heads: Sequence[int | str] | None, num_views: int) -> None:
 
     Raises:
         UserError: "both" is missing, a head comes twice, or one is of no existing view.
-
-    Example:
-        >>> check_heads(["both", 0, 2], num_views=2)
-        Traceback (most recent call last):
-        ...
-        critical_periods.core.errors.UserError: heads=['both', 0, 2] must hold 'both' once and, at \
-will, numbers of views from 0 to 1, each once.
     """
     if heads is None:
         return
@@ -84,7 +77,7 @@ def own_head(network: nn.Module, logits: Tensor, target_view: Tensor | None = No
 def answering_together(network: nn.Module) -> Iterator[None]:
     """A context in which the network returns the logits [B, K] of the head for both alone.
 
-    So measures of the logits need not know of heads. A network with a single head is unchanged.
+    So measures of the logits need not select a head. A network with a single head is unchanged.
 
     Example:
         >>> from critical_periods.models import SplitAllCNN

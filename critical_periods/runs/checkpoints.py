@@ -78,10 +78,15 @@ def validate_checkpoint(
     except UserError:
         raise
     except (KeyError, RuntimeError, ValueError) as error:
-        lines = [line.strip() for line in str(error).strip().splitlines()]
-        problem = f"it has no {error}" if isinstance(error, KeyError) else " ".join(lines[:2])
-        shown = problem if len(problem) <= _SHOWN else f"{problem[:_SHOWN]}…"
-        raise UserError(
-            f"ckpt_path: {path} is of another run than this config describes "
-            f"({shown.rstrip(':.')}); give the config that it was trained with."
-        ) from error
+        raise of_another_run(path, error) from error
+
+
+def of_another_run(path: str, error: Exception) -> UserError:
+    """The sentence for a checkpoint that does not fit, from what torch says of it."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    problem = f"it has no {error}" if isinstance(error, KeyError) else " ".join(lines[:2])
+    shown = problem if len(problem) <= _SHOWN else f"{problem[:_SHOWN]}…"
+    return UserError(
+        f"ckpt_path: {path} is of another run than this config describes ({shown.rstrip(':.')}); "
+        "give the config that it was trained with."
+    )

@@ -25,7 +25,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import set_option_type
 from critical_periods.core.randomness import LARGEST_SEED
-from critical_periods.runs.checkpoints import read_checkpoint, validate_checkpoint
+from critical_periods.runs.checkpoints import (
+    of_another_run,
+    read_checkpoint,
+    validate_checkpoint,
+)
 from critical_periods.runs.config_classes import load_classes, validate_nulls
 from critical_periods.runs.config_files import config_files, read_yaml
 from critical_periods.runs.dry_run import dry_run, is_ours
@@ -81,6 +85,12 @@ class CLI(LightningCLI):
             )
         except argparse.ArgumentError as error:
             raise UserError(sentence(str(error))) from error
+        except RuntimeError as error:
+            # Weights of a third party's model are first compared when Lightning loads them.
+            path = self._of_run(self.config).get("ckpt_path")
+            if not path or not str(error).startswith("Error(s) in loading state_dict for "):
+                raise
+            raise of_another_run(path, error) from error
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that takes no abbreviations, which would hide misspelt fields."""

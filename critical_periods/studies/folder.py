@@ -144,7 +144,7 @@ class StudyFolder:
             raise UserError(
                 f"{self.path} holds no plan.json; run a study with --output {self.path} first."
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise UserError(
                 f"{self.plan_file} is damaged; run the study again, which writes it anew."
             ) from error

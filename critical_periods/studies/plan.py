@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from critical_periods.plots.labels import label_of
 from critical_periods.studies.configs import Config
 from critical_periods.studies.names import Resolved, segment_name
@@ -143,15 +145,12 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """The plan of a text that :meth:`to_json` made."""
-        tree = json.loads(text)
-        segments = {
-            name: Segment(**{**segment, "window": tuple(segment["window"])})
-            for name, segment in tree["segments"].items()
-        }
-        runs = [Run(**{**run, "window": Schedule(*run["window"])}) for run in tree["runs"]]
-        configs = [(config, window) for config, window in tree["configs"]]
-        return cls(tree["study"], configs, segments, runs, tree["threshold"])
+        """The plan of a text that :meth:`to_json` made.
+
+        Raises:
+            ValueError: the text is not one of them.
+        """
+        return TypeAdapter(cls).validate_json(text)
 
 
 def make_plan(study: Study, resolved: list[Resolved], finetuning: Sequence[Resolved] = ()) -> Plan:

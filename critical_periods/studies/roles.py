@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from pkgutil import resolve_name
 from typing import Any
 
@@ -21,7 +20,6 @@ _OBSERVERS = (
 _LIGHTNING = ("pytorch_lightning.callbacks", "lightning.pytorch.callbacks")
 
 
-@cache
 def class_at(path: str) -> type | None:
     """The class of a callback's ``class_path``; ``None`` where there is none.
 

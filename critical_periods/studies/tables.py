@@ -19,7 +19,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, _csv(rows))
 
 
-def read_table(file: Path | StringIO) -> pd.DataFrame:
+def read_table(file: str | Path | StringIO) -> pd.DataFrame:
     r"""Reads a table that :func:`write_table` wrote.
 
     A column of numbers has their type, with nan for empty cells. A varied field of 1 and 0.5, or of

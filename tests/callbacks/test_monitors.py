@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from small_runs import clean_samples, quiet_trainer
+from small_runs import WandbLogger, clean_samples, quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -150,6 +150,15 @@ def test_rsv_is_that_of_its_definition(tmp_path, reestimate):
         assert units.shape == (16, 4, 4) and arrays[f"{name}/channels/units"].shape == (16,)
         close = np.isclose(units.flatten(), np.nanmean(rsv, 0), atol=1e-3, equal_nan=True)
         assert close.mean() > 0.99
+
+
+def test_histograms_go_to_wandb(tmp_path):
+    monitor, logger = SourceVarianceMonitor(["trunk.conv"], samples=4, pairs=2), WandbLogger()
+    train(tmp_path, task(), data(), monitor, logger=logger)
+    (media,) = logger.media
+    assert media.keys() == {"rsv/trunk.conv", "rsv/trunk.conv/channels", "epoch"}
+    with np.load(tmp_path / "rsv" / "epoch_0001.npz") as arrays:
+        assert media["rsv/trunk.conv"].histogram == arrays["trunk.conv/counts"].tolist()
 
 
 class Whole(nn.Module):

@@ -158,11 +158,12 @@ def test_command_lines_with_mistakes(words, sentence, capsys):
 def test_as_a_module(monkeypatch, capfd):
     """``python -m critical_periods`` is the command ``critical-periods``."""
     file = write_run({"data.init_args.width": 17})
+    monkeypatch.delitem(sys.modules, "critical_periods.__main__", raising=False)
     monkeypatch.setattr(sys, "argv", ["critical-periods", "fit", "--config", file])
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     for run in (
         lambda: runpy.run_module("critical_periods", run_name="__main__"),
-        resolve_name(scripts["critical-periods"]),
+        lambda: resolve_name(scripts["critical-periods"])(),
     ):
         with pytest.raises(SystemExit) as ended:
             run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,13 @@ from critical_periods.studies.study import read_study
 from critical_periods.studies.tables import read_table
 
 STUDIES = Path(__file__).parents[2] / "experiments" / "studies"
+with (STUDIES.parent / "results" / "commands.csv").open(encoding="utf-8") as file:
+    # What the documentation says of them.
+    EPOCHS = {
+        row["study"]: (int(row["epochs"]), int(row["separate_epochs"]))
+        for row in csv.DictReader(file)
+        if row["study"]
+    }
 MINI = sorted(path.stem for path in STUDIES.glob("*_mini.yaml"))
 FULL = sorted(
     path.stem
@@ -64,6 +72,7 @@ def test_every_small_study_can_be_planned(name, cifar10):
         small.append(f"variants.label permutation={{deficit: {three}}}")
     plan = plan_of(name, *(small if is_cifar10 else []))
     assert plan.study == name
+    assert (plan.epochs, plan.separate_epochs) == EPOCHS[name]
     assert (plan.epochs < plan.separate_epochs) is (
         name != "kleinman2023_kinetics_reconstruction_mini"
     )

@@ -113,7 +113,8 @@ def test_bf16_autocast_trains(build: Build, count: int) -> None:
 def test_a_wrong_number_of_views_is_one_sentence(build: Build, count: int) -> None:
     network = build()
     for given in {0, 1, 2, 3} - {count}:
-        sentence = rf"^{type(network).__name__} takes {count} views? but was given {given};"
+        name = type(network).__name__
+        sentence = rf"^{name} takes {count} views? but was given {given}; choose a network "
         for call in (network, getattr(network, "fuse", network)):
             with pytest.raises(UserError, match=sentence):
                 call(*views(3)[:given])

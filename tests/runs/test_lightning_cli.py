@@ -98,6 +98,16 @@ def test_checkpoints_of_other_runs(here, capsys):
     assert main(["test", *words, "--ckpt_path=weights.ckpt"]) == 0
 
 
+def test_a_checkpoint_of_another_run_of_a_third_party(capsys, monkeypatch):
+    words = ["test", "--config", write_run({"trainer.callbacks": None})]
+    monkeypatch.setattr("critical_periods.runs.lightning_cli.is_ours", lambda part: False)
+    whole = {"state_dict": {}, "pytorch-lightning_version": pl.__version__}
+    torch.save(whole, "empty.ckpt")
+    assert main([*words, "--ckpt_path=empty.ckpt"]) == 2
+    sentence = "run.yaml: ckpt_path: empty.ckpt is of another run than this config describes (Error"
+    assert sentence in capsys.readouterr().err
+
+
 def test_threads_are_set(monkeypatch):
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)

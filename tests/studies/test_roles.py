@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,10 +36,14 @@ TQDMProgressBar = pl.callbacks.TQDMProgressBar
 
 
 @pytest.fixture(autouse=True)
-def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "third_party.py").write_text(THIRD_PARTY)
     (tmp_path / "broken_party.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
+    yield
+    # As long as these classes live, their short names are ambiguous to jsonargparse.
+    sys.modules.pop("third_party", None)
+    gc.collect()
 
 
 OBSERVERS = [

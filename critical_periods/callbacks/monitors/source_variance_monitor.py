@@ -100,20 +100,17 @@ class SourceVarianceMonitor(Monitor):
         with recording(network, self.layers, calls) as recorded:
             network(*views)
         for layer in self.layers:
-            problem = ""
-            if calls[layer] != 1:
-                often = f"calls {calls[layer]} times" if calls[layer] else "does not call"
-                problem = f"the network has but {often} in a forward pass"
-            elif len(recorded[layer]) != len(views[0]):
-                problem = (
-                    f"puts out {list(recorded[layer].shape)} for {len(views[0])} samples, which "
-                    "have to come first"
-                )
-            if problem:
-                raise UserError(
-                    f"layers of SourceVarianceMonitor names {layer!r}, which {problem}; choose a "
-                    "module inside it or around it."
-                )
+            if calls[layer] == 1 and len(recorded[layer]) == len(views[0]):
+                continue
+            often = f"calls {calls[layer]} times" if calls[layer] else "does not call"
+            problem = f"the network has but {often} in a forward pass"
+            if calls[layer] == 1:
+                shape = list(recorded[layer].shape)
+                problem = f"puts out {shape} for {len(views[0])} samples, which have to come first"
+            raise UserError(
+                f"layers of SourceVarianceMonitor names {layer!r}, which {problem}; choose a "
+                "module inside it or around it."
+            )
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the distributions."""
@@ -144,7 +141,6 @@ class SourceVarianceMonitor(Monitor):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, rsv: dict[str, Tensor], views: int
     ) -> None:
         arrays: dict[str, Any] = {}
-        histograms: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for name, values in rsv.items():
             key = f"rsv/{name}"
             log_scalar(pl_module, f"{key}/dead", dead_units(values) / values.numel())
@@ -158,18 +154,17 @@ class SourceVarianceMonitor(Monitor):
             units = values.nanmean(dim=0).float()
             for part, array in (("counts", counts), ("edges", edges), ("units", units)):
                 arrays[f"{name}/{part}"] = array.cpu().numpy()
-            histograms[key] = arrays[f"{name}/counts"], arrays[f"{name}/edges"]
         folder = results_folder(trainer, "rsv")
         if arrays and trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"epoch_{trainer.current_epoch:04d}.npz"
             with replacing(path) as beside, beside.open("wb") as file:
                 np.savez_compressed(file, **arrays)
+            pairs = {name: (arrays[f"{name}/counts"], arrays[f"{name}/edges"]) for name in rsv}
             log_to_wandb(
                 trainer,
                 lambda wandb: {
-                    key: wandb.Histogram(np_histogram=histogram)
-                    for key, histogram in histograms.items()
+                    f"rsv/{n}": wandb.Histogram(np_histogram=p) for n, p in pairs.items()
                 },
             )
 
@@ -190,28 +185,24 @@ def recording(
     """
     outputs: dict[str, Tensor] = {}
 
-    def keep(layer: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if not isinstance(output, Tensor):
-                raise UserError(
-                    f"the layer {layer!r} puts out a {type(output).__name__}, not a tensor; choose "
-                    "a layer inside it or after it."
-                )
-            if calls is not None:
-                calls[layer] += 1
-            # A copy, as an in-place activation may follow.
-            outputs[layer] = output.detach().clone()
-            if output.ndim > 2:
-                outputs[f"{layer}/channels"] = channel_mean(output.detach())
+    def keep(layer: str, module: nn.Module, args: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise UserError(
+                f"the layer {layer!r} puts out a {type(output).__name__}, not a tensor; choose a "
+                "layer inside it or after it."
+            )
+        if calls is not None:
+            calls[layer] += 1
+        # A copy, as an in-place activation may follow.
+        outputs[layer] = output.detach().clone()
+        if output.ndim > 2:
+            outputs[f"{layer}/channels"] = channel_mean(output.detach())
 
-        return hook
-
-    handles = [network.get_submodule(layer).register_forward_hook(keep(layer)) for layer in layers]
-    try:
+    with ExitStack() as stack:
+        for layer in layers:
+            handle = network.get_submodule(layer).register_forward_hook(partial(keep, layer))
+            stack.enter_context(handle)
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _halves(

@@ -15,10 +15,6 @@ def checked_matrix(name: str, value: ArrayLike) -> Array:
 
     Raises:
         UserError: it has not two dimensions, is empty or holds nan or inf; the message names it.
-
-    Example:
-        >>> checked_matrix("sigma", [[1, 2]])
-        array([[1., 2.]])
     """
     matrix = np.asarray(value, dtype=np.float64)
     if matrix.ndim != 2 or matrix.size == 0:
@@ -49,10 +45,6 @@ def checked_times(value: ArrayLike, increasing: bool = False) -> Array:
 
     Raises:
         UserError: there is none, one is negative or not finite, or they do not increase.
-
-    Example:
-        >>> checked_times(range(3))
-        array([0., 1., 2.])
     """
     times = np.asarray(value, dtype=np.float64)
     if times.ndim != 1 or times.size == 0:

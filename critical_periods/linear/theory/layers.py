@@ -17,7 +17,7 @@ Matrix = TypeVar("Matrix", Array, torch.Tensor)
 
 
 def product(layers: Sequence[Matrix]) -> Matrix:
-    """The weights from sensors to tasks of a whole network: WD … W2 W1.
+    """The weights from sensors to tasks of a network: WD … W2 W1.
 
     Args:
         layers: the weights from the first layer to the last, [..., width out, width in] each.

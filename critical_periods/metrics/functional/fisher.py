@@ -99,7 +99,7 @@ def squared_score_norms(
         torch.inference_mode(False),
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
-        sdpa_kernel(SDPBackend.MATH),  # the only attention that vmap knows everywhere
+        sdpa_kernel(SDPBackend.MATH),  # the only attention that vmap supports everywhere
     ):
         views = [view.clone() if view.is_inference() else view for view in views]
         logits = network(*views)

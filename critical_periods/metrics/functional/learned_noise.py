@@ -168,13 +168,6 @@ def check_settings(owner: str, **settings: float) -> None:
 
     Raises:
         UserError: one of them is not.
-
-    Example:
-        >>> check_settings("weight_information", price=0.0)
-        Traceback (most recent call last):
-        ...
-        critical_periods.core.errors.UserError: price=0.0 of weight_information must be a number
-        greater than 0.
     """
     for name, value in settings.items():
         if not 0 < value < math.inf:

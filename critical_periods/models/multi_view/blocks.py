@@ -59,13 +59,6 @@ def hidden_width(width: int, mlp_ratio: float) -> int:
 
     Raises:
         UserError: that is no number of at least 1.
-
-    Example:
-        >>> hidden_width(16, mlp_ratio=0)
-        Traceback (most recent call last):
-        ...
-        critical_periods.core.errors.UserError: mlp_ratio=0 leaves an MLP no hidden layer; \
-choose a positive number, such as 4.
     """
     if not 1 <= width * mlp_ratio < math.inf:
         raise UserError(

@@ -86,20 +86,20 @@ def from_state_dict(
             heads=decoder_heads,
             mlp_ratio=_mlp_ratio(state, f"{inside}mlp.fc1.weight"),
         )
-    whole = nn.Module()
-    whole.network, whole.output_adapters = network, decoders
-    whole.to(state["global_tokens"].dtype)
+    both = nn.Module()
+    both.network, both.output_adapters = network, decoders
+    both.to(state["global_tokens"].dtype)
     named = {
         name if name.startswith("output_adapters.") else f"network.{name}": value
         for name, value in state.items()
     }
     named |= {
         name: value
-        for name, value in whole.state_dict().items()
+        for name, value in both.state_dict().items()
         if name.startswith("network.classifier.")
     }
     try:
-        whole.load_state_dict(named)
+        both.load_state_dict(named)
     except RuntimeError as error:
         problem = str(error).splitlines()[-1].strip().rstrip(".")
         raise UserError(f"the state dict is of no multi-view transformer: {problem}.") from error
