@@ -15,7 +15,7 @@ BENCH_ARGS ?=
 
 .PHONY: help
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv: $(READY) ## set up .venv with the tested versions (the other targets do so themselves)
@@ -31,15 +31,34 @@ study: $(READY) ## run the quickstart study into runs/ (STUDY=file.yaml OUTPUT=f
 	$(BIN)/critical-periods study run $(STUDY) --output $(OUTPUT)
 
 .PHONY: test
-test: $(READY) ## run tests and doctests (PYTEST_ARGS="-k rsv -n 2")
+test: $(READY) ## run tests and doctests, and build the site (PYTEST_ARGS="-k rsv -n 2")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: coverage
+coverage: $(READY) ## run the tests and say which lines they reach; htmlcov/ shows them
+	$(BIN)/python -m pytest --cov=critical_periods --cov-report=term --cov-report=html $(PYTEST_ARGS)
+
+.PHONY: test-lowest
+test-lowest: $(READY) ## run the tests with the lowest versions that pyproject.toml allows
+	$(BIN)/uv venv --allow-existing --python $(PYTHON) .venv-lowest
+	$(BIN)/uv pip install --python .venv-lowest --resolution lowest-direct --editable '.[test]'
+	.venv-lowest/bin/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: docs
+docs: $(READY) ## build the site into docs/_build/html
+	$(BIN)/python -m sphinx -n -W --keep-going docs docs/_build/html
 
 .PHONY: notebooks
 notebooks: $(READY) ## run every notebook from a clean kernel and keep its outputs
 	cd notebooks && ../$(BIN)/jupyter execute --inplace *.ipynb
 
+.PHONY: format
+format: $(READY) ## mend style and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 .PHONY: lint
-lint: $(READY) ## check style, format and types
+lint: $(READY) ## check style, format, types and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -55,6 +74,6 @@ build: $(READY) ## build wheel and sdist into dist/
 	$(BIN)/python -m build
 
 .PHONY: clean
-clean: ## remove caches and dist/, keep .venv and runs/
-	rm -rf dist .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove caches, dist/ and the site, keep .venv and runs/
+	rm -rf dist docs/_build docs/notebooks htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache
 	find critical_periods experiments tests -name __pycache__ -type d -exec rm -rf {} +

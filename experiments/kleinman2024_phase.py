@@ -10,17 +10,51 @@ path starts near nothing, Gaussian of standard deviation 0.01, the others near 1
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from critical_periods.linear import Freeze, path_strengths
-from critical_periods.plots.modes import plot_portraits
-from critical_periods.studies.folder import write_table
+from critical_periods.plots import save
+from critical_periods.plots.style import subplots
+from critical_periods.studies.tables import write_table
 
 TARGET, DEPTHS, STARTS = 10.0, (2, 5, 8, 13), 100
 STEP, STEPS = 0.001, 1000
 WINDOWS = {"Early deficit": (0, 15), "Late deficit": (100, 115)}
+
+
+def draw(portraits: Mapping[tuple[int, str], NDArray[np.float64]], target: float) -> Figure:
+    """Draws how two paths come to share one mode, from many starts: one plane a depth and window.
+
+    Each line is a run from near the origin to the line on which the paths together hold all of
+    the mode, K_0 + K_1 = s (dashed); its end is marked.
+
+    Args:
+        portraits: by depth and name of the window, the strengths of both paths, [T, 2, starts].
+        target: s, the singular value.
+    """
+    depths, windows = (list(dict.fromkeys(one)) for one in zip(*portraits, strict=True))
+    size = (1.9 * len(depths) + 0.4, 2.0 * len(windows) + 0.3)
+    figure, axes = subplots(len(windows), len(depths), size, sharex=True, sharey=True)
+    for (depth, window), strengths in portraits.items():
+        axis = axes[windows.index(window)][depths.index(depth)]
+        axis.plot([0, target], [target, 0], color="0.5", linestyle="--", linewidth=1)
+        axis.plot([0, target / 2], [0, target / 2], color="0.8", linewidth=0.8, zorder=0)
+        axis.plot(strengths[:, 0], strengths[:, 1], color="#0072B2", linewidth=0.5)
+        axis.plot(strengths[-1, 0], strengths[-1, 1], ".", color="#D55E00", markersize=3, zorder=3)
+        axis.set(xlim=(0, target), ylim=(0, target), aspect="equal")
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis, depth in zip(axes[0], depths, strict=True):
+        axis.set_title(f"D = {depth}", fontsize="medium")
+    for axis in axes[-1]:
+        axis.set_xlabel("Strength in path 0")
+    for row, window in zip(axes, windows, strict=True):
+        row[0].set_ylabel(f"{window}\nStrength in path 1")
+    return figure
 
 
 def main() -> None:
@@ -44,8 +78,7 @@ def main() -> None:
             )  # fmt: skip
             print(f"{name}, D = {depth}: path 0 has {share.mean():.1%} ± {share.std(ddof=1):.1%}")
     write_table(output / "phase.csv", rows)
-    for ending in ("png", "pdf"):
-        plot_portraits(portraits, TARGET, output / f"phase.{ending}")
+    save(draw(portraits, TARGET), output / "phase")
 
 
 if __name__ == "__main__":

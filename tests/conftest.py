@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib import import_module
+from typing import Any
 
 import pytest
 
@@ -16,3 +18,9 @@ def _own_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning leaves PL_GLOBAL_SEED behind; each test starts without it."""
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+
+
+@pytest.fixture(params=["pytorch_lightning", "lightning.pytorch"])
+def framework(request: pytest.FixtureRequest) -> Any:
+    """Either package of Lightning."""
+    return import_module(request.param)

@@ -9,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from small_runs import quiet_trainer
 from torch import nn
 
 from critical_periods.callbacks import DeficitWindow
@@ -59,18 +60,11 @@ def train(
     # A window may not reach beyond the last epoch; one without an end may.
     noise_removal, blur_removal = (5, 4) if epochs == 6 else (None, None)
     checkpoints, settings, _ = SAVING[saving]
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[
-            DeficitWindow(GaussianNoise(views=[0]), onset=1, removal=noise_removal),
-            DeficitWindow(Blur(views=[1]), onset=0, removal=blur_removal),
-            ModelCheckpoint(folder, save_top_k=-1, filename="{step}", **checkpoints),
-        ],
-        **settings,
+    trainer = quiet_trainer(
+        DeficitWindow(GaussianNoise(views=[0]), onset=1, removal=noise_removal),
+        DeficitWindow(Blur(views=[1]), onset=0, removal=blur_removal),
+        ModelCheckpoint(folder, save_top_k=-1, filename="{step}", **checkpoints),
+        **({"max_epochs": epochs, "enable_checkpointing": True} | settings),
     )
     data = StereoDigitsDataModule(batch_size=64, limit_train=300, mask_probability=0.1)
     trainer.fit(task, data, ckpt_path=resume, weights_only=True)

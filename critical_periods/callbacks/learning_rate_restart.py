@@ -1,4 +1,4 @@
-"""The way out of a critical period: the learning rate starts over."""
+"""A learning-rate schedule that starts over, such as when a deficit is removed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 
-from critical_periods.callbacks.windows.window import windows
+from critical_periods.callbacks.windows.window import Window, windows
 from critical_periods.core.errors import UserError
 from critical_periods.core.trainer import ends_before
 
@@ -57,11 +57,11 @@ class LearningRateRestart(pl.Callback):
         self.epoch = epoch
         self.every_n_epochs = every_n_epochs
         self._latest = -1
-        self._schedulers: list[dict[str, Any]] = []
-        self._groups: list[dict[str, Any]] = []
+        # States of the schedulers and of the parameter groups, as configured.
+        self._start: tuple[list[dict[str, Any]], list[dict[str, Any]]] = [], []
 
     def is_due(self, epoch: int, first: int | None) -> bool:
-        """Whether the schedule starts over in an epoch, where it first does so in another."""
+        """Whether the schedule starts over in an epoch, ``first`` being the first such epoch."""
         if first is None or epoch < first:
             return False
         since = epoch - first
@@ -81,11 +81,11 @@ class LearningRateRestart(pl.Callback):
         self._latest = state_dict["latest"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compares the epoch with the run's."""
+        """Checks that there is an epoch to start over at, within the run."""
         if stage != "fit":
             return
         self._latest = -1
-        if self.epoch is None and not windows(trainer):
+        if self.epoch is None and not windows(trainer, Window):
             raise UserError(
                 "LearningRateRestart starts the schedule over at the removal of a window, but this "
                 "run has none; set its epoch, such as every_n_epochs for a cycle."
@@ -97,21 +97,21 @@ class LearningRateRestart(pl.Callback):
             )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remembers the schedule's beginning, before a checkpoint brings how far it had come."""
+        """Keeps the schedule as it is configured, before a checkpoint's state is loaded."""
         configured = trainer.lr_scheduler_configs
         if not configured:
             raise UserError(
                 "LearningRateRestart finds no learning-rate schedule that could start over; give "
                 "the run one, such as lr_scheduler of ClassificationTask, or leave it out."
             )
-        self._schedulers = [copy.deepcopy(one.scheduler.state_dict()) for one in configured]
-        self._groups = [
-            {name: copy.deepcopy(group[name]) for name in _SCHEDULED if name in group}
+        groups = [
+            {name: group[name] for name in _SCHEDULED if name in group}
             for group in _groups(trainer)
         ]
+        self._start = copy.deepcopy(([one.scheduler.state_dict() for one in configured], groups))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts over in an epoch that Lightning goes on with after a checkpoint."""
+        """Starts over in an epoch that is resumed, which does not start again."""
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -119,18 +119,19 @@ class LearningRateRestart(pl.Callback):
         epoch = trainer.current_epoch
         removals = [
             window.removal
-            for window in windows(trainer)
+            for window in windows(trainer, Window)
             if window.removal is not None and window.onset < window.removal
         ]
         first = max(removals, default=None) if self.epoch is None else self.epoch
         if epoch == self._latest or not self.is_due(epoch, first):
             return
         self._latest = epoch
-        for one, state in zip(trainer.lr_scheduler_configs, self._schedulers, strict=True):
-            one.scheduler.load_state_dict(copy.deepcopy(state))
+        schedulers, groups = copy.deepcopy(self._start)
+        for one, state in zip(trainer.lr_scheduler_configs, schedulers, strict=True):
+            one.scheduler.load_state_dict(state)
         # Groups that were added since keep their rates.
-        for group, state in zip(_groups(trainer), self._groups, strict=False):
-            group |= copy.deepcopy(state)
+        for group, state in zip(_groups(trainer), groups, strict=False):
+            group |= state
 
 
 def _groups(trainer: pl.Trainer) -> list[dict[str, Any]]:

@@ -12,14 +12,14 @@ from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
 from critical_periods.data.video.shards import extract
 from critical_periods.data.video.video_index import write_report
-from critical_periods.data.video.video_lists import find_videos
+from critical_periods.data.video.video_lists import COLUMNS, find_videos
 
 
-def kinetics(words: Sequence[str]) -> int:
+def kinetics(argv: Sequence[str]) -> int:
     """Runs a ``kinetics`` command.
 
     Args:
-        words: what follows ``kinetics`` on the command line.
+        argv: what follows ``kinetics`` on the command line.
 
     Returns:
         The exit code.
@@ -31,48 +31,49 @@ def kinetics(words: Sequence[str]) -> int:
     commands = parser.add_subparsers(required=True, metavar="extract")
     text = "Write 3 frames a second of all videos to shards of JPEGs, which train faster."
     command = commands.add_parser("extract", help=text, description=text)
-    command.add_argument(
-        "input", type=Path, help="holds train/<class>/* and val/<class>/* (or validation/)"
-    )
-    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="of the shards")
-    command.add_argument("--train-csv", type=Path, help="a list of path,label in place of train/")
-    command.add_argument("--val-csv", type=Path, help="a list of path,label in place of val/")
-    command.add_argument(
-        "--short-side", type=int, default=256, metavar="PIXELS",
-        help="larger frames are scaled down to this shorter side (default: 256)",
-    )  # fmt: skip
-    command.add_argument("--jobs", type=int, help="processes at once (default: one a core)")
-    return _extract(parser.parse_args(words))
+    add = command.add_argument
+    add("input", type=Path, help="holds train/<class>/* and val/<class>/* (or validation/)")
+    add("--output", type=Path, required=True, metavar="DIR", help="of the shards")
+    add("--train-csv", type=Path, help="a list of path,label in place of train/")
+    add("--val-csv", type=Path, help="a list of path,label in place of val/")
+    for column in COLUMNS:
+        text = f"column of the {column}s in the header of the lists (default: {column})"
+        add(f"--{column}-column", default=column, metavar="NAME", help=text)
+    text = "larger frames are scaled down to this shorter side (default: 256)"
+    add("--short-side", type=int, default=256, metavar="PIXELS", help=text)
+    jobs = os.cpu_count() or 1
+    add("--jobs", type=int, default=jobs, help="processes at once (default: one a core)")
+    return _extract(parser.parse_args(argv))
 
 
 def _extract(options: argparse.Namespace) -> int:
-    jobs = (os.cpu_count() or 1) if options.jobs is None else options.jobs
-    for name, value in (("--jobs", jobs), ("--short-side", options.short_side)):
+    for name, value in (("--jobs", options.jobs), ("--short-side", options.short_side)):
         if value < 1:
             raise UserError(f"{name} {value} must be at least 1.")
     if not options.input.is_dir():
         raise UserError(f"input {str(options.input)!r} is no folder; name that of the videos.")
-    lists = {"train": options.train_csv, "val": options.val_csv}
     # Both are looked for before hours go into the first.
+    columns = options.path_column, options.label_column
     found = {
-        split: find_videos(options.input, split, file, ("input", f"--{split}-csv"))
-        for split, file in lists.items()
+        split: find_videos(options.input, split, file, columns, ("input", f"--{split}-csv"))
+        for split, file in (("train", options.train_csv), ("val", options.val_csv))
     }
     rows: list[tuple[str, str, str]] = []
     frames = videos = 0
     for split, listed in found.items():
         try:
-            clips = extract(listed, options.output / split, options.short_side, jobs)
+            clips = extract(listed, options.output / split, options.short_side, options.jobs)
         except OSError as error:
             raise UserError(f"--output {options.output} cannot be written to: {error}.") from error
         except BrokenProcessPool as error:
             raise UserError(
-                f"one of the {jobs} processes was killed, maybe for want of memory; run the same "
-                "again, which goes on where it stopped, with fewer --jobs."
+                f"one of the {options.jobs} processes was killed, maybe for want of memory; run "
+                "the same again, which goes on where it stopped, with fewer --jobs."
             ) from error
         for number, length in enumerate(clips.lengths):
             if not length:
-                rows.append((split, clips.paths[number], clips.reasons[number]))
+                path, reason = clips.paths[number], clips.reasons[number]
+                rows.append((split, os.fsdecode(path), os.fsdecode(reason)))
         frames += int(clips.lengths.sum())
         videos += len(clips.lengths)
     report = options.output / "bad_videos.csv"

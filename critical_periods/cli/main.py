@@ -2,38 +2,73 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Sequence
-
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from collections.abc import Callable, Sequence
 
 from critical_periods.core.errors import ERROR_PREFIX, UserError
-from critical_periods.runs.lightning_cli import CLI, SUBCOMMANDS, config_files
 
-COMMANDS = (*SUBCOMMANDS, "study", "kinetics")
+_HELP = """usage: critical-periods COMMAND ...
+
+Put a deficit into a network's training, take it out again, measure what stays.
+
+  fit         train a network, as a config describes
+  validate    measure a trained network on the validation set
+  test        measure a trained network on the test set
+  predict     run a trained network on the test set
+  study       train many networks that share their beginnings, and draw their curve
+  kinetics    make videos ready to train on
+
+Each has a help of its own, such as `critical-periods study --help`."""
+
+
+# What a command needs is imported when it runs: Lightning alone takes seconds.
+def _lightning(argv: list[str]) -> int:
+    from critical_periods.runs.lightning_cli import CLI
+
+    CLI(argv)
+    return 0
+
+
+def _study(argv: list[str]) -> int:
+    from critical_periods.cli.study import study
+
+    return study(argv[1:])
+
+
+def _kinetics(argv: list[str]) -> int:
+    from critical_periods.cli.kinetics import kinetics
+
+    return kinetics(argv[1:])
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    **dict.fromkeys(("fit", "validate", "test", "predict"), _lightning),
+    "study": _study,
+    "kinetics": _kinetics,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; every mistake of its user ends in one sentence and exit code 2."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    first = argv[0] if argv else ""
     try:
-        if not words or (words[0] not in COMMANDS and not words[0].startswith("-")):
-            problem = f"unknown command {words[0]!r}" if words else "no command"
+        if first in ("-h", "--help"):
+            print(_HELP)
+            sys.exit(0)
+        # Options of Lightning's may stand before its command.
+        if first not in COMMANDS and not first.startswith("-"):
+            problem = f"unknown command {first!r}" if argv else "no command"
             raise UserError(f"{problem}; choose one of {', '.join(COMMANDS)}, or see --help.")
-        if words[0] == "study":
-            from critical_periods.cli.study import study
+        return COMMANDS.get(first, _lightning)(argv)
+    except Exception as error:
+        # Lightning's own about its settings are sentences, too.
+        if not isinstance(error, UserError) and type(error).__name__ != "MisconfigurationException":
+            raise
+        from critical_periods.runs.config_files import config_files
 
-            return study(words[1:])
-        if words[0] == "kinetics":
-            from critical_periods.cli.kinetics import kinetics
-
-            return kinetics(words[1:])
-        CLI(words)
-    except (UserError, MisconfigurationException) as error:
         text = " ".join(str(error).split())
-        files = ", ".join(config_files(words))
+        files = ", ".join(config_files(argv))
         where = f"{files}: " if files and files not in text else ""
         print(f"{ERROR_PREFIX}{where}{text}", file=sys.stderr)
         return 2
@@ -43,8 +78,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "wandb" in sys.modules:
             # A second run in this process is another run there, too.
             sys.modules["wandb"].finish()
-    return 0
-
-
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip:" not in str(record.msg)

@@ -9,12 +9,8 @@ from critical_periods.core.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one sentence that says where help is."""
+    """An argument parser whose errors are one sentence that says where help is."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises what is wrong with the words of the command line.
-
-        Raises:
-            UserError: always.
-        """
+        """Raises what is wrong with a command line as a :class:`UserError`."""
         raise UserError(f"{self.prog}: {message}; see {self.prog} --help.")

@@ -1,4 +1,4 @@
-"""``critical-periods study plan|run|status|plot|schema``."""
+"""``critical-periods study plan|run|status|plot|table|schema``."""
 
 from __future__ import annotations
 
@@ -71,6 +71,15 @@ def _status(options: argparse.Namespace) -> int:
 
 def _plot(options: argparse.Namespace) -> int:
     return _finish(*_read_plan(options))
+
+
+def _table(options: argparse.Namespace) -> int:
+    from critical_periods.studies.loading import LoadedStudy
+    from critical_periods.studies.markdown import markdown_tables
+
+    folder, plan = _read_plan(options)
+    print(markdown_tables(LoadedStudy(folder, plan).curve, plan.study), end="")
+    return 0
 
 
 def _schema(options: argparse.Namespace) -> int:
@@ -161,6 +170,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "run": (_run, "Train what is missing, then write the results and the curve."),
     "status": (_status, "Say which segments are done, running, failed and missing."),
     "plot": (_plot, "Write the tables and draw the figures again, without training."),
+    "table": (_table, "Print the curve as Markdown tables, a row a window."),
     "schema": (_schema, "Print the JSON schema of study files, by which editors check them."),
 }
 

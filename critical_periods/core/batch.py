@@ -1,4 +1,4 @@
-"""The batch that everything here speaks of, and how to find one in a stranger's batch."""
+"""The batch of views and targets, and how it is found in the batches of third parties."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from critical_periods.core.errors import UserError
 
 _TARGET_NAMES = {"target", "targets", "label", "labels", "y", "class", "classes"}
-# File names and the like come as lists of B words; an error message shows the first few.
+# File names and the like come as lists of B strings; an error message shows the first few.
 _SHOWN = 6
 
 Path = tuple[Any, ...]

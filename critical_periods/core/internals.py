@@ -7,11 +7,19 @@ bound on the package's version in ``pyproject.toml``.
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from inspect import Parameter
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+from torch.utils.data import DataLoader
 
-# Lightning and torch, in training.
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+# Lightning and torch, in training. A Trainer is Any where Lightning does not declare an attribute.
 
 
 def in_precision(trainer: pl.Trainer | None, batch: Any) -> Any:
@@ -23,4 +31,181 @@ def in_precision(trainer: pl.Trainer | None, batch: Any) -> Any:
     return batch if trainer is None else trainer.precision_plugin.convert_input(batch)
 
 
+def default_dtype(trainer: pl.Trainer | None) -> AbstractContextManager[Any]:
+    """The default dtype of a forward pass in a Trainer's precision, without autocast.
+
+    Monitors run a network outside of its steps. One that is double or half as a whole
+    (``64-true``, ``bf16-true``) may make new tensors, as recurrent networks do, which have to be
+    of its kind. In mixed precision a measurement is of the float32 weights.
+    """
+    plugin = None if trainer is None else trainer.precision_plugin
+    if plugin is None or not str(getattr(plugin, "precision", "")).endswith("-true"):
+        return nullcontext()
+    return plugin.forward_context()
+
+
+def transferred(trainer: Any, batch: Any, validating: bool) -> Any:
+    """What a step would receive for a batch of a loader: in precision, on the device, after hooks.
+
+    Monitors take batches of a third party's loader outside of Lightning's loops, but need to see
+    what training or validation sees. The hooks of a project may ask the Trainer which it is.
+
+    Args:
+        trainer: in training.
+        batch: as a loader yields it.
+        validating: whether it is prepared for validation instead of for training.
+    """
+    was_training = trainer.training
+    if validating:
+        trainer.validating = True
+    try:
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+        return trainer.strategy.batch_to_device(batch)
+    finally:
+        if was_training:
+            trainer.training = True
+
+
+def set_up_validation(trainer: pl.Trainer) -> None:
+    """Has ``trainer.val_dataloaders`` made now; Lightning makes them for the first validation.
+
+    A monitor of the validation split may be due epochs before that.
+    """
+    trainer.fit_loop.epoch_loop.val_loop.setup_data()
+
+
+def with_own_workers(loader: Any) -> Any:
+    """A copy of a loader that does not share its persistent workers, if it has any.
+
+    Persistent workers draw on from where the last epoch left their random state, so another
+    pass through them would change what training draws. The copy's end with the copy.
+    """
+    if getattr(loader, "persistent_workers", False):
+        loader = copy.copy(loader)
+        loader._iterator = None
+    return loader
+
+
+class HasWorkers:
+    """A loader around torch's, whose workers Lightning sends home at the end of a run.
+
+    Lightning looks for an attribute ``_iterator``. Workers would else stay until Python happens to
+    collect the run, and hold it up then.
+
+    Attributes:
+        workers: the loader of torch that has the workers.
+    """
+
+    workers: DataLoader[Any]
+
+    @property
+    def _iterator(self) -> Any:
+        return self.workers._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self.workers._iterator = iterator
+
+
+def stops_before_monitors(early_stopping: Any, trainer: pl.Trainer) -> bool:
+    """Whether an EarlyStopping checks as training epochs end, where other callbacks go before it.
+
+    By default Lightning decides so when training begins: where validation runs once an epoch. A
+    monitor that measures the last epoch would not know then that it is the last.
+    """
+    chosen: bool | None = early_stopping._check_on_train_epoch_end
+    if chosen is None:
+        return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
+    return chosen
+
+
+def milestones(scheduler: Any) -> list[int]:
+    """Epochs at which a scheduler changes, in order: MultiStepLR's, or SequentialLR's.
+
+    Milestones that no epoch reaches are refused before training.
+    """
+    return sorted(getattr(scheduler, "milestones", getattr(scheduler, "_milestones", ())))
+
+
+def reload_every_epoch(trainer: Any) -> Callable[[], None]:
+    """Has the loaders made anew for each epoch, as the Trainer's setting of that name would.
+
+    Lightning counts the batches of an epoch, and places validation, as it takes a loader. Epochs
+    on a part of the data are shorter.
+
+    Returns:
+        What restores the user's setting.
+    """
+    before = trainer.reload_dataloaders_every_n_epochs
+    trainer.reload_dataloaders_every_n_epochs = 1
+
+    def restore() -> None:
+        trainer.reload_dataloaders_every_n_epochs = before
+
+    return restore
+
+
+def finish_resumed_epoch(trainer: pl.Trainer, batches: int) -> None:
+    """Has the epoch of a checkpoint count as done where the checkpoint is of its last batch.
+
+    Lightning compares the batches that were done with those of the next epoch, and would go on in
+    the middle of that if it has more.
+
+    Args:
+        trainer: at the start of a resumed training.
+        batches: no less than any epoch of the run has.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    if loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch:
+        loop.batch_progress.current.completed = batches
+
+
+def connect(trainer: Any, model: pl.LightningModule | None, datamodule: Any) -> None:
+    """Attaches data and a model to a Trainer and makes the optimisers, without training.
+
+    The dry run of a config needs a Trainer whose callbacks find what they will find in training.
+
+    Args:
+        trainer: that trains nothing else.
+        model: set up by its ``setup``; left out where None.
+        datamodule: set up.
+    """
+    trainer.datamodule = datamodule
+    if model is not None:
+        model.trainer = trainer
+        model.setup("fit")
+        trainer.strategy.connect(model)
+        trainer.strategy.setup_optimizers(trainer)
+
+
 # jsonargparse and LightningCLI, before it.
+
+
+def set_option_type(parser: ArgumentParser, option: str, kind: Any) -> None:
+    """Gives an option of a jsonargparse parser another type than its class's signature says.
+
+    jsonargparse tries the types of a union in their order, and Lightning's ``int | float`` comes
+    to it as ``float | int``, so that 1, which means one batch, would become 1.0, all of them.
+    """
+    action: Any = parser._option_string_actions[option]
+    action._typehint = kind
+
+
+def class_parameters(owner: type) -> dict[str, Parameter]:
+    """The parameters of a class, those too that it passes on as ``**kwargs``.
+
+    jsonargparse resolves them in the same way for its parsers, but gives only their names. A
+    default that it cannot resolve is ``None`` here.
+    """
+    from jsonargparse._parameter_resolvers import UnknownDefault, get_signature_parameters
+
+    return {
+        one.name: Parameter(
+            one.name,
+            Parameter.KEYWORD_ONLY,
+            default=None if isinstance(one.default, UnknownDefault) else one.default,
+            annotation=one.annotation,
+        )
+        for one in get_signature_parameters(owner)
+    }

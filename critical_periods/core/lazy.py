@@ -17,8 +17,9 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """What an ``__init__.py`` needs to give its names without importing their modules.
 
-    The names are those that the file imports for type checkers, under ``if TYPE_CHECKING:``, so
-    they stand in one place and every editor knows their types.
+    The names are those that the file imports for type checkers from modules of the package, under
+    ``if TYPE_CHECKING:``, so they stand in one place and every editor knows their types. A name
+    must not be that of a module beside it, which would take its place once it is imported.
 
     Args:
         package: the package's ``__name__``.
@@ -38,8 +39,8 @@ def lazy_names(
     for statement in ast.parse(Path(file).read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
             for line in statement.body:
-                assert isinstance(line, ast.ImportFrom) and line.module is not None
-                modules |= {alias.name: line.module for alias in line.names}
+                assert isinstance(line, ast.ImportFrom)
+                modules |= {alias.name: f"{package}.{line.module}" for alias in line.names}
     names = sorted(modules)
 
     def get(name: str) -> Any:

@@ -1,25 +1,56 @@
-"""Random numbers that depend on names instead of on history.
+"""Random numbers that depend on a key instead of on what was drawn before.
 
 A draw that must be the same after a restart, on another rank or in another batch cannot come from
-a generator whose state depends on what was drawn before. Here every draw is a hash of the words
-that name it: ``(seed, epoch, index)`` for the augmentation of a sample, ``(seed, epoch, batch,
-rank)`` for everything drawn once a batch.
+a generator whose state depends on what was drawn before. Here every draw is a hash of its key,
+some whole numbers: the stream and (seed, epoch, index) for the augmentation of a sample, the stream
+and (seed, epoch, batch, rank) for everything drawn once a batch.
 """
 
 from __future__ import annotations
 
 import os
+from enum import IntEnum
 
 import torch
 from torch import Tensor
 
 # NumPy's, which Lightning seeds too.
 LARGEST_SEED = 2**32 - 1
+# In the place of a run's seed where all runs draw the same: subsets, samples to measure on, and
+# whatever is drawn for evaluation.
+FIXED_SEED = 20190
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9
 _SECOND = 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
+
+
+class Stream(IntEnum):
+    """What is drawn: a part of every key, so that no two draws of one (seed, epoch) are alike.
+
+    The numbers are part of the bits of every run and never change; a new stream takes a free one.
+    """
+
+    AUGMENTATION = 1  # shift and flip of a sample in memory
+    VIEW_MASK = 2  # which view a sample loses
+    DEFICIT = 3  # deficits in the slot of a DataModule
+    THIRD_PARTY_DEFICIT = 4  # deficits of DeficitWindow in a project without a slot
+    DOTS = 5  # of stereograms
+    SCENE = 6  # ground and place of a moving digit
+    MOTION = 7  # its direction
+    FRAME_PAIR = 11  # which two frames of a video
+    FRAME_BOX = 12  # which part of them
+    SUBSTITUTE = 13  # the video in the place of a broken one
+    FRAME_FLIP = 14  # of both frames of a video
+    MIXING = 15  # mixup and CutMix
+    RAND_AUGMENT = 16  # of both frames of a video
+    HIDDEN_PATCHES = 2022  # of masked reconstruction
+    MONITORED_PATCHES = 2023  # which patches ReconstructionMonitor hides
+    OTHER_MATRIX = 2024  # the matrix that comes first
+    OBSERVED_ENTRIES = 2025  # of the matrix that is to be completed
+    # The matrix itself. It is the second part of its key, so that the number may occur above.
+    MATRIX = 2023
 
 
 def global_seed() -> int:
@@ -31,13 +62,13 @@ def global_seed() -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
-def fold(*words: int) -> int:
+def fold(*key: int) -> int:
     """A hash of some whole numbers, fit to seed a generator.
 
-    SplitMix64's finaliser (Steele, Lea & Flood 2014), applied word by word.
+    SplitMix64's finaliser (Steele, Lea & Flood 2014), applied number by number.
 
     Args:
-        words: whole numbers, negative ones included; their order matters.
+        key: whole numbers, negative ones included; their order matters.
 
     Returns:
         A number in [0, 2**63).
@@ -47,26 +78,26 @@ def fold(*words: int) -> int:
         (True, False)
     """
     state = 0
-    for word in words:
-        state = (state + _GOLDEN + (word & _MASK)) & _MASK
+    for number in key:
+        state = (state + _GOLDEN + (number & _MASK)) & _MASK
         state = ((state ^ (state >> 30)) * _FIRST) & _MASK
         state = ((state ^ (state >> 27)) * _SECOND) & _MASK
         state ^= state >> 31
     return state >> 1
 
 
-def generator(device: torch.device | str, *words: int) -> torch.Generator:
-    """A fresh generator on a device, seeded with the hash of the words."""
-    return torch.Generator(device=device).manual_seed(fold(*words))
+def generator(device: torch.device | str, *key: int) -> torch.Generator:
+    """A fresh generator on a device, seeded with the hash of a key."""
+    return torch.Generator(device=device).manual_seed(fold(*key))
 
 
-def uniform(index: Tensor, draws: int, *words: int) -> Tensor:
-    """Uniform numbers in [0, 1) that depend on nothing but the words and each sample's index.
+def uniform(index: Tensor, draws: int, *key: int) -> Tensor:
+    """Uniform numbers in [0, 1) that depend on nothing but a key and each sample's index.
 
     Args:
         index: places of samples in the data set, whole numbers, [B].
         draws: how many numbers a sample needs.
-        words: what else names the draws, such as the seed and the epoch.
+        key: what else the draws depend on: a :class:`Stream`, the seed, the epoch.
 
     Returns:
         float32 [B, draws] on the device of ``index``: the same row for the same index, whichever
@@ -79,7 +110,7 @@ def uniform(index: Tensor, draws: int, *words: int) -> Tensor:
         True
     """
     counter = torch.arange(draws, device=index.device)
-    state = _mix(index.to(torch.int64)[:, None] * draws + counter + _signed(fold(*words)))
+    state = _mix(index.to(torch.int64)[:, None] * draws + counter + _signed(fold(*key)))
     return (state >> 40 & 0xFFFFFF).to(torch.float32) / (1 << 24)
 
 
@@ -91,5 +122,5 @@ def _mix(state: Tensor) -> Tensor:
     return state ^ (state >> 31 & (1 << 33) - 1)
 
 
-def _signed(word: int) -> int:
-    return word - (1 << 64) if word >> 63 else word
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number

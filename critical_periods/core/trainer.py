@@ -1,8 +1,36 @@
-"""How far a Lightning Trainer trains."""
+"""What callbacks and tasks ask of a Lightning Trainer, of either package of Lightning."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytorch_lightning as pl
+
+
+def callbacks_of(trainer: Any) -> list[Any]:
+    """A Trainer's callbacks, an attribute that Lightning does not declare to type checkers."""
+    callbacks: list[Any] = trainer.callbacks
+    return callbacks
+
+
+def datamodule_of(trainer: Any) -> Any:
+    """A Trainer's DataModule, likewise undeclared; None where it was given data loaders alone."""
+    return trainer.datamodule
+
+
+def trainer_of(module: pl.LightningModule) -> pl.Trainer | None:
+    """The Trainer that a module is attached to, if there is one.
+
+    Example:
+        >>> trainer_of(pl.LightningModule()) is None
+        True
+    """
+    try:
+        return module.trainer
+    except RuntimeError:  # as Lightning says that there is none
+        return None
 
 
 def ends_before(trainer: pl.Trainer, epochs: int) -> bool:
@@ -11,8 +39,34 @@ def ends_before(trainer: pl.Trainer, epochs: int) -> bool:
     A training that is but a part of a run (a study's segment) has a callback with an attribute
     ``run_epochs``, which says how many epochs the whole run has.
     """
-    if trainer.fast_dev_run:  # type: ignore[attr-defined] # one epoch, whatever is set
+    # A run for trial has one epoch, whatever is set.
+    if getattr(trainer, "fast_dev_run", False):
         return False
-    lengths = [getattr(one, "run_epochs", None) for one in trainer.callbacks]  # type: ignore[attr-defined]
+    lengths = [getattr(one, "run_epochs", None) for one in callbacks_of(trainer)]
     last = next((length for length in lengths if length is not None), trainer.max_epochs)
     return last is not None and 0 <= last < epochs
+
+
+def results_folder(trainer: pl.Trainer, name: str) -> Path:
+    """A folder for files of a run: ``name`` in the logger's folder, or in the Trainer's without.
+
+    Every process has to ask, as all get the path from the first one; only one should write.
+    """
+    return Path(trainer.log_dir or trainer.default_root_dir) / name
+
+
+def log_to_wandb(trainer: pl.Trainer, media: Callable[[Any], dict[str, Any]]) -> None:
+    """Logs pictures or histograms of this epoch to Weights & Biases, where a run logs there.
+
+    Args:
+        trainer: whose loggers are searched.
+        media: from the module ``wandb``, which is loaded only now, to values by their keys.
+    """
+    # By name, so that the loggers of both packages of Lightning are found.
+    loggers: list[Any] = [one for one in trainer.loggers if type(one).__name__ == "WandbLogger"]
+    if loggers:
+        import wandb
+
+        values = media(wandb)
+        for logger in loggers:
+            logger.experiment.log({**values, "epoch": trainer.current_epoch})

@@ -1,31 +1,19 @@
-"""Data sets and DataModules: images in memory, batches made whole on the device."""
+"""Data sets, and DataModules that make their batches on the device."""
 
 from typing import TYPE_CHECKING
 
 from critical_periods.core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from critical_periods.data.cifar10 import (
-        CIFAR10DataModule as CIFAR10DataModule,
-    )
-    from critical_periods.data.cifar10 import (
-        StereoCIFAR10DataModule as StereoCIFAR10DataModule,
-    )
-    from critical_periods.data.digits import (
-        DigitsDataModule as DigitsDataModule,
-    )
-    from critical_periods.data.digits import (
-        StereoDigitsDataModule as StereoDigitsDataModule,
-    )
-    from critical_periods.data.mnist import (
-        FashionMNISTDataModule as FashionMNISTDataModule,
-    )
-    from critical_periods.data.mnist import (
-        MNISTDataModule as MNISTDataModule,
-    )
-    from critical_periods.data.moving_digits import MovingDigitsDataModule as MovingDigitsDataModule
-    from critical_periods.data.stereograms import StereogramDataModule as StereogramDataModule
-    from critical_periods.data.video.kinetics import KineticsDataModule as KineticsDataModule
+    from .cifar10 import CIFAR10DataModule as CIFAR10DataModule
+    from .cifar10 import StereoCIFAR10DataModule as StereoCIFAR10DataModule
+    from .digits import DigitsDataModule as DigitsDataModule
+    from .digits import StereoDigitsDataModule as StereoDigitsDataModule
+    from .mnist import FashionMNISTDataModule as FashionMNISTDataModule
+    from .mnist import MNISTDataModule as MNISTDataModule
+    from .moving_digits import MovingDigitsDataModule as MovingDigitsDataModule
+    from .stereograms import StereogramDataModule as StereogramDataModule
+    from .video.kinetics import KineticsDataModule as KineticsDataModule
 
 # Everything about linear networks lives in one room; these names are known here, too.
 _LINEAR = {

@@ -1,4 +1,4 @@
-"""Clutter: a figure somewhere on textured ground, among pieces of other figures."""
+"""Figures at random places on a textured ground, among fragments of other figures."""
 
 from __future__ import annotations
 

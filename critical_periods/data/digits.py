@@ -1,16 +1,18 @@
-"""scikit-learn's handwritten digits: real images that need no download."""
+"""scikit-learn's handwritten digits, which need no download, in one view and in two."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
 
+from critical_periods.data.batch_stage import Images
 from critical_periods.data.clutter import scatter
-from critical_periods.data.images import Augment, ImageDataModule, Images
+from critical_periods.data.images import ImageDataModule
 from critical_periods.data.stereo import Stereo
 
 _TRAIN = 1000
@@ -51,19 +53,14 @@ def _to_bytes(pixels: Tensor) -> Tensor:
 
 
 class DigitsDataModule(ImageDataModule):
-    """One eye on handwritten digits: 1,000 to train on, 797 to test on, 16x16 pixels, grey.
+    """Handwritten digits in one view: 1,000 to train on, 797 to test on, 16x16 pixels, grey.
 
     Augmentation shifts by up to 2 pixels and never flips.
 
     Args:
         clutter: digits placed at random over textured ground among fragments of other digits, on
             24x24 pixels: a harder task on which a deficit shows in accuracy too.
-        batch_size: samples in a batch of one process.
-        limit_train: size of a fixed, class-balanced subset of the training images.
-        val_split: how many (or what share) of the training images to hold back for validation; by
-            default the test split validates.
-        augment: ``shared`` (the views of a sample shift together), ``per_view`` or ``none``.
-        device_resident: whether the images live on the accelerator; by default if they fit.
+        settings: those of :class:`~critical_periods.data.images.ImageDataModule`.
 
     Example:
         >>> data = DigitsDataModule(batch_size=64)
@@ -77,16 +74,8 @@ class DigitsDataModule(ImageDataModule):
     padding = 2
     flip = False
 
-    def __init__(
-        self,
-        clutter: bool = False,
-        batch_size: int = 128,
-        limit_train: int | None = None,
-        val_split: float = 0,
-        augment: Augment = "shared",
-        device_resident: bool | None = None,
-    ) -> None:
-        super().__init__(batch_size, limit_train, val_split, augment, device_resident)
+    def __init__(self, clutter: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
         self.clutter = clutter
         self.mean, self.std = ([0.443], [0.299]) if clutter else ([0.304], [0.318])
 
@@ -96,18 +85,12 @@ class DigitsDataModule(ImageDataModule):
 
 
 class StereoDigitsDataModule(Stereo, DigitsDataModule):
-    """Two eyes on handwritten digits: the left and the right ``width`` columns of each image.
+    """Handwritten digits in two views: the left and the right ``width`` columns of each image.
 
     Args:
         width: columns that each view keeps, of 16 (24 with clutter).
-        mask_probability: in training, how often a sample loses its left view, and how often its
-            right one; never both (Kleinman et al. 2023, A.5: 0.1, to measure usable information).
-        clutter: see :class:`DigitsDataModule`, as for all that follow.
-        batch_size: samples in a batch of one process.
-        limit_train: size of a fixed, class-balanced subset of the training images.
-        val_split: how many (or what share) of the training images to hold back for validation.
-        augment: ``shared`` (the views of a sample shift together), ``per_view`` or ``none``.
-        device_resident: whether the images live on the accelerator; by default if they fit.
+        settings: ``mask_probability`` of :class:`~critical_periods.data.stereo.Stereo` and those of
+            :class:`DigitsDataModule`.
 
     Example:
         >>> data = StereoDigitsDataModule(width=8)
@@ -119,17 +102,5 @@ class StereoDigitsDataModule(Stereo, DigitsDataModule):
         (0.0, 0.0)
     """
 
-    def __init__(
-        self,
-        width: int = 8,
-        mask_probability: float = 0.0,
-        clutter: bool = False,
-        batch_size: int = 128,
-        limit_train: int | None = None,
-        val_split: float = 0,
-        augment: Augment = "shared",
-        device_resident: bool | None = None,
-    ) -> None:
-        super().__init__(clutter, batch_size, limit_train, val_split, augment, device_resident)
-        self.width = width
-        self.mask_probability = mask_probability
+    def __init__(self, width: int = 8, **settings: Any) -> None:
+        super().__init__(width=width, **settings)

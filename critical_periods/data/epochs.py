@@ -10,23 +10,39 @@ import torch
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import fold
+from critical_periods.core.randomness import FIXED_SEED, fold, global_seed
 
 
 class Indices(NamedTuple):
-    """A batch before its images: what a loader yields and a DataModule turns into a Batch.
+    """The numbers of the samples of a batch: what a loader yields.
 
     Attributes:
-        split: the split that the samples belong to.
+        part: of the stored data that the samples are taken from, such as ``train`` or ``test``.
         epoch: the epoch of training, or -1 for evaluation: no augmentation, no deficit.
         batch: the number of the batch within its epoch.
-        index: the samples' places in the split, [B].
+        index: the samples' places in the part, [B].
     """
 
-    split: str
+    part: str
     epoch: int
     batch: int
     index: Tensor  # type: ignore[assignment] # hides tuple.index
+
+    @property
+    def in_training(self) -> bool:
+        """Whether the samples are trained on, so that they are augmented and have deficits."""
+        return self.epoch >= 0
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What draws of a sample depend on beside their stream and its index.
+
+        In training (seed, epoch). In evaluation the draws are the same in every run; there a sample
+        of the part ``test`` draws other numbers than a training sample of the same index.
+        """
+        if self.in_training:
+            return global_seed(), self.epoch
+        return FIXED_SEED, int(self.part == "test")
 
 
 class EpochSampler:
@@ -109,8 +125,8 @@ class EpochSampler:
         order = torch.Generator().manual_seed(fold(self.seed, self.epoch))
         shuffled = self.index[torch.randperm(len(self.index), generator=order)]
         shuffled = shuffled[: len(shuffled) - len(shuffled) % self.world_size]
-        whole = shuffled.split(self.batch_size * self.world_size)
-        return [batch.tensor_split(self.world_size)[self.rank] for batch in whole]
+        batches = shuffled.split(self.batch_size * self.world_size)
+        return [batch.tensor_split(self.world_size)[self.rank] for batch in batches]
 
     def _evaluation_batches(self) -> list[Tensor]:
         share = self.index[self.rank :: self.world_size]
@@ -133,14 +149,18 @@ class EpochLoader:
     It carries its sampler where Lightning looks for one, and its state, so that a checkpoint in
     the middle of an epoch resumes with the next batch.
 
+    Args:
+        part: of the stored data that the samples are taken from.
+        sampler: which of them make up which batch.
+
     Example:
         >>> loader = EpochLoader("train", EpochSampler(torch.arange(5), 2, training=True))
         >>> len(loader), [draw.batch for draw in loader]
         (3, [0, 1, 2])
     """
 
-    def __init__(self, split: str, sampler: EpochSampler) -> None:
-        self.split = split
+    def __init__(self, part: str, sampler: EpochSampler) -> None:
+        self.part = part
         self.sampler = sampler
         # Lightning asks every loader that has a sampler for this one too.
         self.batch_sampler = None
@@ -152,7 +172,7 @@ class EpochLoader:
         sampler = self.sampler
         for index in sampler:
             epoch = sampler.epoch if sampler.training else -1
-            yield Indices(self.split, epoch, sampler.state_dict()["batches"] - 1, index)
+            yield Indices(self.part, epoch, sampler.state_dict()["batches"] - 1, index)
 
     def state_dict(self) -> dict[str, Any]:
         """The sampler's state; Lightning keeps it in every checkpoint."""

@@ -1,4 +1,4 @@
-"""Samples to try a run on before it trains."""
+"""Two samples of a DataModule, for the checks before a run trains."""
 
 from __future__ import annotations
 

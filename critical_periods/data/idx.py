@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import gzip
-import shutil
-import tempfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
-from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from critical_periods.core.errors import UserError
-from critical_periods.data.images import Images
+from critical_periods.data.batch_stage import Images
 
 _SIDE = 28
-_KINDS: dict[str, Callable[[str], Tensor]] = {
-    "images-idx3-ubyte": read_image_file,
-    "labels-idx1-ubyte": read_label_file,
-}
-# What files raise that are cut short or something else altogether.
-_BROKEN = (
-    *(AssertionError, LookupError, TypeError, ValueError, RuntimeError),  # the readers
-    *(OSError, EOFError, zlib.error),  # gzip
+FILES = tuple(
+    f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
 )
-
-FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in _KINDS)
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -59,43 +49,38 @@ def read_idx(folder: Path) -> tuple[Images, Images]:
 
 
 def _read_part(folder: Path, part: str) -> Images:
-    paths, tensors = [], []
-    for kind, reader in _KINDS.items():
-        path = find_file(folder, f"{part}-{kind}")
-        if path is None:
-            raise UserError(
-                f"{folder / f'{part}-{kind}'} is missing, and so is its .gz; put it there, or set "
-                "download: true."
-            )
-        paths.append(path)
-        tensors.append(_read(path, reader))
-    pixels, target = tensors
+    images, pixels = _read(folder, f"{part}-images-idx3-ubyte", "images", 3)
+    labels, target = _read(folder, f"{part}-labels-idx1-ubyte", "labels", 1)
     if pixels.shape[1:] != (_SIDE, _SIDE):
         height, width = pixels.shape[1:]
         raise UserError(
-            f"{paths[0]} holds images of {height}x{width} pixels instead of {_SIDE}x{_SIDE}; "
+            f"{images} holds images of {height}x{width} pixels instead of {_SIDE}x{_SIDE}; "
             "replace it by the data set's own file."
         )
     if len(pixels) != len(target):
         raise UserError(
-            f"{paths[0]} holds {len(pixels)} images but {paths[1]} {len(target)} labels; replace "
+            f"{images} holds {len(pixels)} images but {labels} {len(target)} labels; replace "
             "them by two files that belong together."
         )
-    return Images(pixels[:, None], target)
+    return Images(pixels[:, None], target.long())
 
 
-def _read(path: Path, reader: Callable[[str], Tensor]) -> Tensor:
+def _read(folder: Path, name: str, kind: str, axes: int) -> tuple[Path, Tensor]:
+    """The file, and its bytes after the header: 0, 0, 8 for bytes, the axes, and their lengths."""
+    path = find_file(folder, name)
+    if path is None:
+        raise UserError(
+            f"{folder / name} is missing, and so is its .gz; put it there, or set download: true."
+        )
     try:
-        if path.suffix != ".gz":
-            return reader(str(path))
-        # torchvision's readers want a path and do not decompress.
-        with tempfile.NamedTemporaryFile() as plain:
-            with gzip.open(path) as packed:
-                shutil.copyfileobj(packed, plain)
-            plain.flush()
-            return reader(plain.name)
-    except _BROKEN as error:
-        kind = "images" if reader is read_image_file else "labels"
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = bytearray(file.read())
+        if content[:4] != bytes([0, 0, 8, axes]):
+            raise ValueError("the header is another one")
+        sizes = np.frombuffer(content, ">u4", count=axes, offset=4)
+        values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(sizes)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(
             f"{path} is damaged or no idx file of {kind}; replace it by a fresh copy."
         ) from error
+    return path, torch.from_numpy(values)

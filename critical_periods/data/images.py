@@ -1,46 +1,28 @@
-"""The DataModule of images in memory: whole batches, on the device, in the order of the papers."""
+"""The DataModule of images that are kept in memory."""
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError, near
-from critical_periods.core.randomness import generator, global_seed, uniform
-from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
-from critical_periods.deficits.deficit import DeficitSlot
+from critical_periods.core.randomness import Stream, uniform
+from critical_periods.data.batch_stage import BatchStage, Images, buffers, fixed_order, normalise
+from critical_periods.data.epochs import EpochLoader, Indices
 
 Augment = Literal["shared", "per_view", "none"]
 
-# Streams of random numbers that must not repeat one another's draws.
-_AUGMENT, _MASK, _DEFICIT = 1, 2, 3
-# Subsets and measurement samples are the same in every run, whatever its seed.
-_FIXED = 20190
 
+class ImageDataModule(BatchStage):
+    """Images as uint8 tensors, from which batches are made on the device.
 
-class Images(NamedTuple):
-    """Labelled pictures: uint8 [N, C, H, W] and class numbers [N]."""
-
-    pixels: Tensor
-    target: Tensor
-
-
-class ImageDataModule(pl.LightningDataModule):
-    """Images as uint8 tensors; loaders of indices; everything else on whole batches, on the device.
-
-    A batch goes through augmentation (padded random crop, flip), normalising, deficits (training
-    only) and, in stereo modules, the crop of each view: the order of Kleinman et al. 2023, A.5.
-    Augmentation is drawn from (seed, epoch, index of the sample), so it does not depend on the
-    batch or the process that the sample falls in.
-
-    A subclass gives the images (:meth:`load`) and their constants.
+    Augmentation is a random crop of the padded image and a horizontal flip. A subclass gives the
+    images (:meth:`load`) and their constants.
 
     Args:
         batch_size: samples in a batch of one process.
@@ -58,11 +40,14 @@ class ImageDataModule(pl.LightningDataModule):
             that does not fit the data.
 
     Attributes:
-        deficits: where deficits go in and come out.
-        share: of the training images that the coming epoch sees;
-            :class:`~critical_periods.callbacks.SubsetWindow` says it.
+        share: a function that returns the share of the training images that the next epoch sees,
+            set by :class:`~critical_periods.callbacks.SubsetWindow`; ``None`` for all.
         num_views: V.
         num_classes: K, that of the data from :meth:`setup` on.
+        mean: of the pixels of each channel, in 0 to 1, C.
+        std: the same for their standard deviations.
+        padding: by how many pixels augmentation shifts at most.
+        flip: whether it flips.
     """
 
     num_views: int = 1
@@ -88,10 +73,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.val_split = val_split
         self.augment = augment
         self.device_resident = device_resident
-        self.deficits = DeficitSlot()
         self.share: Callable[[], float] | None = None
         self._images: dict[str, Images] = {}
-        self._splits: dict[str, tuple[str, Tensor]] = {}
         self._resident: dict[tuple[str, torch.device], Images] = {}
 
     @abstractmethod
@@ -100,10 +83,10 @@ class ImageDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Loads the images and cuts the splits; Lightning calls it, and calling again is safe."""
-        if self._splits:
+        if self.splits:
             return
         train, test = self.load()
-        self._check(train)
+        self.check(train)
         held_out, kept = self._hold_out(train.target)
         if self.limit_train is not None:
             kept = _balanced(
@@ -112,14 +95,18 @@ class ImageDataModule(pl.LightningDataModule):
         self.num_classes = int(train.target.max()) + 1
         self._images = {"train": train, "test": test}
         everything = torch.arange(len(test.target))
-        self._splits = {
+        self.splits = {
             "train": ("train", kept),
             "val": ("train", held_out) if len(held_out) else ("test", everything),
             "test": ("test", everything),
         }
 
-    def _check(self, train: Images) -> None:
-        """A subclass's own checks of its settings against the images."""
+    def check(self, train: Images) -> None:
+        """Compares a subclass's own settings with the training images.
+
+        Raises:
+            UserError: a setting does not fit them.
+        """
 
     def _hold_out(self, target: Tensor) -> tuple[Tensor, Tensor]:
         everything = torch.arange(len(target))
@@ -142,54 +129,15 @@ class ImageDataModule(pl.LightningDataModule):
             )
         return held_out, everything[kept]
 
-    def fingerprint(self) -> str:
-        """A hash of all images and targets: the same for the same data, wherever it lies."""
-        digest = hashlib.sha256()
+    def contents(self) -> Iterator[Any]:
+        """All images and targets."""
         for images in self._images.values():
-            for part in images:
-                digest.update(str((part.dtype, tuple(part.shape))).encode())
-                digest.update(part.contiguous().numpy().data)
-        return digest.hexdigest()
-
-    # Loaders: indices alone.
+            yield from buffers(images)
 
     def train_dataloader(self) -> EpochLoader:
         """The training split, or a share of it, in a new order each epoch."""
         share = 1.0 if self.share is None else self.share()
         return self._loader("train", self.train_subset(share), training=True)
-
-    def val_dataloader(self) -> EpochLoader:
-        """The validation split: held-back training images if ``val_split``, else the test split."""
-        return self._loader("val", self._splits["val"][1])
-
-    def test_dataloader(self) -> EpochLoader:
-        """The test split."""
-        return self._loader("test", self._splits["test"][1])
-
-    def predict_dataloader(self) -> EpochLoader:
-        """The test split."""
-        return self.test_dataloader()
-
-    def measurement_loader(
-        self, split: str, samples: int | None = None, shared: bool = False
-    ) -> EpochLoader:
-        """Clean samples to measure on: no augmentation, no deficit.
-
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            samples: how many, spread over the split by one fixed permutation, so that every epoch
-                and every run measures on the same ones; all by default.
-            shared: whether every process gets all of them; by default each its share.
-
-        Raises:
-            UserError: there is no such split.
-        """
-        if split not in self._splits:
-            raise UserError(f"split={split!r} is not one of 'train', 'val' and 'test'.")
-        index = self._splits[split][1]
-        order = torch.randperm(len(index), generator=torch.Generator().manual_seed(_FIXED))
-        place = (0, 1) if shared else self._place()
-        return self._loader(split, index[order[:samples]], place=place)
 
     def train_subset(self, share: float) -> Tensor:
         """A fixed, class-balanced share of the training images, the same in every run.
@@ -205,91 +153,32 @@ class ImageDataModule(pl.LightningDataModule):
         Raises:
             UserError: that is less than one image of each class.
         """
-        index = self._splits["train"][1]
+        _, index = self.splits["train"]
         if share == 1:
             return index
         number = round(share * len(index))
         return _balanced(self._images["train"].target, index, number, f"share={share}")
 
-    def _loader(
-        self,
-        split: str,
-        index: Tensor,
-        training: bool = False,
-        place: tuple[int, int] | None = None,
-    ) -> EpochLoader:
-        rank, world_size = place or self._place()
-        sampler = EpochSampler(index, self.batch_size, training, global_seed(), rank, world_size)
-        return EpochLoader(split, sampler)
-
-    def _place(self) -> tuple[int, int]:
-        trainer = self.trainer
-        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-
-    # From indices to a batch.
-
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> tuple[Indices, Images]:
         """The uint8 images of the batch, on the device."""
-        name = self._splits[batch.split][0]
+        index, stored = batch.index, self._images[batch.part]
         if self._is_resident(device):
-            images, index = self._on_device(name, device), batch.index.to(device)
-            chosen = Images(images.pixels[index], images.target[index])
-        else:
-            images, index = self._images[name], batch.index
-            chosen = Images(
-                images.pixels[index].to(device, non_blocking=True),
-                images.target[index].to(device, non_blocking=True),
-            )
+            index, stored = index.to(device), self._on_device(batch.part, device)
+        chosen = Images(*(each[index].to(device, non_blocking=True) for each in stored))
         return batch._replace(index=batch.index.to(device)), chosen
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
-        """Augments, normalises, applies deficits and crops: the whole batch at once."""
-        draw, images = batch
-        training = draw.epoch >= 0
-        words = (global_seed(), draw.epoch)
-        views = self._normalised(images.pixels, draw, training, words)
-        whose = torch.full_like(images.target, -1)
-        result = Batch(views, images.target, whose, draw.index)
-        # Measurements take the same samples, but outside the loop of validation.
-        validating = len(self.deficits.in_validation) > 0 and not training
-        if training or (validating and self.trainer is not None and self.trainer.validating):
-            rank = self._place()[0]
-            draws = generator(views.device, _DEFICIT, *words, draw.batch, rank)
-            result = self.deficits(result, draws, validating)
-        result = result._replace(views=self.crop(result.views))
-        if training:
-            result = self._masked(result, words)
-        # Lightning converts to half or double precision what a loader yields: here, indices.
-        return self.trainer.precision_plugin.convert_input(result) if self.trainer else result
-
-    def _normalised(
-        self, pixels: Tensor, draw: Indices, training: bool, words: tuple[int, int]
-    ) -> Tensor:
-        mean, std = (
-            torch.tensor(values, device=pixels.device).view(-1, 1, 1) * 255
-            for values in (self.mean, self.std)
-        )
+    def views(self, pixels: Tensor, draw: Indices) -> Tensor:
+        """Each image as V views, in training shifted and flipped, [B, V, C, H, W]."""
         # Normalised first, so that padding with zeros is padding with the mean colour.
-        normalised = (pixels - mean) / std
-        if not training or self.augment == "none":
-            return normalised[:, None].expand(-1, self.num_views, -1, -1, -1)
+        images = normalise(pixels, self.mean, self.std)
+        if not draw.in_training or self.augment == "none":
+            return images[:, None].expand(-1, self.num_views, -1, -1, -1)
         copies = self.num_views if self.augment == "per_view" else 1
-        draws = uniform(draw.index, 3 * copies, _AUGMENT, *words).view(-1, copies, 3)
-        views = [
-            shift_and_flip(normalised, draws[:, view], self.padding, self.flip)
-            for view in range(copies)
-        ]
+        draws = uniform(draw.index, 3 * copies, Stream.AUGMENTATION, *draw.key).view(-1, copies, 3)
+        views = [shift_and_flip(images, one, self.padding, self.flip) for one in draws.unbind(1)]
         return torch.stack(views, dim=1).expand(-1, self.num_views, -1, -1, -1)
-
-    def crop(self, views: Tensor) -> Tensor:
-        """What each view sees of its image, [B, V, C, H, W]: all of it."""
-        return views
-
-    def _masked(self, batch: Batch, words: tuple[int, int]) -> Batch:
-        """A subclass's last word on a training batch."""
-        return batch
 
     def _is_resident(self, device: torch.device) -> bool:
         if device.type == "cpu":
@@ -305,6 +194,21 @@ class ImageDataModule(pl.LightningDataModule):
             pixels, target = self._images[name]
             self._resident[name, device] = Images(pixels.to(device), target.to(device))
         return self._resident[name, device]
+
+
+class StoredImageDataModule(ImageDataModule):
+    """Images that are read from a folder, where they may be downloaded to.
+
+    Args:
+        root: the folder.
+        download: whether torchvision may download the data to ``root`` where it is not there.
+        settings: those of :class:`ImageDataModule`.
+    """
+
+    def __init__(self, root: str | Path = "data", download: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.root = Path(root).expanduser()
+        self.download = download
 
 
 def shift_and_flip(images: Tensor, draws: Tensor, padding: int, flip: bool) -> Tensor:
@@ -347,8 +251,7 @@ def _balanced(target: Tensor, candidates: Tensor, number: int, setting: str) -> 
             f"{setting} asks for {number} images; choose between {len(classes)} (one of each "
             f"class) and {len(candidates)} (all training images that there are)."
         )
-    order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(_FIXED))
-    candidates = candidates[order]
+    candidates = candidates[fixed_order(len(candidates))]
     of_class = target[candidates]
     # Sorting by the rank within the class takes one of each class, then a second one of each, ….
     rank = torch.empty_like(candidates)

@@ -8,28 +8,22 @@ from torch.nn.functional import pad
 from torchvision.datasets import MNIST, FashionMNIST
 
 from critical_periods.core.errors import UserError
+from critical_periods.data.batch_stage import Images
 from critical_periods.data.idx import FILES, find_file, read_idx
-from critical_periods.data.images import Augment, ImageDataModule, Images
+from critical_periods.data.images import StoredImageDataModule
 
 
-class MNISTDataModule(ImageDataModule):
-    """One eye on MNIST: 60,000 training and 10,000 test images, 28x28 pixels padded to 32x32, grey.
+class MNISTDataModule(StoredImageDataModule):
+    """MNIST in one view: 60,000 training and 10,000 test images, 28x28 grey pixels made 32x32.
 
     The border of 2 black pixels makes room for the deficits of 32x32 images, as in Achille, Rovere
     & Soatto (ICLR 2019); mean and standard deviation are those of the padded images. Augmentation
     shifts by up to 2 pixels, so that no pixel of the original is ever lost, and never flips: a
-    mirrored digit is another character. Reads torchvision's files (``MNIST/raw/*``) or a plain
-    folder of the four idx files, gzipped or not.
+    mirrored digit is another character. Reads torchvision's files (``root/MNIST/raw/*``) or the
+    four idx files in ``root`` itself, gzipped or not.
 
     Args:
-        root: where the data is: it holds ``MNIST/raw`` or the four files themselves.
-        download: whether torchvision may download the files to ``root`` if they are not there.
-        batch_size: samples in a batch of one process.
-        limit_train: size of a fixed, class-balanced subset of the training images.
-        val_split: how many (or what share) of the training images to hold back for validation; by
-            default the test split validates.
-        augment: ``shared`` (the views of a sample shift together), ``per_view`` or ``none``.
-        device_resident: whether the images live on the accelerator; by default if they fit.
+        settings: those of :class:`~critical_periods.data.images.StoredImageDataModule`.
 
     Raises:
         UserError: (by ``setup``) a file is missing, damaged or of another kind; (by
@@ -50,20 +44,6 @@ download: true.
     padding = 2
     flip = False
     archive: type[MNIST] = MNIST
-
-    def __init__(
-        self,
-        root: str | Path = "data",
-        download: bool = False,
-        batch_size: int = 128,
-        limit_train: int | None = None,
-        val_split: float = 0,
-        augment: Augment = "shared",
-        device_resident: bool | None = None,
-    ) -> None:
-        super().__init__(batch_size, limit_train, val_split, augment, device_resident)
-        self.root = Path(root).expanduser()
-        self.download = download
 
     def prepare_data(self) -> None:
         """Downloads the files where that is allowed and one is not there yet."""
@@ -103,21 +83,15 @@ def _count(folder: Path) -> int:
 
 
 class FashionMNISTDataModule(MNISTDataModule):
-    """One eye on Fashion-MNIST: MNIST's sizes and files, pictures of ten kinds of clothing.
+    """Fashion-MNIST in one view: MNIST's sizes and files, pictures of ten kinds of clothing.
 
     As :class:`MNISTDataModule`, but a mirrored garment is a garment: augmentation shifts by up to 2
-    pixels and flips. Reads torchvision's files (``FashionMNIST/raw/*``) or a plain folder of the
-    four idx files, gzipped or not, such as ``/usr/share/datasets/fashion-mnist`` of Debian's
+    pixels and flips. Reads torchvision's files (``root/FashionMNIST/raw/*``) or the four idx files
+    in ``root`` itself, gzipped or not, such as ``/usr/share/datasets/fashion-mnist`` of Debian's
     package ``dataset-fashion-mnist``. (Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747.)
 
     Args:
-        root: where the data is: it holds ``FashionMNIST/raw`` or the four files themselves.
-        download: see :class:`MNISTDataModule`, as for all that follow.
-        batch_size: samples in a batch of one process.
-        limit_train: size of a fixed, class-balanced subset of the training images.
-        val_split: how many (or what share) of the training images to hold back for validation.
-        augment: ``shared`` (the views of a sample shift together), ``per_view`` or ``none``.
-        device_resident: whether the images live on the accelerator; by default if they fit.
+        settings: those of :class:`MNISTDataModule`.
 
     Raises:
         UserError: as :class:`MNISTDataModule`.

@@ -1,4 +1,4 @@
-"""Moving digits: what moves is in each of two frames, where it goes only in both together."""
+"""Two frames of a moving digit: each shows the digit, only both together its direction."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from critical_periods.core.errors import UserError, near
-from critical_periods.core.randomness import global_seed, uniform
+from critical_periods.core.randomness import Stream, uniform
+from critical_periods.data.batch_stage import Images
 from critical_periods.data.digits import read_digits
 from critical_periods.data.epochs import Indices
-from critical_periods.data.images import _FIXED, Images
 from critical_periods.data.stereo import Stereo
 
 Label = Literal["motion", "digit", "both"]
 
-_SCENE, _MOTION = 6, 7
 # Random greys at so many by so many points of the ground; it is smooth in between.
 _COARSE = 6
 # Rows and columns of one step, clockwise; four directions are every other one of them.
@@ -69,13 +68,9 @@ class MovingDigitsDataModule(Stereo):
         size: S, height and width of a frame in pixels, at least 16, the size of a digit.
         step: d, by how many pixels the digit has moved.
         directions: 4 or 8.
-        mask_probability: in training, how often a sample loses its first frame, and how often its
-            second; never both.
-        batch_size: samples in a batch of one process.
-        limit_train: size of a fixed subset of the training digits, balanced over the ten.
-        val_split: how many (or what share) of the training digits to hold back for validation; by
-            default the test split validates.
-        device_resident: whether the digits live on the accelerator; by default if they fit.
+        settings: ``mask_probability`` of :class:`~critical_periods.data.stereo.Stereo` and those of
+            :class:`~critical_periods.data.images.ImageDataModule` but for ``augment``; subsets are
+            balanced over the ten digits.
 
     Raises:
         UserError: ``label`` or ``directions`` is unknown, ``size`` is too small, or ``step`` takes
@@ -104,13 +99,10 @@ class MovingDigitsDataModule(Stereo):
         size: int = 24,
         step: int = 2,
         directions: Literal[4, 8] = 4,
-        mask_probability: float = 0.0,
-        batch_size: int = 128,
-        limit_train: int | None = None,
-        val_split: float = 0,
-        device_resident: bool | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(batch_size, limit_train, val_split, "none", device_resident)
+        # Both views see everything.
+        super().__init__(width=size, augment="none", **settings)
         if label not in get_args(Label):
             raise UserError(
                 f"label={label!r} of the moving digits is unknown; {near(label, get_args(Label))}"
@@ -131,9 +123,6 @@ class MovingDigitsDataModule(Stereo):
         self.size = size
         self.step = step
         self.directions = directions
-        self.mask_probability = mask_probability
-        # Both views see everything.
-        self.width = size
         self.class_names = self._names()
         self.num_classes = len(self.class_names)
 
@@ -179,9 +168,9 @@ class MovingDigitsDataModule(Stereo):
 
     def _direction(self, draw: Indices) -> Tensor:
         """Numbers of the directions [B]: drawn anew in training, each in turn in evaluation."""
-        if draw.epoch < 0:
+        if not draw.in_training:
             return draw.index % self.directions
-        draws = uniform(draw.index, 1, _MOTION, global_seed(), draw.epoch)[:, 0]
+        draws = uniform(draw.index, 1, Stream.MOTION, *draw.key)[:, 0]
         return (draws * self.directions).long()
 
     def film(self, digits: Tensor, draw: Indices, distances: Tensor) -> Tensor:
@@ -196,10 +185,7 @@ class MovingDigitsDataModule(Stereo):
         Returns:
             Brightness in [0, 1], [B, T, 1, size, size].
         """
-        # A training digit and a test digit of one index must not lie in the same scene.
-        fixed = (_FIXED, int(self._splits[draw.split][0] == "test"))
-        words = (global_seed(), draw.epoch) if draw.epoch >= 0 else fixed
-        draws = uniform(draw.index, 3 + _COARSE**2, _SCENE, *words)
+        draws = uniform(draw.index, 3 + _COARSE**2, Stream.SCENE, *draw.key)
         place = (draws[:, :2] * self.size).long()
         brightness = 0.1 + 0.25 * draws[:, 2, None, None, None]
         coarse = draws[:, 3:].view(-1, 1, _COARSE, _COARSE)
@@ -209,9 +195,7 @@ class MovingDigitsDataModule(Stereo):
         places = place[:, None] + distances.to(digits.device)[:, None] * motion[:, None]
         return on_torus(digits / 255, ground, places)
 
-    def _normalised(
-        self, pixels: Tensor, draw: Indices, training: bool, words: tuple[int, int]
-    ) -> Tensor:
+    def views(self, pixels: Tensor, draw: Indices) -> Tensor:
         """The two frames [B, 2, 1, size, size], drawn now."""
         frames = self.film(pixels, draw, torch.tensor([0, self.step]))
         return (frames - self.mean[0]) / self.std[0]

@@ -1,4 +1,4 @@
-"""Pictures from disk into memory, and what to say when they are not as they should be."""
+"""Reading CIFAR-10's archive, or folders of pictures, into memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, ImageFolder
 
 from critical_periods.core.errors import UserError, reason
-from critical_periods.data.images import Images
+from critical_periods.data.batch_stage import Images
 
 
 def read_archive(root: Path, download: bool = False) -> tuple[Images, Images]:

@@ -1,19 +1,20 @@
-"""Random-dot stereograms: digits that neither eye can see, but both together can."""
+"""Random-dot stereograms of digits, whose class is in neither view alone but in both together."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import uniform
+from critical_periods.core.randomness import Stream, uniform
+from critical_periods.data.batch_stage import Images
 from critical_periods.data.digits import read_digits
 from critical_periods.data.epochs import Indices
-from critical_periods.data.images import _FIXED, Images
 from critical_periods.data.stereo import Stereo
 
-_DOTS = 5
 _SMALLEST = 8
 # Of 255: how bright a part of a digit must be to belong to its shape.
 _BRIGHT = 100
@@ -21,7 +22,7 @@ _TEST_PER_CLASS = 400
 
 
 class StereogramDataModule(Stereo):
-    """Two eyes on digits in depth: the class is in the two views together and in neither alone.
+    """Digits in depth, in two views that tell the class together and neither of them alone.
 
     Julesz, *Binocular depth perception of computer-generated patterns* (1960): two fields of
     random dots that are alike, but for a shape whose dots are shifted in one of them by the
@@ -43,13 +44,8 @@ class StereogramDataModule(Stereo):
     Args:
         size: height and width of a view in pixels, at least 8.
         disparity: by how many pixels the dots of the shape are shifted.
-        mask_probability: in training, how often a sample loses its left view, and how often its
-            right one; never both.
-        batch_size: samples in a batch of one process.
-        limit_train: size of a fixed, class-balanced subset of the training digits.
-        val_split: how many (or what share) of the training digits to hold back for validation; by
-            default the test split validates.
-        device_resident: whether the shapes live on the accelerator; by default if they fit.
+        settings: ``mask_probability`` of :class:`~critical_periods.data.stereo.Stereo` and those of
+            :class:`~critical_periods.data.images.ImageDataModule` but for ``augment``.
 
     Raises:
         UserError: ``size`` is below 8 or ``disparity`` is not within it; by :meth:`setup`, another
@@ -65,17 +61,9 @@ class StereogramDataModule(Stereo):
         (torch.Size([64, 2, 1, 32, 32]), [-1.0, 1.0])
     """
 
-    def __init__(
-        self,
-        size: int = 32,
-        disparity: int = 1,
-        mask_probability: float = 0.0,
-        batch_size: int = 128,
-        limit_train: int | None = None,
-        val_split: float = 0,
-        device_resident: bool | None = None,
-    ) -> None:
-        super().__init__(batch_size, limit_train, val_split, "none", device_resident)
+    def __init__(self, size: int = 32, disparity: int = 1, **settings: Any) -> None:
+        # Both views see everything.
+        super().__init__(width=size, augment="none", **settings)
         if size < _SMALLEST:
             raise UserError(
                 f"size={size} of the stereograms must be at least {_SMALLEST} pixels, or the "
@@ -88,9 +76,6 @@ class StereogramDataModule(Stereo):
             )
         self.size = size
         self.disparity = disparity
-        self.mask_probability = mask_probability
-        # Both views see everything.
-        self.width = size
 
     def load(self) -> tuple[Images, Images]:
         """The shapes, 1 within a digit and 0 around it: uint8 [N, 1, size, size]."""
@@ -103,14 +88,10 @@ class StereogramDataModule(Stereo):
         pixels = F.interpolate(images.pixels.float(), self.size, mode="bilinear")
         return images._replace(pixels=(pixels > _BRIGHT).to(torch.uint8))
 
-    def _normalised(
-        self, pixels: Tensor, draw: Indices, training: bool, words: tuple[int, int]
-    ) -> Tensor:
+    def views(self, pixels: Tensor, draw: Indices) -> Tensor:
         """The views [B, 2, 1, size, size]: dots of mean 0 and variance 1, drawn now."""
         height, width = self.size, self.size + self.disparity
-        # A training digit and a test digit of one index must not have the same dots.
-        names = words if training else (_FIXED, int(self._splits[draw.split][0] == "test"))
-        draws = uniform(draw.index, height * (width + self.size), _DOTS, *names)
+        draws = uniform(draw.index, height * (width + self.size), Stream.DOTS, *draw.key)
         dots = torch.where(draws < 0.5, -1.0, 1.0)
         scene, fresh = dots.view(-1, height, width + self.size).split([width, self.size], dim=2)
         return stereogram(pixels[:, 0].bool(), scene, fresh)

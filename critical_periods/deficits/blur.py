@@ -1,4 +1,4 @@
-"""Blur: an eye with a cataract."""
+"""Blur: images downsampled and upsampled again, the model of a cataract."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from critical_periods.deficits.deficit import Deficit
 
 
 class Blur(Deficit):
-    """Images reduced to a fraction of their size and enlarged again.
+    """Images downsampled by a factor and upsampled to their size again.
 
-    H x W pixels become H/factor x W/factor and back, both ways by antialiased bilinear
-    interpolation. Blur is linear and keeps constants, so it commutes with normalising. (Achille,
-    Rovere & Soatto 2019: 32 to 8 and back; Kleinman et al. 2023, A.5, on one view.)
+    H x W pixels become round(H / factor) x round(W / factor) and H x W again, both by antialiased
+    bilinear interpolation. Blur is linear and keeps constants, so it commutes with normalising.
+
+    Source: Achille, Rovere & Soatto (ICLR 2019), from 32x32 to 8x8 and back; Kleinman, Achille &
+    Soatto (CVPR 2023), A.5, on one view.
 
     Args:
-        factor: how many times smaller the image gets, above 1.
+        factor: of the downsampling, above 1.
         views: the views to blur; all by default.
 
     Raises:
-        UserError: the factor is not above 1, or (by ``check``) leaves less than one pixel.
+        UserError: the factor is not above 1, or (by ``check``) leaves no pixel.
 
     Example:
         >>> image = torch.zeros(1, 1, 32, 32)
@@ -41,7 +43,7 @@ class Blur(Deficit):
         self.factor = factor
 
     def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Blurred images, computed in float32 at least; uint8 ones are rounded back to uint8."""
+        """Blurred images [N, C, H, W], computed in float32 or float64; uint8 ones are rounded."""
         size = images.shape[-2:]
         small = [round(length / self.factor) for length in size]
         if min(small) < 1:
@@ -49,7 +51,7 @@ class Blur(Deficit):
                 f"factor={self.factor} of Blur leaves nothing of an image of {size[0]}x{size[1]} "
                 "pixels; choose a smaller factor."
             )
-        # Antialiased interpolation knows float32 and float64 alone.
+        # Antialiased interpolation is implemented for float32 and float64 alone.
         pixels = images if images.dtype == torch.float64 else images.float()
         pixels = F.interpolate(pixels, small, mode="bilinear", antialias=True)
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)

@@ -1,4 +1,4 @@
-"""What all deficits share."""
+"""The base class of deficits, and the slot for them in a DataModule."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from critical_periods.core.errors import UserError
 
 
 class Deficit(nn.Module):
-    """A change of a batch that keeps its shapes and knows nothing of epochs.
+    """A map from batches to batches of the same shapes and types, independent of the epoch.
 
-    A deficit that degrades images implements :meth:`degrade`; one that changes targets overrides
-    :meth:`forward` and sets ``edits_target``. It never writes into the batch that it was given.
+    A deficit of images implements :meth:`degrade`; one of targets overrides :meth:`forward` and
+    sets ``edits_target``. Neither may write into the batch that it is given.
 
     Args:
         views: numbers of the views that it acts on; all of them by default.
@@ -25,7 +25,7 @@ class Deficit(nn.Module):
         UserError: ``views`` is empty, negative or names a view twice.
 
     Example:
-        A deficit of one's own:
+        A new deficit:
 
         >>> class Dim(Deficit):
         ...     def degrade(self, images, generator=None):
@@ -37,6 +37,7 @@ class Deficit(nn.Module):
     """
 
     edits_target: bool = False
+    """Whether targets change; images change otherwise."""
 
     def __init__(self, views: Sequence[int] | None = None) -> None:
         super().__init__()
@@ -48,19 +49,19 @@ class Deficit(nn.Module):
         self.views = None if views is None else list(views)
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        """The batch with the deficit.
+        """A batch with the deficit.
 
         Args:
-            batch: any batch; views [B, V, C, H, W].
-            generator: where random deficits draw from, on the device of the batch.
+            batch: the batch without it; views [B, V, C, H, W].
+            generator: of the draws of random deficits, on the device of the batch.
 
         Raises:
             UserError: the batch lacks a view that this deficit names.
         """
         if self.views is None:
-            # Someone's deficit may write into what it gets, which may be a slice of the data set.
+            # A third party's deficit may write into the images, which may be part of the data set.
             return batch._replace(views=self._degrade(batch.views.clone(), generator))
-        self._look_for_views(batch)
+        self._check_views(batch)
         views = batch.views.clone()
         views[:, self.views] = self._degrade(batch.views[:, self.views], generator)
         return batch._replace(views=views)
@@ -74,15 +75,15 @@ class Deficit(nn.Module):
         raise NotImplementedError
 
     def check(self, batch: Batch) -> None:
-        """Says before training what would go wrong with batches like this one.
+        """Checks before training that the deficit can be applied to batches like this one.
 
         Raises:
-            UserError: the data lacks a view that this deficit names, or it cannot act on it.
+            UserError: the data lacks a view that this deficit names, or it cannot be applied.
         """
-        self._look_for_views(batch)
+        self._check_views(batch)
         self(batch, torch.Generator(batch.views.device).manual_seed(0))
 
-    def _look_for_views(self, batch: Batch) -> None:
+    def _check_views(self, batch: Batch) -> None:
         available = batch.views.shape[1]
         missing = [view for view in self.views or [] if view >= available]
         if missing:
@@ -92,16 +93,16 @@ class Deficit(nn.Module):
             )
 
     def extra_repr(self) -> str:
-        """The settings, as ``print`` shows them and as checkpoints tell one window from another."""
+        """The settings; ``print`` shows them, and checkpoints distinguish windows by them."""
         return f"views={self.views}"
 
 
 class DeficitSlot(nn.Module):
-    """The place in a DataModule where deficits go in and come out again.
+    """The deficits that a DataModule applies to its batches at present.
 
-    A DataModule with an attribute ``deficits`` of this type calls it where its protocol has the
-    deficit, and :class:`~critical_periods.callbacks.DeficitWindow` fills and empties it. Deficits
-    that act on validation too have a list of their own, so a DataModule says when it validates.
+    A DataModule with an attribute ``deficits`` of this type calls it at the place of the deficit in
+    its protocol, and :class:`~critical_periods.callbacks.DeficitWindow` fills and empties it.
+    Deficits in validation are a list of their own, which applies where ``validating`` is set.
 
     Example:
         >>> slot = DeficitSlot()
@@ -116,14 +117,14 @@ class DeficitSlot(nn.Module):
         self.fill([])
 
     def fill(self, deficits: Iterable[Deficit], in_validation: Iterable[Deficit] = ()) -> None:
-        """Replaces what is in the slot; the first deficit acts first."""
+        """Replaces the deficits of training and of validation; the first is applied first."""
         self.active = nn.ModuleList(deficits)
         self.in_validation = nn.ModuleList(in_validation)
 
     def forward(
         self, batch: Batch, generator: torch.Generator | None = None, validating: bool = False
     ) -> Batch:
-        """The batch with all deficits that are in the slot, one after the other."""
+        """The batch after all deficits of training, or of validation, in their order."""
         for deficit in self.in_validation if validating else self.active:
             batch = deficit(batch, generator)
         return batch

@@ -1,4 +1,4 @@
-"""Dissociation: both eyes see well, but not the same thing."""
+"""Dissociation: the views of a sample come from different images, the model of strabismus."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ import torch
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.deficits.cycle import random_cycle
+from critical_periods.deficits.cycle import check_others, check_probability, random_cycle
 from critical_periods.deficits.deficit import Deficit
 
 
 class Dissociation(Deficit):
-    """Views come from other images of the batch, and the target is that of one of them.
+    """Each view but one is moved to another sample; the target is that of one of the views.
 
-    One view stays where it is; each of the others comes from another image (a random cycle through
-    the batch, so never from the same one). With probability ``p`` a sample's target is the class of
-    the image that a moved view came from, else that of the view that stayed; ``target_view`` says
-    whose it is, so that a network with a head for each view trains that one. Each view still tells
-    its own class, but the two together tell nothing about one another: strabismus. Under DDP each
-    process permutes its own part of the batch. (Kleinman, Achille & Soatto 2023, section 4.2 and
-    A.6, with p = 0.5; there the right view moves.)
+    Moved views go along a random cycle through the batch, so each comes from another image. The
+    target, and ``target_view``, are those of the image of a moved view with probability ``p`` and
+    of the view that stays otherwise. So each view predicts its own class, but the views are
+    independent of each other. Under DDP each process permutes its own part of the batch. A last
+    batch of a single sample is left as it is.
 
-    A last batch of a single sample has no other image and stays as it is.
+    Source: Kleinman, Achille & Soatto (CVPR 2023), section 4.2 and A.6, with p = 0.5 and the right
+    view moved.
 
     Args:
         p: the probability that the target is a moved view's; among several, each is as likely.
-        views: the views that move; all but one. By default all but view 0, the left one.
+        views: the views that are moved, all but one; by default all but view 0, the left one.
 
     Raises:
         UserError: ``p`` is no probability; by ``check``, there is not exactly one view that stays,
@@ -49,25 +48,19 @@ class Dissociation(Deficit):
 
     def __init__(self, p: float = 0.5, views: Sequence[int] | None = None) -> None:
         super().__init__(views)
-        if not 0 <= p <= 1:
-            raise UserError(f"p={p} of Dissociation must be a probability, from 0 to 1.")
-        self.p = p
+        self.p = check_probability(p, "Dissociation")
 
     def check(self, batch: Batch) -> None:
-        """Looks for the one view that stays, and for other images to take views from."""
+        """Checks that one view stays, and that there are other images to take views from."""
         super().check(batch)
-        if len(batch.target) < 2:
-            raise UserError(
-                "Dissociation takes views from other images of a batch, but batches have one "
-                "sample; choose a batch_size of at least 2."
-            )
+        check_others(len(batch.target), "Dissociation takes views from other images")
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        """The batch with views that do not belong together.
+        """A batch with views of different images.
 
         Args:
-            batch: any batch of at least two views; views [B, V, C, H, W].
-            generator: on the device of the batch.
+            batch: the batch without it; at least two views, [B, V, C, H, W].
+            generator: of the draws, on the device of the batch.
 
         Raises:
             UserError: there is not exactly one view that stays.
@@ -90,7 +83,7 @@ class Dissociation(Deficit):
         return batch._replace(views=views, target=batch.target[source], target_view=whose)
 
     def _roles(self, batch: Batch) -> tuple[list[int], int]:
-        self._look_for_views(batch)
+        self._check_views(batch)
         available = range(batch.views.shape[1])
         moved = list(available[1:]) if self.views is None else self.views
         staying = [view for view in available if view not in moved]
@@ -102,5 +95,5 @@ class Dissociation(Deficit):
         return moved, staying[0]
 
     def extra_repr(self) -> str:
-        """The settings."""
+        """The settings, as ``print`` shows them."""
         return f"p={self.p}, {super().extra_repr()}"

@@ -1,4 +1,4 @@
-"""Vertical flip: the world upside down."""
+"""Vertical flip: the rows of images in reverse order."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from critical_periods.deficits.deficit import Deficit
 
 
 class VerticalFlip(Deficit):
-    """Images upside down: a change of high-level statistics that keeps the low-level ones.
+    """The rows of each image in reverse order: y[i, j] = x[H - 1 - i, j].
 
-    (Achille, Rovere & Soatto 2019: it leaves almost no permanent impairment.)
+    It changes high-level statistics and keeps low-level ones.
+
+    Source: Achille, Rovere & Soatto (ICLR 2019), who find almost no permanent impairment.
 
     Example:
         >>> VerticalFlip().degrade(torch.arange(4.0).view(1, 1, 2, 2)).flatten()
@@ -19,5 +21,5 @@ class VerticalFlip(Deficit):
     """
 
     def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The rows of each image in reverse order."""
+        """Flipped images [N, C, H, W]."""
         return images.flip(-2)

@@ -1,29 +1,26 @@
-"""Label noise: a world in which things are called by other things' names, now this, now that."""
+"""Label noise: targets replaced by those of other samples, the control of dissociation."""
 
 from __future__ import annotations
 
 import torch
 
 from critical_periods.core.batch import Batch
-from critical_periods.core.errors import UserError
-from critical_periods.deficits.cycle import random_cycle
+from critical_periods.deficits.cycle import check_others, check_probability, random_cycle
 from critical_periods.deficits.deficit import Deficit
 
 
 class LabelNoise(Deficit):
     """With probability p a sample has the target of another sample of its batch.
 
-    The views stay as they are and stay together. The targets are exactly as noisy as under
-    :class:`~critical_periods.deficits.Dissociation` of the same p, where a sample's target is that
-    of another image with probability p too (drawn alike: by one random cycle through the batch, so
-    never the sample itself, but perhaps one of the same class):
-
         P(target = k | sample of class c) = (1 - p) [k = c] + p P(another sample is of class k)
 
-    This is the control that tells a critical period for fusing the views from the mere effect of
-    noisy targets (after Kleinman, Achille & Soatto 2023, section 4.3).
+    The views are left as they are. Other samples are found by a random cycle through the batch:
+    never the sample itself, but perhaps one of the same class. The targets are exactly as noisy as
+    under :class:`~critical_periods.deficits.Dissociation` of the same p, so this control separates
+    a critical period for fusing the views from the effect of noisy targets. A last batch of a
+    single sample is left as it is.
 
-    A last batch of a single sample has no other sample and stays as it is.
+    Source: after Kleinman, Achille & Soatto (CVPR 2023), section 4.3.
 
     Args:
         p: the probability that the target is another sample's.
@@ -43,25 +40,19 @@ class LabelNoise(Deficit):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise UserError(f"p={p} of LabelNoise must be a probability, from 0 to 1.")
-        self.p = p
+        self.p = check_probability(p, "LabelNoise")
 
     def check(self, batch: Batch) -> None:
-        """Looks for other samples to take targets from."""
+        """Checks that there are other samples to take targets from."""
         super().check(batch)
-        if len(batch.target) < 2:
-            raise UserError(
-                "LabelNoise takes targets from other samples of a batch, but batches have one "
-                "sample; choose a batch_size of at least 2."
-            )
+        check_others(len(batch.target), "LabelNoise takes targets from other samples")
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        """The batch with some targets replaced.
+        """A batch with some targets replaced.
 
         Args:
-            batch: any batch; targets [B] or [B, K].
-            generator: on the device of the batch.
+            batch: the batch without it; targets [B] or [B, K].
+            generator: of the draws, on the device of the batch.
         """
         size, device = len(batch.target), batch.target.device
         if size < 2:

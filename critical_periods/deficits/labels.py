@@ -1,4 +1,4 @@
-"""Label permutation: a world in which everything has a wrong, but constant, name."""
+"""Label permutation: classes renamed by one fixed permutation."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from critical_periods.deficits.deficit import Deficit
 
 
 class LabelPermutation(Deficit):
-    """Class k is called pi(k) instead, for one random permutation pi that stays fixed.
+    """Target k becomes pi(k), for one random permutation pi of the classes.
 
-    The images stay as they are: a deficit of the output, not of the senses. Soft targets [B, K]
-    are permuted alike; negative classes, by which losses know samples without a label, stay.
-    (Achille, Rovere & Soatto 2019: almost no permanent impairment.)
+    Images are left as they are. Soft targets [B, K] are permuted alike; negative classes, which
+    mark samples without a label, are left as they are.
+
+    Source: Achille, Rovere & Soatto (ICLR 2019), who find almost no permanent impairment.
 
     Args:
-        seed: which permutation; it depends on nothing else. By default the seed of the run
-            (``seed_everything``), so that every seed of a study has a permutation of its own.
+        seed: the permutation depends on it alone. By default the seed of the run
+            (``seed_everything``), so every seed of a study has a permutation of its own.
         num_classes: K.
         views: whose targets are permuted: with views named, those samples alone whose
             ``target_view`` is among them; by default all.
@@ -53,7 +54,7 @@ class LabelPermutation(Deficit):
         self.register_buffer("permutation", drawn)
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        """The batch with its targets renamed."""
+        """A batch with its targets permuted."""
         permutation = self.permutation.to(batch.target.device)
         if batch.target.is_floating_point():
             renamed = torch.empty_like(batch.target)
@@ -62,8 +63,8 @@ class LabelPermutation(Deficit):
             try:
                 renamed = permutation[batch.target.long().clamp(min=0)].to(batch.target.dtype)
             except IndexError:
-                # The first batch, which was looked at before training, may lack a class.
-                raise self._complaint(int(batch.target.max()) + 1) from None
+                # The batch that was checked before training may lack a class.
+                raise self._misfit(int(batch.target.max()) + 1) from None
             renamed = torch.where(batch.target < 0, batch.target, renamed)
         if self.views is not None:
             named = torch.tensor(self.views, device=batch.target_view.device)
@@ -73,15 +74,15 @@ class LabelPermutation(Deficit):
         return batch._replace(target=renamed)
 
     def check(self, batch: Batch) -> None:
-        """Says before training whether a target lies outside the permuted classes."""
+        """Checks before training that all targets are among the permuted classes."""
         classes = self.num_classes
         soft = batch.target.is_floating_point()
         found = batch.target.shape[-1] if soft else int(batch.target.max()) + 1
         if found > classes or (soft and found < classes):
-            raise self._complaint(found)
+            raise self._misfit(found)
         super().check(batch)
 
-    def _complaint(self, found: int) -> UserError:
+    def _misfit(self, found: int) -> UserError:
         return UserError(
             f"num_classes={self.num_classes} of LabelPermutation does not fit the data, whose "
             f"targets reach {found} classes; set it to the number of classes."

@@ -1,4 +1,4 @@
-"""Noise: an eye that sees nothing but snow."""
+"""Noise: images replaced by Gaussian noise, the model of sensory deprivation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from critical_periods.deficits.deficit import Deficit
 
 
 class GaussianNoise(Deficit):
-    """Every image replaced by Gaussian noise of mean 0 and variance 1, drawn anew each time.
+    """Every pixel replaced by independent noise N(0, 1), drawn anew at each call.
 
-    Mean and variance are those of normalised images, so a DataModule applies it after
-    normalising. (Achille, Rovere & Soatto 2019, sensory deprivation.)
+    Mean and variance are those of normalised images, so a DataModule applies it after normalising.
+
+    Source: Achille, Rovere & Soatto (ICLR 2019), sensory deprivation.
 
     Raises:
         UserError: (by ``check``) the images are whole numbers, not normalised ones.
@@ -26,7 +27,7 @@ class GaussianNoise(Deficit):
     """
 
     def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Noise in the shape of the images, drawn from the generator."""
+        """Noise of the shape and type of the images, [N, C, H, W]."""
         if not images.is_floating_point():
             raise UserError(
                 f"GaussianNoise replaces normalised images, but these are {images.dtype}; "

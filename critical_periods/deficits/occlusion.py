@@ -1,4 +1,4 @@
-"""Occlusion: a closed eye."""
+"""Occlusion: images replaced by zeros, the model of a closed eye."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from critical_periods.deficits.deficit import Deficit
 
 
 class Occlusion(Deficit):
-    """Images all zero: on normalised images the mean colour, as of an eye that is closed.
+    """Every pixel replaced by 0, which is the mean colour of normalised images.
 
-    It is the monocular deprivation of Wiesel's kittens and the strongest weak eye there is: the
-    view carries no information at all.
+    The view has no information at all, the extreme of a weak eye.
+
+    Source: the monocular deprivation of Wiesel & Hubel (1963).
 
     Example:
         >>> Occlusion().degrade(torch.ones(1, 1, 2, 2)).sum()
@@ -20,5 +21,5 @@ class Occlusion(Deficit):
     """
 
     def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Zeros in the shape of the images."""
+        """Zeros of the shape and type of the images, [N, C, H, W]."""
         return torch.zeros_like(images)

@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from critical_periods.core.batch import Batch
-from critical_periods.core.randomness import generator, global_seed
-from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
-from critical_periods.deficits.deficit import DeficitSlot
-
-_DEFICIT = 3
+from critical_periods.data.batch_stage import BatchStage, Images, buffers
+from critical_periods.data.epochs import EpochLoader, Indices
 
 
-class WholeDataModule(pl.LightningDataModule):
-    """One batch for everything: to train on, with its deficits, and to validate on, without.
+class FullBatchDataModule(BatchStage):
+    """One batch, the same to train on, to validate on and to test on, in every process.
 
     A subclass gives the batch (:meth:`load`).
-
-    Attributes:
-        deficits: where deficits go in and come out.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.deficits = DeficitSlot()
         self._batch: Batch | None = None
 
     @abstractmethod
     def load(self) -> Batch:
-        """The batch, on the CPU."""
+        """The batch, on the CPU, its samples numbered from 0, its targets those of all views."""
 
     @property
     def batch(self) -> Batch:
@@ -42,54 +35,35 @@ class WholeDataModule(pl.LightningDataModule):
             self._batch = self.load()
         return self._batch
 
-    def fingerprint(self) -> str:
-        """A hash of the batch: the same for the same data."""
-        digest = hashlib.sha256()
-        for part in self.batch:
-            digest.update(str((part.dtype, tuple(part.shape))).encode())
-            digest.update(part.contiguous().numpy().data)
-        return digest.hexdigest()
+    def setup(self, stage: str | None = None) -> None:
+        """Loads the batch; Lightning calls it, and calling again is safe."""
+        self.batch_size = len(self.batch.index)
+        everything = torch.arange(self.batch_size)
+        self.splits = {split: ("all", everything) for split in ("train", "val", "test")}
 
-    def train_dataloader(self) -> EpochLoader:
-        """The batch; its samples in a new order each epoch."""
-        return self._loader("train", training=True)
+    def contents(self) -> Iterator[Any]:
+        """The batch."""
+        return buffers(self.batch)
 
-    def val_dataloader(self) -> EpochLoader:
-        """The same batch, clean."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> EpochLoader:
-        """The same batch, clean."""
-        return self._loader("test")
-
-    def predict_dataloader(self) -> EpochLoader:
-        """The same batch, clean."""
-        return self._loader("test")
+    @property
+    def place(self) -> tuple[int, int]:
+        """Every process has the whole batch, as if it were the only one."""
+        return 0, 1
 
     def measurement_loader(
         self, split: str, samples: int | None = None, shared: bool = False
     ) -> EpochLoader:
         """The first samples of the batch, clean, in every process; all by default."""
-        return self._loader(split, samples=samples)
-
-    def _loader(
-        self, split: str, training: bool = False, samples: int | None = None
-    ) -> EpochLoader:
-        index = torch.arange(len(self.batch.index))[:samples]
-        return EpochLoader(split, EpochSampler(index, len(index), training, global_seed()))
+        part, index = self._split(split)
+        return self._loader(part, index[:samples])
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> tuple[Indices, Batch]:
+    ) -> tuple[Indices, Images]:
         """The samples that a loader named, on the device."""
-        chosen = Batch(*(part[batch.index].to(device) for part in self.batch))
-        return batch, chosen
+        pixels, target, *_ = (part[batch.index].to(device) for part in self.batch)
+        return batch._replace(index=batch.index.to(device)), Images(pixels, target)
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
-        """Applies the deficits in training."""
-        draw, result = batch
-        if draw.epoch >= 0:
-            words = (_DEFICIT, global_seed(), draw.epoch, draw.batch, 0)
-            result = self.deficits(result, generator(result.views.device, *words))
-        # Lightning converts to half or double precision what a loader yields: here, indices.
-        return self.trainer.precision_plugin.convert_input(result) if self.trainer else result
+    def views(self, pixels: Tensor, draw: Indices) -> Tensor:
+        """The views as they are."""
+        return pixels

@@ -1,4 +1,4 @@
-"""A world with a hierarchy: eight things, and what is true of each."""
+"""Items and their properties, taken from a binary tree: the task of Saxe et al. (2019)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.linear.full_batch import WholeDataModule
+from critical_periods.linear.full_batch import FullBatchDataModule
 
-# 2,048 things and their properties: 50 MB, and four times that with each further level.
+# 2,048 items and their properties: 50 MB, and four times that with each further level.
 _MOST = 12
 
 
 def hierarchy(levels: int = 4) -> Tensor:
-    """What the leaves of a binary tree have in common: 1 where a node lies above a leaf.
+    """The leaves and nodes of a binary tree as a matrix: 1 where a node is a leaf or above it.
 
     Args:
         levels: L, of the tree, its root included; 12 at most, as the size goes as 4^L.
@@ -44,18 +44,19 @@ def hierarchy(levels: int = 4) -> Tensor:
     return torch.cat(nodes, dim=1)
 
 
-class HierarchyDataModule(WholeDataModule):
-    """Eight things, one-hot, and fifteen properties of each, in one batch.
+class HierarchyDataModule(FullBatchDataModule):
+    """2^(L-1) one-hot items and 2^L - 1 binary properties of each in one batch; 8 and 15 at L = 4.
 
-    The properties are the nodes of a binary tree (:func:`hierarchy`): one that all things have,
-    two that half of them have, four, and each thing's own. A network learns them from the general
-    to the particular, mode by mode (Saxe, McClelland & Ganguli 2019, PNAS); in Kleinman, Achille &
-    Soatto (ICLR 2024, arXiv 2308.12221) two paths compete for the modes. The inputs are white,
-    X X^T = 1, so the task's map is Σ_yx = Y^T X itself.
+    The properties are the nodes of a binary tree (:func:`hierarchy`): one that all items have, two
+    that half of them have each, and so on to each item's own. The inputs are white, X X^T = 1, so
+    the map of the task is Σ_yx = Y^T X itself.
+
+    Source: Saxe, McClelland & Ganguli (PNAS 2019), where a network learns the modes from the most
+    general to the most specific; Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221), where
+    two paths compete for them.
 
     Args:
-        levels: L, of the tree, from 2 to 12; four give 8 things and 15 properties, L of them
-            2^(L-1) and 2^L - 1.
+        levels: L, of the tree, from 2 to 12.
 
     Raises:
         UserError: the tree has less than 2 levels, or more than 12.
@@ -72,10 +73,10 @@ class HierarchyDataModule(WholeDataModule):
         self.levels = levels
 
     def load(self) -> Batch:
-        """Every thing once."""
+        """Every item once, views [items, 1, 1, 1, items] and targets [items, properties]."""
         target = hierarchy(self.levels)
-        things = torch.eye(len(target)).view(len(target), 1, 1, 1, -1)
-        return Batch(things, target, torch.full((len(target),), -1), torch.arange(len(target)))
+        items = torch.eye(len(target)).view(len(target), 1, 1, 1, -1)
+        return Batch(items, target, torch.full((len(target),), -1), torch.arange(len(target)))
 
     def task_map(self) -> Tensor:
         """Σ_yx = Σ y x^T over all samples, [outputs, inputs]: what a linear network learns."""

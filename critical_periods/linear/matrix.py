@@ -1,4 +1,4 @@
-"""A matrix of low rank of which some entries are seen."""
+"""A random matrix of low rank with some entries observed: the data of matrix completion."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ import torch
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import fold, generator, global_seed
-from critical_periods.linear.full_batch import WholeDataModule
+from critical_periods.core.randomness import Stream, fold, generator, global_seed
+from critical_periods.linear.full_batch import FullBatchDataModule
 from critical_periods.linear.other_matrix import low_rank_matrix
 
-_MATRIX, _PLACES = 2023, 2025
 
+class MatrixDataModule(FullBatchDataModule):
+    """One random n x n matrix of low rank and Frobenius norm n, and the N places that are observed.
 
-class MatrixDataModule(WholeDataModule):
-    """One random matrix of low rank, and the places at which it is observed.
+    Places are drawn without replacement; matrix and places depend on the seed of the run alone.
+    The batch has one sample: its view [1, 1, 1, n, n] is the full matrix, its target [1, N] the
+    observed places, counted row by row, to which training must restrict itself.
 
-    The protocol of Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221): 100x100, Frobenius
-    norm 100, 2,000 observed entries drawn without replacement. Matrix and places depend on the
-    seed of the run and on nothing else.
-
-    The batch has one sample: its one view [1, 1, 1, n, n] is the whole matrix, its target [1, N]
-    the places that are observed, counted row by row. Whoever trains on it looks at those alone.
+    Source: Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221), with n = 100 and N = 2,000.
 
     Args:
         rank: of the matrix.
-        observed: N, entries that are seen.
+        observed: N, observed entries.
         size: n, rows and columns.
 
     Raises:
@@ -49,9 +46,11 @@ class MatrixDataModule(WholeDataModule):
         self.rank, self.observed, self.size = rank, observed, size
 
     def load(self) -> Batch:
-        """The matrix and its observed places."""
+        """The matrix and its observed places, as one sample."""
         seed = global_seed()
-        matrix = low_rank_matrix(self.size, self.rank, fold(seed, _MATRIX))
-        places = torch.randperm(self.size**2, generator=generator("cpu", seed, _PLACES))
+        matrix = low_rank_matrix(self.size, self.rank, fold(seed, Stream.MATRIX))
+        places = torch.randperm(
+            self.size**2, generator=generator("cpu", seed, Stream.OBSERVED_ENTRIES)
+        )
         places = places[: self.observed].sort().values
         return Batch(matrix[None, None, None], places[None], torch.tensor([-1]), torch.tensor([0]))

@@ -1,4 +1,4 @@
-"""Matrix completion: a product of matrices learns the entries that it is shown."""
+"""The matrix completion task: a product of matrices is fitted to a matrix's observed entries."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from torch import Tensor
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
+from critical_periods.core.trainer import datamodule_of
+from critical_periods.linear.divergence import check_finite
 from critical_periods.linear.multi_path_linear import MultiPathLinear
-from critical_periods.linear.regression import check_finite
+from critical_periods.linear.theory.layers import layer_gradients, partial_products
 
 
 class MatrixCompletionTask(pl.LightningModule):
-    """Gradient descent on the observed entries of a matrix, as a product of D layers.
+    """Full-batch gradient descent on N observed entries of a matrix M, as a product of D layers.
 
         L = 1/(2N) Σ_(i,j) observed (W_ij - M_ij)²,   W = W_D … W_1
 
-    Plain full-batch gradient descent (Kleinman, Achille & Soatto, ICLR 2024, arXiv 2308.12221: at
-    0.2, for up to 130,000 iterations). An epoch is a number of iterations in a row, in a loop of
-    matrix products alone: 0.2 ms an iteration for three layers of 100x100 on one core. To
-    Lightning, and so to callbacks, an epoch is one step.
+    An epoch is a number of iterations in a loop of matrix products alone: 0.2 ms an iteration for
+    three layers of 100x100 on one core. To Lightning, and so to callbacks, an epoch is one step.
 
-    Logs, once an epoch, ``train/loss`` of the last iteration and ``val/error`` (tested,
-    ``test/error``), the relative squared error of the whole matrix that is shown clean,
-    |W - M|² / |M|²: 1 for W = 0. It predicts the completed matrix.
+    Logs, once an epoch, ``train/loss`` of the last iteration and ``val/error`` (or ``test/error``),
+    the relative squared error |W - M|² / |M|² over all entries of the matrix without deficits; 1
+    for W = 0. Predicts the completed matrix.
+
+    Source: Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221): up to 130,000 iterations of
+    0.2.
 
     Args:
         network: of one path, with as many inputs and outputs as the matrix has columns and rows.
@@ -37,7 +40,7 @@ class MatrixCompletionTask(pl.LightningModule):
     Raises:
         UserError: a setting is not positive or the network has several paths; before training,
             its matrix has another size than that of the data; at the end of an epoch, the loss is
-            no longer finite.
+            not finite.
 
     Example:
         >>> task = MatrixCompletionTask(MultiPathLinear(num_paths=1, inputs=100, outputs=100))
@@ -59,12 +62,12 @@ class MatrixCompletionTask(pl.LightningModule):
         self.network = network
         self.learning_rate = learning_rate
         self.iterations = iterations
-        # Lightning's own step around each iteration would take longer than the iteration.
+        # Lightning's automatic step around each iteration would take longer than the iteration.
         self.automatic_optimization = False
 
     def setup(self, stage: str) -> None:
-        """Compares the network's matrix with that of the data."""
-        size = getattr(self.trainer.datamodule, "size", None)  # type: ignore[attr-defined]
+        """Checks that the network's matrix has the size of the data's."""
+        size = getattr(datamodule_of(self.trainer), "size", None)
         shape = self.network.outputs, self.network.inputs
         if size is not None and shape != (size, size):
             raise UserError(
@@ -88,7 +91,7 @@ class MatrixCompletionTask(pl.LightningModule):
             _, slopes = gradients(layers, matrix, weight)
             for layer, slope in zip(layers, slopes, strict=True):
                 layer.sub_(slope, alpha=self.learning_rate)
-        # The last is the optimiser's, as Lightning counts, and keeps checkpoints, by its steps.
+        # The optimiser takes the last step: Lightning counts, and saves checkpoints, by its steps.
         loss, slopes = gradients(layers, matrix, weight)
         for layer, slope in zip(layers, slopes, strict=True):
             layer.grad = slope
@@ -99,15 +102,15 @@ class MatrixCompletionTask(pl.LightningModule):
 
     @torch.no_grad()
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The error of the whole matrix."""
+        """The relative squared error of all entries."""
         error = self._error("val", batch)
-        # The first look at what the last step left. Who only validates is told what there is.
+        # In training this is the first value after the last step; validating alone only reports it.
         if self.trainer.state.fn == "fit":
             self._check_finite(error)
 
     @torch.no_grad()
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same; there is no other matrix to test on."""
+        """The relative squared error of the same matrix, the only one there is."""
         self._error("test", batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -133,8 +136,8 @@ def gradients(
 ) -> tuple[Tensor, list[Tensor]]:
     """The loss ½ Σ weight · (W_D … W_1 - M)² and its gradient in every layer.
 
-    That in layer l is (W_D … W_(l+1))^T E (W_(l-1) … W_1)^T with E = weight · (W - M). Written out,
-    it takes a third of the time that autograd takes.
+    The gradient in layer l is (W_D … W_(l+1))^T E (W_(l-1) … W_1)^T with E = weight · (W - M). It
+    takes a third of the time of autograd.
 
     Args:
         layers: W_1, …, W_D.
@@ -152,14 +155,7 @@ def gradients(
         (tensor(4.), tensor([[2., 0.],
                 [0., 2.]]))
     """
-    before = [layers[0]]
-    for layer in layers[1:]:
-        before.append(layer @ before[-1])
-    residual = before.pop() - matrix
+    products = partial_products(layers)
+    residual = products[-1] - matrix
     error = residual * weight
-    loss = (error * residual).sum() / 2
-    slopes = []
-    for layer, below in zip(layers[:0:-1], reversed(before), strict=True):
-        slopes.append(error @ below.T)
-        error = layer.T @ error
-    return loss, [error, *reversed(slopes)]
+    return (error * residual).sum() / 2, layer_gradients(layers, products[:-1], error)

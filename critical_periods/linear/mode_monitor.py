@@ -1,4 +1,4 @@
-"""The modes of a deep linear network through training, path by path, beside their theory."""
+"""The monitor of mode strengths in the paths of a deep linear network, measured and in theory."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, network_of
+from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
+from critical_periods.callbacks.network import network_of
 from critical_periods.callbacks.windows.freeze_window import FreezeWindow
 from critical_periods.callbacks.windows.window import windows
-from critical_periods.core.errors import UserError
-from critical_periods.linear.multi_path_linear import MultiPathLinear
+from critical_periods.core.trainer import datamodule_of
+from critical_periods.linear.multi_path_linear import MultiPathLinear, paths_and_task
 from critical_periods.linear.theory.multi_path import Freeze, layer_strength, path_strengths
 
 
 class ModeMonitor(Monitor):
-    """Logs how much of each mode of a task each path holds, and what theory says of it.
+    """Logs the strength of each mode of a task in each path, measured and by theory.
 
     ``modes/path_0/0``, … are the strengths K_pk = u_k^T W_p v_k in the singular basis of the task,
     ``modes/ode/path_0/0``, … those of gradient flow in balanced layers from the same start
     (:func:`~critical_periods.linear.path_strengths`), with path p frozen where a ``FreezeWindow``
-    freezes it, and ``modes/share`` is the share of path 0 in what all paths hold of a mode,
-    K_0k / Σ_p K_pk, in the mean over modes: ½ for two paths that got the same. (Kleinman, Achille &
-    Soatto, ICLR 2024, arXiv 2308.12221.) The theory is that of full-batch gradient descent at the
-    optimiser's learning rate, one step an epoch.
+    freezes it. ``modes/share`` is the mean over modes of K_0k / Σ_p K_pk, the share of path 0: ½
+    for two equal paths. The theory is that of full-batch gradient descent at the optimiser's
+    learning rate, one step an epoch.
+
+    Source: Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221).
 
     Args:
         every_n_epochs: the cadence; the last epoch is always measured.
@@ -44,31 +46,26 @@ class ModeMonitor(Monitor):
         self._theory: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the theory is: an epoch, and its strengths at the beginning of that."""
+        """The epoch that the theory has reached, and its strengths at the start of that epoch."""
         return {"epoch": self._epoch, "theory": self._theory}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the theory of the checkpoint."""
+        """Continues the theory of the checkpoint."""
         self._epoch, self._theory = state_dict["epoch"], state_dict["theory"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Looks for paths and for a task that has modes."""
+        """Checks that the network has paths and the data a task with modes."""
         super().setup(trainer, pl_module, stage)
-        data, network = trainer.datamodule, network_of(pl_module)  # type: ignore[attr-defined]
-        if not isinstance(network, MultiPathLinear) or not hasattr(data, "task_map"):
-            raise UserError(
-                "ModeMonitor needs a MultiPathLinear and a HierarchyDataModule, but this run has "
-                f"{type(network).__name__} and {type(data).__name__}; leave it out, or use those."
-            )
+        _paths_and_task(trainer, pl_module)
         self._epoch, self._theory = 0, None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gives the theory its start, unless a checkpoint has."""
+        """Starts the theory from the measured strengths, unless a checkpoint has."""
         if self._theory is None:
             self._epoch, self._theory = trainer.current_epoch, _strengths(trainer, pl_module)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measures, computes and logs the strengths."""
+        """Logs the strengths, measured and by theory."""
         strengths = _strengths(trainer, pl_module)
         self._advance(trainer, pl_module)
         assert self._theory is not None
@@ -79,38 +76,34 @@ class ModeMonitor(Monitor):
         log_scalar(pl_module, "modes/share", (strengths[0] / strengths.sum(0)).mean())
 
     def _advance(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the theory to the end of this epoch."""
-        network, began, done = _network(pl_module), self._epoch, trainer.current_epoch + 1
+        """Integrates the theory to the end of this epoch."""
+        (network, task), began = _paths_and_task(trainer, pl_module), self._epoch
+        done = trainer.current_epoch + 1
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         freezes = []
-        for window in windows(trainer):
-            if isinstance(window, FreezeWindow):
-                frozen = {id(one) for one in window.parameters(pl_module)}
-                last = done if window.removal is None else window.removal
-                freezes += [
-                    Freeze(number, rate * (window.onset - began), rate * (last - began))
-                    for number, path in enumerate(network.paths)
-                    if frozen.issuperset(map(id, path.parameters()))
-                ]
+        for window in windows(trainer, FreezeWindow):
+            frozen = {id(one) for one in window.parameters(pl_module)}
+            last = done if window.removal is None else window.removal
+            freezes += [
+                Freeze(number, rate * (window.onset - began), rate * (last - began))
+                for number, path in enumerate(network.paths)
+                if frozen.issuperset(map(id, path.parameters()))
+            ]
         assert self._theory is not None
-        _, targets, _ = torch.linalg.svd(_task(trainer), full_matrices=False)
+        _, targets, _ = torch.linalg.svd(task.double(), full_matrices=False)
         start = layer_strength(self._theory.numpy(), network.depth)
         times = [rate * (done - began)]
         found = path_strengths(times, targets, start, network.depth, freezes)
         self._epoch, self._theory = done, torch.from_numpy(found[-1].copy())
 
 
-def _task(trainer: pl.Trainer) -> Tensor:
-    task: Tensor = trainer.datamodule.task_map().double()  # type: ignore[attr-defined]
-    return task
+def _paths_and_task(
+    trainer: pl.Trainer, pl_module: pl.LightningModule
+) -> tuple[MultiPathLinear, Tensor]:
+    return paths_and_task("ModeMonitor", network_of(pl_module), datamodule_of(trainer))
 
 
+@torch.no_grad()
 def _strengths(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Tensor:
-    with torch.no_grad():
-        return _network(pl_module).mode_strengths(_task(trainer)).cpu()
-
-
-def _network(pl_module: pl.LightningModule) -> MultiPathLinear:
-    network = network_of(pl_module)
-    assert isinstance(network, MultiPathLinear)
-    return network
+    network, task = _paths_and_task(trainer, pl_module)
+    return network.mode_strengths(task.double()).cpu()

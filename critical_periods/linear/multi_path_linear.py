@@ -1,30 +1,32 @@
-"""Deep linear networks of several paths, in which critical periods can be computed."""
+"""A deep linear network of several paths, whose learning dynamics are known in theory."""
 
 from __future__ import annotations
 
 import math
 from functools import reduce
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from critical_periods.core.errors import UserError
+from critical_periods.linear.theory.layers import product
 from critical_periods.models.checks import check_sizes, check_views
 from critical_periods.models.network import Network
 
 
 class MultiPathLinear(Network):
-    """Paths of linear layers without biases, side by side, whose outputs are added.
+    """Parallel paths of linear layers without biases, whose outputs are added.
 
         f(x) = Σ_p W_p x,   W_p = W_p,D … W_p,2 W_p,1
 
-    Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221): two paths compete for the modes of
-    one task, and a path that is frozen for a while may lose them for good. A single path is the
-    matrix factorisation of their section on matrix completion.
+    Every weight starts as Gaussian with standard deviation scale^(1/D) / sqrt(width); :meth:`align`
+    gives it the start for which the dynamics are known.
 
-    The start is random and small, every entry of every layer Gaussian with standard deviation
-    scale^(1/D) / sqrt(width); :meth:`align` replaces it by one for which the dynamics are known.
+    Source: Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221). Two paths compete for the
+    modes of one task, and a path that is frozen for a while may lose them permanently. A single
+    path is the matrix factorisation of their section on matrix completion.
 
     Args:
         depth: D, weight layers in each path.
@@ -69,13 +71,7 @@ class MultiPathLinear(Network):
             nn.init.normal_(weight, std=scale ** (1 / depth) / math.sqrt(width))
 
     def forward(self, *views: Tensor) -> Tensor:
-        """The summed outputs of a batch.
-
-        Args:
-            *views: exactly one tensor [B, ...] of ``inputs`` numbers a sample.
-
-        Returns:
-            Outputs [B, outputs].
+        """The summed outputs [B, outputs] of one view [B, ...] of ``inputs`` numbers a sample.
 
         Raises:
             UserError: there is more than one view, or none.
@@ -93,10 +89,10 @@ class MultiPathLinear(Network):
             >>> torch.allclose(x @ network.maps().sum(0).T, network(x), atol=1e-6)
             True
         """
-        return torch.stack([reduce(lambda w, later: later @ w, path) for path in self._weights()])
+        return torch.stack([product(path) for path in self._weights()])
 
     def mode_strengths(self, target: Tensor) -> Tensor:
-        """How much of each mode of a task each path holds: K_pk = u_k^T W_p v_k.
+        """The strength of each mode of a task in each path: K_pk = u_k^T W_p v_k.
 
         Args:
             target: the task's map Σ_k s_k u_k v_k^T, [outputs, inputs].
@@ -117,7 +113,7 @@ class MultiPathLinear(Network):
 
     @torch.no_grad()
     def align(self, target: Tensor, strength: float) -> None:
-        """Starts every path aligned with a task: each mode of strength K_0, in balanced layers.
+        """Sets every path to balanced layers in which each mode of a task has the strength K_0.
 
             W_1 = R_1 Λ V^T,   W_l = R_l Λ R_(l-1)^T,   W_D = U Λ R_(D-1)^T,   Λ = K_0^(1/D)
 
@@ -161,3 +157,17 @@ def _singular_vectors(target: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """U [outputs, M] and V^T [M, inputs], found in double precision."""
     u, _, v = torch.linalg.svd(target.double(), full_matrices=False)
     return u.to(like), v.to(like)
+
+
+def paths_and_task(owner: str, network: nn.Module, data: Any) -> tuple[MultiPathLinear, Tensor]:
+    """The network as a :class:`MultiPathLinear`, and the map of the data's task, ``task_map()``.
+
+    Raises:
+        UserError: the network or the data is another; the message says that ``owner`` needs these.
+    """
+    if not isinstance(network, MultiPathLinear) or not hasattr(data, "task_map"):
+        raise UserError(
+            f"{owner} needs a MultiPathLinear and a HierarchyDataModule, but this run has "
+            f"{type(network).__name__} and {type(data).__name__}; leave it out, or use those."
+        )
+    return network, data.task_map()

@@ -1,4 +1,4 @@
-"""Another matrix to complete: a task that comes first and is not the one that counts."""
+"""A deficit of matrix completion: another matrix in place of the one to complete."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import fold, global_seed
+from critical_periods.core.randomness import Stream, fold, global_seed
 from critical_periods.deficits.deficit import Deficit
-
-_STREAM = 2024
 
 
 def low_rank_matrix(size: int, rank: int, seed: int) -> Tensor:
@@ -42,11 +40,12 @@ def low_rank_matrix(size: int, rank: int, seed: int) -> Tensor:
 
 
 class OtherMatrix(Deficit):
-    """Instead of the matrix that is to be completed, another one, of a rank of its own.
+    """Replaces the matrix to complete by another random one of the same size and of another rank.
 
-    Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221): a deep network that has completed a
-    matrix of rank 10 for long generalises worse on one of rank 5 than one that never has. The
-    places that are observed stay the same.
+    The observed places stay the same.
+
+    Source: Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221): after long training on a
+    matrix of rank 10 a deep network generalises worse on one of rank 5 than without it.
 
     Args:
         rank: of the other matrix; it has the same size, and entries of the same mean square 1.
@@ -71,8 +70,8 @@ class OtherMatrix(Deficit):
         self.seed = global_seed() if seed is None else seed
 
     def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The other matrix, in the place of each that was given, [N, 1, n, n]."""
-        other = low_rank_matrix(images.shape[-1], self.rank, fold(self.seed, _STREAM))
+        """The other matrix for each of the images, [N, 1, n, n]."""
+        other = low_rank_matrix(images.shape[-1], self.rank, fold(self.seed, Stream.OTHER_MATRIX))
         return other.to(images).expand_as(images)
 
     def extra_repr(self) -> str:

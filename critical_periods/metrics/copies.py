@@ -1,27 +1,30 @@
-"""Copies of metrics that look at something which is not theirs to copy."""
+"""A reference to an object that a metric uses but does not own, such as the network it measures."""
 
 from __future__ import annotations
 
-import copy
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from torchmetrics import Metric
-
-M = TypeVar("M", bound=Metric)
+T = TypeVar("T")
 
 
-def copy_around(metric: M, kept: Any, memo: dict[int, Any]) -> M:
-    """A deep copy of a metric that shares one thing with it, such as the network it looks at.
+class Shared(Generic[T]):
+    """Holds an object that copies of its owner share instead of copying it.
 
-    ``torchmetrics`` copies metrics into collections and for ``clone``; a copied network would no
-    longer be the one that is trained.
+    As an attribute of a ``Metric`` it also keeps a network from being registered as a sub-module,
+    whose parameters and device would be the metric's. Pickling copies the object.
 
     Args:
-        metric: whose ``__deepcopy__`` this is.
-        kept: what is not copied.
-        memo: of ``copy.deepcopy``.
+        value: the object.
+
+    Example:
+        >>> import copy
+        >>> owner = {"network": Shared([1, 2])}
+        >>> copy.deepcopy(owner)["network"].value is owner["network"].value
+        True
     """
-    memo[id(kept)] = kept
-    new = memo[id(metric)] = type(metric).__new__(type(metric))
-    new.__setstate__(copy.deepcopy(metric.__getstate__(), memo))
-    return new
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shared[T]:
+        return self

@@ -9,26 +9,27 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from critical_periods.core.errors import UserError
-from critical_periods.metrics.copies import copy_around
+from critical_periods.metrics.copies import Shared
 from critical_periods.metrics.functional.fisher import layer_of, squared_score_norms
 
 
 class FisherTrace(Metric):
-    """The trace of the Fisher information, whole and by layer, over many batches.
+    """The trace of the Fisher information, in total and by layer, over many batches.
 
         Tr F = E_x E_{y ~ p(y|x)} ||∇_w log p(y|x)||²
 
-    Training is left as it is; see :func:`critical_periods.metrics.functional.squared_score_norms`.
-    The metric looks at the network but does not own it, and lives on its device; its copies look at
-    the same one. In a ``MetricCollection`` of several networks set ``compute_groups=False``.
+    in nats² per squared unit of weight, estimated by the mean over samples of
+    :func:`critical_periods.metrics.functional.squared_score_norms`, which leaves training as it is.
+    The metric does not own the network, lives on its device, and its copies measure the same one.
+    In a ``MetricCollection`` of several networks set ``compute_groups=False``.
 
     Source: Achille, Rovere & Soatto, *Critical Learning Periods in Deep Networks* (ICLR 2019).
 
     Args:
         network: takes one tensor a view and returns logits [B, K].
         num_draws: labels drawn a sample; None is the exact expectation over all classes.
-        seed: of the draws, which start over at every ``reset``; give each process its own.
-        chunk_size: samples whose gradients are held at once; chosen by memory when None.
+        seed: of the draws, which restart at every ``reset``; give each process its own.
+        chunk_size: samples whose gradients are held at once; chosen by memory if None.
         **kwargs: of ``torchmetrics.Metric``.
 
     Example:
@@ -45,7 +46,6 @@ class FisherTrace(Metric):
     higher_is_better = None
     full_state_update = False
 
-    network: nn.Module
     norms: Tensor
     samples: Tensor
 
@@ -58,8 +58,7 @@ class FisherTrace(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # Past nn.Module's own __setattr__, which would make it a sub-module.
-        object.__setattr__(self, "network", network)
+        self._network = Shared(network)
         self.num_draws = num_draws
         self.seed = seed
         self.chunk_size = chunk_size
@@ -72,15 +71,20 @@ class FisherTrace(Metric):
         self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.to(next((p.device for p in trained.values()), torch.device("cpu")))
 
+    @property
+    def network(self) -> nn.Module:
+        """The network that is measured, which copies of this metric share."""
+        return self._network.value
+
     def update(self, *views: Tensor) -> None:
-        """Add a batch.
+        """Adds a batch.
 
         Args:
             *views: one tensor [B, ...] a view.
 
         Raises:
-            UserError: when the network does not return logits [B, K] or has nothing to train, or
-                other layers of it are trained than before.
+            UserError: the network does not return logits [B, K], has nothing to train, or trains
+                other layers than before.
         """
         norms = squared_score_norms(
             self.network, views, self.num_draws, self.generator, self.chunk_size
@@ -99,8 +103,8 @@ class FisherTrace(Metric):
         return traces.sum(), dict(zip(self.layers, traces, strict=True))
 
     def forward(self, *views: Tensor) -> Any:
-        """Add a batch and return the trace of that alone."""
-        # Metric.forward resets for a moment, which must not give every batch the same draws.
+        """Adds a batch and returns the trace of that batch alone."""
+        # Metric.forward calls reset, which must not give every batch the same draws.
         self._keeps_draws = True
         try:
             return super().forward(*views)
@@ -108,10 +112,7 @@ class FisherTrace(Metric):
             self._keeps_draws = False
 
     def reset(self) -> None:
-        """Forget all samples and start the draws over."""
+        """Forgets all samples and restarts the draws."""
         super().reset()
         if not self._keeps_draws:
             self.generator.manual_seed(self.seed)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FisherTrace:
-        return copy_around(self, self.network, memo)

@@ -15,8 +15,8 @@ from critical_periods.metrics.functional.information import information, informa
 class UsableInformation(Metric):
     """Usable information I = H(Y) - L_CE about the targets, in bits, over many batches.
 
-    H(Y) is the entropy of all targets seen, on all processes; see
-    :func:`critical_periods.metrics.functional.usable_information`.
+    H(Y) is the entropy of the targets of all batches and processes, L_CE the mean cross-entropy;
+    see :func:`critical_periods.metrics.functional.usable_information`.
 
     Source: Kleinman, Achille & Soatto (CVPR 2023), section 4.1 and appendix A.5.
 
@@ -47,14 +47,14 @@ class UsableInformation(Metric):
 
     @torch.no_grad()
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Add a batch.
+        """Adds a batch.
 
         Args:
             logits: [N, num_classes].
             target: class indices, integers [N].
 
         Raises:
-            UserError: when the shapes do not fit or a target is not one of the classes.
+            UserError: the shapes do not fit, or a target is not one of the classes.
         """
         counts, cross_entropy = information_sums(logits, target)
         if counts.shape != self.counts.shape:

@@ -10,38 +10,42 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from critical_periods.core.errors import UserError
-from critical_periods.metrics.copies import copy_around
+from critical_periods.metrics.copies import Shared
 from critical_periods.metrics.functional.rsv import (
     relative_source_variance,
     shifted_sums,
     variance_above_noise,
 )
 
+Function = Callable[..., Tensor | Mapping[str, Tensor]]
+
 
 class RelativeSourceVariance(Metric):
-    """Which view each unit listens to, one RSV a unit and fixed sample, over many batches of draws.
+    """Relative source variance of each unit at each fixed sample, over many batches of draws.
 
-    For every fixed sample and view, that view is replaced by every draw, and the variances of a
-    unit are compared: **+1 is a unit that varies with view 0 alone**, -1 one that varies with
-    view 1 alone; with more than two views, each view's share. A unit that varies with none is dead
-    and NaN. See :func:`critical_periods.metrics.functional.relative_source_variance`.
+        RSV = (SV_0 - SV_1) / (SV_0 + SV_1)    or, of more views,    SV_v / Σ_u SV_u,
 
-    Several processes share the fixed samples and each adds its own draws; the result is that of one
-    process with all draws. Sums are float64, of representations shifted by those of the fixed
-    samples, which are computed here and again at every ``reset``: reset when the weights change.
+    where SV_v is the variance of the unit over all draws of view v, with the other views those of
+    the fixed sample. **+1 is a unit that varies with view 0 alone**, -1 one that varies with view 1
+    alone; NaN one that varies with none, a dead unit. See
+    :func:`critical_periods.metrics.functional.relative_source_variance`.
+
+    Processes share the fixed samples, and each adds its own draws; the result is that of one
+    process with all draws. Sums are float64, of representations minus those of the fixed samples,
+    which are computed here and again at every ``reset``: reset when the weights change.
 
     Source: Kleinman, Achille & Soatto (CVPR 2023), section 3 and appendix A.2.
 
     Args:
         function: takes one tensor a view, [B, ...] each, and returns a representation [B, *units],
-            or several of one forward pass as a dict from names to representations. It must treat
-            the samples of a batch apart (batch norm in evaluation mode).
+            or several of one forward pass as a dict from names to representations. The samples of
+            a batch must not affect each other (batch norm in evaluation mode).
         fixed: the K fixed samples, one tensor [K, ...] a view.
-        batch_size: about the most samples that go through the function at once.
+        batch_size: roughly the largest batch that the function is given.
         **kwargs: of ``torchmetrics.Metric``.
 
     Raises:
-        UserError: for fewer than two views, or views of different numbers of fixed samples.
+        UserError: there are fewer than two views, or their numbers of fixed samples differ.
 
     Example:
         >>> fixed = [torch.tensor([[0.0]]), torch.tensor([[0.0]])]
@@ -55,17 +59,12 @@ class RelativeSourceVariance(Metric):
     higher_is_better = None
     full_state_update = False
 
-    function: Callable[..., Tensor | Mapping[str, Tensor]]
     reference: Tensor
     sums: Tensor
     draws: Tensor
 
     def __init__(
-        self,
-        function: Callable[..., Tensor | Mapping[str, Tensor]],
-        fixed: Sequence[Tensor],
-        batch_size: int = 512,
-        **kwargs: Any,
+        self, function: Function, fixed: Sequence[Tensor], batch_size: int = 512, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         sizes = [len(samples) for samples in fixed]
@@ -73,8 +72,7 @@ class RelativeSourceVariance(Metric):
             raise UserError(
                 f"fixed has {sizes} samples in its views; give two views or more of equally many."
             )
-        # Past nn.Module's own __setattr__, which would make a network a sub-module.
-        object.__setattr__(self, "function", function)
+        self._function = Shared(function)
         self.batch_size = batch_size
         self.num_views = len(fixed)
         for view, samples in enumerate(fixed):
@@ -93,18 +91,23 @@ class RelativeSourceVariance(Metric):
         self.to(fixed[0].device)
 
     @property
+    def function(self) -> Function:
+        """The function that is measured, which copies of this metric share."""
+        return self._function.value
+
+    @property
     def fixed(self) -> list[Tensor]:
         """The fixed samples, one tensor [K, ...] a view."""
         return [getattr(self, f"fixed_{view}") for view in range(self.num_views)]
 
     def update(self, *views: Tensor) -> None:
-        """Add a batch of draws.
+        """Adds a batch of draws.
 
         Args:
-            *views: one tensor [B, ...] a view, every view's draws from its own marginal.
+            *views: one tensor [B, ...] a view, draws from its marginal.
 
         Raises:
-            UserError: for another number of views, or views of different numbers of draws.
+            UserError: there is another number of views, or their numbers of draws differ.
         """
         sizes = [len(view) for view in views]
         if len(sizes) != self.num_views or len(set(sizes)) > 1 or sizes[0] == 0:
@@ -138,12 +141,9 @@ class RelativeSourceVariance(Metric):
         return results if self._named else results[""]
 
     def reset(self) -> None:
-        """Forget all draws and look at the fixed samples anew."""
+        """Forgets all draws and computes the representations of the fixed samples anew."""
         super().reset()
         self.reference = self._reference()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> RelativeSourceVariance:
-        return copy_around(self, self.function, memo)
 
     def _flat(self, *views: Tensor) -> Tensor:
         """All representations side by side, [B, units of all]."""

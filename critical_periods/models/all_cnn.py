@@ -1,4 +1,4 @@
-"""The All-CNN, with one eye and split for several."""
+"""The All-CNN, for one view and split for several."""
 
 from __future__ import annotations
 
@@ -6,33 +6,41 @@ from collections import OrderedDict
 
 from torch import nn
 
-from critical_periods.models.checks import check_probability, check_sizes
+from critical_periods.models.checks import check_dropout, check_sizes
+from critical_periods.models.layers import norm_relu
 from critical_periods.models.one_view import OneViewNetwork
-from critical_periods.models.split import Heads, SplitNetwork
+from critical_periods.models.split import Heads, SplitNetwork, outputs
 
 
 class AllCNN(OneViewNetwork):
-    """The network of Achille, Rovere & Soatto (ICLR 2019), of convolutions alone.
+    """A network of convolutions alone, of width w and, in its depth study, depth n.
 
-    With width w (96 in the paper): conv w, conv w, conv 2w stride 2, conv 2w, conv 2w,
-    conv 2w stride 2, conv 2w, a 1x1 convolution 2w, a 1x1 convolution to the classes and an
-    average pool. All but the last are followed by batch norm and ReLU and have no bias of
-    their own; the last gives a logit per class and position. The layers are called ``conv1`` …
-    ``conv7``, ``conv1x1`` and ``head``. Within a layer the ReLU overwrites the output of
-    ``norm``: hook the layer or its ``conv``.
+    Channels of the layers, "/2" where the stride is 2; kernels are 3x3, the last two 1x1::
 
-    With a depth n it is the network of the paper's depth study instead: conv w (``stem``), for
-    i = 1 … n conv 2^(i-1) w and conv 2^i w with stride 2 (``stage1`` … ``stage<n>``, each ``conv``
-    and ``down``), conv 2^n w (``conv``), ``conv1x1`` 2^n w, ``head`` and the pool.
+        conv1  conv2  conv3   conv4  conv5  conv6   conv7  conv1x1  head
+        w      w      2w /2   2w     2w     2w /2   2w     2w       num_classes
+
+    and with a depth n, for i = 1 … n::
+
+        stem   stage<i>.conv  stage<i>.down         conv   conv1x1  head
+        w      2^(i-1) w      2^i w /2              2^n w  2^n w    num_classes
+
+    then an average pool (``pool``).
+
+    All convolutions but the head have no bias and are followed by batch norm and ReLU, which
+    overwrites the output of ``norm``: hook the layer or its ``conv``. With the defaults there are
+    1,620,010 parameters.
+
+    Source: Achille, Rovere & Soatto (ICLR 2019), with w = 96.
 
     Args:
         width: channels of the first layer (w).
         num_classes: how many logits.
         in_channels: channels of the view.
-        depth: how many times the depth study's network halves the image (n); the paper's default
+        depth: how many times the network of the depth study halves the image (n); the default
             network if None.
-        dropout: the probability of dropout after every layer of stride 2, where Springenberg et al.
-            (ICLR 2015 workshop) have it; the paper's network has none.
+        dropout: the probability of dropout after every layer of stride 2, as in Springenberg et al.
+            (ICLR 2015 workshop); the paper's network has none.
 
     Raises:
         UserError: an argument is not a whole number of at least one, or no probability.
@@ -57,7 +65,7 @@ class AllCNN(OneViewNetwork):
         dropout: float = 0.0,
     ) -> None:
         check_sizes(width=width, num_classes=num_classes, in_channels=in_channels)
-        check_probability(dropout=dropout)
+        check_dropout(dropout)
         if depth is None:
             layers = OrderedDict[str, nn.Module](
                 conv1=_conv(in_channels, width),
@@ -77,14 +85,13 @@ class AllCNN(OneViewNetwork):
 
 
 class SplitAllCNN(SplitNetwork):
-    """The All-CNN with a pathway a view and a depth to choose, for Fig. 5 (right).
+    """The All-CNN of depth n with a pathway for each view.
 
-    With width w and depth n, a pathway is conv w (``stem``) and, for i = 1 … n, conv 2^(i-1) w and
-    conv 2^i w with stride 2 (``stage1`` … ``stage<n>``, each ``conv`` and ``down``). The sum goes
-    through conv 2^n w (``trunk.conv``), a 1x1 convolution 2^n w (``trunk.conv1x1``), a 1x1
-    convolution to the classes (``trunk.head``) and an average pool. Batch norm, ReLU and biases
-    are as in :class:`AllCNN`. Kleinman, Achille & Soatto, CVPR 2023, appendix A.4, after
-    the depth study of Achille, Rovere & Soatto, ICLR 2019.
+    Layers are those of :class:`AllCNN` with a depth: a pathway is its ``stem`` and ``stage1`` …
+    ``stage<n>``, the trunk is its ``conv``, ``conv1x1``, ``head`` and average ``pool``.
+
+    Source: Kleinman, Achille & Soatto (CVPR 2023), appendix A.4 and Fig. 5 (right), after the depth
+    study of Achille, Rovere & Soatto (ICLR 2019).
 
     Args:
         depth: how many times a pathway halves the image (n).
@@ -92,12 +99,10 @@ class SplitAllCNN(SplitNetwork):
         num_classes: how many logits.
         in_channels: channels of a view.
         num_views: how many pathways.
-        heads: what each of several heads answers for, such as ``["both", 0, 1]``, whose logits are
-            stacked, [B, heads, num_classes]; by default there is one, for both views.
+        heads: of :class:`~critical_periods.models.split.SplitNetwork`.
 
     Raises:
-        UserError: an argument is not a whole number of at least one, or the heads are not those of
-            both views and of single ones.
+        UserError: an argument is not a whole number of at least one, or see ``SplitNetwork``.
 
     Example:
         >>> import torch
@@ -117,18 +122,12 @@ class SplitAllCNN(SplitNetwork):
         num_views: int = 2,
         heads: Heads = None,
     ) -> None:
-        check_sizes(
-            depth=depth,
-            width=width,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            num_views=num_views,
-        )
-        answers = num_classes * len(heads or [None])
+        check_sizes(depth=depth, width=width, in_channels=in_channels)
+        check_sizes(num_classes=num_classes, num_views=num_views)
         super().__init__(
-            pathways=[nn.Sequential(_start(depth, width, in_channels)) for _ in range(num_views)],
-            trunk=nn.Sequential(_middle_and_end(depth, width, answers)),
-            heads=heads,
+            [nn.Sequential(_start(depth, width, in_channels)) for _ in range(num_views)],
+            nn.Sequential(_middle_and_end(depth, width, outputs(num_classes, heads))),
+            heads,
         )
 
 
@@ -138,10 +137,8 @@ def _start(
     layers = OrderedDict[str, nn.Module](stem=_conv(in_channels, width))
     for i in range(1, depth + 1):
         narrow, wide = width * 2 ** (i - 1), width * 2**i
-        stage = OrderedDict[str, nn.Module](
-            conv=_conv(narrow, narrow), down=_conv(narrow, wide, stride=2, dropout=dropout)
-        )
-        layers[f"stage{i}"] = nn.Sequential(stage)
+        conv, down = _conv(narrow, narrow), _conv(narrow, wide, stride=2, dropout=dropout)
+        layers[f"stage{i}"] = nn.Sequential(OrderedDict(conv=conv, down=down))
     return layers
 
 
@@ -160,18 +157,8 @@ def _end(width: int, num_classes: int) -> OrderedDict[str, nn.Module]:
 
 
 def _conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int = 3,
-    stride: int = 1,
-    dropout: float = 0.0,
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dropout: float = 0.0
 ) -> nn.Sequential:
     padding = kernel_size // 2
-    layers = OrderedDict[str, nn.Module](
-        conv=nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False),
-        norm=nn.BatchNorm2d(out_channels),
-        relu=nn.ReLU(inplace=True),
-    )
-    if dropout:
-        layers["dropout"] = nn.Dropout(dropout)
-    return nn.Sequential(layers)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+    return norm_relu(dropout, conv=conv, norm=nn.BatchNorm2d(out_channels))

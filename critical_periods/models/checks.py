@@ -1,4 +1,4 @@
-"""What every network checks about its arguments."""
+"""Checks of the arguments of networks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from critical_periods.core.errors import UserError
 
 
 def check_sizes(**sizes: int) -> None:
-    """Require whole numbers of at least one.
-
-    Args:
-        **sizes: the arguments of a network, by their names.
+    """Requires that each named argument is a whole number of at least one.
 
     Raises:
         UserError: one of them is something else.
@@ -26,29 +23,18 @@ not 0.
             raise UserError(f"{name} must be a whole number of at least 1, not {size!r}.")
 
 
-def check_probability(**probabilities: float) -> None:
-    """Require probabilities below 1, as something must be left.
-
-    Args:
-        **probabilities: the arguments of a network, by their names.
+def check_dropout(dropout: float) -> None:
+    """Requires a probability of dropout from 0 to below 1.
 
     Raises:
-        UserError: one of them is something else.
-
-    Example:
-        >>> check_probability(dropout=1.5)
-        Traceback (most recent call last):
-        ...
-        critical_periods.core.errors.UserError: dropout must be a probability from 0 to below 1, \
-not 1.5.
+        UserError: it is something else.
     """
-    for name, probability in probabilities.items():
-        if not 0 <= probability < 1:
-            raise UserError(f"{name} must be a probability from 0 to below 1, not {probability!r}.")
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout must be a probability from 0 to below 1, not {dropout!r}.")
 
 
 def check_views(network: str, given: int, expected: int) -> None:
-    """Require one tensor per view.
+    """Requires one tensor per view.
 
     Args:
         network: the network's name, for the message.

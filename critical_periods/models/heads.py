@@ -1,4 +1,4 @@
-"""Several answers of one network: one for all views together, one for each view alone."""
+"""Networks with several heads: one for all views together, others for single views."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ BOTH = "both"
 
 
 def check_heads(heads: Sequence[int | str] | None, num_views: int) -> None:
-    """Require a head for both views, and further ones of views that there are.
+    """Requires one head for both views, and others of existing views.
 
     Args:
-        heads: "both" and numbers of views; None is a network with a single, nameless head.
+        heads: "both" and numbers of views; None is a network with a single, unnamed head.
         num_views: how many views the network takes.
 
     Raises:
-        UserError: there is none for both, one comes twice, or one is of no view.
+        UserError: "both" is missing, a head comes twice, or one is of no existing view.
 
     Example:
         >>> check_heads(["both", 0, 2], num_views=2)
@@ -43,17 +43,16 @@ will, numbers of views from 0 to 1, each once.
 
 
 def own_head(network: nn.Module, logits: Tensor, target_view: Tensor | None = None) -> Tensor:
-    """Each sample's answer by the head that its target belongs to.
+    """Selects the logits of the head that each sample's target belongs to.
 
-    Gathering from stacked logits leaves no parameter out of the graph, whichever heads a batch
-    needs: distributed training waits for gradients of all.
+    All heads stay in the graph, whichever a batch needs: distributed training waits for the
+    gradients of all parameters.
 
     Args:
-        network: whose attribute ``heads`` names its heads; one without it has a single head.
-        logits: what it gave: [B, heads, K], or [B, K] with a single head.
-        target_view: whose target each sample has, [B]: -1 for all views, v for view v, which falls
-            to the head for both where view v has no head. None takes the head for both
-            throughout.
+        network: its attribute ``heads`` names its heads; without one it has a single head.
+        logits: its output, [B, heads, K], or [B, K] with a single head.
+        target_view: the view of each sample's target, [B]: -1 for all views, v for view v. The head
+            for both serves where view v has no head, and everywhere if None.
 
     Returns:
         Logits [B, K].
@@ -83,10 +82,9 @@ def own_head(network: nn.Module, logits: Tensor, target_view: Tensor | None = No
 
 @contextmanager
 def answering_together(network: nn.Module) -> Iterator[None]:
-    """For a while the network gives the head for both alone, logits [B, K].
+    """A context in which the network returns the logits [B, K] of the head for both alone.
 
-    A network with a single head does so anyway. Measures of the answer then need not know of
-    heads.
+    So measures of the logits need not know of heads. A network with a single head is unchanged.
 
     Example:
         >>> from critical_periods.models import SplitAllCNN

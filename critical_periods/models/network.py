@@ -1,4 +1,4 @@
-"""What all networks of this package are."""
+"""The base class of the networks of this package."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from torch import nn
 class Network(nn.Module):
     """A module of one tensor [B, C, H, W] a view that gives logits [B, num_classes].
 
-    It adds nothing to ``nn.Module``, which serves as well everywhere; a common base lets configs
-    name this package's networks by their short names, even where torchvision has the same one.
+    It adds nothing to ``nn.Module``, any of which may be used in its place, but lets configs name
+    this package's networks by short names, even where torchvision has the same one.
     """

@@ -1,4 +1,4 @@
-"""The shape that all networks of one eye share: layers in a row."""
+"""The base class of networks of one view: layers in sequence."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from critical_periods.models.network import Network
 
 
 class OneViewNetwork(Network):
-    """Layers one after another, from the one view to the logits.
+    """Layers in sequence, from one view to the logits: logits = f_n(… f_2(f_1(x))).
 
-    The one-eyed counterpart of :class:`~critical_periods.models.split.SplitNetwork`.
+    For several views there is :class:`~critical_periods.models.split.SplitNetwork`.
 
     Args:
-        layers: the layers in their order; their names are those of the network's children.
+        layers: the layers in their order, under the names that they have as children.
 
     Example:
         >>> import torch
@@ -32,13 +32,7 @@ class OneViewNetwork(Network):
             self.add_module(name, layer)
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Logits of a batch.
-
-        Args:
-            *views: exactly one tensor [B, C, H, W].
-
-        Returns:
-            Logits [B, num_classes].
+        """Logits [B, num_classes] of exactly one view [B, C, H, W].
 
         Raises:
             UserError: there is more than one view, or none.

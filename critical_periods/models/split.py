@@ -1,4 +1,4 @@
-"""The shape that all split networks share: a pathway a view, added, then one trunk."""
+"""The base class of split networks: a pathway for each view, their sum, and one trunk."""
 
 from __future__ import annotations
 
@@ -17,34 +17,36 @@ Heads = Sequence[int | str] | None
 
 
 class SplitNetwork(Network):
-    """A network whose views keep to themselves for a while and are then added.
+    """A network that processes each view in a pathway of its own, then their sum in a trunk.
 
-    With pathways f_1, …, f_V and the trunk g it computes
+    With pathways f_1, …, f_V of the same layers, but their own weights, and the trunk g
 
         logits = g(f_1(x_1) + … + f_V(x_V)).
 
-    The pathways have the same layers and weights of their own. This is the "split" of the ResNet
-    and the All-CNN in Kleinman, Achille & Soatto, CVPR 2023, appendix A.4. As nothing mixes the
-    views before the sum, a measure that pairs one left view with many right ones encodes each
-    view once and calls :meth:`fuse` for the pairs.
+    As nothing mixes the views before the sum, a measure that pairs one left view with many right
+    ones can encode each view once and call :meth:`fuse` for the pairs.
 
     With several heads the logits are stacked, [B, heads, num_classes], and
-    :func:`~critical_periods.models.heads.own_head` finds each sample's own: the head for both views
-    or, where the views show different things, that of the view whose class it is (A.6).
+    :func:`~critical_periods.models.heads.own_head` selects that of each sample: the head for both
+    views or, where the views show different things, that of the view whose class is the target.
+
+    Source: the splits of the ResNet and the All-CNN in Kleinman, Achille & Soatto (CVPR 2023),
+    appendix A.4; several heads: A.6.
 
     Args:
         pathways: one module a view, from [B, C, H, W] to a feature map, all of the same shape.
         trunk: from the summed feature map to logits [B, num_classes], or, with heads,
             [B, heads · num_classes].
-        heads: what each head answers for, such as ``["both", 0, 1]``; by default there is one.
+        heads: the views that each head classifies, such as ``["both", 0, 1]``; by default there is
+            a single head, for both, and logits are not stacked.
 
     Raises:
-        UserError: ``heads`` holds no "both", or what is no view, or the same twice.
+        UserError: ``heads`` lacks "both", or names a view twice or one that there is not.
 
     Attributes:
         pathways: an ``nn.ModuleList``, one pathway a view.
         trunk: all that comes after the sum.
-        heads: what each head answers for; None with a single one.
+        heads: the views that each head classifies; None with a single one.
 
     Example:
         >>> network = SplitNetwork([nn.Identity(), nn.Identity()], trunk=nn.Flatten())
@@ -54,10 +56,7 @@ class SplitNetwork(Network):
     """
 
     def __init__(
-        self,
-        pathways: Iterable[nn.Module],
-        trunk: nn.Module,
-        heads: Heads = None,
+        self, pathways: Iterable[nn.Module], trunk: nn.Module, heads: Heads = None
     ) -> None:
         super().__init__()
         self.pathways = nn.ModuleList(pathways)
@@ -66,7 +65,7 @@ class SplitNetwork(Network):
         self.heads = None if heads is None else list(heads)
 
     def fuse(self, *features: Tensor) -> Tensor:
-        """Logits from features that the pathways have computed before: trunk(sum of features).
+        """Logits of features that the pathways have computed: trunk(sum of features).
 
         Args:
             *features: one feature map a view, as the pathways give them.
@@ -91,16 +90,15 @@ class SplitNetwork(Network):
         return rearrange(logits, "b (h k) -> b h k", h=len(self.heads))
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Logits of a batch.
-
-        Args:
-            *views: one tensor [B, C, H, W] a view.
-
-        Returns:
-            Logits [B, num_classes], or [B, heads, num_classes] with several heads.
+        """Logits of one tensor [B, C, H, W] a view, in the shape of :meth:`fuse`.
 
         Raises:
             UserError: there are not as many views as pathways.
         """
         check_views(type(self).__name__, len(views), len(self.pathways))
         return self.fuse(*(path(view) for path, view in zip(self.pathways, views, strict=True)))
+
+
+def outputs(num_classes: int, heads: Heads) -> int:
+    """How many numbers the trunk of a network with these heads has to give."""
+    return num_classes * len(heads or [None])

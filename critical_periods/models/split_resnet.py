@@ -1,4 +1,4 @@
-"""ResNet-18 for small images, with one eye and split for several."""
+"""ResNet-18 for small images, for one view and split for several."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from critical_periods.models.checks import check_sizes
+from critical_periods.models.layers import norm_relu
 from critical_periods.models.one_view import OneViewNetwork
-from critical_periods.models.split import Heads, SplitNetwork
+from critical_periods.models.split import Heads, SplitNetwork, outputs
 
 
 class PreActivationBlock(nn.Module):
-    """Two 3x3 convolutions, each after batch norm and ReLU, and a way around them.
+    """Two 3x3 convolutions, each after batch norm and ReLU, and a shortcut.
 
-    With a = ReLU(BN(x)) it computes y = conv(ReLU(BN(conv(a)))) + s, where s = x when the shape
-    stays and otherwise a 1x1 convolution of a (He et al., *Identity Mappings in Deep Residual
-    Networks*, 2016). No convolution has a bias. The ReLUs overwrite the outputs of ``norm1``
-    and ``norm2``: hook the block or its convolutions, not its norms.
+        a = ReLU(BN(x)),    y = conv(ReLU(BN(conv(a)))) + s,
+
+    where s = x if the shape stays and otherwise a 1x1 convolution of a. No convolution has a bias.
+    The ReLUs overwrite the outputs of ``norm1`` and ``norm2``: hook the block or its convolutions.
+
+    Source: He et al., *Identity Mappings in Deep Residual Networks* (2016).
 
     Args:
         in_channels: channels of x.
@@ -51,12 +54,19 @@ class PreActivationBlock(nn.Module):
 
 
 class ResNet18(OneViewNetwork):
-    """ResNet-18 with a stem for small images, as in Achille, Rovere & Soatto (ICLR 2019).
+    """ResNet-18 with a stem for small images, of width w.
 
-    A 3x3 convolution with stride 1, batch norm and ReLU and no pool (``stem``), ``stage1`` (width
-    w), ``stage2``, ``stage3`` and ``stage4`` (2w, 4w and 8w, stride 2), global average ``pool`` and
-    the linear ``head``. Every stage is two pre-activation blocks: :class:`SplitResNet18` computes
-    the same with a single view, under other names.
+    ============================ =========================================================
+    ``stem``                     3x3 convolution, w, stride 1, batch norm, ReLU, no pool
+    ``stage1``                   two :class:`PreActivationBlock` of w channels
+    ``stage2``, ``3``, ``4``     the same of 2w, 4w and 8w channels, the first of stride 2
+    ``pool``, ``head``           global average pool, linear to the classes
+    ============================ =========================================================
+
+    With the defaults there are 11,171,274 parameters. :class:`SplitResNet18` computes the same with
+    a single view, under other names.
+
+    Source: Achille, Rovere & Soatto (ICLR 2019).
 
     Args:
         width: channels of the first stage (w).
@@ -81,27 +91,25 @@ class ResNet18(OneViewNetwork):
 
 
 class SplitResNet18(SplitNetwork):
-    """ResNet-18 with a pathway a view up to stage 2, added there.
+    """ResNet-18 with a pathway for each view up to stage 2.
 
-    A pathway is a 3x3 convolution with batch norm and ReLU (``stem``), ``stage1`` (width w) and
-    ``stage2`` (2w, stride 2); the trunk is ``stage3`` (4w, stride 2), ``stage4`` (8w, stride 2),
-    global average ``pool`` and the linear ``head``. Every stage is two pre-activation blocks, and
-    nothing stands between the last block and the pool. On 32x32 images ``trunk.stage4`` gives
-    8w x 4 x 4: the units whose source variance Kleinman, Achille & Soatto (CVPR 2023) show
-    in Fig. 4 and 6. Appendix A.4 describes the split; with the defaults the network has
-    11,846,282 parameters, as the authors' has.
+    Layers are those of :class:`ResNet18`: a pathway is its ``stem``, ``stage1`` and ``stage2``, the
+    trunk is its ``stage3``, ``stage4``, ``pool`` and ``head``. On 32x32 images ``trunk.stage4``
+    gives [B, 8w, 4, 4] without a final norm or ReLU. With the defaults there are 11,846,282
+    parameters, as in the authors' network.
+
+    Source: Kleinman, Achille & Soatto (CVPR 2023), appendix A.4; the source variance of the units
+    of ``trunk.stage4`` is shown in Fig. 4 and 6.
 
     Args:
         width: channels of the first stage (w).
         num_classes: how many logits.
         in_channels: channels of a view.
         num_views: how many pathways.
-        heads: what each of several heads answers for, such as ``["both", 0, 1]``, whose logits are
-            stacked, [B, heads, num_classes]; by default there is one, for both views.
+        heads: of :class:`~critical_periods.models.split.SplitNetwork`.
 
     Raises:
-        UserError: an argument is not a whole number of at least one, or the heads are not those of
-            both views and of single ones.
+        UserError: an argument is not a whole number of at least one, or see ``SplitNetwork``.
 
     Example:
         >>> import torch
@@ -121,25 +129,19 @@ class SplitResNet18(SplitNetwork):
         num_views: int = 2,
         heads: Heads = None,
     ) -> None:
-        check_sizes(
-            width=width, num_classes=num_classes, in_channels=in_channels, num_views=num_views
-        )
-        answers = num_classes * len(heads or [None])
+        check_sizes(width=width, in_channels=in_channels)
+        check_sizes(num_classes=num_classes, num_views=num_views)
         super().__init__(
-            pathways=[nn.Sequential(_start(width, in_channels)) for _ in range(num_views)],
-            trunk=nn.Sequential(_end(width, answers)),
-            heads=heads,
+            [nn.Sequential(_start(width, in_channels)) for _ in range(num_views)],
+            nn.Sequential(_end(width, outputs(num_classes, heads))),
+            heads,
         )
 
 
 def _start(width: int, in_channels: int) -> OrderedDict[str, nn.Module]:
-    stem = OrderedDict[str, nn.Module](
-        conv=nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
-        norm=nn.BatchNorm2d(width),
-        relu=nn.ReLU(inplace=True),
-    )
+    conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
     return OrderedDict[str, nn.Module](
-        stem=nn.Sequential(stem),
+        stem=norm_relu(conv=conv, norm=nn.BatchNorm2d(width)),
         stage1=_stage(width, width, stride=1),
         stage2=_stage(width, 2 * width, stride=2),
     )

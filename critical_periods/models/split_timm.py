@@ -1,4 +1,4 @@
-"""Any convolutional network of timm, split for several views."""
+"""Convolutional networks of timm, split for several views."""
 
 from __future__ import annotations
 
@@ -9,30 +9,24 @@ from torch import Tensor, nn
 
 from critical_periods.core.errors import UserError, near, reason
 from critical_periods.models.checks import check_sizes
-from critical_periods.models.split import Heads, SplitNetwork
-from critical_periods.models.timm_classifier import (
-    create_timm,
-    feature_info,
-    fixed_size,
-)
+from critical_periods.models.split import Heads, SplitNetwork, outputs
+from critical_periods.models.timm_classifier import create_timm, feature_info, fixed_size
 
 
 class SplitTimm(SplitNetwork):
-    """A network of timm with a pathway a view up to a named stage, added there.
+    """A network of timm with a pathway for each view up to a named stage.
 
-    A pathway holds all that the network runs up to and including ``fuse_after``, the trunk is the
-    network with those layers replaced by identities. Layers keep timm's names, so that the weights
-    ``layer1.0.conv1.weight`` and ``layer4.0.conv1.weight`` of a ResNet are found under
-    ``pathways.0.`` (``pathways.1.``, …) and ``trunk.``, and ``trunk.<fuse_after>`` is an identity
-    whose output is the sum of the pathways. Weights are random, nothing is downloaded. This
-    carries the split of Kleinman, Achille & Soatto (CVPR 2023, appendix A.4) over to other
-    networks.
+    A pathway holds all layers up to and including ``fuse_after``; the trunk is the network with
+    those layers replaced by identities. Layers keep timm's names, so ``layer1.0.conv1.weight`` of a
+    ResNet is ``pathways.0.layer1.0.conv1.weight``, and ``trunk.<fuse_after>`` is an identity whose
+    output is the sum of the pathways. Weights are random; nothing is downloaded.
 
-    At construction one small image goes through the network whole and through it cut: where
-    the two differ in the feature map or in the logits (layers outside the order in which they are
-    registered, branches around the stage), the split is refused. So is a network whose
-    ``fuse_after`` gives no feature map [B, C, H, W], or that is tied to one image size: most
-    transformers.
+    At construction a small image is passed through the network before and after the split. If
+    feature maps or logits differ (layers registered in another order, branches around the stage),
+    the split is refused. So is a network whose ``fuse_after`` gives no feature map [B, C, H, W], or
+    that takes a single image size, as most transformers do.
+
+    Source: the split of Kleinman, Achille & Soatto (CVPR 2023, appendix A.4), for other networks.
 
     Args:
         name: a model of timm, such as "resnet18" or "convnext_atto".
@@ -44,13 +38,11 @@ class SplitTimm(SplitNetwork):
         cifar_stem: for small images, give the first convolution (all of them, where several see
             the image) stride 1 and a 3x3 kernel in place of a larger one, and replace a max pool of
             the stem by an identity.
-        heads: what each of several heads answers for, such as ``["both", 0, 1]``, whose logits are
-            stacked, [B, heads, num_classes]; by default there is one, for both views.
+        heads: of :class:`~critical_periods.models.split.SplitNetwork`.
 
     Raises:
         UserError: timm has no such model, the model no such module, it cannot be split there, an
-            argument is not a whole number of at least one, or the heads are not those of both views
-            and of single ones.
+            argument is not a whole number of at least one, or see ``SplitNetwork``.
 
     Example:
         >>> network = SplitTimm("resnet18", fuse_after="layer2", cifar_stem=True)
@@ -71,7 +63,7 @@ class SplitTimm(SplitNetwork):
         heads: Heads = None,
     ) -> None:
         check_sizes(num_classes=num_classes, in_channels=in_channels, num_views=num_views)
-        answers = num_classes * len(heads or [None])
+        answers = outputs(num_classes, heads)
         trunk = create_timm(name, answers, in_channels, cifar_stem)
         if fixed_size(trunk):
             raise UserError(
@@ -97,11 +89,11 @@ class SplitTimm(SplitNetwork):
 
 
 def _split(model: nn.Module, fuse_after: str, in_channels: int) -> nn.Sequential:
-    """Cut the pathway out of a model, which becomes the trunk, and compare them with the whole."""
+    """Cuts the pathway out of a model, which becomes the trunk, and checks both against it."""
     image = torch.linspace(-2, 2, in_channels * 96 * 96).sin().view(1, in_channels, 96, 96)
     model.eval()
     with torch.no_grad():
-        features, logits = _run_whole(model, fuse_after, image)
+        features, logits = _run_uncut(model, fuse_after, image)
         channels = {info["module"]: info["num_chs"] for info in feature_info(model)}
         if features.ndim != 4 or features.shape[1] != channels.get(fuse_after, features.shape[1]):
             raise ValueError(f"it gives {tuple(features.shape)}, no feature map [B, C, H, W]")
@@ -112,7 +104,7 @@ def _split(model: nn.Module, fuse_after: str, in_channels: int) -> nn.Sequential
     return pathway.train()
 
 
-def _run_whole(model: nn.Module, fuse_after: str, image: Tensor) -> tuple[Tensor, Tensor]:
+def _run_uncut(model: nn.Module, fuse_after: str, image: Tensor) -> tuple[Tensor, Tensor]:
     """The feature map of the stage and the logits, as timm computes them."""
     outputs: list[Any] = []
 
@@ -137,7 +129,7 @@ def _equal(actual: Tensor, expected: Tensor) -> bool:
 
 
 def _cut(module: nn.Module, path: str) -> nn.Sequential:
-    """Move all children up to ``path``, and it, to a new module; leave identities behind."""
+    """Moves all children up to and including ``path`` to a new module; leaves identities."""
     name, _, rest = path.partition(".")
     taken = nn.Sequential()
     for child_name, child in list(module.named_children()):

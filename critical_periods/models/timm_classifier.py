@@ -1,4 +1,4 @@
-"""Any classifier of timm, with one eye."""
+"""Classifiers of timm, for one view."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from critical_periods.core.errors import UserError, near, reason
-from critical_periods.models.checks import check_probability, check_sizes, check_views
+from critical_periods.models.checks import check_dropout, check_sizes, check_views
 from critical_periods.models.network import Network
 
 
 class TimmClassifier(Network):
-    """A network of timm as it is, found under ``model``, so its layers are ``model.layer1`` ….
+    """A network of timm, unchanged, as the child ``model``: its layers are ``model.layer1`` ….
 
-    Weights are random, nothing is downloaded. It carries the one-eyed experiments of Achille,
-    Rovere & Soatto (ICLR 2019) over to other networks.
+    Weights are random; nothing is downloaded. For the experiments of Achille, Rovere & Soatto (ICLR
+    2019) with other networks.
 
     Args:
         name: a model of timm, such as "resnet18" or "convnext_atto".
@@ -52,7 +52,7 @@ class TimmClassifier(Network):
         dropout: float = 0.0,
     ) -> None:
         check_sizes(num_classes=num_classes, in_channels=in_channels)
-        check_probability(dropout=dropout)
+        check_dropout(dropout)
         super().__init__()
         self.name = name
         settings: dict[str, Any] = {"drop_rate": dropout} if dropout else {}
@@ -65,13 +65,7 @@ class TimmClassifier(Network):
             self._size = (image_size, image_size)
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Logits of a batch.
-
-        Args:
-            *views: exactly one tensor [B, C, H, W].
-
-        Returns:
-            Logits [B, num_classes].
+        """Logits [B, num_classes] of exactly one view [B, C, H, W].
 
         Raises:
             UserError: there is more than one view, or none, or its size is not the only one that
@@ -92,14 +86,7 @@ class TimmClassifier(Network):
 def create_timm(
     name: str, num_classes: int, in_channels: int, cifar_stem: bool, **settings: Any
 ) -> nn.Module:
-    """A network of timm with random weights.
-
-    Args:
-        name: timm's name of the model.
-        num_classes: how many logits.
-        in_channels: channels of an image.
-        cifar_stem: whether the stem is to keep the full size of a small image.
-        **settings: more arguments of the model, by timm's names.
+    """A network of timm with random weights; ``settings`` are further arguments by timm's names.
 
     Raises:
         UserError: timm has no such model or cannot build it, or the stem cannot be changed.
@@ -128,7 +115,7 @@ def create_timm(
 
 
 def fixed_size(model: nn.Module) -> tuple[int, int] | None:
-    """The one image size (H, W) that a network of timm is tied to, as most transformers are.
+    """The only image size (H, W) that a network of timm takes, as most transformers do, if any.
 
     Example:
         >>> fixed_size(create_timm("vit_tiny_patch16_224", 10, 3, cifar_stem=False))
@@ -152,11 +139,11 @@ def feature_info(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def _use_cifar_stem(model: nn.Module, name: str) -> None:
-    """Keep the full size of the image through the stem."""
+    """Changes the stem so that it keeps the full size of the image."""
     first = _config(model).get("first_conv") or "none"
     for path in [first] if isinstance(first, str) else first:
         conv = dict(model.named_modules()).get(path)
-        # the first convolution of a network tied to one size cuts it into patches
+        # the first convolution of a network of one image size cuts it into patches
         if fixed_size(model) or not isinstance(conv, nn.Conv2d):
             raise UserError(
                 f"cifar_stem needs a first convolution, which {name} lacks; set cifar_stem to "
@@ -177,7 +164,7 @@ def _use_cifar_stem(model: nn.Module, name: str) -> None:
 
 
 def _stem_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """All modules that are registered before the first stage at a quarter of the image's size."""
+    """All modules registered before the first stage at a quarter of the image's size."""
     first_stage = next((i["module"] for i in feature_info(model) if i["reduction"] >= 4), None)
     return list(takewhile(lambda item: item[0] != first_stage, model.named_modules()))
 

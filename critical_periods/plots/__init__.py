@@ -1,1 +1,21 @@
-"""Figures from results, without training."""
+"""Figures from tables, without training: each function returns a matplotlib ``Figure``."""
+
+from typing import TYPE_CHECKING
+
+from critical_periods.core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .curve import plot_curve as plot_curve
+    from .curve import plot_sensitivity as plot_sensitivity
+    from .curve import plot_surface as plot_surface
+    from .linear_dynamics import plot_linear_dynamics as plot_linear_dynamics
+    from .rsv import plot_rsv as plot_rsv
+    from .rsv import plot_synthetic_rsv as plot_synthetic_rsv
+    from .style import save as save
+    from .through_epochs import plot_fisher as plot_fisher
+    from .through_epochs import plot_information as plot_information
+    from .through_epochs import plot_layers as plot_layers
+    from .through_epochs import plot_modes as plot_modes
+    from .through_epochs import plot_reconstruction as plot_reconstruction
+
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -1,27 +1,31 @@
-"""The critical-period curve."""
+"""What a deficit leaves behind: the critical-period curve, the sensitivity curve, the surface."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.container import Container
+from matplotlib.container import Container, ErrorbarContainer
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from critical_periods.plots.sensitivity import has_sensitivity
+from critical_periods.core.errors import UserError
 from critical_periods.plots.style import (
-    Point,
     axis_name,
     by_length,
+    by_window,
     legend_below,
     lines,
     look_of,
-    number,
-    save,
+    numbers,
+    one_panel,
+    spread,
     subplots,
+    varied,
+    window_word,
 )
 
 _PANELS = (
@@ -34,73 +38,69 @@ _PANELS = (
 )
 
 
-def plot_curve(points: Sequence[Point], path: Path, title: str = "", what: str = "deficit") -> None:
+def plot_curve(curve: pd.DataFrame) -> Figure:
     """Draws what a deficit leaves behind against its removal (or onset).
 
     Final accuracy, its loss (the mean difference to the clean runs of the same seeds), mean RSV,
     polarization, error and share of a path, as far as they were measured. Points are means over
     seeds, bars one standard deviation. Hollow markers are the clean runs of the same length as each
     point; the dashed line is the level of the shortest of them, not what the later points are to
-    be compared with. RSV is +1 for units that listen to view 0 (left) alone and -1 for view 1
+    be compared with. RSV is +1 for units that vary with view 0 (left) alone and -1 for view 1
     (right).
 
     Args:
-        points: rows of ``curve.csv``.
-        path: of the picture; its ending says which kind.
-        title: above the panels.
-        what: comes and goes: ``deficit``, or ``window`` for anything else.
+        curve: the table of that name, such as ``load_study(folder).curve``.
+
+    Raises:
+        UserError: the table has nothing that could be drawn.
+
+    Example:
+        >>> curve = pd.DataFrame({
+        ...     "onset": [0, 0], "removal": [0, 20], "epochs": [40, 60],
+        ...     "final_accuracy": [0.99, 0.95], "final_accuracy_control": [0.99, 0.99],
+        ... })
+        >>> plot_curve(curve).axes[0].get_xlabel()
+        'Deficit removed at epoch'
     """
-    panels = curve_panels(points)
+    what, panels = window_word(curve), curve_panels(curve)
+    if not panels:
+        raise UserError("the curve has no accuracy, RSV or error that could be drawn.")
     figure, axes = subplots(1, len(panels), (4.2 * len(panels), 3.6))
     for axis, (measure, label, scale) in zip(axes[0], panels, strict=True):
-        handles = _draw(axis, points, measure, scale, what)
+        handles = _draw(axis, curve, measure, scale, what)
         axis.set_ylabel(label)
-    controls = [f"{measure}_control" for measure, _, _ in panels]
-    if any(number(point, name) is not None for point in points for name in controls):
-        handles += _of_controls(points, what)
+    if any(numbers(curve, f"{measure}_control").notna().any() for measure, _, _ in panels):
+        handles += _of_controls(curve, what)
     legend_below(figure, handles)
-    if title:
-        figure.suptitle(title)
-    save(figure, path)
+    return figure
 
 
-def curve_panels(points: Sequence[Point]) -> list[tuple[str, str, float]]:
-    """What :func:`plot_curve` can draw: measures, what they are called, and factors.
-
-    Args:
-        points: rows of ``curve.csv``.
-    """
-    return [
-        panel for panel in _PANELS if any(number(point, panel[0]) is not None for point in points)
-    ]
+def curve_panels(curve: pd.DataFrame) -> list[tuple[str, str, float]]:
+    """What :func:`plot_curve` can draw: measures, what they are called, and factors."""
+    return [panel for panel in _PANELS if numbers(curve, panel[0]).notna().any()]
 
 
 def _draw(
-    axis: Axes, points: Sequence[Point], measure: str, scale: float, what: str
+    axis: Axes, curve: pd.DataFrame, measure: str, scale: float, what: str
 ) -> list[Artist | Container]:
     """Fills a panel; returns what its legend shows of each line."""
-    against = "onset" if any(float(point["onset"]) > 0 for point in points) else "removal"
-    groups = by_length(points) if has_sensitivity(points) else lines(points)
+    against = "onset" if (curve["onset"] > 0).any() else "removal"
+    groups = by_length(curve) if has_sensitivity(curve) else lines(curve)
     handles: list[Artist | Container] = []
     drawn: list[float] = []
     for place, (name, line) in enumerate(groups.items()):
-        line = [point for point in line if number(point, measure) is not None]
         if against == "onset":
-            line = [point for point in line if float(point["removal"]) > float(point["onset"])]
-        line.sort(key=lambda point: float(point[against]))
+            line = line[line["removal"] > line["onset"]]
+        line = line[numbers(line, measure).notna()]
         colour, marker = look_of(place)
-        epochs = [float(point[against]) for point in line]
-        style: dict[str, Any] = {"color": colour, "capsize": 3, "markersize": 5, "marker": marker}
-        means, spreads = _values(line, measure, scale)
-        handles.append(axis.errorbar(epochs, means, spreads, **style, label=name or what))
-        controls = [point for point in line if number(point, f"{measure}_control") is not None]
-        levels, spreads = _values(controls, f"{measure}_control", scale)
-        axis.errorbar(
-            [float(point[against]) for point in controls], levels, spreads,
-            **{**style, "linestyle": "none", "markerfacecolor": "white", "alpha": 0.7},
-        )  # fmt: skip
+        look: dict[str, Any] = {"color": colour, "markersize": 5, "marker": marker}
+        means, bars = _bars(axis, line, against, measure, scale, **look, label=name or what)
+        look |= {"linestyle": "none", "markerfacecolor": "white", "alpha": 0.7}
+        levels, _ = _bars(axis, line, against, f"{measure}_control", scale, **look)
         if levels:
+            # Of the shortest control.
             axis.axhline(levels[0], color=colour, linestyle="--", linewidth=0.8, alpha=0.7)
+        handles.append(bars)
         drawn += means + levels
     if measure in ("final_accuracy_difference", "rsv_mean"):
         axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
@@ -113,12 +113,23 @@ def _draw(
     return handles
 
 
-def _of_controls(points: Sequence[Point], what: str) -> list[Artist | Container]:
+def _bars(
+    axis: Axes, line: pd.DataFrame, against: str, measure: str, scale: float, **look: Any
+) -> tuple[list[float], ErrorbarContainer]:
+    """Draws means and standard deviations where they were measured; returns the means."""
+    line = line[numbers(line, measure).notna()].sort_values(against, kind="stable")
+    means = scale * numbers(line, measure)
+    deviations = abs(scale) * spread(line, measure)
+    bars = axis.errorbar(line[against], means, deviations, capsize=3, **look)
+    return list(means), bars
+
+
+def _of_controls(curve: pd.DataFrame, what: str) -> list[Artist | Container]:
     """What the legend shows of the runs without a deficit: markers, and the level of one length."""
     marks: dict[str, Any] = {"color": "0.4", "marker": "o", "markerfacecolor": "white"}
     line: dict[str, Any] = {"color": "0.4", "linestyle": "--", "linewidth": 0.8}
     matched = f"no {what}, as many epochs"
-    if len({float(point["epochs"]) for point in points}) == 1:
+    if curve["epochs"].nunique() == 1:
         return [Line2D([], [], **line | marks, markersize=5, label=matched)]
     return [
         Line2D([], [], **marks, linestyle="none", markersize=5, label=matched),
@@ -126,7 +137,115 @@ def _of_controls(points: Sequence[Point], what: str) -> list[Artist | Container]
     ]
 
 
-def _values(points: Sequence[Point], measure: str, scale: float) -> tuple[list[float], list[float]]:
-    means = [scale * float(point[measure]) for point in points]
-    spreads = [abs(scale) * (number(point, f"{measure}_sd") or 0.0) for point in points]
-    return means, spreads
+def plot_sensitivity(
+    curve: pd.DataFrame, fisher: pd.DataFrame | None = None, ax: Axes | None = None
+) -> Figure:
+    """Draws the loss of final accuracy against the onset of a window of fixed length.
+
+    Behind it, where it was measured, stands the Fisher trace of the run without a deficit through
+    its epochs (Achille, Rovere & Soatto 2019 draw the two together). Points are means over
+    seeds of the paired differences, bars one standard deviation of them.
+
+    Args:
+        curve: the table of that name.
+        fisher: the table of Fisher traces, if they were measured.
+        ax: drawn into instead of a figure of its own.
+    """
+    what = window_word(curve)
+    figure, axis = one_panel(ax, (5.6, 3.8))
+    for place, (name, line) in enumerate(by_length(curve).items()):
+        colour, marker = look_of(place)
+        look = {"color": colour, "marker": marker, "label": name}
+        _bars(axis, line, "onset", "final_accuracy_difference", -100, **look)
+    axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    axis.set_xlabel(f"Onset of the {what}")
+    axis.set_ylabel("Loss of final accuracy (points)")
+    if fisher is not None and (fisher["onset"] == fisher["removal"]).any():
+        clean = fisher[fisher["onset"] == fisher["removal"]]
+        trace = next(iter(by_window(next(iter(lines(clean).values()))).values()))
+        behind = axis.twinx()
+        behind.fill_between(trace["epoch"], trace["fisher_trace"], color="0.85", zorder=0)
+        behind.set_ylabel(f"Fisher trace without a {what}", color="0.4")
+        behind.set_ylim(bottom=0)
+        axis.set_xlabel(f"Onset of the {what}, or epoch")
+        axis.set_zorder(behind.get_zorder() + 1)
+        axis.patch.set_visible(False)
+    axis.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def has_sensitivity(curve: pd.DataFrame) -> bool:
+    """Whether windows of one length vary in their onset."""
+    return any(line["onset"].nunique() > 1 for line in by_length(curve).values())
+
+
+def surface_axes(curve: pd.DataFrame) -> tuple[str, str] | None:
+    """The two settings that span a surface, or ``None`` where the points span none.
+
+    These are the onset and the ``length`` of the window, or, where one numeric field is varied,
+    the removal (or onset) and that field.
+
+    Args:
+        curve: the table of that name.
+    """
+    deficits = _deficits(curve)
+    if deficits.empty:
+        return None
+    # Windows on a line in that plane, as those from each onset to the end, do not span it.
+    windows = deficits[["onset", "length"]].drop_duplicates()
+    is_plane = len(windows) > max(windows.nunique())
+    names = varied(deficits)
+    if not names and is_plane:
+        return "onset", "length"
+    if len(names) != 1 or is_plane:
+        return None
+    is_numeric = pd.to_numeric(deficits[names[0]], errors="coerce").notna().all()
+    across = "onset" if windows["onset"].nunique() > 1 else "removal"
+    return (across, names[0]) if is_numeric else None
+
+
+def plot_surface(curve: pd.DataFrame, ax: Axes | None = None) -> Figure:
+    """Draws the loss of final accuracy as a heat map over two settings, with its numbers.
+
+    Cells are means over seeds of the paired differences to the runs without a deficit; settings
+    that were not run stay white.
+
+    Args:
+        curve: the table of that name.
+        ax: drawn into instead of a figure of its own.
+
+    Raises:
+        UserError: no two settings vary (:func:`surface_axes`).
+    """
+    what, axes = window_word(curve), surface_axes(curve)
+    if axes is None:
+        raise UserError("the curve has no two settings that span a surface.")
+    across, up = axes
+    cells = _deficits(curve).assign(loss=-100 * numbers(curve, "final_accuracy_difference"))
+    cells = cells.dropna(subset="loss").drop_duplicates([across, up], keep="last")
+    losses = cells.astype({across: float, up: float}).pivot(index=up, columns=across, values="loss")
+    table = losses.to_numpy()
+    # However few the columns, the title needs its width.
+    size = (max(1.8 + 0.8 * table.shape[1], 5.0), 1.6 + 0.5 * table.shape[0])
+    figure, axis = one_panel(ax, size)
+    # Cells say tenths of a point: a finer scale would only be read with powers of ten beside it.
+    largest = max(float(np.nanmax(np.abs(table))), 0.1)
+    lowest = min(0.0, float(np.nanmin(table)))
+    picture = axis.imshow(
+        table, origin="lower", aspect="auto", cmap="cividis", vmin=lowest, vmax=largest
+    )
+    for (row, column), value in np.ndenumerate(table):
+        if not np.isnan(value):
+            shade = "black" if value > 0.6 * largest else "white"
+            axis.text(column, row, f"{value:z.1f}", ha="center", va="center", color=shade)
+    axis.set_xticks(range(table.shape[1]), [f"{value:g}" for value in losses.columns])
+    axis.set_yticks(range(table.shape[0]), [f"{value:g}" for value in losses.index])
+    axis.set_xlabel(axis_name(across, what))
+    axis.set_ylabel(axis_name(up, what))
+    figure.colorbar(picture, ax=axis, label="Loss of final accuracy (points)")
+    return figure
+
+
+def _deficits(curve: pd.DataFrame) -> pd.DataFrame:
+    """The windows that are not empty, with their ``length``."""
+    return curve.assign(length=curve["removal"] - curve["onset"]).query("length > 0")

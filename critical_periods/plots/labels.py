@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import Any
 
 # These columns of tables say what they are by their values alone.
@@ -18,6 +19,20 @@ def label_of(settings: Mapping[str, Any]) -> str:
     """
     parts = []
     for name, setting in settings.items():
-        value = "none" if setting is None or setting == "" else str(setting)
+        # A table has nan where a plan has None.
+        is_none = setting is None or setting != setting
+        value = "none" if is_none else str(setting)
         parts.append(value if name in _NAMES else f"{name.split('.')[-1]} = {value}")
     return ", ".join(parts)
+
+
+def settings_of(columns: Iterable[str]) -> list[str]:
+    """The columns of a table that say what sets runs apart: those before ``onset``.
+
+    These are ``variant``, every varied field and ``stage``.
+
+    Example:
+        >>> settings_of(["variant", "onset", "removal", "epochs"])
+        ['variant']
+    """
+    return list(takewhile(lambda name: name != "onset", columns))

@@ -1,16 +1,15 @@
-"""Linear learning: what each sensor weighs for one task through training, shallow and deep."""
+"""Linear learning: the weight of each sensor for one task through training, shallow and deep."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from critical_periods.plots.style import COLOURS, MARKERS, save, subplots
+from critical_periods.plots.style import COLOURS, MARKERS, subplots
 
 # As in the paper, the sensor that is dropped is green and the one that waits for it is dark.
 _COLOURS = tuple(COLOURS[place] for place in (0, 2, 1, 3, 6, 4, 5))
@@ -23,34 +22,20 @@ _METHODS = (
 )  # fmt: skip
 
 
-class Courses(Protocol):
-    """Weights through time in three ways: a :class:`critical_periods.linear.Comparison`."""
+Courses = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Times [T], and weights [T, outputs, inputs] by the closed form, the ODE and gradient descent.
 
-    @property
-    def times(self) -> np.ndarray:
-        """When, [T]."""
-
-    @property
-    def closed(self) -> np.ndarray:
-        """By the closed form, [T, outputs, inputs]; nan where it does not hold."""
-
-    @property
-    def flow(self) -> np.ndarray:
-        """By the ODE."""
-
-    @property
-    def simulation(self) -> np.ndarray:
-        """By gradient descent."""
+Such as a :class:`critical_periods.linear.Comparison`. The closed form is nan where it does not
+hold.
+"""
 
 
 def plot_linear_dynamics(
     cases: Mapping[str, tuple[Courses, Courses]],
     scattered: tuple[str, Courses],
     gaps: Mapping[int, Sequence[float]],
-    path: Path,
     task: int = 4,
-    title: str = "",
-) -> None:
+) -> Figure:
     """Draws the weights of one task against time: Fig. 2 of the paper, with what it leaves out.
 
     One row a case, a shallow network on the left and a deep one on the right: broad lines are the
@@ -66,9 +51,7 @@ def plot_linear_dynamics(
         scattered: its name; and ODE and simulation from random weights beside the closed form.
         gaps: by the width of the hidden layer, the largest difference over all entries and times
             between ODE and closed form, one a seed.
-        path: of the picture; its ending says which kind.
         task: which row of W, from 0.
-        title: above the panels.
     """
     sensors = _moving([one for pair in cases.values() for one in pair], task)
     figure, axes = subplots(len(cases) + 1, 2, (7.4, 2.15 * len(cases) + 3.2))
@@ -93,32 +76,30 @@ def plot_linear_dynamics(
         handles=[*handles, *_METHODS], loc="outside lower center", ncols=4, frameon=False,
         fontsize="small",
     )  # fmt: skip
-    if title:
-        figure.suptitle(title)
-    save(figure, path)
+    return figure
 
 
 def _moving(cases: Sequence[Courses], task: int) -> list[int]:
     """The sensors that this task ever listens to, at most as many as there are colours."""
-    largest = np.max([abs(case.flow[:, task]).max(0) for case in cases], axis=0)
+    largest = np.max([abs(flow[:, task]).max(0) for _, _, flow, _ in cases], axis=0)
     first = np.argsort(-largest)[: len(_COLOURS)]
     return sorted(int(sensor) for sensor in first if largest[sensor] > _DRAWN)
 
 
 def _courses(axis: Axes, case: Courses, sensors: Sequence[int], task: int) -> None:
-    every = max(1, len(case.times) // 20)
+    times, closed, flow, simulation = case
+    few = slice(None, None, max(1, len(times) // 20))
     axis.axhline(0, color="0.85", linewidth=0.8, zorder=0)
     for sensor, colour, marker in zip(sensors, _COLOURS, MARKERS, strict=False):
-        entry = (slice(None), task, sensor)
-        axis.plot(case.times, case.closed[entry], color=colour, linewidth=2.5, alpha=0.6)
-        axis.plot(case.times, case.flow[entry], color=colour, linewidth=1, linestyle="--")
+        axis.plot(times, closed[:, task, sensor], color=colour, linewidth=2.5, alpha=0.6)
+        axis.plot(times, flow[:, task, sensor], color=colour, linewidth=1, linestyle="--")
         axis.plot(
-            case.times[::every], case.simulation[entry][::every], color=colour, linestyle="",
+            times[few], simulation[few, task, sensor], color=colour, linestyle="",
             marker=marker, markersize=4, markerfacecolor="white",
         )  # fmt: skip
-    holds = ~np.isnan(case.closed[:, 0, 0])
+    holds = ~np.isnan(closed[:, 0, 0])
     if not holds.all():
-        axis.axvline(float(case.times[holds][-1]), color="0.4", linestyle=":", linewidth=1)
+        axis.axvline(float(times[holds][-1]), color="0.4", linestyle=":", linewidth=1)
 
 
 def _gaps(axis: Axes, gaps: Mapping[int, Sequence[float]]) -> None:

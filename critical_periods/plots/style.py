@@ -1,27 +1,33 @@
-"""What all figures share: colours that all can tell apart, and files that are never half there."""
+"""What all figures share: colours, panels, legends, files, and groups of a table's rows."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from critical_periods.plots.labels import label_of
+from critical_periods.core.errors import UserError
+from critical_periods.core.files import replacing
+from critical_periods.plots.labels import label_of, settings_of
 
 # Okabe & Ito 2008: told apart by colour-blind readers and in grey print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^Dv<P"
 
+Window = tuple[int, int, int]
+"""Onset, removal and epochs of a run; onset = removal: no deficit."""
+
 
 def look_of(place: int) -> tuple[str, str]:
-    """Colour and marker of a line; both repeat after 49 lines alone.
+    """Colour and marker of a line; both repeat only after 49 lines.
 
     Example:
         >>> [look_of(place) for place in (0, 1, 7)]
@@ -31,43 +37,52 @@ def look_of(place: int) -> tuple[str, str]:
     return COLOURS[colour], MARKERS[(place + rounds) % len(MARKERS)]
 
 
-Point = Mapping[str, Any]
+class _Figure(Figure):
+    """A figure that a notebook shows even where pyplot, which makes it do so, is not imported."""
+
+    def _repr_png_(self) -> bytes:
+        with BytesIO() as file:
+            self.savefig(file, format="png")
+            return file.getvalue()
 
 
 def subplots(
     rows: int, columns: int, size: tuple[float, float], **shared: Any
-) -> tuple[Figure, NDArray[np.object_]]:
+) -> tuple[Figure, NDArray[Any]]:
     """A figure of rows and columns of panels, made without pyplot.
 
-    pyplot keeps every figure until it is closed, and has one backend for the whole process: a
-    figure of ours must not change what a notebook shows of its own.
-
-    Args:
-        rows: of panels.
-        columns: of panels.
-        size: width and height in inches.
-        shared: ``sharex`` and ``sharey``, as matplotlib takes them.
-
-    Returns:
-        The figure and its axes, [rows, columns].
+    pyplot keeps every figure until it is closed and has one backend for the whole process: a figure
+    of ours must not change what a notebook shows of its own. ``size`` is the width and height in
+    inches; ``shared`` are ``sharex`` and ``sharey``. Returns the figure and axes, [rows, columns].
 
     Example:
         >>> figure, ((left, right),) = subplots(1, 2, (6, 3), sharey=True)
         >>> len(figure.axes)
         2
     """
-    figure = Figure(figsize=size, layout="constrained")
+    figure = _Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
+def one_panel(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """The axes that are given and their figure, or those of a new figure."""
+    if ax is None:
+        figure, ((ax,),) = subplots(1, 1, size)
+        return figure, ax
+    return ax.figure.figure, ax
+
+
 def save(figure: Figure, path: Path) -> None:
-    """Writes a picture beside its place, then renames it; its ending says which kind."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    """Writes a figure as PNG and PDF, each whole or not at all.
+
+    Args:
+        figure: to write.
+        path: of the files without ``.png`` and ``.pdf``.
+    """
     # A date inside would make the same figure another file each time.
-    figure.savefig(
-        beside, dpi=150, metadata={"CreationDate": None} if path.suffix == ".pdf" else {}
-    )
-    os.replace(beside, path)
+    for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
+        with replacing(path.with_name(f"{path.name}.{kind}")) as part:
+            figure.savefig(part, format=kind, dpi=150, metadata=metadata)
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist | Container]) -> None:
@@ -84,73 +99,79 @@ def legend_below(figure: Figure, handles: Sequence[Artist | Container]) -> None:
     figure.set_figheight(figure.get_figheight() + size.height / figure.dpi)
 
 
-def number(point: Point, column: str) -> float | None:
-    """A cell as a number; ``None`` where it is empty or nan."""
-    value = point.get(column)
-    if value is None or value == "":
-        return None
-    found = float(value)
-    return None if found != found else found
+def numbers(table: pd.DataFrame, column: str) -> pd.Series:
+    """A column of numbers, nan where nothing is; all nan where there is no such column."""
+    return table.reindex(columns=[column])[column].astype(float)
 
 
-def lines(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """Points by what sets them apart: variant and varied fields, which stand before ``onset``."""
-    found: dict[str, list[Point]] = {}
-    for point in points:
-        found.setdefault(label(point), []).append(point)
-    return found
+def spread(table: pd.DataFrame, column: str) -> pd.Series:
+    """The standard deviations of a column, 0 where there is none."""
+    return numbers(table, f"{column}_sd").fillna(0)
 
 
-def by_length(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """Points with a deficit by what sets them apart and by the length of their windows."""
-    found: dict[str, list[Point]] = {}
-    for name, line in lines(points).items():
-        for point in line:
-            length = round(float(point["removal"]) - float(point["onset"]))
-            if length > 0:
-                text = f"{length} epoch{'s' * (length > 1)}"
-                found.setdefault(f"{name}, {text}" if name else text, []).append(point)
-    return found
+def varied(table: pd.DataFrame) -> list[str]:
+    """The columns before ``onset`` that have more than one value."""
+    return [name for name in settings_of(table.columns) if len(set(map(str, table[name]))) > 1]
 
 
-def label(point: Point) -> str:
-    """The variant and the varied fields of a row, as a legend says them.
+def lines(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each variation, by what a legend calls it; one without a name if there is one.
 
     Example:
-        >>> label({"variant": "blur", "model.init_args.network.init_args.width": 8, "onset": 0})
-        'blur, width = 8'
+        >>> table = pd.DataFrame({"variant": ["blur", "flip", "blur"], "onset": [0, 0, 5]})
+        >>> {name: len(rows) for name, rows in lines(table).items()}
+        {'blur': 2, 'flip': 1}
     """
-    columns = list(point)
-    return label_of({name: point[name] for name in columns[: columns.index("onset")]})
+    names = settings_of(table.columns)
+    labels = [
+        label_of(dict(zip(names, row[1:], strict=True)))
+        for row in table[names].itertuples(name=None)
+    ]
+    return dict(iter(table.groupby(pd.Series(labels, table.index), sort=False)))
 
 
-def varied(points: Sequence[Point]) -> list[str]:
-    """The columns that set points apart: those before ``onset`` with more than one value."""
-    columns = list(points[0])
-    before = columns[: columns.index("onset")]
-    return [name for name in before if len({str(point[name]) for point in points}) > 1]
+def by_length(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows with a deficit of each variation and length of its window, by their names."""
+    found = {}
+    for name, line in lines(table).items():
+        lengths = line["removal"] - line["onset"]
+        for length, rows in line[lengths > 0].groupby(lengths, sort=False):
+            text = f"{length} epoch{'s' * (length > 1)}"
+            found[f"{name}, {text}" if name else text] = rows
+    return found
 
 
-def window_of(row: Point) -> tuple[float, float, float]:
-    """The onset, the removal and the epochs of a row."""
-    return float(row["onset"]), float(row["removal"]), float(row["epochs"])
+def by_window(table: pd.DataFrame) -> dict[Window, pd.DataFrame]:
+    """The rows of each window: the longest run without one, then the others by onset, removal."""
+    groups = dict(iter(table.groupby(["onset", "removal", "epochs"])))
+    clean = [window for window in groups if window[0] == window[1]][-1:]
+    return {key: groups[key] for key in (*clean, *(key for key in groups if key[0] < key[1]))}
 
 
-def window_name(window: tuple[float, float, float], what: str = "deficit") -> str:
+def window_word(table: pd.DataFrame) -> str:
+    """What comes and goes in a study: ``deficit``, or ``window`` where it is anything else.
+
+    Tables of a study carry it in their ``attrs``; without it, it is a deficit.
+
+    Raises:
+        UserError: the table is empty, so there is nothing to draw.
+    """
+    if table.empty:
+        raise UserError("the table has no rows, so there is nothing to draw: it was not measured.")
+    return str(table.attrs.get("window", "deficit"))
+
+
+def window_name(window: Window, what: str = "deficit") -> str:
     """A window as the title of a panel says it.
 
-    Args:
-        window: its onset, its removal and the epochs of the run.
-        what: ``deficit``, or ``window`` where something else than a deficit comes and goes.
-
     Example:
-        >>> window_name((0.0, 20.0, 60.0)), window_name((0.0, 0.0, 60.0))
+        >>> window_name((0, 20, 60)), window_name((0, 0, 60))
         ('Deficit in epochs 0 to 19', 'No deficit')
     """
     onset, removal, _ = window
     if onset == removal:
         return f"No {what}"
-    return f"{what.capitalize()} in epochs {onset:g} to {removal - 1:g}"
+    return f"{what.capitalize()} in epochs {onset} to {removal - 1}"
 
 
 def axis_name(setting: str, what: str = "deficit") -> str:

@@ -1,8 +1,9 @@
-"""Reading YAML, so that whatever is wrong with a file ends in one sentence."""
+"""Config files: those that a command line names, and reading their YAML."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value that a text stands for.
-
-    Args:
-        text: YAML; numbers may be written 1e-3.
-        where: names the text in an error.
+    """The value that a YAML text stands for; ``where`` names the text in an error.
 
     Raises:
         UserError: the text is not YAML.
@@ -53,10 +50,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-3 for text; here, as in the run configs, it is a number.
-
-    Nor does a field that is there twice hide the first one, as it would.
-    """
+    """YAML 1.1, but 1e-3 is a number, as in Lightning, and a field that is there twice an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -74,3 +68,14 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
+
+
+def config_files(argv: Iterable[str]) -> list[str]:
+    """The config files that a command line names.
+
+    Example:
+        >>> config_files(["fit", "--config", "a.yaml", "--config=b.yaml", "--data.width", "8"])
+        ['a.yaml', 'b.yaml']
+    """
+    text = "\n".join(str(word) for word in argv)
+    return re.findall(r"^(?:-c|--config)[\n=](.+)$", text, re.MULTILINE)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from requests.utils import get_netrc_auth
 
 from critical_periods.core.errors import UserError, near
 
@@ -83,8 +85,15 @@ def _offline(why: str) -> str:
 
 
 def _has_account() -> bool:
+    """Whether there is a key for the server, in the environment or where `wandb login` put it."""
     import wandb
 
     settings = wandb.setup().settings
-    servers = (settings.base_url, "https://api.wandb.ai")
-    return bool(settings.api_key) or any(get_netrc_auth(server) for server in servers)
+    servers = {urlsplit(url).hostname or "" for url in (settings.base_url, "https://api.wandb.ai")}
+    names = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
+    file = next((path for name in names if (path := Path(name).expanduser()).exists()), None)
+    # A file that cannot be read holds no key.
+    with suppress(OSError, NetrcParseError):
+        if file is not None and any(map(netrc(file).authenticators, servers)):
+            return True
+    return bool(settings.api_key)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
-from csv import DictReader, DictWriter
+from collections.abc import Mapping
+from csv import DictReader
 from csv import Error as CsvError
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from critical_periods.core.errors import UserError
-from critical_periods.core.files import replacing, write_text
+from critical_periods.core.files import write_text
 from critical_periods.studies.plan import Plan
 
 
@@ -81,7 +81,8 @@ class SegmentFolder:
             UserError: the file is damaged.
         """
         try:
-            rows = read_table(self.metrics)
+            with self.metrics.open(newline="", encoding="utf-8") as file:
+                rows = list(DictReader(file))
         except (ValueError, CsvError):
             rows = []
         if not rows or [row.get("epoch") for row in rows] != [str(n) for n in range(len(rows))]:
@@ -176,22 +177,6 @@ def is_intact(checkpoint: Path) -> bool:
         return checksum_file(checkpoint).read_text().strip() == _digest(checkpoint)
     except OSError:
         return False
-
-
-def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a CSV file with all columns that occur, in the order in which they do."""
-    rows = list(rows)
-    columns = dict.fromkeys(column for row in rows for column in row)
-    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = DictWriter(file, list(columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(DictReader(file))
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:

@@ -8,41 +8,41 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from critical_periods.plots.curve import curve_panels, plot_curve
-from critical_periods.plots.distributions import plot_distributions
-from critical_periods.plots.fisher import plot_fisher
-from critical_periods.plots.information import plot_information
-from critical_periods.plots.layers import plot_layers
-from critical_periods.plots.modes import plot_modes
-from critical_periods.plots.reconstruction import plot_reconstruction
-from critical_periods.plots.sensitivity import has_sensitivity, plot_sensitivity
-from critical_periods.plots.style import lines, number
-from critical_periods.plots.surface import plot_surface, surface_axes
-from critical_periods.studies.distributions import rsv_distributions
-from critical_periods.studies.folder import StudyFolder, read_table, write_json, write_table
-from critical_periods.studies.histories import (
-    fisher_histories,
-    information_histories,
-    layer_histories,
-    reconstruction_histories,
+import pandas as pd
+from matplotlib.figure import Figure
+
+from critical_periods.plots.curve import (
+    curve_panels,
+    has_sensitivity,
+    plot_curve,
+    plot_sensitivity,
+    plot_surface,
+    surface_axes,
 )
-from critical_periods.studies.modes import mode_histories
+from critical_periods.plots.rsv import plot_rsv
+from critical_periods.plots.style import lines, numbers, save
+from critical_periods.plots.through_epochs import (
+    plot_fisher,
+    plot_information,
+    plot_layers,
+    plot_modes,
+    plot_reconstruction,
+)
+from critical_periods.studies.folder import StudyFolder, write_json
+from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.results import curve, results
 from critical_periods.studies.summary import log_summary
+from critical_periods.studies.tables import as_table, write_table
 
-Rows = Sequence[Mapping[str, Any]]
-
-# Tables beside the results and the curve: what makes them, and what draws each variation's rows.
-_TABLES: dict[str, tuple[Callable[[StudyFolder, Plan], Rows], Callable[..., None]]] = {
-    "fisher": (fisher_histories, plot_fisher),
-    "layers": (layer_histories, plot_layers),
-    "information": (information_histories, plot_information),
-    "reconstruction": (reconstruction_histories, plot_reconstruction),
-    "rsv": (rsv_distributions, plot_distributions),
-    "modes": (mode_histories, plot_modes),
+_PLOTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "fisher": plot_fisher,
+    "layers": plot_layers,
+    "information": plot_information,
+    "reconstruction": plot_reconstruction,
+    "rsv": plot_rsv,
+    "modes": plot_modes,
 }
 
 
@@ -58,28 +58,23 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
     Returns:
         The names of the files; none before any run is done.
     """
-    path = folder.path
-    rows = results(folder, plan)
-    if not rows:
+    runs = results(folder, plan)
+    if not runs:
         return []
-    written: list[str] = []
-
-    def write(name: str, table: Rows) -> Rows:
-        write_table(path / f"{name}.csv", table)
-        written.append(f"{name}.csv")
-        # As text, so that a figure drawn now and one drawn from the file later are the same.
-        return read_table(path / f"{name}.csv")
-
-    write("results", rows)
-    points = write("curve", curve(plan, rows))
-    made = {name: make(folder, plan) for name, (make, _) in _TABLES.items()}
-    tables = {name: write(name, table) for name, table in made.items() if table}
-    for name, draw in _figures(points, tables, plan.study, plan.kind_of_window).items():
-        for ending in (".png", ".pdf"):
-            draw(path / (name + ending))
+    tables = {"results": runs, "curve": curve(plan, runs)}
+    tables |= {name: rows for name, make in TABLES.items() if (rows := make(folder, plan))}
+    written = [f"{name}.csv" for name in tables]
+    frames = {}
+    for name, rows in tables.items():
+        write_table(folder.path / f"{name}.csv", rows)
+        frames[name] = as_table(rows)
+        frames[name].attrs["window"] = plan.kind_of_window
+    for name, draw in figures(frames, plan.study).items():
+        save(draw(), folder.path / name)
         written.append(f"{name}.png")
-    _clear(path, written)
-    log_summary(folder, plan, points, [name for name in written if name.endswith(".png")])
+    _clear(folder.path, written)
+    pictures = [name for name in written if name.endswith(".png")]
+    log_summary(folder, plan, frames["curve"], pictures)
     return written
 
 
@@ -98,25 +93,30 @@ def _clear(path: Path, written: Sequence[str]) -> None:
     write_json(record, {"written": written})
 
 
-def _figures(
-    points: Rows, tables: Mapping[str, Rows], title: str, what: str = "deficit"
-) -> dict[str, Callable[[Path], None]]:
+def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callable[[], Figure]]:
     """What can be drawn: names of files without their endings, and what draws them."""
-    figures: dict[str, Callable[[Path], None]] = {}
-    if curve_panels(points):
-        figures["curve"] = lambda path: plot_curve(points, path, title, what)
+    curve = tables["curve"]
+    found: dict[str, Callable[[], Figure]] = {}
+    if curve_panels(curve):
+        found["curve"] = partial(_titled, title, plot_curve, curve)
     # These two draw losses of accuracy, which not every task has.
-    is_accurate = any(number(one, "final_accuracy_difference") is not None for one in points)
-    if is_accurate and has_sensitivity(points):
-        traces = tables.get("fisher", [])
-        figures["sensitivity"] = lambda path: plot_sensitivity(points, traces, path, title, what)
-    if is_accurate and surface_axes(points) is not None:
-        figures["surface"] = lambda path: plot_surface(points, path, title, what)
-    for table, rows_of_all in tables.items():
-        for name, rows in lines(rows_of_all).items():
-            if len({row.get("epoch") for row in rows}) > 1 or "epoch" not in rows[0]:
-                file = re.sub(r"\W+", "_", f"{table}_{name}").strip("_")
+    is_accurate = numbers(curve, "final_accuracy_difference").notna().any()
+    if is_accurate and has_sensitivity(curve):
+        found["sensitivity"] = partial(
+            _titled, title, plot_sensitivity, curve, tables.get("fisher")
+        )
+    if is_accurate and surface_axes(curve) is not None:
+        found["surface"] = partial(_titled, title, plot_surface, curve)
+    for kind in (name for name in _PLOTS if name in tables):
+        for name, rows in lines(tables[kind]).items():
+            if "epoch" not in rows or rows["epoch"].nunique() > 1:
+                file = re.sub(r"\W+", "_", f"{kind}_{name}").strip("_")
                 text = f"{title}: {name}" if name else title
-                draw = partial(_TABLES[table][1], rows, title=text, what=what)
-                figures[file] = draw
-    return figures
+                found[file] = partial(_titled, text, _PLOTS[kind], rows)
+    return found
+
+
+def _titled(title: str, draw: Callable[..., Figure], *tables: pd.DataFrame | None) -> Figure:
+    figure = draw(*tables)
+    figure.suptitle(title)
+    return figure

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from critical_periods.core.errors import UserError
-from critical_periods.runs.dry_run import rehearse
+from critical_periods.runs.dry_run import validate_run
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.studies.configs import Config, with_weights
 from critical_periods.studies.names import Resolved
@@ -111,7 +111,7 @@ def _check(cli: CLI) -> str:
             f"{type(data).__name__} cannot be used in a study; it needs setup(), "
             "measurement_loader() and fingerprint() like the DataModules of critical_periods."
         )
-    rehearse(cli.trainer, cli.model, data)
+    validate_run(cli.trainer, cli.model, data)
     return str(data.fingerprint())
 
 

@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import write_text
+from critical_periods.core.trainer import callbacks_of
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.runs.tracking import wandb_logger
 from critical_periods.studies.configs import Config, with_weights
@@ -26,10 +27,10 @@ from critical_periods.studies.folder import (
     finalize_checkpoint,
     is_intact,
     write_json,
-    write_table,
 )
 from critical_periods.studies.plan import Plan, Segment
 from critical_periods.studies.roles import segment_callbacks
+from critical_periods.studies.tables import write_table
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300
@@ -130,7 +131,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
     logger = _logger(plan, segment, folder, config)
     try:
         cli = CLI(config, run=False, logger=logger or False)
-        cli.trainer.callbacks.append(record)  # type: ignore[attr-defined]
+        callbacks_of(cli.trainer).append(record)
         if cli.trainer.is_global_zero:
             write_text(folder.path / "config.yaml", yaml.safe_dump(config))
         resume = folder.halfway if is_intact(folder.halfway) else before

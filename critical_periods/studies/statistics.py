@@ -1,4 +1,4 @@
-"""What a reviewer asks of a curve: intervals, paired differences, and where it begins."""
+"""Statistics over seeds: means with intervals, and the beginning of a critical period."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 from scipy.stats import t
-from sklearn.isotonic import IsotonicRegression
 
 LEVEL = 0.95
 """Of every interval."""
@@ -17,7 +17,7 @@ _RESAMPLES = 1000
 
 
 class Summary(NamedTuple):
-    """A mean over seeds with its spread; a single seed has none (nan).
+    """A mean over seeds with its spread; a single seed has none (nan), nor has one that diverged.
 
     Attributes:
         mean: over seeds.
@@ -44,12 +44,21 @@ def summarise(values: Sequence[float]) -> Summary:
         >>> [round(number, 3) for number in summarise([1.0, 2.0, 3.0])]
         [2.0, 1.0, -0.484, 4.484]
     """
-    number = len(values)
-    if number < 2:
-        return Summary(mean(values), math.nan, math.nan, math.nan)
-    sd = stdev(values)
-    half = float(t.ppf((1 + LEVEL) / 2, number - 1)) * sd / math.sqrt(number)
-    return Summary(mean(values), sd, mean(values) - half, mean(values) + half)
+    average, sd = mean(values), spread(values)
+    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * sd / math.sqrt(len(values))
+    return Summary(average, sd, average - half, average + half)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Sample standard deviation; nan of a single value, and where one is not finite.
+
+    Example:
+        >>> spread([1.0, 2.0, 3.0]), spread([1.0]), spread([1.0, math.nan])
+        (1.0, nan, nan)
+    """
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return math.nan
+    return stdev(values)
 
 
 def critical_removal(
@@ -95,7 +104,7 @@ def _crossing(removals: Sequence[int], losses: np.ndarray, threshold: float) -> 
     order = np.argsort(removals)
     epochs = np.asarray(removals, dtype=float)[order]
     # Equal numbers of seeds: the fit to their mean is the fit to all of them.
-    fitted = IsotonicRegression().fit_transform(epochs, losses[order])
+    fitted = isotonic_regression(losses[order]).x
     above = np.flatnonzero(fitted >= threshold)
     if not len(above):
         return math.inf

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import wandb
 
 from critical_periods.runs.tracking import wandb_logger
@@ -13,7 +14,7 @@ from critical_periods.studies.plan import Plan
 
 
 def log_summary(
-    folder: StudyFolder, plan: Plan, points: Sequence[Mapping[str, Any]], figures: Sequence[str]
+    folder: StudyFolder, plan: Plan, curve: pd.DataFrame, figures: Sequence[str]
 ) -> None:
     """Logs its figures, ``curve_table`` and a chart of accuracy against removal.
 
@@ -22,20 +23,19 @@ def log_summary(
     Args:
         folder: of the study, with its figures.
         plan: of the study.
-        points: the rows of ``curve.csv``.
+        curve: the table of that name.
         figures: names of the pictures.
     """
     logger = wandb_logger(folder.path, group=plan.study, name="summary", job_type="summary")
     if logger is None:
         return
-    columns: list[str | int] = list(dict.fromkeys(column for point in points for column in point))
-    cells = [_values([point.get(str(column)) for point in points]) for column in columns]
-    table = wandb.Table(columns=columns, data=[list(row) for row in zip(*cells, strict=True)])
-    against = "onset" if any(float(point["onset"]) > 0 for point in points) else "removal"
+    cells = curve.apply(_column).astype(object).where(curve.notna(), None)
+    table = wandb.Table(columns=list(cells), data=cells.to_numpy().tolist())
+    against = "onset" if (curve["onset"] > 0).any() else "removal"
     paths = [folder.path / name for name in figures]
     shown: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in paths}
     shown["curve_table"] = table
-    if "final_accuracy" in columns:
+    if "final_accuracy" in curve:
         shown["curve_chart"] = wandb.plot.scatter(
             table, against, "final_accuracy", title=plan.study
         )
@@ -43,15 +43,7 @@ def log_summary(
     logger.experiment.finish()
 
 
-def _values(cells: Sequence[Any]) -> list[Any]:
-    """A column, as a table wants it: numbers or text alone, and None where there is nothing.
-
-    Example:
-        >>> _values(["4", "", "1e-3"]), _values(["4", "none"]), _values([None, ""])
-        ([4.0, None, 0.001], ['4', 'none'], [None, None])
-    """
-    filled = [None if cell in (None, "") else cell for cell in cells]
-    try:
-        return [None if cell is None else float(cell) for cell in filled]
-    except (TypeError, ValueError):
-        return [None if cell is None else str(cell) for cell in filled]
+def _column(cells: pd.Series) -> pd.Series:
+    """A column as W&B wants it: of numbers or text alone."""
+    numbers = pd.to_numeric(cells, errors="coerce")
+    return numbers if numbers.notna().equals(cells.notna()) else cells.astype(str)

@@ -5,11 +5,9 @@ from typing import TYPE_CHECKING
 from critical_periods.core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from critical_periods.tasks.classification import ClassificationTask as ClassificationTask
-    from critical_periods.tasks.masked_reconstruction import (
-        MaskedReconstructionTask as MaskedReconstructionTask,
-    )
-    from critical_periods.tasks.transformer_classification import (
+    from .classification import ClassificationTask as ClassificationTask
+    from .masked_reconstruction import MaskedReconstructionTask as MaskedReconstructionTask
+    from .transformer_classification import (
         TransformerClassificationTask as TransformerClassificationTask,
     )
 

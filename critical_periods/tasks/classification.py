@@ -1,11 +1,10 @@
-"""The task of the papers: name what the eyes see."""
+"""Classification of the views of a sample, the task of the papers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
@@ -15,24 +14,20 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import fold, global_seed
-from critical_periods.core.trainer import ends_before
+from critical_periods.core.internals import milestones
+from critical_periods.core.trainer import datamodule_of, ends_before, trainer_of
 from critical_periods.models.heads import own_head
 from critical_periods.models.network import Network
-from critical_periods.tasks.dry_run import (
-    built,
-    built_optimizer,
-    rehearse_network,
-    rehearse_schedule,
-    scheduled,
-)
+from critical_periods.tasks.dry_run import validate_network, validate_schedule
+from critical_periods.tasks.optimizers import build, build_optimizer
+from critical_periods.tasks.task import Task
 
 
 def _paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4)
 
 
-class ClassificationTask(pl.LightningModule):
+class ClassificationTask(Task):
     """Cross-entropy on the views of a batch, with accuracy on clean ones.
 
     Logs ``train/loss``, ``val/loss``, ``val/accuracy`` and ``test/loss``, ``test/accuracy`` once
@@ -96,13 +91,13 @@ class ClassificationTask(pl.LightningModule):
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def setup(self, stage: str) -> None:
-        """Compares the network with the data before anything is trained.
+        """Checks the network against the data before anything is trained.
 
         Raises:
             UserError: the data has classes that the network has no output for, or views that it
                 cannot take.
         """
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule_of(self.trainer)
         available = getattr(data, "num_classes", None)
         if available is not None and available > self.num_classes:
             raise UserError(
@@ -110,7 +105,7 @@ class ClassificationTask(pl.LightningModule):
                 f"{available} classes of the data; set it, and the network's, to {available}."
             )
         if stage == "fit":
-            rehearse_network(self, data, self.num_classes)
+            validate_network(self, data, self.num_classes)
 
     def forward(self, *views: Tensor) -> Tensor:
         """Logits [B, K] of one tensor [B, C, H, W] a view, by the head for both where several."""
@@ -119,10 +114,6 @@ class ClassificationTask(pl.LightningModule):
     def _answers(self, views: Iterable[Tensor]) -> Tensor:
         """What the network gives: [B, K], or [B, heads, K] with several heads."""
         return self.network(*(view.contiguous(memory_format=torch.channels_last) for view in views))
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds all that this batch draws."""
-        torch.manual_seed(fold(global_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean cross-entropy of the batch, each sample by the head of its target."""
@@ -133,14 +124,7 @@ class ClassificationTask(pl.LightningModule):
             # The network may know more classes than the data has.
             target = F.pad(target, (0, logits.shape[1] - target.shape[1]))
         loss = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
-        self.log(
-            "train/loss",
-            loss.detach(),
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(batch.target),
-        )
+        self.log_mean("train/loss", loss.detach(), len(target), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -155,16 +139,8 @@ class ClassificationTask(pl.LightningModule):
         logits = self(*batch.views.unbind(1)).float()
         loss.update(F.cross_entropy(logits, batch.target, reduction="none"))
         accuracy.update(logits, batch.target)
-        size = len(batch.target)
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
-        self.log(
-            f"{stage}/accuracy",
-            accuracy,
-            on_step=False,
-            on_epoch=True,
-            batch_size=size,
-            prog_bar=True,
-        )
+        self.log_mean(f"{stage}/loss", loss, len(logits))
+        self.log_mean(f"{stage}/accuracy", accuracy, len(logits), prog_bar=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Class probabilities [B, K]."""
@@ -177,21 +153,20 @@ class ClassificationTask(pl.LightningModule):
             UserError: a setting of theirs has no meaning, such as a negative rate, the schedule
                 cannot go through all epochs, or it has milestones that no epoch reaches.
         """
+        trainer = trainer_of(self)
         # A segment of a study, or a run without an end, has no more epochs than it says.
-        epochs = max(1, self._trainer.max_epochs or 1) if self._trainer is not None else 1
-        rehearse_schedule(self.optimizer, self.lr_scheduler, epochs)
-        optimizer = built_optimizer(self.optimizer, self.parameters())
+        epochs = max(1, trainer.max_epochs or 1) if trainer is not None else 1
+        validate_schedule(self.optimizer, self.lr_scheduler, epochs)
+        optimizer = build_optimizer(self.optimizer, self.parameters())
         if self.lr_scheduler is None:
             return optimizer
-        scheduler = built("lr_scheduler", self.lr_scheduler, optimizer)
-        self._look_for_milestones(scheduler)
-        return scheduled(optimizer, scheduler)
-
-    def _look_for_milestones(self, scheduler: Any) -> None:
-        # MultiStepLR's and SequentialLR's, which keeps them to itself.
-        found = getattr(scheduler, "milestones", getattr(scheduler, "_milestones", ()))
-        if found and self._trainer is not None and ends_before(self._trainer, max(found) + 1):
+        scheduler = build("lr_scheduler", self.lr_scheduler, optimizer)
+        found = milestones(scheduler)
+        if found and trainer is not None and ends_before(trainer, found[-1] + 1):
             raise UserError(
-                f"milestones={sorted(found)} of {type(scheduler).__name__} reach beyond the last "
-                f"epoch of training: trainer.max_epochs={self._trainer.max_epochs}."
+                f"milestones={found} of {type(scheduler).__name__} reach beyond the last epoch of "
+                f"training: trainer.max_epochs={trainer.max_epochs}."
             )
+        # One that follows a measure says which; Lightning has to hear it, too.
+        followed = {"monitor": scheduler.monitor} if hasattr(scheduler, "monitor") else {}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **followed}}

@@ -1,4 +1,4 @@
-"""How far a reconstruction is off, where it could not look."""
+"""The error of a reconstruction on the patches that were hidden from it."""
 
 from __future__ import annotations
 

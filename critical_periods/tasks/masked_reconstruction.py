@@ -1,34 +1,28 @@
-"""Masked reconstruction: see a few patches of all views, say what the others show."""
+"""Masked reconstruction: hidden patches of all views are predicted from a few visible ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from einops import rearrange
+from PIL.Image import Image
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import fold, global_seed, uniform
-from critical_periods.models.multi_view.masking import (
-    hidden_patches,
-    random_visible,
-    visible_total,
-)
+from critical_periods.core.randomness import Stream, global_seed, uniform
+from critical_periods.core.trainer import log_to_wandb, results_folder
+from critical_periods.models.multi_view.masking import hidden_patches, random_visible, visible_total
 from critical_periods.models.multi_view.patches import patch_grid, to_image, to_patches
 from critical_periods.models.multi_view.transformer import MultiViewTransformer
 from critical_periods.models.multi_view.weights import HEADS
 from critical_periods.tasks.masked_error import masked_error, normalised
-from critical_periods.tasks.reconstruction_pictures import reconstruction_picture
+from critical_periods.tasks.reconstruction_pictures import reconstruction_picture, save_picture
+from critical_periods.tasks.task import Task
 from critical_periods.tasks.transformer_recipe import TransformerRecipe
-
-# A stream of random numbers of its own, beside those of the data.
-_MASKS = 2022
 
 
 class Reconstruction(NamedTuple):
@@ -44,7 +38,7 @@ class Reconstruction(NamedTuple):
     hidden: Tensor
 
 
-class MaskedReconstructionTask(pl.LightningModule):
+class MaskedReconstructionTask(Task):
     """Pre-training of a multi-view encoder by reconstructing hidden patches.
 
     Of all views' patches a random quarter is seen, split among the views by a flat Dirichlet
@@ -162,15 +156,29 @@ class MaskedReconstructionTask(pl.LightningModule):
             if not name.startswith("norm_")
         ]
 
+    def picture(self, batch: Batch, visible: Tensor, samples: int) -> Image:
+        """A picture of the first samples of a batch and their reconstructions.
+
+        Args:
+            batch: at least one sample.
+            visible: places of the visible patches in the sequence of all, [B, n].
+            samples: how many are shown, a row each.
+        """
+        views, visible = batch.views[:samples].unbind(1), visible[:samples]
+        predictions = self.reconstruct(views, visible)
+        hidden = self._hidden(views, visible)
+        return reconstruction_picture(views, hidden, predictions, self.network.patch)
+
+    def _hidden(self, views: Sequence[Tensor], visible: Tensor) -> Tensor:
+        """Which patches are not among the visible ones, bool [B, V, N]."""
+        rows, columns = patch_grid(views[0], self.network.patch)
+        return hidden_patches(visible, len(views), rows * columns)
+
     def forward(self, *views: Tensor) -> list[Tensor]:
         """Reconstructions of views that are fully visible."""
         rows, columns = patch_grid(views[0], self.network.patch)
         visible = torch.arange(len(views) * rows * columns, device=views[0].device)
         return self.reconstruct(views, visible.expand(len(views[0]), -1))
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds all that this batch draws."""
-        torch.manual_seed(fold(global_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss on random masks of this epoch."""
@@ -182,14 +190,7 @@ class MaskedReconstructionTask(pl.LightningModule):
         # is taken: with the mean of these numbers it is that of all samples in one process.
         counts = self.trainer.strategy.reduce(counts, reduce_op="mean")
         loss = (sums / counts.clamp(min=1 / self.trainer.world_size)).sum()
-        self.log(
-            "train/loss",
-            loss.detach(),
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=len(batch.views),
-        )
+        self.log_mean("train/loss", loss.detach(), len(batch.views), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -214,13 +215,13 @@ class MaskedReconstructionTask(pl.LightningModule):
         """All views' pixels, and which patches of them were hidden."""
         visible = self._visible(batch, batch_idx)
         views = batch.views.unbind(1)
-        rows, columns = patch_grid(views[0], self.network.patch)
-        hidden = hidden_patches(visible, len(views), rows * columns)
+        rows, _ = patch_grid(views[0], self.network.patch)
         prediction = torch.stack(self.reconstruct(views, visible), dim=1)
-        return Reconstruction(prediction, rearrange(hidden, "b v (h w) -> b v h w", h=rows))
+        hidden = rearrange(self._hidden(views, visible), "b v (h w) -> b v h w", h=rows)
+        return Reconstruction(prediction, hidden)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Says the encoder's heads, which leave no trace in its weights."""
+        """Adds the encoder's number of heads, which its weights do not show."""
         checkpoint[HEADS] = self.network.attention_heads
 
     def _evaluate(self, errors: MetricCollection, batch: Batch, batch_idx: int) -> Tensor:
@@ -255,7 +256,7 @@ class MaskedReconstructionTask(pl.LightningModule):
         first = (batch_idx * self.trainer.world_size + self.global_rank) * size
         place = -1 - first - torch.arange(size, device=batch.index.device)
         index = torch.where(batch.index < 0, place, batch.index)
-        draws = uniform(index, views + views * rows * columns, _MASKS, *words)
+        draws = uniform(index, views + views * rows * columns, Stream.HIDDEN_PATCHES, *words)
         return random_visible(draws, views, total)
 
     def _errors(self, batch: Batch, visible: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -264,7 +265,7 @@ class MaskedReconstructionTask(pl.LightningModule):
         patch = self.network.patch
         grid = patch_grid(views[0], patch)
         tokens = self.network.encode(views, visible)
-        hidden = hidden_patches(visible, len(views), grid[0] * grid[1])
+        hidden = self._hidden(views, visible)
         for view, image in enumerate(views):
             pixels = to_patches(image, patch)
             for name, target in zip(_decoders_of(view), (pixels, normalised(pixels)), strict=True):
@@ -279,29 +280,11 @@ class MaskedReconstructionTask(pl.LightningModule):
         return done % self.pictures_every_n_epochs == 0 or done == trainer.max_epochs
 
     def _show(self, batch: Batch, visible: Tensor) -> None:
-        # All processes ask for the folder, which is the first one's.
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "reconstructions"
-        if not self.trainer.is_global_zero:
-            return
-        views = batch.views[: self.pictures].unbind(1)
-        visible = visible[: self.pictures]
-        rows, columns = patch_grid(views[0], self.network.patch)
-        hidden = hidden_patches(visible, len(views), rows * columns)
-        picture = reconstruction_picture(
-            views, hidden, self.reconstruct(views, visible), self.network.patch
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        picture.save(folder / f"epoch_{self.current_epoch:04d}.png")
-        # By name, so that the loggers of both packages of Lightning are found.
-        loggers: list[Any] = [
-            one for one in self.trainer.loggers if type(one).__name__ == "WandbLogger"
-        ]
-        for logger in loggers:
-            import wandb
-
-            logger.experiment.log(
-                {"reconstructions": wandb.Image(picture), "epoch": self.current_epoch}
-            )
+        folder = results_folder(self.trainer, "reconstructions")
+        if self.trainer.is_global_zero:
+            picture = self.picture(batch, visible, self.pictures)
+            save_picture(picture, folder / f"epoch_{self.current_epoch:04d}.png")
+            log_to_wandb(self.trainer, lambda wandb: {"reconstructions": wandb.Image(picture)})
 
 
 def _decoders_of(view: int) -> tuple[str, str]:

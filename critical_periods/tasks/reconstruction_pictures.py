@@ -1,8 +1,9 @@
-"""Reconstructions to look at: what went in, what was hidden, what came out, what was there."""
+"""Pictures of reconstructions: the input, its mask, the prediction and the target."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,10 +11,11 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from critical_periods.core.files import replacing
 from critical_periods.models.multi_view.patches import to_image, to_patches
 
 _COLUMNS = ("input", "mask", "prediction", "target")
-# Small images are enlarged to about this many pixels, so that the words above them have room.
+# Small images are enlarged to about this many pixels, so that the labels above them have room.
 _WIDTH, _HEADER, _GAP = 96, 16, 4
 
 
@@ -60,6 +62,13 @@ def reconstruction_picture(
         number, kind = divmod(place, len(_COLUMNS))
         draw.text((place * table.shape[-1], 2), f"{_COLUMNS[kind]} {number}", fill="black")
     return picture
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Writes a PNG file, whole or not at all, and the folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        picture.save(part, format="PNG")
 
 
 def _brightness(image: Tensor, target: Tensor) -> Tensor:

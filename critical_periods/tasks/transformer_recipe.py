@@ -13,6 +13,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.trainer import datamodule_of
 
 # Learned tokens are added to others, as biases are.
 _UNDECAYED = {"global_tokens", "mask_token", "task_embeddings"}
@@ -66,7 +67,7 @@ class TransformerRecipe:
     layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
-        """Looks at the numbers."""
+        """Checks the numbers."""
         for name, fits, wanted in (
             ("epochs", self.epochs >= 1, "be at least 1"),
             ("base_rate", self.base_rate >= 0, "not be negative"),
@@ -178,7 +179,7 @@ def parameter_groups(
 
 
 def _global_batch(trainer: pl.Trainer) -> int:
-    size = getattr(trainer.datamodule, "batch_size", None)  # type: ignore[attr-defined]
+    size = getattr(datamodule_of(trainer), "batch_size", None)
     if size is None:
         raise UserError(
             "the rate of TransformerRecipe scales with the batch, but the data has no attribute "

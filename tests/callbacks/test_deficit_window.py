@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning.pytorch
 import pytest
 import pytorch_lightning
 import torch
+from small_runs import quiet_trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -30,7 +30,6 @@ from critical_periods.deficits import (
     VerticalFlip,
 )
 
-FRAMEWORKS = {"pytorch_lightning": pytorch_lightning, "lightning": lightning.pytorch}
 SAMPLES, SIZE = 12, 4
 IMAGES = torch.randn(2, SAMPLES, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 TARGET = torch.arange(SAMPLES) % 10
@@ -42,34 +41,17 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=FRAMEWORKS)
-def framework(request: pytest.FixtureRequest) -> Any:
-    return FRAMEWORKS[request.param]
-
-
 @pytest.fixture(autouse=True)
 def seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PL_GLOBAL_SEED", "11")
 
 
 def make_trainer(framework: Any, *callbacks: Any, epochs: int = 4, **settings: Any) -> Any:
-    settings = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "num_sanity_val_steps": 1,
-    } | settings
-    return framework.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-        log_every_n_steps=1,
-        **settings,
-    )
+    settings = {"max_epochs": epochs, "log_every_n_steps": 1, "num_sanity_val_steps": 1} | settings
+    return quiet_trainer(*callbacks, framework=framework, **settings)
 
 
-# Projects of others.
+# Third parties' projects.
 
 
 class Named(NamedTuple):
@@ -93,10 +75,7 @@ FORMS: dict[str, tuple[Callable[..., Any], Callable[[Any], tuple[Tensor, Tensor,
         lambda a, b, y: {"label": y, "views": {"left": a, "right": b}, "name": "x"},
         lambda batch: (batch["views"]["left"], batch["views"]["right"], batch["label"]),
     ),
-    "named tuple": (
-        lambda a, b, y: Named((a, b), y),
-        lambda batch: (*batch.pair, batch.label),
-    ),
+    "named tuple": (lambda a, b, y: Named((a, b), y), lambda batch: (*batch.pair, batch.label)),
     "dataclass": (
         lambda a, b, y: Record(a, b, y),
         lambda batch: (batch.left, batch.right, batch.y),
@@ -126,11 +105,11 @@ class Slices:
         return torch.equal(self.images, IMAGES) and torch.equal(self.target, TARGET)
 
 
-def stranger(framework: Any, form: str = "tuple", **methods: Any) -> Any:
+def third_party(framework: Any, form: str = "tuple", **methods: Any) -> Any:
     """A module of somebody's that keeps what its steps receive."""
     unpack = FORMS[form][1]
 
-    class Stranger(framework.LightningModule):
+    class ThirdParty(framework.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(3))
@@ -152,8 +131,8 @@ def stranger(framework: Any, form: str = "tuple", **methods: Any) -> Any:
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
     for name, method in methods.items():
-        setattr(Stranger, name, method)
-    return Stranger()
+        setattr(ThirdParty, name, method)
+    return ThirdParty()
 
 
 def received(module: Any, form: str = "tuple") -> list[tuple[int, int, Tensor, Tensor, Tensor]]:
@@ -171,8 +150,8 @@ def original(number: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_strangers_training_has_the_deficit_in_its_window_alone(framework, form):
-    module, loader = stranger(framework, form), Slices(form)
+def test_third_parties_training_has_the_deficit_in_its_window_alone(framework, form):
+    module, loader = third_party(framework, form), Slices(form)
     window = DeficitWindow(VerticalFlip(views=[1]), onset=1, removal=3)
     trainer = make_trainer(framework, window)
     trainer.fit(module, loader, Slices(form))
@@ -192,8 +171,8 @@ def test_strangers_training_has_the_deficit_in_its_window_alone(framework, form)
     assert "training_step" not in vars(module)
 
 
-def test_strangers_targets(framework):
-    module, deficit = stranger(framework, "dict"), LabelPermutation(seed=4)
+def test_third_parties_targets(framework):
+    module, deficit = third_party(framework, "dict"), LabelPermutation(seed=4)
     loader = Slices("dict")
     make_trainer(framework, DeficitWindow(deficit, removal=1), epochs=2).fit(module, loader)
     for epoch, number, left, _, target in received(module, "dict"):
@@ -201,19 +180,6 @@ def test_strangers_targets(framework):
         assert torch.equal(left, before[0])
         assert torch.equal(target, deficit.permutation[before[2]] if epoch < 1 else before[2])
     assert loader.is_untouched()
-
-
-def test_a_data_set_in_memory_is_bit_identical_afterwards(framework):
-    images, target = IMAGES[0].clone(), TARGET.clone()
-    loader = DataLoader(TensorDataset(images, target), SIZE, shuffle=True)
-
-    def training_step(self: Any, batch: Any, batch_idx: int) -> Tensor:
-        assert not batch[0].any()
-        return self.weight.sum()
-
-    module = stranger(framework, training_step=training_step)
-    make_trainer(framework, DeficitWindow(Occlusion()), epochs=2).fit(module, loader)
-    assert torch.equal(images, IMAGES[0]) and torch.equal(target, TARGET)
 
 
 def test_steps_of_every_kind(framework):
@@ -241,7 +207,7 @@ def test_steps_of_every_kind(framework):
         ({"gradient_clip_val": 0.1}, {}),
         ({"precision": "bf16-true"}, {}),
     ):
-        module, loader = stranger(framework, **methods), Slices()
+        module, loader = third_party(framework, **methods), Slices()
         window = DeficitWindow(Blur(views=[0]), onset=1)
         make_trainer(framework, window, epochs=2, **settings).fit(module, loader)
         assert len(module.trained) == 6
@@ -253,7 +219,7 @@ def test_steps_of_every_kind(framework):
 
 
 def test_a_step_of_the_instances_own_comes_back(framework):
-    module, calls = stranger(framework), []
+    module, calls = third_party(framework), []
 
     def own(batch: Any, batch_idx: int) -> Tensor:
         calls.append(batch_idx)
@@ -275,12 +241,12 @@ def test_an_exception_leaves_no_trace(framework, error):
             raise error("enough")
         return self.loss(batch)
 
-    module, loader = stranger(framework, training_step=training_step), Slices()
+    module, loader = third_party(framework, training_step=training_step), Slices()
     with pytest.raises((error, SystemExit)):
         make_trainer(framework, DeficitWindow(Occlusion())).fit(module, loader)
     assert "training_step" not in vars(module) and loader.is_untouched()
     # The next run, without a window, is a clean one.
-    module = stranger(framework)
+    module = third_party(framework)
     make_trainer(framework, epochs=1).fit(module, loader)
     assert torch.equal(received(module)[0][2], original(0)[0])
 
@@ -319,7 +285,7 @@ def scales() -> list[DeficitWindow]:
 
 
 def test_several_windows_act_in_the_order_of_the_callbacks(framework):
-    module, loader = stranger(framework), Slices()
+    module, loader = third_party(framework), Slices()
     make_trainer(framework, *scales()).fit(module, loader)
     for epoch, number, left, right, _ in received(module):
         torch.testing.assert_close(left, expected_scale(epoch, original(number)[0]))
@@ -410,7 +376,7 @@ def test_a_slot_in_a_datamodule_of_ones_own(framework: Any) -> None:
             nothing = torch.full_like(target, -1)
             return self.deficits(Batch(views, target, nothing, nothing))
 
-    module = stranger(framework, training_step=lambda self, batch: self.loss(batch[:2]))
+    module = third_party(framework, training_step=lambda self, batch: self.loss(batch[:2]))
     module.loss = lambda batch: (
         module.trained.append((module.current_epoch, batch)) or (module.weight.sum())
     )
@@ -424,7 +390,7 @@ def test_a_slot_in_a_datamodule_of_ones_own(framework: Any) -> None:
 
 
 def noise(framework: Any, *windows: DeficitWindow, epochs: int = 4, **fit: Any) -> Any:
-    module, settings = stranger(framework), {}
+    module, settings = third_party(framework), {}
     callbacks: list[Any] = list(windows)
     if "folder" in fit:
         callbacks.append(framework.callbacks.ModelCheckpoint(
@@ -488,7 +454,7 @@ def logged(folder: Path) -> dict[int, list[float]]:
 
 @pytest.mark.parametrize("has_slot", [False, True])
 def test_active_is_logged_once_an_epoch_as_nought_or_one(framework, has_slot, tmp_path):
-    if has_slot and framework is lightning.pytorch:
+    if has_slot and framework is not pytorch_lightning:
         pytest.skip("this package's DataModules are pytorch_lightning's")
     logger = framework.loggers.CSVLogger(tmp_path, name="", version="")
     windows = [
@@ -500,7 +466,7 @@ def test_active_is_logged_once_an_epoch_as_nought_or_one(framework, has_slot, tm
     if has_slot:
         trainer.fit(Eyes(), eyes_data())
     else:
-        trainer.fit(stranger(framework), Slices())
+        trainer.fit(third_party(framework), Slices())
     assert logged(tmp_path) == {0: [0.0], 1: [1.0], 2: [1.0], 3: [1.0], 4: [0.0], 5: [1.0]}
     assert trainer.callback_metrics["deficit/active"] == 1
 
@@ -548,18 +514,8 @@ def test_state_is_kept_in_checkpoints_that_execute_nothing(framework, tmp_path):
 
 
 def test_windows_have_names_of_their_own_in_checkpoints(framework):
-    windows = [
-        DeficitWindow(deficit, onset)
-        for deficit in (
-            Blur(2),
-            Blur(4),
-            Blur(2, [0]),
-            Blur(2, [1]),
-            Occlusion(),
-            LabelPermutation(),
-        )
-        for onset in (0, 1)
-    ]
+    deficits = Blur(2), Blur(4), Blur(2, [0]), Blur(2, [1]), Occlusion(), LabelPermutation()
+    windows = [DeficitWindow(deficit, onset) for deficit in deficits for onset in (0, 1)]
     assert len({window.state_key for window in windows}) == len(windows)
     make_trainer(framework, *windows)  # Lightning refuses two of one name
 
@@ -569,7 +525,7 @@ def test_windows_have_names_of_their_own_in_checkpoints(framework):
 
 def fit_wrong(framework: Any, window: DeficitWindow, loader: Any = None, **settings: Any) -> str:
     methods = settings.pop("methods", {})
-    module = stranger(framework, **methods)
+    module = third_party(framework, **methods)
     trainer = make_trainer(framework, window, **settings)
     with pytest.raises(UserError) as caught:
         trainer.fit(module, Slices() if loader is None else loader)
@@ -598,7 +554,7 @@ def test_windows_beyond_the_last_epoch(framework, onset, removal):
     ("epochs", "settings"), [(5, {}), (-1, {"max_steps": 1}), (5, {"fast_dev_run": True})]
 )
 def test_windows_up_to_the_last_epoch(framework, epochs, settings):
-    module = stranger(framework)
+    module = third_party(framework)
     window = DeficitWindow(Occlusion(), onset=0, removal=5)
     make_trainer(framework, window, epochs=epochs, **settings).fit(module, Slices())
     assert not received(module)[0][2].any()
@@ -629,7 +585,7 @@ def test_steps_that_take_an_iterator(framework):
 
     methods = {"training_step": training_step}
     message = fit_wrong(framework, DeficitWindow(Blur()), methods=methods)
-    assert "training_step of Stranger takes dataloader_iter" in message
+    assert "training_step of ThirdParty takes dataloader_iter" in message
 
 
 @pytest.mark.parametrize(

@@ -1,231 +1,413 @@
-"""Monitors measure what the pure functions say, and training does not notice."""
+"""Monitors: what they measure is right, on anyone's project, and training does not notice."""
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as other
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from small_runs import clean_samples, quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from critical_periods.callbacks import (
     DeficitWindow,
     FisherMonitor,
     SourceVarianceMonitor,
     UsableInformationMonitor,
+    WeightInformationMonitor,
 )
-from critical_periods.callbacks.monitors.monitor import Monitor, evaluating, reestimated_batch_norm
+from critical_periods.callbacks.monitors.monitor import Monitor, reestimated_batch_norm
+from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.data import StereoDigitsDataModule
+from critical_periods.data import DigitsDataModule, StereoDigitsDataModule
 from critical_periods.deficits import Blur
-from critical_periods.metrics.functional import (
-    channel_mean,
-    fisher_trace,
-    relative_source_variance,
-    source_variance,
-    usable_information,
-)
-from critical_periods.models import SplitResNet18
+from critical_periods.metrics.functional import fisher_trace
+from critical_periods.models import SplitAllCNN, SplitResNet18
 from critical_periods.tasks import ClassificationTask
 
-LAYER = "trunk.stage4"
+
+class Record(pl.Callback):
+    """Everything that was logged, epoch by epoch; it stands after the monitors."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        # Lightning goes on to show what was logged in earlier epochs.
+        self.earlier = dict(trainer.callback_metrics)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        found = trainer.callback_metrics.items()
+        new = {key: float(value) for key, value in found if value is not self.earlier.get(key)}
+        self.epochs.append(new)
 
 
-def data() -> StereoDigitsDataModule:
-    return StereoDigitsDataModule(batch_size=50, limit_train=100)
+def data(**settings: Any) -> StereoDigitsDataModule:
+    return StereoDigitsDataModule(**{"limit_train": 60, "batch_size": 30, **settings})
 
 
-def fit(folder: Path, *callbacks: pl.Callback, epochs: int = 2) -> tuple[pl.Trainer, Any]:
-    pl.seed_everything(1, verbose=False)
-    task = ClassificationTask(SplitResNet18(width=4, in_channels=1))
-    trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", default_root_dir=folder, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-        limit_val_batches=2, num_sanity_val_steps=0, callbacks=list(callbacks),
-    )  # fmt: skip
-    trainer.fit(task, data())
-    return trainer, task
+def task(network: nn.Module | None = None) -> ClassificationTask:
+    torch.manual_seed(1)
+    network = network or SplitAllCNN(depth=1, width=4, in_channels=1)
+    return ClassificationTask(network, optimizer=lambda p: torch.optim.SGD(p, lr=0.05))
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.Trainer, Any]:
-    folder = tmp_path_factory.mktemp("measured")
-    trainer, task = fit(
-        folder,
-        DeficitWindow(Blur(views=[1])),
-        SourceVarianceMonitor([LAYER], samples=20, pairs=3, reestimate_batch_norm=True),
-        FisherMonitor(samples=4),
-        UsableInformationMonitor(samples=60),
-    )
-    return folder, trainer, task
+def train(
+    folder: Path, module: Any, datamodule: Any, *monitors: Any, epochs: int = 2, **settings: Any
+) -> list[dict[str, float]]:
+    """What was logged in each epoch of a run on a DataModule, or on a dict of loaders."""
+    record = Record()
+    settings = {"default_root_dir": folder, "limit_val_batches": 1} | settings
+    trainer = quiet_trainer(*monitors, record, max_epochs=epochs, **settings)
+    loaders = datamodule if isinstance(datamodule, dict) else {"datamodule": datamodule}
+    trainer.fit(module, **loaders)
+    return record.epochs
 
 
-def samples(split: str, number: int) -> tuple[list[Tensor], Tensor]:
-    module = data()
-    module.setup()
-    batches = [
-        module.on_after_batch_transfer(
-            module.transfer_batch_to_device(draw, torch.device("cpu"), 0), 0
-        )
-        for draw in module.measurement_loader(split, number)
-    ]
-    return (
-        list(torch.cat([batch.views for batch in batches]).unbind(1)),
-        torch.cat([batch.target for batch in batches]),
-    )
+def bits(network: nn.Module, views: tuple[Tensor, ...], target: Tensor) -> float:
+    """Usable information by its definition, H(Y) - cross-entropy, in evaluation mode."""
+    share = torch.bincount(target, minlength=10) / len(target)
+    entropy = -sum(float(p) * math.log2(p) for p in share if p)
+    with torch.no_grad():
+        logits = network.eval()(*views).double()
+    return entropy - float(F.cross_entropy(logits, target)) / math.log(2)
 
 
-def test_training_does_not_notice(measured, tmp_path):
-    _, alone = fit(tmp_path, DeficitWindow(Blur(views=[1])))
-    watched = measured[2].state_dict()
-    for name, value in alone.network.state_dict().items():
-        assert torch.equal(watched[f"network.{name}"], value), name
-    assert all(part.training for part in measured[2].network.modules())
-    assert all(parameter.requires_grad for parameter in measured[2].network.parameters())
+# What is measured.
 
 
-def test_rsv_is_that_of_the_pure_functions_by_full_forward_passes(measured):
-    folder, trainer, task = measured
-    network = task.network
-    fixed, _ = samples("val", 3)
-    pool, _ = samples("val", 20)
-    clean, _ = samples("train", None)  # type: ignore[arg-type]
+def plain_rsv(
+    layer: Callable[[Tensor, Tensor], Tensor], fixed: list[Tensor], draws: list[Tensor]
+) -> np.ndarray:
+    """RSV [pairs, units] by its definition, in float64 and with nothing but loops."""
+    rsv = []
+    for a, b in zip(*fixed, strict=True):
+        varied_a = torch.stack([layer(draw[None], b[None])[0] for draw in draws[0]])
+        varied_b = torch.stack([layer(a[None], draw[None])[0] for draw in draws[1]])
+        sv_a, sv_b = (v.flatten(1).numpy().var(0) for v in (varied_a, varied_b))
+        with np.errstate(invalid="ignore"):
+            rsv.append((sv_a - sv_b) / (sv_a + sv_b))
+    return np.stack(rsv)
 
-    def stage4(*views: Tensor) -> Tensor:
-        x = sum(path(view) for path, view in zip(network.pathways, views, strict=True))
-        return network.trunk.stage4(network.trunk.stage3(x))
 
-    # Batch-norm statistics of the clean training data: two batches of 50, averaged.
-    with evaluating(network), torch.no_grad():
-        before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+@pytest.mark.parametrize("reestimate", [False, True])
+def test_rsv_is_that_of_its_definition(tmp_path, reestimate):
+    """On clean samples while training has a deficit, with either statistics of batch norm."""
+    module, datamodule, name = task(SplitResNet18(width=4, in_channels=1)), data(), "trunk.stage3.0"
+    monitor = SourceVarianceMonitor([name], samples=10, pairs=3, reestimate_batch_norm=reestimate)
+    logged = train(tmp_path, module, datamodule, DeficitWindow(Blur(views=[1])), monitor)[1]
+
+    network = copy.deepcopy(module.network).double().eval()
+    if reestimate:
         for part in network.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.reset_running_stats()
                 part.momentum = None
                 part.train()
-        for first in (0, 50):
-            network(*(view[first : first + 50] for view in clean))
+        with torch.no_grad():
+            for views in clean_samples(datamodule, "train").views.double().split(30):
+                network(*views.unbind(1))
         network.eval()
-        for key, reduce in (("", lambda x: x), ("/channels", channel_mean)):
-            variances = torch.stack(
-                [
-                    source_variance(lambda *v, r=reduce: r(stage4(*v)), fixed, pool[view], view)
-                    for view in (0, 1)
-                ]
-            )
-            expected = relative_source_variance(variances)
-            mean = trainer.callback_metrics[f"rsv/{LAYER}{key}/mean"]
-            torch.testing.assert_close(mean, expected.nanmean().float(), rtol=1e-3, atol=1e-4)
-            polarised = (expected.abs() > 0.5).double().mean().float()
-            logged = trainer.callback_metrics[f"rsv/{LAYER}{key}/polarization"]
-            torch.testing.assert_close(logged, polarised, rtol=1e-2, atol=1e-2)
-        for part in network.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.momentum = 0.1
-        for name, buffer in network.named_buffers():
-            buffer.copy_(before[name])
-    with np.load(folder / "rsv" / "epoch_0001.npz") as arrays:
-        counts, edges = arrays[f"{LAYER}/counts"], arrays[f"{LAYER}/edges"]
-        assert counts.sum() == 3 * arrays[f"{LAYER}/units"].size and len(counts) == 40
-        assert edges[0] == -1 and edges[-1] == 1
+    out: list[Tensor] = []
+    network.get_submodule(name).register_forward_hook(lambda *args: out.append(args[2]))
+
+    def layer(left: Tensor, right: Tensor) -> Tensor:
+        out.clear()
+        network(left, right)
+        return out[0].detach()
+
+    fixed = list(clean_samples(datamodule, "val", 3).views.double().unbind(1))
+    draws = list(clean_samples(datamodule, "val", 10).views.double().unbind(1))
+    rsv = plain_rsv(layer, fixed, draws)
+    channels = plain_rsv(lambda a, b: layer(a, b).mean((2, 3)), fixed, draws)
+    for key, values in ((f"rsv/{name}", rsv), (f"rsv/{name}/channels", channels)):
+        live = values[~np.isnan(values)]
+        assert logged[f"{key}/mean"] == pytest.approx(live.mean(), abs=1e-4)
+        assert logged[f"{key}/dead"] == pytest.approx(np.isnan(values).mean(), abs=1e-3)
+        assert logged[f"{key}/polarization"] == pytest.approx((abs(live) > 0.5).mean(), abs=5e-3)
+
+    (path,) = (tmp_path / "rsv").iterdir()
+    assert path.name == "epoch_0001.npz"  # of the last epoch alone
+    with np.load(path) as arrays:
+        parts = ("counts", "edges", "units")
+        assert set(arrays) == {
+            f"{of}/{what}" for of in (name, f"{name}/channels") for what in parts
+        }
+        np.testing.assert_allclose(arrays[f"{name}/edges"], np.linspace(-1, 1, 41), atol=1e-12)
+        live, counts = rsv[~np.isnan(rsv)], arrays[f"{name}/counts"]
+        expected = np.histogram(live, bins=40, range=(-1, 1))[0]
+        assert counts.sum() == len(live)
+        assert abs(counts - expected).sum() <= 0.01 * len(live)  # float32 rounds across edges
+        units = arrays[f"{name}/units"]
+        assert units.shape == (16, 4, 4) and arrays[f"{name}/channels/units"].shape == (16,)
+        close = np.isclose(units.flatten(), np.nanmean(rsv, 0), atol=1e-3, equal_nan=True)
+        assert close.mean() > 0.99
 
 
-def test_fisher_is_that_of_the_pure_function(measured):
-    _, trainer, task = measured
-    views, _ = samples("train", 4)
-    total, layers = fisher_trace(task.network, views)
-    torch.testing.assert_close(trainer.callback_metrics["fisher/trace"], total.float())
+class Whole(nn.Module):
+    """A split network that hides its pathways, so that every pair of views goes through all."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.inner = network
+
+    def forward(self, *views: Tensor) -> Tensor:
+        output: Tensor = self.inner(*views)
+        return output
+
+
+def test_each_view_encoded_once_gives_what_all_pairs_in_full_give(tmp_path):
+    network = SplitResNet18(width=4, in_channels=1)
+    layers = ["trunk.stage3", "trunk.stage4", "trunk.pool"]
+    results = []
+    for folder, whole in (("split", network), ("whole", Whole(network))):
+        prefix = "" if folder == "split" else "inner."
+        monitor = SourceVarianceMonitor([prefix + layer for layer in layers], samples=9, pairs=4)
+        module = task(copy.deepcopy(whole))
+        logged = train(tmp_path / folder, module, data(), monitor, epochs=1)[0]
+        results.append({key.replace(prefix, ""): value for key, value in logged.items()})
+    split, whole = results
+    assert set(split) == set(whole) and sum("rsv" in key for key in split) == 18
+    for key in split:
+        assert split[key] == pytest.approx(whole[key], abs=2e-4)
+
+
+def test_layers_of_a_pathway_listen_to_their_own_view_alone(tmp_path):
+    layers = ["pathways.1.stem", "pathways.0.stem"]
+    monitor = SourceVarianceMonitor(layers, samples=8, pairs=2)
+    logged = train(tmp_path, task(), data(), monitor, epochs=1)[0]
+    assert logged["rsv/pathways.0.stem/mean"] == 1
+    assert logged["rsv/pathways.1.stem/mean"] == -1
+    # The order of the layers, not that of the forward pass.
+    keys = [key for key in logged if key.endswith("stem/mean")]
+    assert keys == ["rsv/pathways.1.stem/mean", "rsv/pathways.0.stem/mean"]
+
+
+def test_three_views_have_shares(tmp_path):
+    """A view that a network does not look at has no share in what it does."""
+
+    class Project(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+            output: Tensor = self.head((a + 2 * b).flatten(1)[:, :8])
+            return output
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return F.cross_entropy(self(*batch[0].unbind(1)), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.0)
+
+    torch.manual_seed(0)
+    views = torch.randn(400, 3, 1, 4, 4)
+    loader = DataLoader(TensorDataset(views, torch.arange(400) % 3), batch_size=100)
+    monitor = SourceVarianceMonitor(["head"], split="train", pairs=5)
+    logged = train(tmp_path, Project(), {"train_dataloaders": loader}, monitor, epochs=1)[0]
+    shares = [logged[f"rsv/head/view_{view}"] for view in range(3)]
+    assert sum(shares) == pytest.approx(1) and shares[2] == 0
+    # f = w·a + 2 w·b: variances 1 to 4.
+    assert shares[1] == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_fisher_and_information_by_their_definitions(tmp_path, precision):
+    """On clean samples while training has a deficit, and of float32 weights without autocast."""
+    module, datamodule = task(), data()
+    monitors = FisherMonitor(samples=7), UsableInformationMonitor(samples=50)
+    window = DeficitWindow(Blur(views=[1]))
+    logged = train(
+        tmp_path, module, datamodule, window, *monitors, epochs=1, precision=precision
+    )[0]  # fmt: skip
+    network = module.network.eval()
+    samples = clean_samples(datamodule, "train", 7)
+    assert len(samples.index) == 7
+    total, layers = fisher_trace(network, list(samples.views.unbind(1)))
+    assert logged["fisher/trace"] == pytest.approx(float(total), rel=1e-6)
+    traces = {key for key in logged if key.startswith("fisher/trace/")}
+    assert traces == {f"fisher/trace/{layer}" for layer in layers}
     for layer, trace in layers.items():
-        logged = trainer.callback_metrics[f"fisher/trace/{layer}"]
-        torch.testing.assert_close(logged, trace.float(), rtol=1e-4, atol=1e-6)
+        assert logged[f"fisher/trace/{layer}"] == pytest.approx(float(trace), rel=1e-6)
+
+    views, target, *_ = clean_samples(datamodule, "val", 50)
+    left, right = views.unbind(1)
+    zero = torch.zeros_like(left)
+    seen = {"both": (left, right), "view_0": (left, zero), "view_1": (zero, right)}
+    for name, pair in seen.items():
+        expected = bits(network, pair, target)
+        assert logged[f"information/{name}"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_information_is_that_of_the_pure_function(measured):
-    _, trainer, task = measured
-    (left, right), target = samples("val", 60)
-    with evaluating(task), torch.no_grad():
-        for key, seen in {
-            "both": (left, right),
-            "view_0": (left, torch.zeros_like(right)),
-            "view_1": (torch.zeros_like(left), right),
-        }.items():
-            expected = usable_information(task.network(*seen), target).float()
-            logged = trainer.callback_metrics[f"information/{key}"]
-            torch.testing.assert_close(logged, expected, rtol=1e-4, atol=1e-4)
+def test_one_eye_has_information_but_no_rival(tmp_path):
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(256, 10)
+
+        def forward(self, view: Tensor) -> Tensor:
+            output: Tensor = self.head(view.flatten(1))
+            return output
+
+    eye = DigitsDataModule(limit_train=60)
+    logged = train(tmp_path, task(Flat()), eye, UsableInformationMonitor(), epochs=1)[0]
+    assert "information/both" in logged and "information/view_0" not in logged
+    with pytest.raises(UserError, match="what views do to a network, but the data has one"):
+        train(tmp_path, task(Flat()), eye, SourceVarianceMonitor(["head"]))
+
+
+# When.
 
 
 class Epochs(Monitor):
     """Notes the epochs in which it measures."""
 
+    def __init__(self, every_n_epochs: int | None = None) -> None:
+        super().__init__(every_n_epochs)
+        self.measured: list[int] = []
+
+    @property
+    def logs(self) -> set[str]:
+        return {str(self.every_n_epochs)}
+
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.measured = [*getattr(self, "measured", []), trainer.current_epoch]
+        self.measured.append(trainer.current_epoch)
         assert not pl_module.training
 
 
-@pytest.mark.parametrize(("cadence", "epochs"), [(None, [4]), (2, [1, 3, 4]), (5, [4]), (9, [4])])
-def test_cadence_and_the_last_epoch(tmp_path, cadence, epochs):
-    monitor = Epochs(every_n_epochs=cadence)
-    fit(tmp_path, monitor, epochs=5)
-    assert monitor.measured == epochs
+def test_cadence_and_the_last_epoch(tmp_path):
+    expected = {None: [4], 1: [0, 1, 2, 3, 4], 2: [1, 3, 4], 3: [2, 4], 5: [4], 9: [4]}
+    monitors = [Epochs(cadence) for cadence in expected]
+    train(tmp_path, task(), data(), *monitors, epochs=5)
+    assert {one.every_n_epochs: one.measured for one in monitors} == expected
 
 
 @pytest.mark.parametrize(
-    ("settings", "epochs"),
-    [({"max_epochs": -1, "max_steps": 5}, [1]), ({"max_epochs": 9, "callbacks": "stops"}, [2])],
+    ("settings", "stops", "epochs"),
+    [({"epochs": -1, "max_steps": 5}, False, [1]), ({"epochs": 9}, True, [2])],
     ids=["max_steps", "EarlyStopping"],
 )
-def test_the_last_epoch_of_a_run_that_ends_in_another_way(tmp_path, settings, epochs):
+def test_the_last_epoch_of_a_run_that_ends_in_another_way(tmp_path, settings, stops, epochs):
     monitor, callbacks = Epochs(), []
-    if settings.pop("callbacks", None):
+    if stops:
         # By default it looks only after all other callbacks have seen the epoch's end.
-        stops = {"patience": 2, "min_delta": 1e9, "check_on_train_epoch_end": False}
-        callbacks = [pl.callbacks.EarlyStopping("val/loss", **stops)]
-    settings = {"limit_train_batches": 3, "limit_val_batches": 1, **settings}
-    trainer = pl.Trainer(
-        accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, callbacks=[*callbacks, monitor],
-        **settings,
-    )  # fmt: skip
-    data = StereoDigitsDataModule(batch_size=50, limit_train=150)
-    trainer.fit(ClassificationTask(SplitResNet18(width=1, in_channels=1)), data)
+        rule = {"patience": 2, "min_delta": 1e9, "check_on_train_epoch_end": False}
+        callbacks = [pl.callbacks.EarlyStopping("val/loss", **rule)]
+    train(tmp_path, task(), data(batch_size=20), *callbacks, monitor, **settings)
     assert monitor.measured == epochs
 
 
-def test_batch_norm_gets_its_own_statistics_back():
-    network = nn.Sequential(nn.BatchNorm1d(2), nn.Flatten()).eval()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
+# Training does not notice.
 
-    class Batches:
-        def __iter__(self) -> Any:
-            for value in (1.0, 3.0):
-                views = torch.full((4, 1, 2), value)
-                yield type("B", (), {"views": views})()
+
+class Dropping(nn.Module):
+    """Two pathways with batch norm and dropout: everything that has state or draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pathways = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU())
+            for _ in range(2)
+        )
+        self.trunk = nn.ModuleDict({"conv": nn.Conv2d(4, 8, 3), "norm": nn.BatchNorm2d(8)})
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        both = self.pathways[0](left) + self.pathways[1](right)
+        both = self.trunk["norm"](self.trunk["conv"](F.dropout(both, 0.3, self.training)))
+        output: Tensor = self.head(both.mean((2, 3)))
+        return output
+
+
+def all_monitors(layer: str, split: str = "train") -> list[Monitor]:
+    return [
+        SourceVarianceMonitor([layer], 1, samples=12, pairs=3, reestimate_batch_norm=True),
+        FisherMonitor(1, split, samples=6, num_draws=2),
+        WeightInformationMonitor(1, split, samples=6, steps=2),
+        UsableInformationMonitor(1, samples=20),
+    ]
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
+def test_weights_are_those_of_training_alone(tmp_path, precision):
+    states = []
+    for folder, monitors in (("with", all_monitors("trunk.conv")), ("without", [])):
+        pl.seed_everything(3, verbose=False)
+        module = task(Dropping())
+        train(tmp_path / folder, module, data(), *monitors, epochs=3, precision=precision)
+        states.append((module.state_dict(), torch.get_rng_state()))
+        assert all(part.training for part in module.modules())
+        assert all(parameter.requires_grad for parameter in module.parameters())
+    (with_monitors, after), (without, after_without) = states
+    assert all(torch.equal(with_monitors[name], without[name]) for name in without)
+    assert torch.equal(after, after_without)
+
+
+def test_reestimated_statistics_are_of_clean_data(tmp_path):
+    """One pass over clean training data, whatever augmentation training itself has seen."""
+    module, datamodule = task(), data(batch_size=20)
+    train(tmp_path, module, datamodule, epochs=1)
+    network = module.network.eval()
+    norms = {n: m for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    before = copy.deepcopy(network.state_dict())
+    samples = clean_samples(datamodule, "train")
+    batches = [Batch(*(part[i : i + 20] for part in samples)) for i in (0, 20, 40)]
+
+    first = network.pathways[0].stem
+    with torch.no_grad():
+        inputs = [first.conv(batch.views[:, 0]) for batch in batches]
+    mean = torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0)
+    variance = torch.stack([x.var((0, 2, 3), unbiased=True) for x in inputs]).mean(0)
 
     def average(statistic: Tensor) -> Tensor:
-        return statistic / 4 if statistic.mean() > 0 else statistic  # of three others with 0
+        return statistic / 4  # over this process and three others that have zeros
 
-    with reestimated_batch_norm(network, Batches(), average):  # type: ignore[arg-type]
-        torch.testing.assert_close(network[0].running_mean, torch.full((2,), 0.5))
-        assert not network[0].training
-    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
-    assert network[0].momentum == 0.1
+    with torch.no_grad(), reestimated_batch_norm(network, batches, average):
+        torch.testing.assert_close(first.norm.running_mean, mean / 4, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(first.norm.running_var, variance / 4, rtol=1e-4, atol=1e-5)
+        assert not any(norm.training for norm in norms.values())
+    after = network.state_dict()
+    assert before.keys() == after.keys() and len(norms) > 4
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(norm.momentum == 0.1 for norm in norms.values())
+
+    def broken() -> Any:
+        yield batches[0]
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"), torch.no_grad():  # noqa: SIM117
+        with reestimated_batch_norm(network, broken(), average):
+            pass
+    assert all(torch.equal(before[name], network.state_dict()[name]) for name in before)
 
 
-def stranger_module(package: Any) -> Any:
-    class Stranger(package.LightningModule):
+# Third parties' projects.
+
+
+def third_party(framework: Any) -> tuple[Any, dict[str, Any]]:
+    """A project that has never heard of this one: its own module, loaders and batches."""
+
+    class Project(framework.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
+            torch.manual_seed(0)
             self.eyes = nn.ModuleList(nn.Conv2d(1, 4, 3) for _ in range(2))
-            self.head = nn.Linear(4, 3)
+            self.norm = nn.BatchNorm2d(4)
+            self.head = nn.Linear(4, 10)
 
         def forward(self, left: Tensor, right: Tensor) -> Tensor:
-            return self.head((self.eyes[0](left) + self.eyes[1](right)).relu().mean((2, 3)))
+            both = self.norm(self.eyes[0](left) + self.eyes[1](right))
+            output: Tensor = self.head(F.dropout(both.relu().mean((2, 3)), 0.2, self.training))
+            return output
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             (left, right), target = batch
@@ -233,84 +415,88 @@ def stranger_module(package: Any) -> Any:
 
         def validation_step(self, batch: Any, batch_idx: int) -> None: ...
 
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.05)
 
-    return Stranger()
-
-
-@pytest.mark.parametrize("package", [pl, other], ids=["pytorch_lightning", "lightning"])
-def test_in_a_project_that_is_not_this_one(tmp_path, package):
-    images = torch.randn(24, 2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    pairs = [((a, b), i % 3) for i, (a, b) in enumerate(images)]
-    loader = DataLoader(pairs, batch_size=8)  # type: ignore[arg-type]
-    trainer = package.Trainer(
-        max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-        callbacks=[
-            DeficitWindow(Blur(factor=2, views=[1])),
-            SourceVarianceMonitor(["head"], samples=16, pairs=4),
-            FisherMonitor(split="train", samples=8),
-            UsableInformationMonitor(),
-        ],
-    )  # fmt: skip
-    module = stranger_module(package)
-    trainer.fit(module, loader, loader)
-    logged = trainer.callback_metrics
-    expected, _ = fisher_trace(module, list(images[:8].unbind(1)))
-    torch.testing.assert_close(logged["fisher/trace"], expected.float())
-    target = torch.arange(24) % 3
-    both = usable_information(module(*images.unbind(1)), target)
-    torch.testing.assert_close(logged["information/both"], both.float(), rtol=1e-4, atol=1e-4)
-    assert -1 < logged["rsv/head/mean"] < 1 and logged["rsv/head/dead"] == 0
-    assert logged["deficit/active"] == 1
+    left, right = torch.randn(2, 64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    pairs: Any = [((left[i], right[i]), i % 10) for i in range(64)]
+    shuffling = {"shuffle": True, "generator": torch.Generator().manual_seed(1)}
+    return Project(), {
+        "train_dataloaders": DataLoader(pairs, batch_size=16, **shuffling),
+        "val_dataloaders": DataLoader(pairs[:24], batch_size=10),
+    }
 
 
-def stranger_run(
-    package: Any, folder: Any, *callbacks: Any, views: int = 2, **settings: Any
-) -> Any:
-    """Trains a stranger's module; gives the trainer back."""
-    images = torch.randn(24, 2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    pairs = [((a, b) if views == 2 else a, i % 3) for i, (a, b) in enumerate(images)]
-    loader = DataLoader(pairs, batch_size=8)  # type: ignore[arg-type]
-    module = stranger_module(package)
-    if views == 1:
-        module.training_step = lambda batch, batch_idx: module(batch[0], batch[0]).sum()
-    trainer = package.Trainer(
-        **{"max_epochs": 2, "accelerator": "cpu", "default_root_dir": folder, "logger": False,
-           "enable_progress_bar": False, "enable_model_summary": False,
-           "enable_checkpointing": False, "callbacks": list(callbacks), **settings},
-    )  # fmt: skip
-    trainer.fit(module, loader, loader)
-    return trainer
+def test_third_parties_projects(tmp_path, framework):
+    monitors = all_monitors("norm", "val")
+    monitors[1] = FisherMonitor(1, "val", samples=5)
+    states, logged = [], {}
+    for folder, callbacks in (("with", monitors), ("without", [])):
+        framework.seed_everything(5, verbose=False)
+        project, loaders = third_party(framework)
+        window = DeficitWindow(Blur(factor=2, views=[1]))
+        logged[folder] = train(
+            tmp_path / folder, project, loaders, window, *callbacks, framework=framework
+        )
+        states.append(project.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    keys = {"rsv/norm/mean", "rsv/norm/channels/polarization", "fisher/trace", "information/view_1"}
+    assert all(keys <= set(epoch) and epoch["deficit/active"] == 1 for epoch in logged["with"])
+    assert (tmp_path / "with" / "rsv" / "epoch_0001.npz").exists()
+
+    # Of the one batch that the project validates on, which has no deficit.
+    pairs = loaders["val_dataloaders"].dataset[:10]
+    left, right = (torch.stack([views[eye] for views, _ in pairs]) for eye in (0, 1))
+    target = torch.tensor([label for _, label in pairs])
+    last = logged["with"][1]
+    assert -1 < last["rsv/norm/mean"] < 1 and last["rsv/norm/dead"] == 0
+    assert last["information/both"] == pytest.approx(bits(project, (left, right), target), abs=1e-5)
+    expected, _ = fisher_trace(project, [left[:5], right[:5]])
+    assert last["fisher/trace"] == pytest.approx(float(expected), rel=1e-5)
 
 
-@pytest.mark.parametrize("package", [pl, other], ids=["pytorch_lightning", "lightning"])
-@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
-def test_strangers_numbers_have_the_precision_of_the_run(tmp_path, package, precision):
-    monitors = [FisherMonitor(samples=8), UsableInformationMonitor()]
-    trainer = stranger_run(package, tmp_path, *monitors, precision=precision)
-    assert trainer.callback_metrics["fisher/trace"] > 0
+def test_third_parties_numbers_have_the_precision_of_the_run(tmp_path, framework):
+    for precision in ("64-true", "bf16-true"):
+        project, loaders = third_party(framework)
+        monitors = FisherMonitor(samples=8), UsableInformationMonitor()
+        settings = {"framework": framework, "precision": precision}
+        logged = train(tmp_path, project, loaders, *monitors, epochs=1, **settings)[0]
+        assert logged["fisher/trace"] > 0
 
 
 def test_a_split_that_validates_in_the_last_epoch_alone(tmp_path):
-    settings = {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0}
-    trainer = stranger_run(pl, tmp_path, UsableInformationMonitor(every_n_epochs=1), **settings)
-    assert "information/both" in trainer.callback_metrics
+    project, loaders = third_party(pl)
+    monitor = UsableInformationMonitor(every_n_epochs=1)
+    logged = train(tmp_path, project, loaders, monitor, check_val_every_n_epoch=2)
+    assert all("information/both" in epoch for epoch in logged)
 
 
-@pytest.mark.parametrize("package", [pl, other], ids=["pytorch_lightning", "lightning"])
+# Mistakes.
+
+
 @pytest.mark.parametrize(
     ("monitor", "settings", "words"),
     [
-        (lambda: SourceVarianceMonitor(["head"]), {"views": 1}, "views .*, but the data has one"),
+        (lambda: SourceVarianceMonitor(["head"]), {}, "views .*, but the data has one"),
         (lambda: SourceVarianceMonitor(["eyes"]), {}, "'eyes', which the network has but does not"),
         (lambda: UsableInformationMonitor(), {"limit_val_batches": 0}, "split='val' has no single"),
         (lambda: FisherMonitor(split="test"), {}, "split='test' has no single data loader"),
+        (lambda: FisherMonitor(split="val"), {"val": None}, "split='val' has no single data load"),
     ],
 )
-def test_strangers_hear_of_it_before_the_first_step(tmp_path, package, monitor, settings, words):
-    class Steps(package.Callback):
+def test_third_parties_hear_of_it_before_the_first_step(
+    tmp_path, framework, monitor, settings, words
+):
+    project, loaders = third_party(framework)
+    if "val" in settings:
+        loaders["val_dataloaders"] = settings["val"]
+        settings = {}
+    if "but the data has one" in words:
+        single = [(views[0], label) for views, label in loaders["val_dataloaders"].dataset]
+        loaders = dict.fromkeys(loaders, DataLoader(single, batch_size=8))  # type: ignore[arg-type]
+        project.training_step = lambda batch, batch_idx: project(batch[0], batch[0]).sum()
+
+    class Steps(framework.Callback):
         taken = 0
 
         def on_before_optimizer_step(self, *args: Any) -> None:
@@ -318,26 +504,55 @@ def test_strangers_hear_of_it_before_the_first_step(tmp_path, package, monitor, 
 
     steps = Steps()
     with pytest.raises(UserError, match=words):
-        stranger_run(package, tmp_path, steps, monitor(), **settings)
+        train(tmp_path, project, loaders, steps, monitor(), framework=framework, **settings)
     assert not steps.taken
 
 
-def test_unknown_layer_before_training(tmp_path):
-    with pytest.raises(UserError, match=r"'trunk.stage5'.*did you mean 'trunk.stage4'"):
-        fit(tmp_path, SourceVarianceMonitor(["trunk.stage5"]))
+class Odd(SplitAllCNN):
+    """A network with a part that gives two tensors."""
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, x
+
+    def __init__(self) -> None:
+        super().__init__(depth=1, width=4, in_channels=1)
+        self.two = self.Two()
+
+    def fuse(self, *features: Tensor) -> Tensor:
+        return super().fuse(*(self.two(feature)[0] for feature in features))
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("layer", "sentence"),
     [
-        (lambda: FisherMonitor(every_n_epochs=0), "every_n_epochs=0 of FisherMonitor"),
-        (lambda: FisherMonitor(samples=0), "samples=0 of FisherMonitor"),
-        (lambda: FisherMonitor(num_draws=0), "num_draws=0 of FisherMonitor must be at least 1, or"),
-        (lambda: UsableInformationMonitor(split="vall"), "did you mean 'val'"),
-        (lambda: SourceVarianceMonitor([LAYER], pairs=0), "pairs=0"),
-        (lambda: SourceVarianceMonitor(LAYER), "must be a list of module names"),
+        ("trunk.cnv", r"'trunk\.cnv', which the network does not have; did you mean 'trunk\.conv'"),
+        ("pathways", r"names 'pathways', which the network has but does not call"),
+        ("two", r"the layer 'two' puts out a tuple, not a tensor"),
     ],
 )
-def test_settings_without_meaning(make, words):
-    with pytest.raises(UserError, match=words):
+def test_layers_that_cannot_be_measured_are_found_before_training(tmp_path, layer, sentence):
+    class Never(ClassificationTask):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            raise AssertionError("trained")
+
+    monitor = SourceVarianceMonitor([layer], samples=2, pairs=1)
+    with pytest.raises(UserError, match=sentence):
+        train(tmp_path, Never(Odd()), data(), monitor)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: FisherMonitor(0), r"every_n_epochs=0 of FisherMonitor must be at least 1\."),
+        (lambda: FisherMonitor(samples=0), r"samples=0 of FisherMonitor must be at least 1\."),
+        (lambda: FisherMonitor(num_draws=0), "num_draws=0 of FisherMonitor must be at least 1, or"),
+        (lambda: UsableInformationMonitor(split="vall"), r"split='vall' .* unknown; did you mean"),
+        (lambda: SourceVarianceMonitor(["a"], pairs=0), r"pairs=0 of SourceVarianceMonitor must"),
+        (lambda: SourceVarianceMonitor([]), r"layers=\[\] of SourceVarianceMonitor must be a list"),
+        (lambda: SourceVarianceMonitor("trunk"), "must be a list of module names"),
+    ],
+)
+def test_settings_that_cannot_be(make, sentence):
+    with pytest.raises(UserError, match=sentence):
         make()

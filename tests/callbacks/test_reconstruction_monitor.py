@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from PIL import Image
+from small_runs import clean_samples, quiet_trainer
 from torch import Tensor
 
 from critical_periods.callbacks import ReconstructionMonitor
@@ -38,15 +38,12 @@ def digits(batch_size: int = 50) -> StereoDigitsDataModule:
 
 
 def measured(
-    folder: Path, task: MaskedReconstructionTask, batch_size: int = 50, samples: int | None = 100
+    folder: Path, task: Any, batch_size: int = 50, samples: int | None = 100, pictures: int = 4
 ) -> dict[str, float]:
     """own_view, other_view and both_views, at the end of an epoch that changes nothing."""
-    monitor = ReconstructionMonitor(samples=samples)
-    trainer = pl.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, callbacks=[monitor],
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        num_sanity_val_steps=0, limit_val_batches=0, default_root_dir=folder,
-    )  # fmt: skip
+    monitor = ReconstructionMonitor(samples=samples, pictures=pictures)
+    settings = {"limit_val_batches": 0, "default_root_dir": folder}
+    trainer = quiet_trainer(monitor, max_epochs=1, **settings)
     trainer.fit(task, digits(batch_size))
     return {
         name.removeprefix("reconstruction/"): float(value)
@@ -74,13 +71,7 @@ def test_an_oracle_that_needs_its_own_view(monkeypatch, tmp_path: Path):
 
 
 def test_saying_the_mean_everywhere_is_an_error_of_one(monkeypatch, tmp_path: Path):
-    data = digits()
-    data.setup()
-    batches = [
-        data.on_after_batch_transfer(data.transfer_batch_to_device(draw, torch.device("cpu"), 0), 0)
-        for draw in data.measurement_loader("val", None)
-    ]
-    mean = torch.cat([batch.views for batch in batches]).double().mean()
+    mean = clean_samples(digits(), "val").views.double().mean()
 
     def oracle(self: Any, views: list[Tensor], visible: Tensor) -> list[Tensor]:
         return [torch.full_like(view, float(mean)) for view in views]
@@ -100,8 +91,8 @@ def test_against_a_loop_over_hidden_patches(monkeypatch, tmp_path: Path):
         return calls[-1][2]
 
     monkeypatch.setattr(MaskedReconstructionTask, "reconstruct", recording)
-    monkeypatch.setattr(ReconstructionMonitor, "_show", lambda *args: None)
-    found = measured(tmp_path, a_task())
+    found = measured(tmp_path, a_task(), pictures=0)
+    assert not (tmp_path / "reconstruction").exists()
     assert len(calls) == 2 * 3
     errors: dict[str, list[float]] = {"own_view": [], "other_view": [], "both_views": []}
     pixels: list[Tensor] = []
@@ -155,4 +146,4 @@ def test_pictures_show_what_each_view_tells(tmp_path: Path):
 )
 def test_what_cannot_be_measured_is_said_before_training(task, sentence):
     with pytest.raises(UserError, match=sentence):
-        ReconstructionMonitor().setup(pl.Trainer(accelerator="cpu", logger=False), task(), "fit")
+        ReconstructionMonitor().setup(quiet_trainer(), task(), "fit")

@@ -12,23 +12,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import SingleDeviceStrategy
+from small_runs import quiet_trainer
 from torch import Tensor, nn
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    TensorDataset,
-)
+from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 
 from critical_periods.callbacks import DeficitWindow
-from critical_periods.callbacks.monitors.samples import (
-    example_batch,
-    measurement_batches,
-    shared_samples,
-)
+from critical_periods.callbacks.samples import example_batch, measurement_batches, shared_samples
 from critical_periods.core.errors import UserError
 from critical_periods.data import StereoDigitsDataModule
 from critical_periods.deficits import Occlusion
@@ -84,7 +73,7 @@ def test_an_example_however_many_processes_there_are(world_size):
     assert last is not None and torch.equal(last.views, first.views)
 
 
-def test_no_example_of_strangers():
+def test_no_example_of_third_parties():
     assert example_batch(trainer_of(plain())) is None
 
 
@@ -94,29 +83,6 @@ class Keyed(Dataset):
     def __getitem__(self, key: Any) -> tuple[Tensor, Tensor]:
         anchor, _ = key
         return IMAGES[anchor], TARGET[anchor]
-
-
-class Whole(Dataset):
-    """Makes batches itself, from lists of places."""
-
-    def __len__(self) -> int:
-        return 20
-
-    def __getitem__(self, places: list[int]) -> tuple[Tensor, Tensor]:
-        return IMAGES[places], TARGET[places]
-
-
-class Batches(Dataset):
-    def __len__(self) -> int:
-        return 5
-
-    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
-        return IMAGES[4 * place : 4 * place + 4], TARGET[4 * place : 4 * place + 4]
-
-
-class Stream(IterableDataset):
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(zip(IMAGES, TARGET, strict=True))
 
 
 class Slices:
@@ -144,11 +110,6 @@ LOADERS: dict[str, Any] = {
     "shuffled": lambda: plain(shuffle=True),
     "shuffled by a generator": lambda: plain(shuffle=True, generator=torch.Generator()),
     "keyed": lambda: DataLoader(Keyed(), batch_sampler=[[(0, 1), (2, 3)], [(4, 5), (6, 7)]]),
-    "lists of places": lambda: DataLoader(
-        Whole(), sampler=BatchSampler(SequentialSampler(Whole()), 4, False), batch_size=None
-    ),
-    "batches": lambda: DataLoader(Batches(), batch_size=None),
-    "stream": lambda: DataLoader(Stream(), 4),
     "no DataLoader": Slices,
     "a stream that can be read but once": lambda: Once(zip(IMAGES, TARGET, strict=True)),
 }
@@ -177,15 +138,7 @@ def test_a_window_that_never_opens_changes_no_bit(kind):
     def fit(*callbacks: Any) -> Module:
         pl.seed_everything(1, verbose=False)
         module = Module()
-        pl.Trainer(
-            max_epochs=2,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=list(callbacks),
-        ).fit(module, LOADERS[kind]())
+        quiet_trainer(*callbacks, max_epochs=2).fit(module, LOADERS[kind]())
         return module
 
     plain_run, watched = fit(), fit(DeficitWindow(Occlusion(), onset=1, removal=1))
@@ -197,9 +150,11 @@ def test_a_window_that_never_opens_changes_no_bit(kind):
 # Samples to measure on.
 
 
-@pytest.mark.parametrize("samples", [1, 2, 7, 8, 20, 50, None])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_strangers_give_as_many_samples_as_asked_for(samples, world_size):
+@pytest.mark.parametrize(
+    ("samples", "world_size"),
+    [(1, 3), (7, 1), (7, 2), (8, 2), (20, 3), (50, 2), (None, 1), (None, 3)],
+)
+def test_third_parties_give_as_many_samples_as_asked_for(samples, world_size):
     counts, everything = [], []
     for rank in range(world_size):
         part = torch.arange(rank, 20, world_size)  # as a distributed sampler would
@@ -253,7 +208,7 @@ def test_shared_samples_are_one_batch():
 @pytest.mark.parametrize(
     ("split", "loaders"), [("val", None), ("test", None), ("train", None), ("val", "two")]
 )
-def test_splits_that_strangers_do_not_have(split, loaders):
+def test_splits_that_third_parties_do_not_have(split, loaders):
     trainer = trainer_of(val=[plain(), plain()] if loaders else None)
     with pytest.raises(UserError, match=f"split='{split}' has no single data loader"):
         list(measurement_batches(trainer, split, 3))

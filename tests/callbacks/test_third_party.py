@@ -1,4 +1,4 @@
-"""Projects that have never heard of this one, and do what projects do."""
+"""Third parties' projects, which have never heard of this one and do what projects do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
+from small_runs import quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
@@ -63,11 +64,7 @@ class Project(pl.LightningModule):
 
 def fit(project: pl.LightningModule, *callbacks: Any, train: Any = None, val: Any = None,
         **settings: Any) -> dict[str, float]:  # fmt: skip
-    settings = {"max_epochs": 1} | settings
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, callbacks=list(callbacks), **settings,
-    )  # fmt: skip
+    trainer = quiet_trainer(*callbacks, **({"max_epochs": 1} | settings))
     train, val = (loader() if given is None else given for given in (train, val))
     trainer.fit(project, train, val)
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
@@ -291,7 +288,7 @@ def test_units_come_after_the_samples():
     batch = torch.zeros(3, 1, 8, 8)
     example = Batch(torch.stack([batch, batch], 1), TARGET[:3], TARGET[:3], TARGET[:3])
     with pytest.raises(UserError, match=r"puts out \[2, 3, 8\] for 3 samples, which have to come"):
-        monitor.look_at(Project(Siamese()), example)
+        monitor.dry_run(Project(Siamese()), example)
 
 
 # Beside others.

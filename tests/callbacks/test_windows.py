@@ -9,12 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch
 import pytest
 import pytorch_lightning
 import torch
-from processes import join_processes, start_processes
 from pytorch_lightning.callbacks import ModelCheckpoint
+from small_runs import quiet_trainer
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
@@ -32,19 +31,7 @@ from critical_periods.data import StereoDigitsDataModule
 from critical_periods.deficits import Deficit, GaussianNoise, LabelPermutation, Occlusion
 from critical_periods.tasks import ClassificationTask
 
-FRAMEWORKS = {"pytorch_lightning": pytorch_lightning, "lightning": lightning.pytorch}
-QUIET = {
-    "accelerator": "cpu",
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "logger": False,
-}
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
-
-
-@pytest.fixture(params=FRAMEWORKS)
-def framework(request: pytest.FixtureRequest) -> Any:
-    return FRAMEWORKS[request.param]
 
 
 # Runs on this package's data: 100 images, 5 batches an epoch; on 40 % of them, 2 batches.
@@ -129,12 +116,8 @@ def train(
     pytorch_lightning.seed_everything(7, verbose=False)
     network, diary = Small(dropout), Diary()
     task = ClassificationTask(network, optimizer=optimizer, lr_scheduler=exponential)
-    saves = any(isinstance(one, ModelCheckpoint) for one in callbacks)
-    trainer = pytorch_lightning.Trainer(
-        max_epochs=epochs,
-        callbacks=[*callbacks, diary],
-        **({"enable_checkpointing": saves, "num_sanity_val_steps": 0} | QUIET | settings),
-    )
+    settings["enable_checkpointing"] = any(isinstance(one, ModelCheckpoint) for one in callbacks)
+    trainer = quiet_trainer(*callbacks, diary, max_epochs=epochs, **settings)
     chosen = {"batch_size": 20, "limit_train": 100, "val_split": 100, "width": 16} | (data or {})
     trainer.fit(task, StereoDigitsDataModule(**chosen), ckpt_path=resume, weights_only=True)
     return {name: value.clone() for name, value in task.state_dict().items()}, diary, trainer
@@ -294,10 +277,10 @@ class Probe(nn.Module):
         return [one.p for one in self.layers] + others
 
 
-def stranger(framework: Any, schedule: Any = None, **methods: Any) -> Any:
+def third_party(framework: Any, schedule: Any = None, **methods: Any) -> Any:
     """A module of somebody's, with two groups of parameters, that keeps what it saw."""
 
-    class Stranger(framework.LightningModule):
+    class ThirdParty(framework.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             torch.manual_seed(0)
@@ -323,8 +306,8 @@ def stranger(framework: Any, schedule: Any = None, **methods: Any) -> Any:
             return optimizer if schedule is None else schedule(optimizer)
 
     for name, method in methods.items():
-        setattr(Stranger, name, method)
-    return Stranger()
+        setattr(ThirdParty, name, method)
+    return ThirdParty()
 
 
 def loader() -> DataLoader:
@@ -334,14 +317,13 @@ def loader() -> DataLoader:
 
 def fit(framework: Any, module: Any, *callbacks: Any, epochs: int = 6, **settings: Any) -> Any:
     validating = settings.pop("val_dataloaders", None)
-    chosen = {"enable_checkpointing": False, "max_epochs": epochs} | QUIET | settings
-    trainer = framework.Trainer(callbacks=list(callbacks), **chosen)
+    trainer = quiet_trainer(*callbacks, framework=framework, max_epochs=epochs, **settings)
     trainer.fit(module, loader(), validating)
     return trainer
 
 
-def test_strangers_regularisers(framework):
-    module = stranger(framework)
+def test_third_parties_regularisers(framework):
+    module = third_party(framework)
     windows = [
         RegularizationWindow("weight_decay", removal=2), RegularizationWindow("dropout", 1, 3),
     ]  # fmt: skip
@@ -365,15 +347,10 @@ def test_an_exception_puts_regularisers_and_data_back():
     network = Small()
     task = ClassificationTask(network, optimizer=sgd)
     data = StereoDigitsDataModule(batch_size=20, limit_train=100, width=16)
-    windows = [
-        RegularizationWindow("weight_decay", removal=1),
-        RegularizationWindow("augmentation", removal=1),
-        RegularizationWindow("dropout", removal=1),
-    ]  # fmt: skip
-    settings = {"enable_checkpointing": False, "limit_val_batches": 0} | QUIET
-    trainer = pytorch_lightning.Trainer(
-        max_epochs=3, callbacks=[*windows, SubsetWindow(0.4), Enough()], **settings
-    )
+    kinds: Any = ("weight_decay", "augmentation", "dropout")
+    windows = [RegularizationWindow(kind, removal=1) for kind in kinds]
+    callbacks = [*windows, SubsetWindow(0.4), Enough()]
+    trainer = quiet_trainer(*callbacks, max_epochs=3, limit_val_batches=0)
     with pytest.raises(RuntimeError, match="enough"):
         trainer.fit(task, data)
     assert [group["weight_decay"] for group in trainer.optimizers[0].param_groups] == [0.1, 0.02]
@@ -388,7 +365,7 @@ def test_an_exception_puts_regularisers_and_data_back():
 def test_subsets_are_fixed_and_balanced():
     _, diary, trainer = train(SubsetWindow(0.4, 1, 4), SubsetWindow(0.2, 2, 3), epochs=6)
     indices, data = diary.indices(), trainer.datamodule
-    everything = set(data._splits["train"][1].tolist())
+    everything = set(data.splits["train"][1].tolist())
     assert len(everything) == 100
     for epoch, number in enumerate([100, 40, 20, 40, 100, 100]):
         assert len(indices[epoch]) == len(set(indices[epoch])) == number
@@ -461,10 +438,7 @@ SCHEDULES: dict[str, tuple[Callable[[Any], Any], Callable[[int], float]]] = {
     "warm-up, then steps": (
         lambda o: lr_scheduler.SequentialLR(
             o,
-            [
-                lr_scheduler.LinearLR(o, 0.25, total_iters=3),
-                lr_scheduler.StepLR(o, 2, gamma=0.5),
-            ],
+            [lr_scheduler.LinearLR(o, 0.25, total_iters=3), lr_scheduler.StepLR(o, 2, gamma=0.5)],
             [3],
         ),
         lambda t: 0.25 + 0.25 * t if t < 3 else 0.5 ** ((t - 3) // 2),
@@ -492,7 +466,7 @@ def test_the_schedule_starts_over(name):
     def configure(optimizer: Any) -> Any:
         return {"optimizer": optimizer, "lr_scheduler": schedule(optimizer)}
 
-    alone, restarted, cycled, both = (stranger(framework, configure) for _ in range(4))
+    alone, restarted, cycled, both = (third_party(framework, configure) for _ in range(4))
     fit(framework, alone)
     fit(framework, restarted, LearningRateRestart(4), epochs=10)
     fit(framework, cycled, LearningRateRestart(2, every_n_epochs=3), epochs=9)
@@ -520,15 +494,12 @@ def test_restarts_go_on_from_a_checkpoint(framework, tmp_path):
     saver = framework.callbacks.ModelCheckpoint(
         tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=1
     )
-    whole = stranger(framework, configure)
+    whole = third_party(framework, configure)
     fit(framework, whole, LearningRateRestart(**restart), saver, enable_checkpointing=True)
     for step in range(1, 24):
-        module = stranger(framework, configure)
-        trainer = framework.Trainer(
-            callbacks=[LearningRateRestart(**restart)],
-            max_epochs=6,
-            **({"enable_checkpointing": False} | QUIET),
-        )
+        module = third_party(framework, configure)
+        again = LearningRateRestart(**restart)
+        trainer = quiet_trainer(again, framework=framework, max_epochs=6)
         checkpoint = tmp_path / f"step={step}.ckpt"
         trainer.fit(module, loader(), ckpt_path=checkpoint, weights_only=True)
         assert [seen["lr"] for seen in module.seen] == [seen["lr"] for seen in whole.seen[step:]]
@@ -541,16 +512,13 @@ def test_schedules_by_batch_and_by_metric_start_over(framework):
 
     def by_metric(optimizer: Any) -> Any:
         scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "monitor": "loss"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "loss"}}
 
-    module = stranger(framework, by_batch)
+    module = third_party(framework, by_batch)
     fit(framework, module, LearningRateRestart(3))
     values = [(seen["lr"], seen["momentum"]) for seen in module.seen]
     assert len({lr[0] for lr, _ in values}) > 10 and values[12:] == values[:12]
-    module = stranger(framework, by_metric)
+    module = third_party(framework, by_metric)
     fit(framework, module, LearningRateRestart(3))
     factors = [lr[0] / 0.2 for lr in rates(module)]
     assert factors == pytest.approx([1, 1, 0.1, 1, 1, 0.1])
@@ -583,8 +551,8 @@ class Plus(Deficit):
         return images + 1
 
 
-def test_strangers_validation_has_the_deficit_on_request(framework):
-    module = stranger(framework)
+def test_third_parties_validation_has_the_deficit_on_request(framework):
+    module = third_party(framework)
     windows = [
         DeficitWindow(Plus(), 1, 3, validate=True), DeficitWindow(Occlusion(), 2, 4),
     ]  # fmt: skip
@@ -597,15 +565,15 @@ def test_strangers_validation_has_the_deficit_on_request(framework):
         assert torch.equal(batch[0], expected)
     assert not {"training_step", "validation_step"} & set(vars(module))
     # And it is left alone where no window asks.
-    module = stranger(framework)
+    module = third_party(framework)
     fit(framework, module, windows[1], epochs=5, val_dataloaders=loader())
     assert all(torch.equal(batch[0], clean[number]) for number, batch in module.validated)
 
 
 def test_noise_in_validation_is_one_and_the_same(framework):
-    module, other = stranger(framework), stranger(framework)
+    module, other = third_party(framework), third_party(framework)
     window = DeficitWindow(GaussianNoise(), validate=True)
-    settings = {"epochs": 2, "val_dataloaders": loader(), "num_sanity_val_steps": 0}
+    settings = {"epochs": 2, "val_dataloaders": loader()}
     fit(framework, module, window, **settings)
     fit(framework, other, DeficitWindow(GaussianNoise(), 0, 1), **settings)
     draws = [batch[0] for _, batch in module.validated]
@@ -613,7 +581,7 @@ def test_noise_in_validation_is_one_and_the_same(framework):
     assert len({float(draw.flatten()[0]) for draw in draws}) == 4
     # Training goes on as if nobody had looked.
     assert not torch.equal(module.probe.idle.weight, other.probe.idle.weight)
-    other = stranger(framework)
+    other = third_party(framework)
     fit(framework, other, DeficitWindow(GaussianNoise()), **settings)
     assert torch.equal(module.probe.idle.weight, other.probe.idle.weight)
 
@@ -623,10 +591,10 @@ def test_steps_of_validation_that_take_an_iterator(framework):
     def validation_step(self: Any, dataloader_iter: Any) -> None:
         next(dataloader_iter)
 
-    module = stranger(framework, validation_step=validation_step)
-    settings = {"val_dataloaders": loader(), "num_sanity_val_steps": 0}
-    with pytest.raises(UserError, match="validation_step of Stranger takes dataloader_iter"):
-        fit(framework, module, DeficitWindow(Occlusion(), validate=True), **settings)
+    module = third_party(framework, validation_step=validation_step)
+    window = DeficitWindow(Occlusion(), validate=True)
+    with pytest.raises(UserError, match="validation_step of ThirdParty takes dataloader_iter"):
+        fit(framework, module, window, val_dataloaders=loader())
     assert not {"training_step", "validation_step"} & set(vars(module))
 
 
@@ -677,8 +645,8 @@ def wrong(*callbacks: Any, **settings: Any) -> str:
     return message
 
 
-def wrong_stranger(framework: Any, *callbacks: Any, **methods: Any) -> str:
-    module = stranger(framework, **methods)
+def wrong_third_party(framework: Any, *callbacks: Any, **methods: Any) -> str:
+    module = third_party(framework, **methods)
     with pytest.raises(UserError) as caught:
         fit(framework, module, *callbacks)
     assert not module.seen
@@ -706,10 +674,7 @@ def wrong_stranger(framework: Any, *callbacks: Any, **methods: Any) -> str:
             "regularizer='weight_decoy' of RegularizationWindow is unknown; did you mean "
             "'weight_decay'?",
         ),
-        (
-            lambda: LearningRateRestart(-1),
-            "epoch=-1 of LearningRateRestart must not be negative.",
-        ),
+        (lambda: LearningRateRestart(-1), "epoch=-1 of LearningRateRestart must not be negative."),
         (
             lambda: LearningRateRestart(every_n_epochs=0),
             "every_n_epochs=0 of LearningRateRestart must be at least 1.",
@@ -770,15 +735,15 @@ def test_nothing_to_switch(framework):
     assert sentence.format("augmentation", missing) in wrong(augment, data={"augment": "none"})
     missing = "ClassificationTask has no layer that drops anything"
     assert sentence.format("dropout", missing) in wrong(dropout, dropout=0.0)
-    message = wrong_stranger(framework, augment)
+    message = wrong_third_party(framework, augment)
     assert (
         "switches a DataModule of critical_periods, but this run has data loaders alone" in message
     )
-    message = wrong_stranger(framework, SubsetWindow(0.5))
+    message = wrong_third_party(framework, SubsetWindow(0.5))
     assert "of a DataModule of critical_periods, but this run has data loaders alone" in message
-    message = wrong_stranger(framework, LearningRateRestart(2))
+    message = wrong_third_party(framework, LearningRateRestart(2))
     assert "finds no learning-rate schedule that could start over" in message
-    message = wrong_stranger(framework, LearningRateRestart(every_n_epochs=2))
+    message = wrong_third_party(framework, LearningRateRestart(every_n_epochs=2))
     assert "at the removal of a window, but this run has none; set its epoch" in message
 
 
@@ -793,69 +758,3 @@ def test_shares_that_are_too_small():
         "val_check_interval=3 is more than the 2 batches of an epoch on share=0.4 of SubsetWindow; "
         "choose at most 2, or 1.0."
     )
-
-
-# Two processes.
-
-
-def fit_process(folder: Path, name: str, resume: str | None = None) -> None:
-    pytorch_lightning.seed_everything(3, verbose=False)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
-    indices: list[tuple[int, list[int]]] = []
-
-    class Spy(pytorch_lightning.Callback):
-        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, i: int) -> None:
-            indices.append((trainer.current_epoch, batch.index.tolist()))
-
-    class LeftEye(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = network
-
-        def forward(self, left: Tensor, right: Tensor) -> Tensor:
-            return self.head(left)
-
-    task = ClassificationTask(LeftEye(), optimizer=sgd, lr_scheduler=exponential)
-    saver = ModelCheckpoint(folder / name, filename="{step}", save_top_k=-1, every_n_train_steps=1)
-    trainer = pytorch_lightning.Trainer(
-        max_epochs=4,
-        devices=2,
-        strategy="ddp",
-        num_sanity_val_steps=0,
-        callbacks=[
-            SubsetWindow(0.41, 1, 3),
-            RegularizationWindow("weight_decay", removal=2),
-            LearningRateRestart(),
-            Spy(),
-            saver,
-        ],
-        **QUIET,
-    )
-    data = StereoDigitsDataModule(batch_size=10, limit_train=100, width=16)
-    checkpoint = None if resume is None else folder / resume
-    trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
-    result = {"weights": task.state_dict(), "indices": indices, "steps": trainer.global_step}
-    torch.save(result, folder / f"{name}-{trainer.global_rank}.pt")
-
-
-def run_process(rank: int, folder: Path) -> None:
-    fit_process(folder, "two")
-    for step in (6, 9):
-        fit_process(folder, f"from {step}", f"two/step={step}.ckpt")
-
-
-def test_two_processes(tmp_path):
-    join_processes(start_processes(run_process, tmp_path))
-    two, other = (torch.load(tmp_path / f"two-{rank}.pt") for rank in (0, 1))
-    # 41 images, of which two processes share 40 equally: 2 batches.
-    assert two["steps"] == 5 + 2 + 2 + 5
-    for (epoch, mine), (same, others) in zip(two["indices"], other["indices"], strict=True):
-        assert epoch == same and len(mine) == len(others) == 10 and not set(mine) & set(others)
-    data = StereoDigitsDataModule(limit_train=100, width=16)
-    data.setup()
-    chosen = {i for run in (two, other) for e, index in run["indices"] if e == 1 for i in index}
-    assert len(chosen) == 40 and chosen < set(data.train_subset(0.41).tolist())
-    for step in (6, 9):
-        resumed = torch.load(tmp_path / f"from {step}-0.pt")
-        assert equal(resumed["weights"], two["weights"]), f"step {step}"
-        assert resumed["indices"] == two["indices"][step:], f"step {step}"

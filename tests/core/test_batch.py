@@ -91,11 +91,7 @@ BATCHES: dict[str, tuple[Any, list[Tensor], Tensor | None]] = {
     "OrderedDict": (OrderedDict(right=RIGHT, left=LEFT, y=TARGET), [RIGHT, LEFT], TARGET),
     "defaultdict": (defaultdict(list, x=LEFT, y=TARGET), [LEFT], TARGET),
     "a dict of one's own": (from_recorder(), [LEFT], TARGET),
-    "nested": (
-        {"a": ({"x": LEFT}, INDEX), "b": [RIGHT, {"label": TARGET}]},
-        [LEFT, RIGHT],
-        TARGET,
-    ),
+    "nested": ({"a": ({"x": LEFT}, INDEX), "b": [RIGHT, {"label": TARGET}]}, [LEFT, RIGHT], TARGET),
     "NamedTuple": (Sample(Pair(LEFT, RIGHT), TARGET), [LEFT, RIGHT], TARGET),
     "a careful NamedTuple": (Careful(image=LEFT, y=TARGET), [LEFT], TARGET),
     "dataclass": (Open(LEFT, TARGET), [LEFT], TARGET),

@@ -6,29 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from test_data import batches, by_index, joined, place, training
+from batches import by_index, evaluated, joined, training
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
 from critical_periods.data import StereogramDataModule
 from critical_periods.data.digits import read_digits
 from critical_periods.data.stereograms import stereogram
-from critical_periods.deficits import Dissociation, Occlusion
-
-
-@pytest.fixture(autouse=True)
-def seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
+from critical_periods.deficits import Dissociation
 
 
 def ready(**settings: Any) -> StereogramDataModule:
     data = StereogramDataModule(**settings)
     data.setup()
     return data
-
-
-def evaluated(data: StereogramDataModule) -> Any:
-    return joined(batches(data, data.test_dataloader()))
 
 
 # One pair of views.
@@ -177,45 +168,6 @@ def test_dissociated_views_are_independent():
 # What the samples depend on.
 
 
-def test_samples_of_training_depend_on_seed_epoch_and_index_alone(monkeypatch):
-    settings = {"size": 16, "limit_train": 302, "mask_probability": 0.2}
-    expected = by_index(training(ready(batch_size=128, **settings), epoch=5))
-    parts = []
-    for rank in range(2):
-        data = ready(batch_size=40, **settings)
-        place(data, rank, 2)
-        training(data, epoch=0)  # what came before does not matter
-        parts.append(training(data, epoch=5))
-    assert torch.equal(by_index(joined(parts)), expected)
-    others = [by_index(training(ready(**settings), epoch=4))]
-    monkeypatch.setenv("PL_GLOBAL_SEED", "4")
-    others.append(by_index(training(ready(**settings), epoch=5)))
-    for other in others:
-        # Half of the dots are alike by chance.
-        assert (other == expected).double().mean() < 0.6
-
-
-def test_samples_of_evaluation_never_change(monkeypatch):
-    data = ready(size=16, val_split=300)
-    loaders = [data.val_dataloader, data.test_dataloader]
-    before = [joined(batches(data, loader())) for loader in loaders]
-    training(data, epoch=7)
-    monkeypatch.setenv("PL_GLOBAL_SEED", "4")
-    other = ready(size=16, val_split=300, batch_size=33, mask_probability=0.5)
-    other.deficits.fill([Occlusion()])
-    loaders = [other.val_dataloader, other.test_dataloader]
-    after = [joined(batches(other, loader())) for loader in loaders]
-    for one, another in zip(before, after, strict=True):
-        assert torch.equal(by_index(one), by_index(another))
-        assert torch.equal(one.target, another.target)
-    measured = joined(batches(other, other.measurement_loader("test", 50)))
-    assert torch.equal(measured.views, before[1].views[measured.index])
-    # A digit to learn from and one to test on share an index, but not their dots.
-    learnt = joined(batches(other, other.measurement_loader("train")))
-    left = before[1].views[learnt.index, 0]
-    assert ((learnt.views[:, 0] == left).double().mean() - 0.5).abs() < 0.01
-
-
 def test_no_two_samples_share_their_dots():
     views = by_index(training(ready(size=16)))[:, 0].flatten(1)
     alike = (views @ views.T / 256).fill_diagonal_(0)
@@ -237,24 +189,6 @@ def test_the_test_split_is_of_all_test_digits_and_balanced():
     # Shapes are neither empty nor everything.
     share = torch.cat([train.pixels, test.pixels]).double().mean(dim=(1, 2, 3))
     assert share.min() > 0.1 and share.max() < 0.7
-
-
-def test_masks_and_deficits_find_their_place():
-    data = ready(size=16, mask_probability=0.3)
-    lost = ~training(data).views.flatten(2).any(-1)
-    assert (lost.double().mean(0) - 0.3).abs().max() < 4 * (0.21 / 1000) ** 0.5
-    assert not lost.all(1).any()
-    data = ready(size=16)
-    clean = training(data, epoch=2)
-    data.deficits.fill([Occlusion(views=[1])])
-    closed = training(data, epoch=2)
-    assert torch.equal(closed.views[:, 0], clean.views[:, 0])
-    assert not closed.views[:, 1].any()
-
-
-def test_shapes_are_what_the_fingerprint_is_of():
-    assert ready().fingerprint() == ready(limit_train=30, batch_size=7).fingerprint()
-    assert ready().fingerprint() != ready(size=16).fingerprint()
 
 
 @pytest.mark.parametrize(

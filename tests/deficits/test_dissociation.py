@@ -1,9 +1,9 @@
-"""Dissociated eyes: where views and targets come from, and which head answers for them."""
+"""Dissociation and its control, label noise: where views and targets come from, and training."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,21 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from processes import WORLD, join_processes, start_processes
-from torch import Tensor, nn
+from small_runs import clean_samples, quiet_trainer
+from torch import Tensor
 from torch.nn import functional as F
 
 from critical_periods.callbacks import DeficitWindow, FisherMonitor, UsableInformationMonitor
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.data import DigitsDataModule, StereoDigitsDataModule
-from critical_periods.deficits import Dissociation
+from critical_periods.data import StereoDigitsDataModule
+from critical_periods.data.epochs import Indices
+from critical_periods.deficits import Dissociation, LabelNoise
 from critical_periods.metrics.functional import fisher_trace
-from critical_periods.models import SplitAllCNN, SplitResNet18, SplitTimm
-from critical_periods.models.heads import answering_together, own_head
+from critical_periods.models import SplitAllCNN
 from critical_periods.tasks import ClassificationTask
 
 HEADS: list[int | str] = ["both", 0, 1]
-SPLIT: dict[str, Callable[..., nn.Module]] = {
-    "resnet": functools.partial(SplitResNet18, width=4),
-    "all_cnn": functools.partial(SplitAllCNN, depth=2, width=4),
-    "timm": functools.partial(SplitTimm, "resnet10t", "layer2", cifar_stem=True),
-}
-each_split = pytest.mark.parametrize("build", SPLIT.values(), ids=SPLIT.keys())
 
 
 def numbered(size: int, views: int = 2) -> Batch:
@@ -67,16 +62,6 @@ def test_each_view_moves_by_a_permutation_that_leaves_none_in_place(size, views)
     assert torch.equal(batch.views, numbered(size, views).views)
 
 
-def test_all_other_images_are_equally_likely():
-    counts = torch.zeros(4, 4)
-    for seed in range(3000):
-        shown = sources(Dissociation()(numbered(4), seeded(seed)))[:, 1]
-        counts[torch.arange(4), shown] += 1
-    expected = 3000 * (1 - torch.eye(4)) / 3
-    assert (counts - expected).abs().max() < 4 * (3000 * 1 / 3 * 2 / 3) ** 0.5
-    assert counts.diagonal().sum() == 0
-
-
 @pytest.mark.parametrize(("p", "views"), [(0.5, None), (0.2, [1]), (0.7, [0]), (0.5, [0, 2])])
 def test_the_target_is_that_of_the_view_that_it_is_said_to_be(p, views):
     size, available = 4000, 2 if views in (None, [1], [0]) else 3
@@ -99,23 +84,11 @@ def test_all_targets_of_one_view(p):
     assert torch.equal(result.target, sources(result)[:, int(p)])
 
 
-def test_soft_targets_move_whole():
-    batch = numbered(16)
-    soft = F.one_hot(batch.target).double() * 0.9 + 0.1 / 16
-    hard, mixed = (Dissociation()(one, seeded(3)) for one in (batch, batch._replace(target=soft)))
-    assert torch.equal(mixed.target, soft[hard.target])
-
-
 def test_the_generator_alone_decides():
     one, same, other = (Dissociation()(numbered(64), seeded(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert not torch.equal(one.views, other.views)
     assert not torch.equal(one.target_view, other.target_view)
-
-
-def test_a_batch_of_one_stays_as_it_is():
-    batch = numbered(1)
-    assert Dissociation()(batch, seeded()) is batch
 
 
 @pytest.mark.parametrize(
@@ -125,7 +98,6 @@ def test_a_batch_of_one_stays_as_it_is():
         ({"views": [1]}, numbered(4, 3), r"moves views \[1\] of the 3 .* exactly one must stay"),
         ({}, numbered(4, 1), r"moves views \[\] of the 1 .* at least one move"),
         ({"views": [2]}, numbered(4), "names view 2, but the data has 2 views"),
-        ({}, numbered(1), "batches have one sample; choose a batch_size of at least 2"),
     ],
 )
 def test_what_cannot_be_dissociated_is_one_sentence(deficit, batch, sentence):
@@ -133,77 +105,91 @@ def test_what_cannot_be_dissociated_is_one_sentence(deficit, batch, sentence):
         Dissociation(**deficit).check(batch)
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.5, float("nan")])
-def test_p_is_a_probability(p):
-    with pytest.raises(UserError, match=r"p=.* of Dissociation must be a probability"):
-        Dissociation(p)
+# Label noise: the same targets, with views that stay together.
+
+
+@pytest.mark.parametrize("size", [2, 3, 64])
+def test_every_target_is_another_ones_and_each_is_used_once(size):
+    batch = numbered(size)
+    target = LabelNoise(p=1.0)(batch, seeded()).target
+    assert sorted(target.tolist()) == batch.target.tolist()
+    assert (target != batch.target).all()
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.5, 1.0])
+def test_as_many_targets_are_another_ones_as_p_says(p):
+    size = 20_000
+    wrong = (LabelNoise(p)(numbered(size), seeded()).target != torch.arange(size)).double().mean()
+    assert wrong == pytest.approx(p, abs=4 * (p * (1 - p) / size) ** 0.5)
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5])
+def test_targets_are_as_noisy_as_under_dissociation(p):
+    batch = numbered(30_000)
+    batch = batch._replace(target=batch.target % 10)
+    rates = [
+        (deficit(batch, seeded(1)).target == batch.target).double().mean()
+        for deficit in (LabelNoise(p), Dissociation(p))
+    ]
+    # Another sample is of the same class with probability 2999 / 29999.
+    right = 1 - p + p * 2999 / 29_999
+    error = (right * (1 - right) / 30_000) ** 0.5
+    assert rates == pytest.approx([right, right], abs=4 * error)
+
+
+def test_views_stay_and_stay_together():
+    batch = numbered(16)
+    noisy = LabelNoise()(batch, seeded())
+    assert noisy.views is batch.views
+    assert torch.equal(noisy.target_view, batch.target_view)
+    assert torch.equal(batch.target, torch.arange(16))
+
+
+# Both.
+
+each_deficit = pytest.mark.parametrize("deficit", [Dissociation, LabelNoise])
+
+
+@each_deficit
+def test_all_other_images_are_equally_likely(deficit):
+    counts, generator = torch.zeros(4, 4), seeded()
+    for _ in range(3000):
+        counts[torch.arange(4), deficit(p=1.0)(numbered(4), generator).target] += 1
+    expected = 3000 * (1 - torch.eye(4)) / 3
+    assert (counts - expected).abs().max() < 4 * (3000 * 1 / 3 * 2 / 3) ** 0.5
+    assert counts.diagonal().sum() == 0
+
+
+@each_deficit
+def test_soft_targets_move_whole(deficit):
+    batch = numbered(16)
+    soft = F.one_hot(batch.target).double() * 0.9 + 0.1 / 16
+    hard, mixed = (deficit()(one, seeded(3)) for one in (batch, batch._replace(target=soft)))
+    assert torch.equal(mixed.target, soft[hard.target])
+
+
+@each_deficit
+def test_a_batch_of_one_stays_as_it_is_and_is_refused_before_training(deficit):
+    batch = numbered(1)
+    assert deficit(p=1.0)(batch, seeded()) is batch
+    name = deficit.__name__
+    with pytest.raises(
+        UserError, match=rf"{name} .* one sample; choose a batch_size of at least 2"
+    ):
+        deficit().check(batch)
+    deficit().check(numbered(2))
+
+
+@each_deficit
+def test_p_is_a_probability(deficit):
+    for p in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UserError, match=rf"p=.* of {deficit.__name__} must be a probability"):
+            deficit(p)
 
 
 def test_settings_show():
     assert repr(Dissociation(0.25, views=[1])) == "Dissociation(p=0.25, views=[1])"
-
-
-# The heads.
-
-
-def images(size: int, views: int = 2) -> tuple[Tensor, ...]:
-    return torch.randn(views, size, 3, 32, 32, generator=seeded(7)).double().unbind()
-
-
-@each_split
-def test_each_sample_is_answered_by_its_own_head(build):
-    # Not in the usual order, and without a head for view 0.
-    network = build(heads=[2, "both", 1], num_views=3, num_classes=4).double().eval()
-    whose = torch.tensor([-1, 0, 1, 2, 2, -1])
-    views = images(6, 3)
-    stacked = network(*views)
-    assert stacked.shape == (6, 3, 4)
-    head = {-1: 1, 0: 1, 1: 2, 2: 0}
-    one_by_one = torch.stack([stacked[i, head[int(view)]] for i, view in enumerate(whose)])
-    assert torch.equal(own_head(network, stacked, whose), one_by_one)
-    assert torch.equal(own_head(network, stacked), stacked[:, 1])
-    assert len(stacked.detach().flatten().unique()) == stacked.numel()
-
-
-@each_split
-def test_a_network_of_one_nameless_head_is_left_alone(build):
-    network = build().double().eval()
-    logits = network(*images(2))
-    assert logits.shape == (2, 10)
-    assert own_head(network, logits, torch.tensor([0, 1])) is logits
-    assert own_head(nn.Identity(), logits) is logits
-    with answering_together(network):
-        assert torch.equal(network(*images(2)), logits)
-
-
-@each_split
-@pytest.mark.parametrize("whose", [[-1, -1], [0, 0], [0, 1]])
-def test_every_parameter_has_a_gradient_whichever_heads_are_asked(build, whose):
-    network = build(heads=HEADS).double()
-    answers = own_head(network, network(*images(2)), torch.tensor(whose))
-    F.cross_entropy(answers, torch.tensor([0, 1])).backward()
-    assert all(p.grad is not None for p in network.parameters())
-
-
-def test_heads_are_separate_linear_maps_of_the_same_features():
-    network = SplitResNet18(width=4, heads=HEADS).double().eval()
-    features = network.trunk[:-1](
-        sum(p(x) for p, x in zip(network.pathways, images(3), strict=True))
-    )
-    weight, bias = network.trunk.head.weight, network.trunk.head.bias
-    answers = network(*images(3))
-    for head in range(3):
-        rows = slice(10 * head, 10 * head + 10)
-        expected = F.linear(features, weight[rows], bias[rows])
-        torch.testing.assert_close(answers[:, head], expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("heads", [[], [0, 1], ["both", "both"], ["both", 2], ["both", "left"],
-                                   ["both", 0, 0], ["both", -1], ["both", 0.5]])  # fmt: skip
-@each_split
-def test_heads_that_are_none_are_one_sentence(build, heads):
-    with pytest.raises(UserError, match=r"must hold 'both' once and, at will, numbers .* 0 to 1"):
-        build(heads=heads)
+    assert repr(LabelNoise(0.25)) == "LabelNoise(p=0.25)"
 
 
 # Training.
@@ -230,19 +216,18 @@ class Watch(pl.Callback):
         self.gradients.append(gradient.view(-1, 10).abs().sum(1).clone())
 
 
-def trainer_of(*callbacks: pl.Callback, epochs: int = 2, **options: Any) -> pl.Trainer:
-    return pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        callbacks=list(callbacks), **options,
-    )  # fmt: skip
+def trained(data: Any, *callbacks: pl.Callback, epochs: int = 2, **options: Any) -> Any:
+    """The task after training with its three heads, and its trainer."""
+    task, trainer = task_of(HEADS), quiet_trainer(*callbacks, max_epochs=epochs, **options)
+    trainer.fit(task, data)
+    return task, trainer
 
 
 def test_in_the_window_the_heads_of_the_eyes_learn_and_after_it_the_one_for_both():
     watch = Watch()
     data = StereoDigitsDataModule(limit_train=64, batch_size=32)
     window = DeficitWindow(Dissociation(views=[1]), removal=1)
-    trainer_of(window, watch, limit_val_batches=1).fit(task_of(HEADS), data)
+    trained(data, window, watch, limit_val_batches=1)
     inside, after = watch.batches[:2], watch.batches[2:]
     assert all(set(batch.target_view.tolist()) == {0, 1} for batch in inside)
     assert all(set(batch.target_view.tolist()) == {-1} for batch in after)
@@ -257,8 +242,7 @@ def test_views_and_targets_of_a_data_module_come_from_the_images_that_they_name(
     clean, moved = Watch(), Watch()
     for watch, callbacks in ((clean, []), (moved, [DeficitWindow(Dissociation(), removal=1)])):
         data = StereoDigitsDataModule(limit_train=64, batch_size=64, augment="none")
-        trainer = trainer_of(*callbacks, watch, epochs=1, limit_val_batches=0)
-        trainer.fit(task_of(HEADS), data)
+        trained(data, *callbacks, watch, epochs=1, limit_val_batches=0)
     (before,), (after,) = clean.batches, moved.batches
     assert torch.equal(before.index, after.index)
     assert torch.equal(before.views[:, 0], after.views[:, 0])
@@ -280,35 +264,20 @@ def test_evaluation_and_prediction_are_by_the_head_for_both():
 
 def test_measures_are_those_of_a_network_with_the_head_for_both_alone():
     data = StereoDigitsDataModule(limit_train=64, batch_size=32)
-    task = task_of(HEADS)
     monitors = FisherMonitor(every_n_epochs=None, samples=16), UsableInformationMonitor()
-    trainer = trainer_of(*monitors, epochs=1, limit_val_batches=1)
-    trainer.fit(task, data)
+    task, trainer = trained(data, *monitors, epochs=1, limit_val_batches=1)
     alone = SplitAllCNN(1, 4, in_channels=1)
     state = task.network.state_dict()
     state |= {name: state[name][:10] for name in ("trunk.head.weight", "trunk.head.bias")}
     alone.load_state_dict(state)
-    cpu = torch.device("cpu")
-    batches = [
-        data.on_after_batch_transfer(data.transfer_batch_to_device(indices, cpu, 0), 0)
-        for indices in data.measurement_loader("train", 16)
-    ]
-    total, layers = fisher_trace(alone, torch.cat([b.views for b in batches]).unbind(1))
+    views = clean_samples(data, "train", 16).views.unbind(1)
+    total, layers = fisher_trace(alone, views)
     measured = trainer.callback_metrics
     torch.testing.assert_close(measured["fisher/trace"].double(), total, rtol=1e-5, atol=0)
     torch.testing.assert_close(
         measured["fisher/trace/trunk.head"].double(), layers["trunk.head"], rtol=1e-5, atol=0
     )
-    assert task.network(*batches[0].views.unbind(1)).shape == (16, 3, 10)  # whole again
-
-
-def test_one_eye_cannot_be_dissociated_and_that_is_said_before_training():
-    window = DeficitWindow(Dissociation(), onset=1)
-    with pytest.raises(UserError, match="at least one move"):
-        trainer_of(window).fit(
-            ClassificationTask(nn.Sequential(nn.Flatten(), nn.Linear(256, 10))),
-            DigitsDataModule(limit_train=64),
-        )
+    assert task.network(*views).shape == (16, 3, 10)  # all heads again
 
 
 # Two processes.
@@ -316,13 +285,10 @@ def test_one_eye_cannot_be_dissociated_and_that_is_said_before_training():
 
 def run_process(rank: int, folder: Path) -> None:
     watch = Watch()
-    trainer = trainer_of(
-        DeficitWindow(Dissociation(views=[1]), removal=1), watch,
-        devices=WORLD, strategy="ddp", limit_val_batches=1,
-    )  # fmt: skip
-    task = task_of(HEADS)
+    window = DeficitWindow(Dissociation(views=[1]), removal=1)
     data = StereoDigitsDataModule(limit_train=128, batch_size=32, augment="none")
-    trainer.fit(task, data)
+    options = {"devices": WORLD, "strategy": "ddp", "limit_val_batches": 1}
+    task, _ = trained(data, window, watch, **options)
     torch.save(
         {"batches": [tuple(batch) for batch in watch.batches], "weights": task.state_dict()},
         folder / f"{rank}.pt",
@@ -345,9 +311,9 @@ def test_each_process_permutes_its_own_part_and_no_parameter_is_unused(tmp_path)
         assert 0 < left.sum() < len(left)
         assert torch.equal(part.target[left], target[left])
         rights = part.views[:, 1].flatten(1)
-        clean = data.crop(data._normalised(
-            data._images["train"].pixels[part.index], None, False, (0, 0)
-        ))[:, 1].flatten(1)  # fmt: skip
+        pixels = data._images["train"].pixels[part.index]
+        clean = data.crop(data.views(pixels, Indices("train", -1, 0, part.index)))
+        clean = clean[:, 1].flatten(1)
         same = (rights[:, None] == clean[None]).all(2)
         assert (same.sum(1) == 1).all() and not same.diagonal().any()
         cycles.append(same.int().argmax(1))

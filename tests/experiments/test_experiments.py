@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from test_cifar10 import write_folder
 from test_mnist import write as write_mnist
@@ -14,11 +15,12 @@ from test_mnist import write as write_mnist
 from critical_periods.data import MovingDigitsDataModule
 from critical_periods.data.video.moving_digits_video import write_videos
 from critical_periods.studies import worker
-from critical_periods.studies.folder import StudyFolder, read_table
+from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, make_plan
 from critical_periods.studies.report import write_report
 from critical_periods.studies.resolve import resolve
 from critical_periods.studies.study import read_study
+from critical_periods.studies.tables import read_table
 
 STUDIES = Path(__file__).parents[2] / "experiments" / "studies"
 MINI = sorted(path.stem for path in STUDIES.glob("*_mini.yaml"))
@@ -205,22 +207,22 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kin
         "information_view_1",
     ]
     assert_finite(results, lambda column: column in wanted)
-    assert ("rsv_polarization" in results[0]) == ("rsv.csv" in tables)
+    assert ("rsv_polarization" in results) == ("rsv.csv" in tables)
     points = read_table(folder.path / "curve.csv")
     # What needs deficits that end at several epochs, and an accuracy.
-    is_curve = len({p["removal"] for p in points if p["onset"] == "0"}) > 2
-    is_curve = is_curve and all(p["onset"] == "0" for p in points) and "golatkar" not in name
-    assert ("critical_removal" in points[0]) is is_curve
+    is_curve = points["removal"][points["onset"] == 0].nunique() > 2
+    is_curve = is_curve and set(points["onset"]) == {0} and "golatkar" not in name
+    assert ("critical_removal" in points) is is_curve
     means = ("final_accuracy", "final_accuracy_control", "final_accuracy_difference")
     if "reconstruction" not in figures:
         assert_finite(points, lambda column: column in means)
     variants = {run.variation.get("variant", "") for run in plan.runs}
-    assert {point.get("variant", "") for point in points} == variants
+    assert set(points.get("variant", [""])) == variants
     if "layers" in figures:
         layers = read_table(folder.path / "layers.csv")
         longest = max(run.window.epochs for run in plan.runs)
-        assert {int(row["epoch"]) for row in layers} == set(range(longest))
-        assert len({row["layer"] for row in layers}) > 3
+        assert set(layers["epoch"]) == set(range(longest))
+        assert layers["layer"].nunique() > 3
         assert_finite(layers, lambda column: column == "fisher_trace")
 
 
@@ -254,7 +256,7 @@ def test_every_study_of_one_scale_runs_when_it_is_cut_short(name, tmp_path: Path
     assert_finite(results, lambda column: column == "final_accuracy")
 
 
-def assert_finite(rows: list[dict[str, str]], is_wanted: Callable[[str], bool]) -> None:
-    columns = [column for column in rows[0] if is_wanted(column)]
+def assert_finite(table: pd.DataFrame, is_wanted: Callable[[str], bool]) -> None:
+    columns = [column for column in table if is_wanted(column)]
     assert columns
-    assert all(math.isfinite(float(row[column])) for row in rows for column in columns)
+    assert np.isfinite(table[columns].to_numpy(dtype=float)).all()

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from linear_runs import Logged, run_study
 from pytorch_lightning.callbacks import ModelCheckpoint
+from small_runs import quiet_trainer
 
 from critical_periods.callbacks import FreezeWindow, ModeMonitor
 from critical_periods.core.errors import UserError
@@ -19,15 +21,9 @@ from critical_periods.data import HierarchyDataModule
 from critical_periods.linear import Freeze, layer_strength, path_strengths, strength
 from critical_periods.linear.hierarchy import hierarchy
 from critical_periods.models import MLP, MultiPathLinear
-from critical_periods.studies import worker
-from critical_periods.studies.folder import StudyFolder, read_table
-from critical_periods.studies.plan import make_plan
-from critical_periods.studies.report import write_report
-from critical_periods.studies.resolve import resolve
-from critical_periods.studies.study import read_study
+from critical_periods.studies.tables import read_table
 from critical_periods.tasks import RegressionTask
 
-STUDIES = Path(__file__).parents[2] / "experiments" / "studies"
 TASK = hierarchy(4).T.double()
 TARGETS = torch.linalg.svdvals(TASK).numpy()
 TIMES = np.linspace(0, 4, 41)
@@ -103,16 +99,13 @@ START = [[0.1], [0.1]]
         (lambda: path_strengths([0, math.nan], [2.0], START, 3), "give finite ones"),
         (lambda: path_strengths([1.0, 0.5], [2.0], START, 3), "not in order; sort them"),
         (lambda: path_strengths([1], [math.nan], START, 3), "targets holds nan or inf"),
-        (lambda: path_strengths([1], [math.inf], START, 3), "targets holds nan or inf"),
         (lambda: path_strengths([1], [2.0], [[math.nan], [0.1]], 3), "first holds nan or inf"),
         (lambda: path_strengths([1], [2.0], [0.1, 0.1], 3), r"first has shape \[2\]"),
         (lambda: path_strengths([1], [2.0, 1.0], START, 3), "a target for each mode"),
         (lambda: path_strengths([1], 2.0, START, 3), r"targets have shape \[\]"),
         (lambda: path_strengths([1], [2.0], START, 0), "depth is 0"),
-        (lambda: path_strengths([1], [2.0], START, -1), "depth is -1"),
         (lambda: path_strengths([1], [2.0], START, 2.5), "depth is 2.5"),
         (lambda: path_strengths([1], [2.0], START, 3, excess=-1), "excess is -1"),
-        (lambda: path_strengths([1], [2.0], START, 3, excess=math.nan), "excess is nan"),
         (lambda: path_strengths([5], [2.0], START, 3, [Freeze(1, 3, 1)]), "at least 3"),
         (lambda: path_strengths([5], [2.0], START, 3, [Freeze(1, math.nan, 1)]), "holds nan"),
         (lambda: path_strengths([5], [2.0], START, 3, [Freeze(1, 0, math.nan)]), "holds nan"),
@@ -179,10 +172,10 @@ def test_what_does_not_fit_the_network_is_refused():
         MultiPathLinear(width=7).align(TASK, 0.1)
     with pytest.raises(UserError, match="strength=-1"):
         MultiPathLinear().align(TASK, -1)
-    for levels in (1, 13, 25, 99):
+    for levels in (1, 13):
         with pytest.raises(UserError, match=f"levels={levels} .* between 2 and 12"):
             HierarchyDataModule(levels=levels)
-    for levels in (0, 13, 99):
+    for levels in (0, 13):
         with pytest.raises(UserError, match=f"levels={levels} of hierarchy"):
             hierarchy(levels)
     assert hierarchy(12).shape == (2048, 4095)
@@ -256,26 +249,6 @@ def test_a_late_freeze_leaves_nothing_and_a_deeper_network_is_hurt_for_longer(de
 
 # Trained by Lightning.
 
-QUIET: dict[str, Any] = {
-    "accelerator": "cpu",
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "limit_val_batches": 0,
-    "num_sanity_val_steps": 0,
-    "log_every_n_steps": 1,
-}
-
-
-class Logged(pl.Callback):
-    """What was logged at the end of each epoch."""
-
-    def __init__(self) -> None:
-        self.epochs: dict[int, dict[str, float]] = {}
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        values = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        self.epochs[trainer.current_epoch] = values
-
 
 def fit(epochs: int, *more: pl.Callback, checkpoint: str | None = None) -> Logged:
     pl.seed_everything(0)
@@ -283,12 +256,15 @@ def fit(epochs: int, *more: pl.Callback, checkpoint: str | None = None) -> Logge
     task = RegressionTask(MultiPathLinear(3, width=10), rate, aligned=0.1)
     logged = Logged()
     keeps = any(isinstance(one, ModelCheckpoint) for one in more)
-    trainer = pl.Trainer(
-        **QUIET, max_epochs=epochs, logger=False, enable_checkpointing=keeps,
-        callbacks=[ModeMonitor(every_n_epochs=3), *more, logged],
-    )  # fmt: skip
-    trainer.fit(task, datamodule=HierarchyDataModule(), ckpt_path=checkpoint, weights_only=True)
+    callbacks = ModeMonitor(every_n_epochs=3), *more, logged
+    trainer_of(*callbacks, max_epochs=epochs, enable_checkpointing=keeps).fit(
+        task, datamodule=HierarchyDataModule(), ckpt_path=checkpoint, weights_only=True
+    )
     return logged
+
+
+def trainer_of(*callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
+    return quiet_trainer(*callbacks, **{"limit_val_batches": 0, **settings})
 
 
 def test_the_monitor_logs_simulation_and_theory_of_a_frozen_path():
@@ -333,7 +309,7 @@ def test_a_run_that_goes_on_measures_and_computes_the_same(tmp_path: Path):
 
 
 def test_a_trained_network_is_tested_and_predicts():
-    trainer = pl.Trainer(**QUIET, max_epochs=3, logger=False, enable_checkpointing=False)
+    trainer = trainer_of(max_epochs=3)
     task = RegressionTask(MultiPathLinear(2, width=10), aligned=0.1)
     data = HierarchyDataModule()
     trainer.fit(task, datamodule=data)
@@ -350,10 +326,7 @@ def test_a_training_that_diverges_ends_in_a_sentence(rate, validates, epoch):
     task = RegressionTask(
         MultiPathLinear(2, width=10), lambda p: torch.optim.SGD(p, lr=rate), aligned=0.1
     )
-    trainer = pl.Trainer(
-        **{**QUIET, "limit_val_batches": validates}, max_epochs=9, logger=False,
-        enable_checkpointing=False,
-    )  # fmt: skip
+    trainer = trainer_of(limit_val_batches=validates, max_epochs=9)
     expected = f"the loss of RegressionTask is (nan|inf) at the end of epoch {epoch}, .*lower the"
     with pytest.raises(UserError, match=expected):
         trainer.fit(task, datamodule=HierarchyDataModule())
@@ -363,10 +336,7 @@ def test_a_training_that_diverges_ends_in_a_sentence(rate, validates, epoch):
 def test_a_network_without_paths_is_refused_before_training(part):
     network = MLP(hidden=[4], in_features=8, num_classes=15)
     task = RegressionTask(network, aligned=0.1 if part == "aligned" else None)
-    watched = [ModeMonitor()] if part == "monitor" else []
-    trainer = pl.Trainer(
-        **QUIET, max_epochs=1, logger=False, enable_checkpointing=False, callbacks=watched
-    )
+    trainer = trainer_of(*[ModeMonitor()] * (part == "monitor"), max_epochs=1)
     with pytest.raises(UserError, match="this run has MLP and HierarchyDataModule"):
         trainer.fit(task, datamodule=HierarchyDataModule())
 
@@ -377,33 +347,22 @@ def test_the_study_gives_its_tables_and_figures(tmp_path: Path):
         "vary={model.init_args.network.init_args.depth: [1, 4]}",
         "trainer.callbacks=[{class_path: ModeMonitor, init_args: {every_n_epochs: 1}}]",
     ]  # fmt: skip
-    study = read_study(STUDIES / "kleinman2024_multi_path.yaml", cuts)
-    plan = make_plan(study, *resolve(study))
-    assert plan.epochs < plan.separate_epochs
-    folder = StudyFolder(tmp_path / "out")
-    folder.write_plan(plan)
-    worker.work(folder)
-    assert sorted(write_report(folder, plan)) == [
+    _, folder, written = run_study("kleinman2024_multi_path", cuts, tmp_path / "out")
+    assert sorted(written) == [
         "curve.csv", "curve.png", "modes.csv", "modes_depth_1.png", "modes_depth_4.png",
         "results.csv",
     ]  # fmt: skip
     for figure in ("curve", "modes_depth_4"):
         assert (folder.path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert (folder.path / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
-    shares = {
-        (row["model.init_args.network.init_args.depth"], row["onset"], row["removal"]): float(
-            row["path_share"]
-        )
-        for row in read_table(folder.path / "results.csv")
-    }
-    for depth in ("1", "4"):
-        expected = simulated(int(depth), 0.01, 3, 0.01, (0, 1), width=100)[-1]
+    settings = ["model.init_args.network.init_args.depth", "onset", "removal"]
+    shares = read_table(folder.path / "results.csv").set_index(settings)["path_share"]
+    for depth in (1, 4):
+        expected = simulated(depth, 0.01, 3, 0.01, (0, 1), width=100)[-1]
         share = (expected[0] / expected.sum(axis=0)).mean()
-        assert shares[depth, "0", "1"] == pytest.approx(share, abs=1e-5) and share > 0.501
-        assert shares[depth, "0", "0"] == pytest.approx(0.5, abs=1e-5)
+        assert shares[depth, 0, 1] == pytest.approx(share, abs=1e-5) and share > 0.501
+        assert shares[depth, 0, 0] == pytest.approx(0.5, abs=1e-5)
     rows = read_table(folder.path / "modes.csv")
     assert len(rows) == 2 * 3 * 3 * 2 * 8
-    frozen = [float(row["strength"]) for row in rows
-              if (row["onset"], row["epoch"], row["path"]) == ("0", "0", "1")
-              and row["removal"] == "1"]  # fmt: skip
+    frozen = rows.query("onset == 0 and epoch == 0 and path == 1 and removal == 1")["strength"]
     np.testing.assert_allclose(frozen, 0.01, rtol=1e-5)

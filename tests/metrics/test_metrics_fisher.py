@@ -1,17 +1,22 @@
-"""The Fisher trace against a plain loop, closed forms and its own sampled version."""
+"""The Fisher trace against a plain loop, nngeometry, closed forms and its own sampled version."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Iterator
 
 import pytest
 import torch
+from nngeometry.layercollection import LayerCollection
+from nngeometry.metrics import FIM
+from nngeometry.object import PMatDiag, PMatImplicit
 from torch import Tensor, nn
 
 from critical_periods.core.errors import UserError
 from critical_periods.metrics import FisherTrace
 from critical_periods.metrics.functional import fisher_trace, squared_score_norms
+from critical_periods.models import MLP, AllCNN, ResNet18
 
 
 class TwoEyes(nn.Module):
@@ -56,15 +61,28 @@ CASES = {
     "two eyes": (TwoEyes, [(3, 8, 8), (3, 8, 8)]),
     "attention": (Attention, [(5, 8)]),
 }
+NETWORKS = {
+    "all_cnn": (lambda: AllCNN(width=4, num_classes=5), [(3, 16, 16)]),
+    "all_cnn of depth 2": (lambda: AllCNN(width=3, num_classes=5, depth=2), [(3, 16, 16)]),
+    "resnet18": (lambda: ResNet18(width=4, num_classes=5), [(3, 16, 16)]),
+    "MLP": (lambda: MLP([9, 8, 7, 6, 5], in_features=768, num_classes=5), [(3, 16, 16)]),
+}
 
 
 @pytest.fixture(params=CASES)
 def case(request) -> tuple[nn.Module, list[Tensor]]:
+    return made(request.param)
+
+
+def made(name: str) -> tuple[nn.Module, list[Tensor]]:
     torch.manual_seed(3)
-    build, shapes = CASES[request.param]
+    build, shapes = (CASES | NETWORKS)[name]
     network, views = build().double(), [torch.randn(6, *shape).double() for shape in shapes]
-    network.train()
-    network(*[view * 2 + 1 for view in views])  # batch-norm statistics that are not 0 and 1
+    for module in network.train().modules():  # scales and statistics that are not 0 and 1
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias)
+    network(*[view * 2 + 1 for view in views])
     return network, views
 
 
@@ -84,8 +102,9 @@ def plain_loop(network: nn.Module, views: list[Tensor]) -> dict[str, Tensor]:
     return norms
 
 
-def test_equals_plain_loop(case):
-    network, views = case
+@pytest.mark.parametrize("name", [*CASES, *NETWORKS])
+def test_equals_plain_loop(name):
+    network, views = made(name)
     expected = plain_loop(network, views)
     actual = squared_score_norms(network, views)
     assert actual.keys() == expected.keys()
@@ -95,6 +114,36 @@ def test_equals_plain_loop(case):
     expected_total = sum(norms.mean() for norms in expected.values())
     torch.testing.assert_close(total, expected_total, rtol=1e-9, atol=0)
     torch.testing.assert_close(torch.stack(list(layers.values())).sum(), total, rtol=1e-12, atol=0)
+
+
+@pytest.fixture
+def _float64() -> Iterator[None]:
+    """In nngeometry buffers and the eps of a division have the default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.usefixtures("_float64")
+def test_traces_of_networks_of_one_view_equal_nngeometrys(name):
+    network, (images,) = made(name)
+    metric = FisherTrace(network)  # it puts the network into evaluation mode itself
+    for batch in images.split(4):
+        metric.update(batch)
+    # The diagonal of the exact Fisher matrix, which it gets from K - 1 outputs and no score.
+    collection = LayerCollection.from_model(network.eval())
+    # It asks for gradients of the images that it is given.
+    examples = (images.clone(), torch.zeros(len(images)))
+    fisher = FIM(network, examples, PMatDiag, layer_collection=collection)
+    parts = fisher.get_diag().split([layer.numel() for layer in collection.layers.values()])
+    expected = {name: part.sum() for name, part in zip(collection.layers, parts, strict=True)}
+    implicit = FIM(network, examples, PMatImplicit)
+    for total, layers in (fisher_trace(network, [images]), metric.compute()):
+        torch.testing.assert_close(layers, expected, rtol=1e-6, atol=0)
+        torch.testing.assert_close(total, fisher.trace(), rtol=1e-6, atol=0)
+        torch.testing.assert_close(total, implicit.trace(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -122,8 +171,7 @@ def test_sampled_within_four_standard_errors_of_exact(case):
     assert (sampled - exact.mean()).abs() < 4 * error
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 4, 100])
-@pytest.mark.parametrize("num_draws", [None, 3])
+@pytest.mark.parametrize(("chunk_size", "num_draws"), [(1, 3), (4, None), (100, None)])
 def test_chunks_do_not_matter(case, chunk_size, num_draws):
     network, views = case
     whole, part = (
@@ -211,11 +259,20 @@ def test_metric_does_not_own_the_network_and_can_be_pickled(case):
     network, views = case
     metric = FisherTrace(network, num_draws=2)
     metric.update(*views)
-    copied = pickle.loads(pickle.dumps(metric))
+    pickled, cloned = pickle.loads(pickle.dumps(metric)), metric.clone()
     assert not list(metric.parameters()) and not metric.state_dict()
-    for each in (metric, copied):
+    assert cloned.network is metric.network is network and pickled.network is not network
+    for each in (metric, pickled, cloned):
         each.update(*views)
-    assert torch.equal(metric.compute()[0], copied.compute()[0])
+        assert torch.equal(metric.compute()[0], each.compute()[0])
+
+
+def test_each_forward_draws_anew(case):
+    network, views = case
+    metric = FisherTrace(network, num_draws=2)
+    first, second = (metric(*views)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(metric.compute()[0], (first + second) / 2)
 
 
 def test_bad_input_is_one_sentence():

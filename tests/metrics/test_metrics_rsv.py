@@ -39,6 +39,10 @@ def draws(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+FIXED = [draws(4, 2, seed=1), draws(4, 2, seed=2)]
+POOLS = [draws(30, 2, seed=3), draws(30, 2, seed=4)]
+
+
 def rsv_of(function, fixed, *pools: Tensor, batch_size: int = 512) -> Tensor:
     metric = RelativeSourceVariance(function, fixed, batch_size)
     metric.update(*pools)
@@ -63,15 +67,13 @@ def test_linear_unit_closed_form(dtype, atol):
 
 
 def test_nonlinear_units_equal_a_double_loop():
-    fixed = [draws(4, 2, seed=1), draws(4, 2, seed=2)]
-    pools = [draws(30, 2, seed=3), draws(30, 2, seed=4)]
     expected = np.zeros((4, 3))
     for k, i in itertools.product(range(4), range(3)):
-        a, b = fixed[0][k : k + 1], fixed[1][k : k + 1]
-        of_a = np.var([nonlinear(draw[None], b)[0, i].item() for draw in pools[0]])
-        of_b = np.var([nonlinear(a, draw[None])[0, i].item() for draw in pools[1]])
+        a, b = FIXED[0][k : k + 1], FIXED[1][k : k + 1]
+        of_a = np.var([nonlinear(draw[None], b)[0, i].item() for draw in POOLS[0]])
+        of_b = np.var([nonlinear(a, draw[None])[0, i].item() for draw in POOLS[1]])
         expected[k, i] = (of_a - of_b) / (of_a + of_b)
-    rsv = rsv_of(nonlinear, fixed, *pools)
+    rsv = rsv_of(nonlinear, FIXED, *POOLS)
     np.testing.assert_allclose(rsv.numpy(), expected, rtol=0, atol=1e-12)
 
 
@@ -161,58 +163,49 @@ def test_dead_units_are_left_out_and_counted():
     assert polarization(rsv) == 1
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64, 10_000])
-@pytest.mark.parametrize("parts", [[30], [1, 29], [10, 10, 10]])
+@pytest.mark.parametrize(("batch_size", "parts"), [(1, [30]), (7, [1, 29]), (64, [10, 10, 10])])
 def test_batches_do_not_matter(batch_size, parts):
-    fixed = [draws(4, 2, seed=1), draws(4, 2, seed=2)]
-    pools = [draws(30, 2, seed=3), draws(30, 2, seed=4)]
     most = []
 
     def watched(a: Tensor, b: Tensor) -> Tensor:
         most.append(len(a))
         return nonlinear(a, b)
 
-    metric = RelativeSourceVariance(watched, fixed, batch_size)
-    for batch in zip(*(pool.split(parts) for pool in pools), strict=True):
+    metric = RelativeSourceVariance(watched, FIXED, batch_size)
+    for batch in zip(*(pool.split(parts) for pool in POOLS), strict=True):
         metric.update(*batch)
-    expected = rsv_of(nonlinear, fixed, *pools)
+    expected = rsv_of(nonlinear, FIXED, *POOLS)
     torch.testing.assert_close(metric.compute(), expected, rtol=0, atol=1e-12)
     assert max(most) <= batch_size
 
 
 def test_one_forward_pass_for_many_representations():
-    fixed = [draws(4, 2, seed=1), draws(4, 2, seed=2)]
-    pools = [draws(30, 2, seed=3), draws(30, 2, seed=4)]
     calls = []
 
     def both(a: Tensor, b: Tensor) -> dict[str, Tensor]:
         calls.append(len(a))
         return {"a.b": nonlinear(a, b), "square": (a + b).square().unsqueeze(2), "sum": a.sum(1)}
 
-    metric = RelativeSourceVariance(both, fixed, batch_size=120)
+    metric = RelativeSourceVariance(both, FIXED, batch_size=120)
     calls.clear()
-    metric.update(*pools)
+    metric.update(*POOLS)
     assert calls == [120, 120]
     rsv = metric.compute()
-    assert {name: tuple(r.shape) for name, r in rsv.items()} == {
-        "a.b": (4, 3),
-        "square": (4, 2, 1),
-        "sum": (4,),
-    }
+    shapes = {name: tuple(r.shape) for name, r in rsv.items()}
+    assert shapes == {"a.b": (4, 3), "square": (4, 2, 1), "sum": (4,)}
     for name in rsv:
-        alone = rsv_of(lambda a, b, name=name: both(a, b)[name], fixed, *pools)
+        alone = rsv_of(lambda a, b, name=name: both(a, b)[name], FIXED, *POOLS)
         torch.testing.assert_close(rsv[name], alone, rtol=0, atol=1e-15)
 
 
 def test_sharded_pools_merge_to_one():
-    fixed = [draws(4, 2, seed=1), draws(4, 2, seed=2)]
     pools = [draws(31, 2, seed=3) * 3 - 100, draws(31, 2, seed=4)]
-    shards = [RelativeSourceVariance(nonlinear, fixed) for _ in range(3)]
+    shards = [RelativeSourceVariance(nonlinear, FIXED) for _ in range(3)]
     for i, shard in enumerate(shards):
         shard.update(*[pool[i::3] for pool in pools])
     for shard in shards[1:]:
         shards[0].merge_state(shard)
-    expected = rsv_of(nonlinear, fixed, *pools)
+    expected = rsv_of(nonlinear, FIXED, *pools)
     torch.testing.assert_close(shards[0].compute(), expected, rtol=0, atol=1e-12, equal_nan=True)
 
 
@@ -221,20 +214,15 @@ def one_process(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
     )
-    metric = RelativeSourceVariance(nonlinear, [draws(4, 2, seed=1), draws(4, 2, seed=2)])
-    pools = [draws(31, 2, seed=3), draws(31, 2, seed=4)]
-    metric.update(*[pool[rank::2] for pool in pools])
+    metric = RelativeSourceVariance(nonlinear, FIXED)
+    metric.update(*[pool[rank:29:2] for pool in POOLS])
     torch.save(metric.compute(), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_equal_one(tmp_path):
     torch.multiprocessing.spawn(one_process, (tmp_path,), nprocs=2)
-    expected = rsv_of(
-        nonlinear,
-        [draws(4, 2, seed=1), draws(4, 2, seed=2)],
-        *[draws(31, 2, seed=3), draws(31, 2, seed=4)],
-    )
+    expected = rsv_of(nonlinear, FIXED, *[pool[:29] for pool in POOLS])
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
@@ -260,14 +248,11 @@ def test_reset_looks_at_changed_weights():
 
 
 def test_forward_gives_the_batch_and_keeps_the_whole():
-    fixed, pools = [draws(4, 2, seed=s) for s in (1, 2)], [draws(30, 2, seed=s) for s in (3, 4)]
-    metric = RelativeSourceVariance(nonlinear, fixed)
-    metric.update(*[pool[:20] for pool in pools])
-    torch.testing.assert_close(
-        metric(*[pool[20:] for pool in pools]),
-        rsv_of(nonlinear, fixed, *[pool[20:] for pool in pools]),
-    )
-    torch.testing.assert_close(metric.compute(), rsv_of(nonlinear, fixed, *pools))
+    metric = RelativeSourceVariance(nonlinear, FIXED)
+    metric.update(*[pool[:20] for pool in POOLS])
+    rest = [pool[20:] for pool in POOLS]
+    torch.testing.assert_close(metric(*rest), rsv_of(nonlinear, FIXED, *rest))
+    torch.testing.assert_close(metric.compute(), rsv_of(nonlinear, FIXED, *POOLS))
 
 
 def test_metric_moves_pickles_and_owns_no_network():
@@ -278,8 +263,14 @@ def test_metric_moves_pickles_and_owns_no_network():
     with torch.inference_mode():
         metric.update(*pools)
     metric.update(*pools)
-    copied = pickle.loads(pickle.dumps(metric))
+    copied, cloned = pickle.loads(pickle.dumps(metric)), metric.clone()
     assert torch.equal(copied.compute(), metric.compute())
+    with torch.no_grad():
+        network.weight.zero_()  # clones share it, pickled copies do not
+    for each, dead in ((cloned, True), (copied, False)):
+        each.reset()
+        each.update(*pools)
+        assert bool(each.compute().isnan().all()) == dead
     assert not list(metric.parameters()) and not metric.state_dict()
     copied.to("meta")
     assert {copied.sums.device.type, *(f.device.type for f in copied.fixed)} == {"meta"}

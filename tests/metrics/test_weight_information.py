@@ -12,6 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from processes import join_processes, start_processes
+from small_runs import clean_samples, quiet_trainer
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
@@ -59,8 +60,10 @@ def best_variance(weight: Tensor, design: Tensor, price: float) -> float:
     return float(grid[objective.argmin()])
 
 
-@pytest.mark.parametrize("price", [1e-6, 1e-3, 0.1, 1.0])
-@pytest.mark.parametrize(("a", "b", "outputs"), [(300, 60, 1), (40, 90, 5)])
+@pytest.mark.parametrize(
+    ("a", "b", "outputs", "price"),
+    [(300, 60, 1, 1e-6), (300, 60, 1, 1.0), (40, 90, 5, 1e-3), (40, 90, 5, 0.1)],
+)
 def test_linear_gaussian_models_agree_with_their_closed_form(a, b, outputs, price):
     network, views, target = linear_model(a, b, outputs, samples=80)
     batches = [(views, target)]
@@ -80,9 +83,8 @@ def test_linear_gaussian_models_agree_with_their_closed_form(a, b, outputs, pric
 
 def test_few_weights_agree_too():
     network, views, target = linear_model(3, 2, 4, samples=20)
-    found = weight_information(
-        network, [(views, target)], 0.05, steps=1500, lr=0.1, loss=half_square
-    )
+    batches = [(views, target)]
+    found = weight_information(network, batches, 0.05, steps=1500, lr=0.1, loss=half_square)
     for layer, design in zip("ab", views, strict=True):
         variance = best_variance(network.get_submodule(layer).weight, design, 0.05)
         assert float(found.variances[layer]) == pytest.approx(variance, rel=6e-2)
@@ -209,8 +211,7 @@ def whole() -> tuple[Whole, list[Any]]:
 def test_nothing_of_the_network_changes():
     network, batches = whole()
     state = copy.deepcopy(network.state_dict())
-    gradients = {n: copy.copy(p.grad) for n, p in network.named_parameters()}
-    gradients = {n: g if g is None else g.clone() for n, g in gradients.items()}
+    gradients = {n: copy.deepcopy(p.grad) for n, p in network.named_parameters()}
     modes = [module.training for module in network.modules()]
     needs = [p.requires_grad for p in network.parameters()]
     random = torch.get_rng_state()
@@ -243,8 +244,9 @@ def test_layers_of_every_kind():
 def test_shared_weights_get_the_same_noise():
     torch.manual_seed(1)
     x = torch.randn(40, 6).double()
-    tied = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)).double()
-    tied[1].weight = tied[0].weight
+    layer = nn.Linear(6, 6, bias=False).double()
+    tied = nn.Sequential(layer, nn.Linear(6, 6, bias=False))
+    tied[1].weight = layer.weight
 
     class Square(nn.Module):
         def __init__(self) -> None:
@@ -307,53 +309,27 @@ def data() -> DigitsDataModule:
     return DigitsDataModule(batch_size=50, limit_train=100)
 
 
-def trainer(folder: Path, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu", default_root_dir=folder, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        limit_val_batches=1, callbacks=list(callbacks), **settings,
-    )  # fmt: skip
-
-
 def monitor(**settings: Any) -> WeightInformationMonitor:
     return WeightInformationMonitor(**{"samples": 70, "price": 1e-4, "steps": 8, **settings})
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, Any, Tensor]]:
-    """Trained with the monitor and without."""
-    found = {}
-    for name, callbacks in (("with", [monitor(every_n_epochs=1)]), ("without", [])):
-        pl.seed_everything(2, verbose=False)
-        task = ClassificationTask(AllCNN(width=4, in_channels=1))
-        task.network.head = nn.Sequential(nn.Dropout(0.2), task.network.head)
-        run = trainer(tmp_path_factory.mktemp(name), *callbacks, max_epochs=2)
-        run.fit(task, data())
-        found[name] = (run, task, torch.get_rng_state())
-    return found
+def trained(task: pl.LightningModule, data: Any, *callbacks: pl.Callback, **settings: Any) -> Any:
+    run = quiet_trainer(*callbacks, limit_val_batches=1, **{"max_epochs": 1, **settings})
+    run.fit(task, data)
+    return run
 
 
-def test_training_does_not_notice(runs):
-    (_, watched, random), (_, alone, random_alone) = runs["with"], runs["without"]
-    assert all(torch.equal(alone.state_dict()[n], v) for n, v in watched.state_dict().items())
-    assert torch.equal(random, random_alone)
-    assert all(part.training for part in watched.network.modules())
-
-
-def test_logs_what_the_function_says(runs):
-    run, task, _ = runs["with"]
-    module = data()
-    module.setup()
-    draws = [
-        module.on_after_batch_transfer(
-            module.transfer_batch_to_device(draw, torch.device("cpu"), 0), 0
-        )
-        for draw in module.measurement_loader("train", 70)
-    ]
-    views = torch.cat([draw.views for draw in draws]).squeeze(1)
-    target = torch.cat([draw.target for draw in draws])
+def test_logs_what_the_function_says():
+    pl.seed_everything(2, verbose=False)
+    task = ClassificationTask(AllCNN(width=4, in_channels=1))
+    task.network.head = nn.Sequential(nn.Dropout(0.2), task.network.head)
+    run = trained(task, data(), monitor(every_n_epochs=1), max_epochs=2)
+    measured = clean_samples(data(), "train", 70)
     # Three steps see all, of at most 32 samples each.
-    batches = [([views[part]], target[part]) for part in torch.arange(70).split([24, 23, 23])]
+    batches = [
+        ([measured.views[part, 0]], measured.target[part])
+        for part in torch.arange(70).split([24, 23, 23])
+    ]
     found = weight_information(task.network, batches, 1e-4, steps=8)
     logged = run.callback_metrics
     for layer, nats in found.nats.items():
@@ -365,8 +341,8 @@ def test_logs_what_the_function_says(runs):
     assert layers == {f"information/weights/{layer}" for layer in found.nats}
 
 
-class Stranger(pl.LightningModule):
-    """A project that has never heard of this one."""
+class ThirdParty(pl.LightningModule):
+    """A third party's project."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -384,32 +360,29 @@ class Stranger(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def strangers_data(targets: bool = True) -> tuple[Tensor, DataLoader[Any]]:
+def third_partys_data() -> tuple[Tensor, DataLoader[Any]]:
     images = torch.randn(24, 2, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    pairs = [((a, b), i % 3) if targets else (a, b) for i, (a, b) in enumerate(images)]
+    pairs = [((a, b), i % 3) for i, (a, b) in enumerate(images)]
     return images, DataLoader(pairs, batch_size=6)  # type: ignore[arg-type]
 
 
-def strangers_nats(rows: Tensor, price: float = 1e-4) -> float:
-    images, _ = strangers_data()
+def third_partys_nats(rows: Tensor, price: float = 1e-4) -> float:
+    images, _ = third_partys_data()
     batches = [(images[rows].unbind(1), rows % 3)]
-    found = weight_information(Stranger(), batches, price, steps=8)
+    found = weight_information(ThirdParty(), batches, price, steps=8)
     return float(found.nats["head"])
 
 
-def test_in_a_project_that_is_not_this_one(tmp_path):
-    run = trainer(tmp_path, monitor(samples=18, layers=["head"]), max_epochs=1)
-    run.fit(Stranger(), strangers_data()[1])
+def test_in_a_project_that_is_not_this_one():
+    run = trained(ThirdParty(), third_partys_data()[1], monitor(samples=18, layers=["head"]))
     logged = float(run.callback_metrics["information/weights/head"])
-    assert logged == pytest.approx(strangers_nats(torch.arange(18)), rel=1e-5)
+    assert logged == pytest.approx(third_partys_nats(torch.arange(18)), rel=1e-5)
 
 
 def run_process(rank: int, folder: Path) -> None:
-    settings: dict[str, Any] = {"devices": 2, "strategy": "ddp", "max_epochs": 1}
-    own = trainer(folder, monitor(), **settings)
-    own.fit(still_task(), data())
-    other = trainer(folder, monitor(samples=12), **settings)
-    other.fit(Stranger(), strangers_data()[1])
+    settings: dict[str, Any] = {"devices": 2, "strategy": "ddp", "default_root_dir": folder}
+    own = trained(still_task(), data(), monitor(), **settings)
+    other = trained(ThirdParty(), third_partys_data()[1], monitor(samples=12), **settings)
     logged = [float(run.callback_metrics["information/weights"]) for run in (own, other)]
     torch.save(logged, folder / f"{rank}.pt")
 
@@ -425,11 +398,10 @@ def test_two_processes_measure_what_one_does(tmp_path):
     join_processes(start_processes(run_process, tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first == second
-    run = trainer(tmp_path, monitor(), max_epochs=1)
-    run.fit(still_task(), data())
+    run = trained(still_task(), data(), monitor())
     assert first[0] == pytest.approx(float(run.callback_metrics["information/weights"]), rel=1e-6)
     # Lightning deals the loader's samples out in turn; all measure those of the first process.
-    assert first[1] == pytest.approx(strangers_nats(torch.arange(0, 24, 2)), rel=1e-5)
+    assert first[1] == pytest.approx(third_partys_nats(torch.arange(0, 24, 2)), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -445,18 +417,8 @@ def test_settings_without_meaning(settings, sentence):
         monitor(**settings)
 
 
-def test_an_unknown_layer_before_training(tmp_path):
-    run = trainer(tmp_path, monitor(layers=["haed"]), max_epochs=1)
+def test_an_unknown_layer_before_training():
+    task = ThirdParty()
     with pytest.raises(UserError, match=r"layers names 'haed'.* did you mean 'head'\?"):
-        run.fit(Stranger(), strangers_data()[1])
-    assert run.global_step == 0
-
-
-def test_samples_without_targets(tmp_path):
-    class Unlabelled(Stranger):
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            return self(*batch).square().mean()
-
-    run = trainer(tmp_path, monitor(), max_epochs=1)
-    with pytest.raises(UserError, match=r"split='train' of .* has samples without a class"):
-        run.fit(Unlabelled(), strangers_data(targets=False)[1])
+        trained(task, third_partys_data()[1], monitor(layers=["haed"]))
+    assert task.global_step == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,7 @@ from torch import Tensor, nn
 from critical_periods.core.errors import UserError
 from critical_periods.models import MultiViewTransformer
 from critical_periods.models.multi_view.decoder import ViewDecoder
-from critical_periods.models.multi_view.masking import (
-    hidden_patches,
-    random_visible,
-    visible_total,
-)
+from critical_periods.models.multi_view.masking import hidden_patches, random_visible, visible_total
 from critical_periods.models.multi_view.patches import patch_grid, to_image, to_patches
 from critical_periods.models.multi_view.positions import fit_positions, sincos_positions
 from critical_periods.models.multi_view.published import from_state_dict
@@ -342,10 +337,10 @@ def test_a_full_views_surplus_goes_to_the_others():
     assert numbers[:3].sum() == 0 and (numbers[3:] > 800).all()
 
 
-@pytest.mark.parametrize("ratio", [0.0, 1.0, -1, 0.999])
-def test_mask_ratios_that_leave_nothing_to_do(ratio):
-    with pytest.raises(UserError, match=f"mask_ratio={ratio} hides all or none of the 392"):
-        visible_total(ratio, 2, 196)
+def test_mask_ratios_that_leave_nothing_to_do():
+    for ratio in (0.0, -1, 0.999):
+        with pytest.raises(UserError, match=f"mask_ratio={ratio} hides all or none of the 392"):
+            visible_total(ratio, 2, 196)
 
 
 # The network's sizes.
@@ -415,11 +410,8 @@ def test_patches_and_images():
 
 
 def encoder_state(network: MultiViewTransformer) -> dict[str, Tensor]:
-    return {
-        name: value
-        for name, value in network.state_dict().items()
-        if not name.startswith("classifier.")
-    }
+    state = network.state_dict()
+    return {name: value for name, value in state.items() if not name.startswith("classifier.")}
 
 
 @torch.no_grad()
@@ -497,11 +489,10 @@ def test_published_weights_go_to_the_chosen_views(tmp_path, views):
     assert torch.equal(network.global_tokens, rgb["global_tokens"])
 
 
+@pytest.mark.filterwarnings("ignore:.*CC BY-NC")
 def test_positions_of_weights_are_interpolated(tmp_path):
     path = published(tmp_path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        network = MultiViewTransformer(**(SMALL | {"image_size": 16}), weights=path)
+    network = MultiViewTransformer(**(SMALL | {"image_size": 16}), weights=path)
     adapter: Any = network.input_adapters["view_1"]
     torch.testing.assert_close(adapter.pos_emb, fit_positions(sincos_positions(24, 2, 2), 4, 4))
 
@@ -535,17 +526,9 @@ def text(folder: Path) -> Path:
         ),
         (published, {"depth": 1}, r"multimae\.pth holds 'encoder\.1\.attn\.proj\.bias', .*depth"),
         (published, {"depth": 3}, r"multimae\.pth lacks 12 of the 40 tensors .*'encoder\.2\."),
-        (
-            published,
-            {"width": 12},
-            r"'?global_tokens in .*multimae\.pth has the shape \[1, 1, 24\]",
-        ),
+        (published, {"width": 12}, r"global_tokens in .*multimae\.pth has the shape \[1, 1, 24\]"),
         (published, {"patch": 8}, r"input_adapters\.rgb\.proj\.weight in .* \[24, 3, 8, 8\]"),
-        (
-            published,
-            {"weights_views": [2]},
-            r"weights_views=\[2\] names view 2, but .*views 0 to 1",
-        ),
+        (published, {"weights_views": [2]}, r"weights_views=\[2\] names view 2, .*views 0 to 1"),
     ],
 )
 def test_weights_that_do_not_fit(tmp_path, make, settings, sentence):
@@ -564,7 +547,6 @@ def test_weights_that_do_not_fit(tmp_path, make, settings, sentence):
         ({"global_tokens": 0}, "global_tokens must be a whole number of at least 1"),
         ({"image_size": -64}, "image_size must be a whole number of at least 1, not -64"),
         ({"mlp_ratio": 0}, "mlp_ratio=0 leaves an MLP no hidden layer; choose a positive number"),
-        ({"mlp_ratio": -1}, "mlp_ratio=-1 leaves an MLP no hidden layer"),
         ({"image_size": 10}, "images of 10x10 pixels cannot be cut into patches of 4x4"),
         ({"drop_path": 1.0}, r"drop_path=1\.0 of MultiViewTransformer must lie in \[0, 1\)"),
     ],

@@ -13,13 +13,14 @@ from small_study import changed, plan_of
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
-from critical_periods.studies.folder import StudyFolder, read_table
+from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, make_plan
 from critical_periods.studies.report import write_report
 from critical_periods.studies.resolve import resolve
 from critical_periods.studies.results import results
 from critical_periods.studies.segment import segment_config
 from critical_periods.studies.study import read_study
+from critical_periods.studies.tables import read_table
 from critical_periods.studies.worker import work
 
 Tree = dict[str, Any]
@@ -195,7 +196,7 @@ def test_results_are_of_the_second_stage_with_the_first_beside_it(
     assert [(row["onset"], row["removal"]) for row in rows] == [(0, 1), (1, 2), (0, 0)]
     for row, run in zip(rows, plan.runs, strict=True):
         [(_, before), (_, after)] = plan.stages(run)
-        first, second = (read_table(folder.segment(name).metrics) for name in (before, after))
+        first, second = (folder.segment(name).history() for name in (before, after))
         assert (len(first), len(second)) == (3, 2)
         assert row["pretrained_loss"] == pytest.approx(float(first[-1]["val/loss"]), rel=1e-5)
         assert row["pretrained_rsv_mean"] == pytest.approx(
@@ -217,14 +218,11 @@ def test_its_figures_show_both_stages(done: tuple[StudyFolder, Plan]):
         "reconstruction_pretraining.png",
     } <= {*written}
     table = read_table(folder.path / "reconstruction.csv")
-    assert [row["epoch"] for row in table if row["onset"] == "1"] == ["0", "1", "2"]
-    assert {row["stage"] for row in table} == {"pretraining"}
-    assert all(float(row["reconstruction_other_view"]) > 0 for row in table)
-    assert {row["stage"] for row in read_table(folder.path / "rsv.csv")} == {
-        "pretraining", "finetuning",
-    }  # fmt: skip
-    points = read_table(folder.path / "curve.csv")
-    assert {"final_accuracy", "pretrained_loss"} <= set(points[0])
+    assert list(table["epoch"][table["onset"] == 1]) == [0, 1, 2]
+    assert set(table["stage"]) == {"pretraining"}
+    assert (table["reconstruction_other_view"] > 0).all()
+    assert set(read_table(folder.path / "rsv.csv")["stage"]) == {"pretraining", "finetuning"}
+    assert {"final_accuracy", "pretrained_loss"} <= set(read_table(folder.path / "curve.csv"))
 
 
 def test_the_command_line_tells_the_stages_apart(

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 
 from critical_periods.cli import main
+from critical_periods.studies import load_study, read_table
 
 FOLDER = Path(__file__).parent / "folder_of_version_0_1"
 
@@ -37,3 +39,19 @@ def test_its_tables_and_figures_are_made_again(folder):
     for table in tables:
         assert (folder / table).read_bytes() == (FOLDER / table).read_bytes()
     assert {"curve.png", "fisher.png", "layers.png"} <= {path.name for path in folder.iterdir()}
+
+
+def test_its_tables_and_networks_are_loaded(folder):
+    study = load_study(folder)
+    for name in ("curve", "fisher", "layers"):
+        assert getattr(study, name).equals(read_table(FOLDER / f"{name}.csv"))
+    assert len(study.history) == study.runs["epochs"].sum()
+    settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    settings["limit_val_batches"] = study.plan.configs[0][0]["trainer"]["limit_val_batches"]
+    for place in study.runs.index:
+        task, data = study.task(place), study.datamodule(place)
+        (shown,) = pl.Trainer(**settings).validate(task, data, verbose=False)
+        row = study.runs.loc[place]
+        own = study.history.query(f"removal == {row.removal} and epochs == {row.epochs}")
+        recorded = own[own["seed"] == row.seed].iloc[-1]
+        assert {key: recorded[key] for key in shown} == shown

@@ -33,66 +33,46 @@ def test_one_seed_has_no_spread_and_equal_seeds_have_none():
     alone = summarise([0.5])
     assert alone.mean == 0.5 and all(math.isnan(number) for number in alone[1:])
     assert summarise([0.5, 0.5, 0.5]) == (0.5, 0, 0.5, 0.5)
+    for lost in (math.nan, math.inf):
+        assert not any(map(math.isfinite, summarise([lost, 0.5])))
 
 
 # Where the critical period begins.
 
-
-def linear(slope: float, removals: list[int]) -> list[float]:
-    return [slope * removal for removal in removals]
-
-
-@pytest.mark.parametrize("threshold", [0.01, 0.02, 0.037])
-def test_a_linear_loss_passes_where_it_does(threshold):
-    removals = [0, 10, 20, 40, 80]
-    found = critical_removal(removals, [linear(0.001, removals)] * 2, threshold)
-    assert found == pytest.approx((1000 * threshold,) * 3)
+NAN, INF = math.nan, math.inf
+FALLS, FAR = [[0.0, 0.03, 0.01, 0.04]], [[0.0, 0.04, 0.03, -0.01, 0.06]]
+SLOPES = [[slope * removal for removal in (0, 10, 20, 30)] for slope in (0.001, 0.002, 0.003)]
 
 
-def test_seeds_spread_the_interval():
-    """Slopes of 1, 2 and 3 points in 10 epochs pass 2 points at 20, 10 and 20/3 epochs."""
-    removals = [0, 10, 20, 30]
-    losses = [linear(slope, removals) for slope in (0.001, 0.002, 0.003)]
-    estimate, low, high = critical_removal(removals, losses, 0.02)
-    # Three times one seed is 1 of 27 resamples, more than the 2.5 % that are cut off.
-    assert (estimate, low, high) == pytest.approx((10, 20 / 3, 20))
-
-
-def test_a_loss_that_falls_is_pooled():
-    """(0, 3, 1, 4) points become (0, 2, 2, 4): the neighbours out of order share their mean."""
-    removals, losses = [0, 10, 20, 30], [[0.0, 0.03, 0.01, 0.04]]
-    assert critical_removal(removals, losses, 0.01)[0] == pytest.approx(5)
-    assert critical_removal(removals, losses, 0.02)[0] == pytest.approx(10)
-    assert critical_removal(removals, losses, 0.03)[0] == pytest.approx(25)
-
-
-def test_pooling_reaches_back_as_far_as_it_must():
-    """(0, 4, 3, -1, 6) become (0, 2, 2, 2, 6): pooling 4 with 3 is still above -1."""
-    losses = [[0.0, 0.04, 0.03, -0.01, 0.06]]
-    found = [critical_removal([0, 1, 2, 3, 4], losses, t)[0] for t in (0.01, 0.02, 0.04)]
-    assert found == pytest.approx([0.5, 1, 3.5])
-
-
-def test_a_loss_that_never_passes():
-    assert critical_removal([0, 10, 20], [[0.0, 0.001, 0.002]] * 3, 0.01) == (math.inf,) * 3
-    # Nor where it passed once, but not on average with what came after.
-    assert critical_removal([0, 10, 20], [[0.0, 0.015, 0.0]], 0.01)[0] == math.inf
-
-
-def test_some_seeds_that_never_pass_leave_the_interval_open():
-    losses = [[0.0, 0.03, 0.06], [0.0, 0.0, 0.0], [0.0, 0.02, 0.03]]
-    estimate, low, high = critical_removal([0, 10, 20], losses, 0.01)
-    assert estimate == pytest.approx(6) and low == pytest.approx(10 / 3) and high == math.inf
-
-
-def test_a_loss_that_is_there_from_the_start():
-    assert critical_removal([5, 10], [[0.02, 0.05]] * 2, 0.01) == (5, 5, 5)
-    assert critical_removal([5, 10], [[0.01, 0.05]] * 2, 0.01)[0] == 5
-
-
-def test_a_single_seed_has_no_interval():
-    estimate, low, high = critical_removal([0, 10], [[0.0, 0.02]], 0.01)
-    assert estimate == pytest.approx(5) and math.isnan(low) and math.isnan(high)
+@pytest.mark.parametrize(
+    ("removals", "losses", "threshold", "expected"),
+    [
+        # A linear loss passes where it does.
+        *(([0, 10, 20, 40], [[0.0, 0.01, 0.02, 0.04]] * 2, t, [1000 * t] * 3)
+          for t in (0.01, 0.02, 0.037)),
+        # Seeds that pass at 20, 10 and 20/3 epochs: three times one is 1 of 27 resamples, more than
+        # the 2.5 % that are cut off.
+        ([0, 10, 20, 30], SLOPES, 0.02, [10, 20 / 3, 20]),
+        # (0, 3, 1, 4) points become (0, 2, 2, 4): neighbours out of order share their mean.
+        *(([0, 10, 20, 30], FALLS, t, [x, NAN, NAN])
+          for t, x in ((0.01, 5), (0.02, 10), (0.03, 25))),
+        # (0, 4, 3, -1, 6) become (0, 2, 2, 2, 6): pooling 4 with 3 is still above -1.
+        *((list(range(5)), FAR, t, [x, NAN, NAN])
+          for t, x in ((0.01, 0.5), (0.02, 1), (0.04, 3.5))),
+        # Never, or once but not on average with what came after.
+        ([0, 10, 20], [[0.0, 0.001, 0.002]] * 3, 0.01, [INF] * 3),
+        ([0, 10, 20], [[0.0, 0.015, 0.0]], 0.01, [INF, NAN, NAN]),
+        # Some seeds that never pass leave the interval open.
+        ([0, 10, 20], [[0.0, 0.03, 0.06], [0.0] * 3, [0.0, 0.02, 0.03]], 0.01, [6, 10 / 3, INF]),
+        # From the start.
+        ([5, 10], [[0.02, 0.05]] * 2, 0.01, [5] * 3),
+        ([5, 10], [[0.01, 0.05]] * 2, 0.01, [5] * 3),
+        # A single seed has no interval.
+        ([0, 10], [[0.0, 0.02]], 0.01, [5, NAN, NAN]),
+    ],
+)  # fmt: skip
+def test_where_the_critical_period_begins(removals, losses, threshold, expected):
+    assert critical_removal(removals, losses, threshold) == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -127,6 +107,9 @@ def plan_of(windows: list[Schedule], seeds: list[int], *variations: dict[str, An
     return Plan("s", [], {}, runs, threshold=0.02)
 
 
+PLAN = plan_of(WINDOWS, list(OFFSETS))
+
+
 def row(window: Schedule, seed: int, accuracy: float, **more: Any) -> dict[str, Any]:
     return {"study": "s", **more, **window._asdict(), "seed": seed, "final_accuracy": accuracy}
 
@@ -142,7 +125,7 @@ def all_rows() -> list[dict[str, Any]]:
 
 
 def test_the_curve_compares_each_seed_with_itself_in_runs_as_long():
-    points = curve(plan_of(WINDOWS, list(OFFSETS)), all_rows())
+    points = curve(PLAN, all_rows())
     # The control of six epochs is the curve's own point at 0; that of eight is none.
     assert [(point["removal"], point["epochs"]) for point in points] == [(2, 6), (4, 8), (0, 6)]
     for point in points:
@@ -161,7 +144,7 @@ def test_the_curve_compares_each_seed_with_itself_in_runs_as_long():
 
 
 def test_the_curve_says_where_the_critical_period_begins():
-    points = curve(plan_of(WINDOWS, list(OFFSETS)), all_rows())
+    points = curve(PLAN, all_rows())
     expected = [
         2 + 2 * (0.02 - 0.01 * s) / (0.02 * s) for s in (1.0, 1.1, 0.9)
     ]  # estimate, and the worst and the best seed alone
@@ -178,7 +161,7 @@ def test_seeds_that_are_missing():
         for one in all_rows()
         if (one["seed"], one["removal"], one["epochs"]) not in ((0, 0, 6), (2, 4, 8))
     ]
-    points = {point["removal"]: point for point in curve(plan_of(WINDOWS, list(OFFSETS)), rows)}
+    points = {point["removal"]: point for point in curve(PLAN, rows)}
     assert [points[removal]["seeds"] for removal in (0, 2, 4)] == [2, 3, 2]
     two, four = points[2], points[4]
     assert two["final_accuracy"] == pytest.approx(0.69)
@@ -191,6 +174,20 @@ def test_seeds_that_are_missing():
     # Seed 1 alone has the whole curve.
     assert four["critical_removal"] == pytest.approx(3)
     assert math.isnan(four["critical_removal_low"])
+
+
+def test_a_diverged_seed_leaves_the_rest_as_it_is():
+    """What is nan of one seed is nan over seeds; all else is said."""
+    rows = [one | {"rsv_mean": math.nan if one["seed"] == 1 else 0.25} for one in all_rows()]
+    for point, plain in zip(curve(PLAN, rows), curve(PLAN, all_rows()), strict=True):
+        assert plain.items() <= point.items()
+        assert all(math.isnan(point[name]) for name in point if name.startswith("rsv_mean"))
+    # A curve that is not whole says nothing of where the critical period begins.
+    lost = [one | {"final_accuracy": math.nan} if one["seed"] == 2 else one for one in all_rows()]
+    whole = [one for one in all_rows() if one["seed"] != 2]
+    estimates = [curve(PLAN, some)[0] for some in (lost, whole)]
+    assert len({point["critical_removal"] for point in estimates}) == 1
+    assert math.isnan(estimates[0]["final_accuracy"])
 
 
 def test_no_controls_and_no_runs():
@@ -244,15 +241,14 @@ def test_two_removals_have_no_critical_removal():
     rows = [one for one in all_rows() if one["removal"] != 2]
     points = curve(plan_of(windows, list(OFFSETS)), rows)
     assert len(points) == 2 and has_no_critical_removal(points)
-    points = curve(plan_of(WINDOWS, list(OFFSETS)), rows)  # the third is to come
+    points = curve(PLAN, rows)  # the third is to come
     assert len(points) == 2 and has_no_critical_removal(points)
 
 
 def windowed(*class_paths: str) -> Plan:
     """A plan whose variations have these callbacks, and a second stage, which has none."""
-    plan = plan_of(WINDOWS, list(OFFSETS))
     configs = [({}, {"class_path": name, "init_args": {}}) for name in class_paths]
-    return replace(plan, configs=[*configs, ({}, {})])
+    return replace(PLAN, configs=[*configs, ({}, {})])
 
 
 def test_a_window_that_is_no_deficit_has_no_critical_removal():

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from small_study import BASE, changed, plan_of, write_study
 from small_study import STUDY as SMALL
 
@@ -36,7 +37,7 @@ from critical_periods.studies.folder import (
 )
 from critical_periods.studies.plan import Plan
 
-launch_workers, plot_curve, tables = launch.launch, report.plot_curve, dict(report._TABLES)
+launch_workers, save = launch.launch, report.save
 
 # Runs of five and seven epochs, so that the last five are not all there are.
 STUDY = {"windows.epochs_after": 5, "seeds": [0, 1]}
@@ -92,14 +93,16 @@ def assert_same_end(branch: Path, alone: Path) -> dict[str, Any]:
     return dict(ours)
 
 
+def touch(figure: Figure, path: Path) -> None:
+    for ending in (".png", ".pdf"):
+        path.with_suffix(ending).touch()
+
+
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Trains in this process instead of workers of its own, and draws no figure."""
+    """Trains in this process instead of workers of its own, and writes empty figures."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(report, "plot_curve", lambda points, path, *words: path.touch())
-    undrawn = {name: (make, lambda rows, path, **words: path.touch())
-               for name, (make, _) in tables.items()}  # fmt: skip
-    monkeypatch.setattr(report, "_TABLES", undrawn)
+    monkeypatch.setattr(report, "save", touch)
     monkeypatch.setattr(launch, "launch", lambda folder, plan, jobs=None: worker.work(folder))
 
 
@@ -748,8 +751,7 @@ def test_status_of_a_study_that_goes_on(study, capsys):
 
 
 def test_plot_writes_everything_again(study, trained, monkeypatch, capsys):
-    monkeypatch.setattr(report, "plot_curve", plot_curve)
-    monkeypatch.setattr(report, "_TABLES", tables)
+    monkeypatch.setattr(report, "save", save)
     out = study.parent / "out"
     assert run(study, command="plot") == 0
     files = ("results.csv", "curve.csv", "curve.png", "curve.pdf", "rsv.csv", "rsv.png", "rsv.pdf")

@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import ReduceLROnPlateau
+from small_runs import clean_samples, quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +21,7 @@ from critical_periods.data import DigitsDataModule, StereoDigitsDataModule
 from critical_periods.deficits import Blur
 from critical_periods.models import MLP, AllCNN, SplitAllCNN, TimmClassifier
 from critical_periods.tasks import ClassificationTask
-from critical_periods.tasks.dry_run import rehearse_schedule
+from critical_periods.tasks.dry_run import validate_schedule
 
 
 class Recorder(nn.Module):
@@ -38,17 +39,8 @@ class Recorder(nn.Module):
         return self.head(torch.cat([self.conv(view).flatten(1) for view in views], 1))
 
 
-def trainer(epochs: int = 2, *callbacks: Any, **settings: Any) -> pl.Trainer:
-    return pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-        **settings,
-    )
+def trainer(epochs: int = 2, *callbacks: Any, **settings: Any) -> Any:
+    return quiet_trainer(*callbacks, max_epochs=epochs, **settings)
 
 
 def data() -> StereoDigitsDataModule:
@@ -57,20 +49,11 @@ def data() -> StereoDigitsDataModule:
 
 def evaluated(task: ClassificationTask, split: str) -> tuple[float, float]:
     """Loss and accuracy of the task's network on a whole split, at once and in float64."""
-    module = data()
-    module.setup()
-    batches = [
-        module.on_after_batch_transfer(
-            module.transfer_batch_to_device(draw, torch.device("cpu"), 0), 0
-        )
-        for draw in module.measurement_loader(split)
-    ]
-    target = torch.cat([batch.target for batch in batches])
-    views = torch.cat([batch.views for batch in batches]).double()
+    views, target, *_ = clean_samples(data(), split)
     network = Recorder().double().eval()
     network.load_state_dict(task.network.state_dict())
     with torch.no_grad():
-        logits = network(*views.unbind(1))
+        logits = network(*views.double().unbind(1))
     loss = F.nll_loss(logits.log_softmax(1), target).item()
     return loss, (logits.argmax(1) == target).double().mean().item()
 
@@ -292,13 +275,13 @@ def test_a_schedule_that_just_fits_and_one_that_follows_a_measure():
     assert [group["lr"] for group in run.optimizers[0].param_groups] == [0.1 * 0.5**3]
 
 
-def test_rehearsing_a_schedule_leaves_no_trace_in_training():
+def test_the_dry_run_of_a_schedule_leaves_no_trace_in_training():
     weights = []
     for tried in (True, False):
         pl.seed_everything(5)
         task = ClassificationTask(Recorder(), optimizer=SGD)
         if tried:
-            rehearse_schedule(SGD, partial(SCHEDULES.ExponentialLR, gamma=0.5), epochs=4)
+            validate_schedule(SGD, partial(SCHEDULES.ExponentialLR, gamma=0.5), epochs=4)
         trainer(1, limit_val_batches=0).fit(task, data())
         weights.append(task.network.head.weight.detach())
     assert torch.equal(*weights)

@@ -14,16 +14,16 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from PIL import Image
-from processes import WORLD, join_processes, start_processes
 from pytorch_lightning.callbacks import ModelCheckpoint
+from small_runs import quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from critical_periods.callbacks import DeficitWindow
-from critical_periods.cli import main
+from critical_periods.cli.main import main
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.data import MovingDigitsDataModule, StereoDigitsDataModule
+from critical_periods.data import StereoDigitsDataModule
 from critical_periods.deficits import Dissociation
 from critical_periods.models import MultiViewTransformer
 from critical_periods.models.multi_view.masking import hidden_patches
@@ -39,13 +39,8 @@ from critical_periods.tasks.reconstruction_pictures import reconstruction_pictur
 from critical_periods.tasks.transformer_recipe import TransformerRecipe, parameter_groups
 
 SIZES: dict[str, Any] = {
-    "width": 16,
-    "depth": 2,
-    "heads": 2,
-    "patch": 4,
-    "image_size": 16,
-    "in_channels": 1,
-}
+    "width": 16, "depth": 2, "heads": 2, "patch": 4, "image_size": 16, "in_channels": 1
+}  # fmt: skip
 STILL = TransformerRecipe(epochs=4, base_rate=0.0, warmup_epochs=0)
 
 
@@ -67,15 +62,8 @@ def data(**settings: Any) -> StereoDigitsDataModule:
 
 
 def trainer(epochs: int, folder: Path | None = None, *callbacks: Any, **settings: Any) -> Any:
-    common = {"limit_val_batches": 2, "num_sanity_val_steps": 0, "enable_checkpointing": False}
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        default_root_dir=folder,
-        callbacks=list(callbacks),
-        **(common | quiet | settings),
-    )
+    settings = {"limit_val_batches": 2, "default_root_dir": folder} | settings
+    return quiet_trainer(*callbacks, max_epochs=epochs, **settings)
 
 
 class Spy(pl.Callback):
@@ -482,7 +470,7 @@ def test_a_picture_shows_what_was_hidden():
             assert ((shown[~seen] - 0.5).abs() < 0.003).all()
 
 
-# The command line, and two processes.
+# The command line.
 
 
 def test_a_run_from_a_config(tmp_path, monkeypatch, capsys):
@@ -550,47 +538,3 @@ def test_the_test_split_is_tested_as_it_is_validated(tmp_path):
     (tested,) = fitting.test(task, data(), verbose=False)
     for key in ("loss", "loss/view_0", "loss/view_1"):
         assert tested[f"test/{key}"] == validated[f"val/{key}"].item()
-
-
-def fit(folder: Path, name: str, processes: int) -> None:
-    pl.seed_everything(3, verbose=False)
-    # As in kinetics_masked_mini.yaml: 9 of 18 patches are seen, often all of them in one view,
-    # which counts for nothing, so that processes have different numbers of samples that count.
-    task = MaskedReconstructionTask(
-        network(patch=8, image_size=24),
-        TransformerRecipe(epochs=2, base_rate=0.01, warmup_epochs=1),
-        mask_ratio=0.5,
-        decoder_width=8,
-        decoder_depth=1,
-        decoder_heads=2,
-        pictures=0,
-    )
-    # 250 samples give a short last batch, and the 101 to validate on are shared unevenly.
-    moving = MovingDigitsDataModule(batch_size=128 // processes, limit_train=250, val_split=101)
-    fitting = trainer(
-        2,
-        folder,
-        devices=processes,
-        strategy="ddp" if processes > 1 else "auto",
-        limit_val_batches=1.0,
-    )
-    fitting.fit(task, moving)
-    if fitting.is_global_zero:
-        metrics = {key: value.item() for key, value in fitting.callback_metrics.items()}
-        torch.save({"weights": task.state_dict(), "metrics": metrics}, folder / f"{name}.pt")
-
-
-def fit_two(rank: int, folder: Path) -> None:
-    fit(folder, "two", WORLD)
-
-
-def test_two_processes_train_as_one(tmp_path):
-    context = start_processes(fit_two, tmp_path)
-    fit(tmp_path, "one", 1)
-    join_processes(context)
-    one, two = (torch.load(tmp_path / f"{name}.pt") for name in ("one", "two"))
-    assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-5)
-    for name, weight in one["weights"].items():
-        # No loss depends on a key's bias: AdamW makes steps of the rounding of its zero gradient.
-        if not name.endswith(("qkv.bias", "decoder.kv.bias")):
-            torch.testing.assert_close(two["weights"][name], weight, atol=1e-4, rtol=1e-3)

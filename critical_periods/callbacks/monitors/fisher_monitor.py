@@ -6,8 +6,9 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, network_of
-from critical_periods.callbacks.monitors.samples import measurement_batches
+from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
+from critical_periods.callbacks.network import network_of
+from critical_periods.callbacks.samples import measurement_batches
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.metrics.fisher import FisherTrace
@@ -18,8 +19,8 @@ class FisherMonitor(Monitor):
     """Logs the trace of the Fisher information: ``fisher/trace`` and ``fisher/trace/<layer>``.
 
     Tr F = E_x E_{y ~ p(y|x)} ||∇_w log p(y|x)||² over the samples x (Achille, Rovere & Soatto
-    2019): how much the network's answers hang on its weights. The layers' traces add up to the
-    whole.
+    2019): how much the network's answers depend on its weights. The layers' traces sum to that
+    of the network.
 
     Args:
         every_n_epochs: the cadence; the last epoch is always measured.
@@ -49,7 +50,7 @@ class FisherMonitor(Monitor):
             )
         self.num_draws = num_draws
 
-    def try_on(self, network: nn.Module, example: Batch) -> None:
+    def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Takes the gradients of one label of two samples."""
         squared_score_norms(network, example.views.unbind(1), 1, torch.Generator().manual_seed(0))
 

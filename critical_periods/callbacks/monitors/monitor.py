@@ -1,22 +1,26 @@
-"""What all monitors share: when they measure, on what, and that training does not notice."""
+"""What all monitors share: when they measure, on what, and how they leave training as it was."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from critical_periods.callbacks.monitors.samples import example_batch, look_for_split
+from critical_periods.callbacks.network import network_of
+from critical_periods.callbacks.samples import example_batch, validate_split
 from critical_periods.core.batch import Batch, find
 from critical_periods.core.errors import UserError, near, reason
+from critical_periods.core.internals import default_dtype, stops_before_monitors
+from critical_periods.core.trainer import callbacks_of, trainer_of
 from critical_periods.metrics.functional.fisher import evaluating
 from critical_periods.models.heads import answering_together
+
+_BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Monitor(pl.Callback):
@@ -54,27 +58,26 @@ class Monitor(pl.Callback):
         self.every_n_epochs = every_n_epochs
         self.split = split
         self.samples = samples
-        self._is_tried = False
+        self._is_validated = False
 
     @property
     def logs(self) -> set[str]:
-        """What its names are about, which no other monitor of its class may log as well."""
+        """The part of its names in the log that no other monitor of its class may use."""
         return {""}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compares the number of samples with that of the processes, which each take a share."""
+        """Checks that other callbacks suit, and that every process has a sample to measure."""
         if stage == "fit":
-            self._look_beside(trainer)
+            self._validate_other_callbacks(trainer)
         if self.samples is not None and self.samples < trainer.world_size:
             raise UserError(
                 f"samples={self.samples} of {type(self).__name__} cannot be shared by "
                 f"{trainer.world_size} processes; choose at least {trainer.world_size}."
             )
 
-    def _look_beside(self, trainer: pl.Trainer) -> None:
-        """Looks for other callbacks that this one does not go with."""
+    def _validate_other_callbacks(self, trainer: pl.Trainer) -> None:
         name = type(self).__name__
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
+        for other in callbacks_of(trainer):
             if other is self:
                 continue
             if type(other) is type(self) and other.logs & self.logs:
@@ -83,37 +86,33 @@ class Monitor(pl.Callback):
                     "Lightning keeps the mean alone; leave one out."
                 )
             # By name, so that those of both packages of Lightning are found.
-            if any(base.__name__ == "EarlyStopping" for base in type(other).__mro__):
-                at_end = other._check_on_train_epoch_end
-                if at_end is None:
-                    at_end = trainer.val_check_interval == 1.0
-                    at_end = at_end and trainer.check_val_every_n_epoch == 1
-                if at_end and self.every_n_epochs != 1:
-                    raise UserError(
-                        f"EarlyStopping would stop after {name} has looked, which would not see "
-                        "the last epoch; set check_on_train_epoch_end of EarlyStopping to False, "
-                        f"or every_n_epochs of {name} to 1."
-                    )
+            stops = any(base.__name__ == "EarlyStopping" for base in type(other).__mro__)
+            if stops and self.every_n_epochs != 1 and stops_before_monitors(other, trainer):
+                raise UserError(
+                    f"EarlyStopping would stop after {name} has looked, which would not see the "
+                    "last epoch; set check_on_train_epoch_end of EarlyStopping to False, or "
+                    f"every_n_epochs of {name} to 1."
+                )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tries the measurement, which may be due only hours later, on two samples."""
-        look_for_split(trainer, self.split)
+        """Measures two samples for a dry run, as the first measurement may be due hours later."""
+        validate_split(trainer, self.split)
         example = example_batch(trainer, self.split)
-        self._is_tried = example is not None
+        self._is_validated = example is not None
         if example is not None:
-            self.look_at(pl_module, example)
+            self.dry_run(pl_module, example)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Tries it on a stranger's first batch, before a step has been taken."""
-        if not self._is_tried:
-            self._is_tried = True
+        """The dry run on a third party's first batch, before a step has been taken."""
+        if not self._is_validated:
+            self._is_validated = True
             found, _ = find(batch)
-            self.look_at(pl_module, Batch(*(part[:2] for part in found)))
+            self.dry_run(pl_module, Batch(*(part[:2] for part in found)))
 
-    def look_at(self, pl_module: pl.LightningModule, example: Batch) -> None:
-        """Says what would go wrong with batches like this one.
+    def dry_run(self, pl_module: pl.LightningModule, example: Batch) -> None:
+        """Measures a batch and logs nothing, to find out before training what would fail later.
 
         Raises:
             UserError: the measurement cannot be made.
@@ -121,10 +120,10 @@ class Monitor(pl.Callback):
         network = network_of(pl_module)
         try:
             with undisturbed(pl_module), answering_together(network):
-                self.try_on(network, example)
+                self.measure_example(network, example)
         except UserError:
             raise
-        except Exception as error:  # of a stranger's network, or of torch
+        except Exception as error:  # of a third party's network, or of torch
             what = "the module itself" if network is pl_module else "its attribute network"
             raise UserError(
                 f"{type(self).__name__} cannot measure {type(pl_module).__name__} ({what}) on what "
@@ -132,7 +131,7 @@ class Monitor(pl.Callback):
                 "[B, C, H, W] a view and to go through torch.func."
             ) from error
 
-    def try_on(self, network: nn.Module, example: Batch) -> None:
+    def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Measures two samples and forgets them; a monitor of special tasks alone need not."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -159,21 +158,11 @@ def log_scalar(pl_module: pl.LightningModule, key: str, value: Tensor) -> None:
     pl_module.log(key, value.to(torch.float32), sync_dist=True)
 
 
-def network_of(pl_module: pl.LightningModule) -> nn.Module:
-    """The module's attribute ``network``, or the module itself."""
-    network = getattr(pl_module, "network", None)
-    return network if isinstance(network, nn.Module) else pl_module
-
-
 @contextmanager
 def undisturbed(pl_module: pl.LightningModule) -> Iterator[None]:
     """Evaluation mode, no gradients, no autocast, and random draws that leave no trace."""
-    trainer = pl_module._trainer
-    precision = None if trainer is None else trainer.precision_plugin
-    # Networks that are double or half as a whole make new tensors of that kind.
-    is_whole = str(getattr(precision, "precision", "")).endswith("-true")
     with (
-        precision.forward_context() if precision and is_whole else nullcontext(),
+        default_dtype(trainer_of(pl_module)),
         isolate_rng(),
         evaluating(pl_module),
         torch.no_grad(),
@@ -198,7 +187,7 @@ def reestimated_batch_norm(
         batches: of this process.
         average: of a tensor over all processes, which have as many batches each.
     """
-    layers = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    layers = [part for part in network.modules() if isinstance(part, _BATCH_NORM)]
     layers = [layer for layer in layers if layer.track_running_stats]
     saved = [
         (layer.momentum, {name: buffer.clone() for name, buffer in layer.named_buffers()})

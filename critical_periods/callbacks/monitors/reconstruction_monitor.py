@@ -1,8 +1,6 @@
-"""What one view tells of another: hidden patches predicted from their own view or across."""
+"""How well hidden patches are predicted from their own view, from another, and from both."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -10,18 +8,16 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
-from critical_periods.callbacks.monitors.samples import measurement_batches
+from critical_periods.callbacks.samples import measurement_batches
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import uniform
+from critical_periods.core.randomness import Stream, uniform
+from critical_periods.core.trainer import results_folder
 from critical_periods.models.multi_view.masking import hidden_patches, visible_total
 from critical_periods.models.multi_view.patches import patch_grid, to_patches
 from critical_periods.tasks.masked_error import masked_error
 from critical_periods.tasks.masked_reconstruction import MaskedReconstructionTask
-from critical_periods.tasks.reconstruction_pictures import reconstruction_picture
-
-# A stream of random numbers of its own, beside the task's masks.
-_CHOICE = 2023
+from critical_periods.tasks.reconstruction_pictures import save_picture
 
 
 class ReconstructionMonitor(Monitor):
@@ -40,7 +36,7 @@ class ReconstructionMonitor(Monitor):
 
         mean (prediction - x)² / (mean x² - (mean x)²),
 
-    averaged over views: 1 is what saying their mean everywhere would give, 0 is perfect. Pictures
+    averaged over views: a prediction of their mean everywhere has 1, a perfect one 0. Pictures
     go to ``<log_dir>/reconstruction/epoch_<epoch>_from_view_<v>.png``, with view v's S_v as all
     that is seen. (Kleinman, Achille & Soatto 2023, section 4.4 and Fig. 7, which shows
     such pictures.)
@@ -70,7 +66,7 @@ class ReconstructionMonitor(Monitor):
         self.pictures = pictures
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Looks for decoders, and for another view to predict from."""
+        """Checks that there are decoders, and another view to predict from."""
         super().setup(trainer, pl_module, stage)
         if not isinstance(pl_module, MaskedReconstructionTask):
             raise UserError(
@@ -85,39 +81,23 @@ class ReconstructionMonitor(Monitor):
         assert isinstance(pl_module, MaskedReconstructionTask)
         names = ("own_view", "other_view", "both_views", "mean", "square")
         sums = {name: MeanMetric().to(pl_module.device) for name in names}
+        folder = results_folder(trainer, "reconstruction")
         taken = 0
         for batch in measurement_batches(trainer, self.split, self.samples):
             # Where the data does not say which sample it is, its place does.
             place = -1 - taken - torch.arange(len(batch.index), device=batch.index.device)
             chosen = _choose(pl_module, batch, torch.where(batch.index < 0, place, batch.index))
-            if taken == 0 and trainer.is_global_zero:
-                self._show(trainer, pl_module, batch, chosen)
+            if taken == 0 and trainer.is_global_zero and len(batch.index[: self.pictures]):
+                for view, visible in enumerate(chosen):
+                    picture = pl_module.picture(batch, visible, self.pictures)
+                    name = f"epoch_{trainer.current_epoch:04d}_from_view_{view}.png"
+                    save_picture(picture, folder / name)
             _measure(pl_module, batch, chosen, sums)
             taken += len(batch.index)
         found = {name: metric.compute() for name, metric in sums.items()}
         variance = found["square"] - found["mean"].square()
         for name in names[:3]:
             log_scalar(pl_module, f"reconstruction/{name}", found[name] / variance)
-
-    def _show(
-        self,
-        trainer: pl.Trainer,
-        task: MaskedReconstructionTask,
-        batch: Batch,
-        chosen: list[Tensor],
-    ) -> None:
-        views = batch.views[: self.pictures].unbind(1)
-        if not len(views[0]):
-            return
-        rows, columns = patch_grid(views[0], task.network.patch)
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "reconstruction"
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, visible in enumerate(chosen):
-            visible = visible[: self.pictures]
-            hidden = hidden_patches(visible, len(views), rows * columns)
-            predictions = task.reconstruct(views, visible)
-            picture = reconstruction_picture(views, hidden, predictions, task.network.patch)
-            picture.save(folder / f"epoch_{trainer.current_epoch:04d}_from_view_{number}.png")
 
 
 def _choose(task: MaskedReconstructionTask, batch: Batch, index: Tensor) -> list[Tensor]:
@@ -127,16 +107,15 @@ def _choose(task: MaskedReconstructionTask, batch: Batch, index: Tensor) -> list
     patches = rows * columns
     # Something must be left to predict.
     number = min(visible_total(task.mask_ratio, views, patches), patches - 1)
-    order = uniform(index, views * patches, _CHOICE).view(-1, views, patches).argsort(dim=2)
+    draws = uniform(index, views * patches, Stream.MONITORED_PATCHES)
+    order = draws.view(-1, views, patches).argsort(dim=2)
     return [order[:, view, :number] + view * patches for view in range(views)]
 
 
 def _measure(
-    task: MaskedReconstructionTask,
-    batch: Batch,
-    chosen: list[Tensor],
-    sums: dict[str, MeanMetric],
+    task: MaskedReconstructionTask, batch: Batch, chosen: list[Tensor], sums: dict[str, MeanMetric]
 ) -> None:
+    """Adds a batch's errors from every source, and the pixels in question and their squares."""
     views = batch.views.unbind(1)
     patch = task.network.patch
     targets = [to_patches(view, patch) for view in views]

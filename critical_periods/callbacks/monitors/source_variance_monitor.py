@@ -1,28 +1,24 @@
-"""Relative source variance through training: which eye each unit listens to."""
+"""Relative source variance through training: which view each unit depends on."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
-from critical_periods.callbacks.monitors.monitor import (
-    Monitor,
-    log_scalar,
-    network_of,
-    reestimated_batch_norm,
-)
-from critical_periods.callbacks.monitors.samples import measurement_batches, shared_samples
+from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, reestimated_batch_norm
+from critical_periods.callbacks.network import modules_named, name_list, network_of
+from critical_periods.callbacks.samples import measurement_batches, shared_samples
 from critical_periods.core.batch import Batch
-from critical_periods.core.errors import UserError, near
+from critical_periods.core.errors import UserError
+from critical_periods.core.files import replacing
+from critical_periods.core.trainer import log_to_wandb, results_folder
 from critical_periods.metrics.functional.rsv_summary import (
     channel_mean,
     dead_units,
@@ -80,31 +76,21 @@ class SourceVarianceMonitor(Monitor):
         super().__init__(every_n_epochs, split, samples)
         if pairs < 1:
             raise UserError(f"pairs={pairs} of SourceVarianceMonitor must be at least 1.")
-        if not layers or isinstance(layers, str):
-            raise UserError(
-                f"layers={layers!r} of SourceVarianceMonitor must be a list of module names."
-            )
-        self.layers = list(layers)
+        self.layers = name_list("layers", self, layers)
         self.pairs = pairs
         self.reestimate_batch_norm = reestimate_batch_norm
 
     @property
     def logs(self) -> set[str]:
-        """The layers: monitors of others go together."""
+        """The layers: two monitors may log different ones."""
         return set(self.layers)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Looks for the layers in the network, which are all there by now."""
-        known = dict(network_of(pl_module).named_modules())
-        for layer in self.layers:
-            if layer not in known:
-                raise UserError(
-                    f"layers of SourceVarianceMonitor names {layer!r}, which the network does not "
-                    f"have; {near(layer, filter(None, known))}"
-                )
+        """Checks that the network, which is built by now, has the layers."""
+        modules_named("layers", self, self.layers, network_of(pl_module))
 
-    def try_on(self, network: nn.Module, example: Batch) -> None:
-        """Lets two samples through the network, and looks at what the layers put out."""
+    def measure_example(self, network: nn.Module, example: Batch) -> None:
+        """Checks on two samples that each layer gives its outputs once, sample by sample."""
         views = list(example.views.unbind(1))
         if len(views) < 2:
             raise UserError(
@@ -157,7 +143,8 @@ class SourceVarianceMonitor(Monitor):
     def _report(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, rsv: dict[str, Tensor], views: int
     ) -> None:
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Any] = {}
+        histograms: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for name, values in rsv.items():
             key = f"rsv/{name}"
             log_scalar(pl_module, f"{key}/dead", dead_units(values) / values.numel())
@@ -168,12 +155,23 @@ class SourceVarianceMonitor(Monitor):
             log_scalar(pl_module, f"{key}/mean", values.nanmean())
             log_scalar(pl_module, f"{key}/polarization", polarization(values))
             counts, edges = rsv_histogram(values)
-            arrays[f"{name}/counts"], arrays[f"{name}/edges"] = _numpy(counts), _numpy(edges)
-            arrays[f"{name}/units"] = _numpy(values.nanmean(dim=0).float())
-        folder = trainer.log_dir or trainer.default_root_dir
+            units = values.nanmean(dim=0).float()
+            for part, array in (("counts", counts), ("edges", edges), ("units", units)):
+                arrays[f"{name}/{part}"] = array.cpu().numpy()
+            histograms[key] = arrays[f"{name}/counts"], arrays[f"{name}/edges"]
+        folder = results_folder(trainer, "rsv")
         if arrays and trainer.is_global_zero:
-            _save(Path(folder) / "rsv" / f"epoch_{trainer.current_epoch:04d}.npz", arrays)
-            _log_histograms(trainer, arrays)
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"epoch_{trainer.current_epoch:04d}.npz"
+            with replacing(path) as beside, beside.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+            log_to_wandb(
+                trainer,
+                lambda wandb: {
+                    key: wandb.Histogram(np_histogram=histogram)
+                    for key, histogram in histograms.items()
+                },
+            )
 
 
 @contextmanager
@@ -219,7 +217,11 @@ def recording(
 def _halves(
     network: nn.Module, layers: Sequence[str]
 ) -> tuple[Callable[[list[Tensor]], list[Tensor]], Callable[..., Any]]:
-    """What can be computed once a view, and what must be computed for every pair of views."""
+    """A network in two parts: what it does to each view alone, and what to all views together.
+
+    A split network encodes each sample once, not once for every pair, where all layers lie after
+    its pathways. Of any other network the first part gives the views as they are.
+    """
     pathways = getattr(network, "pathways", None)
     fuse = getattr(network, "fuse", None)
     in_pathway = any(layer.split(".")[0] == "pathways" for layer in layers)
@@ -230,32 +232,3 @@ def _halves(
         return [path(view) for path, view in zip(pathways, views, strict=True)]
 
     return encode, fuse
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.cpu().numpy()
-
-
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part.npz")
-    np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]
-    os.replace(beside, path)
-
-
-def _log_histograms(trainer: pl.Trainer, arrays: dict[str, np.ndarray]) -> None:
-    # By name, so that the loggers of both packages of Lightning are found.
-    loggers: list[Any] = [one for one in trainer.loggers if type(one).__name__ == "WandbLogger"]
-    if not loggers:
-        return
-    import wandb
-
-    names = [key.removesuffix("/counts") for key in arrays if key.endswith("/counts")]
-    histograms = {
-        f"rsv/{name}": wandb.Histogram(
-            np_histogram=(arrays[f"{name}/counts"], arrays[f"{name}/edges"])
-        )
-        for name in names
-    }
-    for logger in loggers:
-        logger.experiment.log({**histograms, "epoch": trainer.current_epoch})

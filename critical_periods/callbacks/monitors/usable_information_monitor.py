@@ -6,8 +6,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, network_of
-from critical_periods.callbacks.monitors.samples import measurement_batches
+from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
+from critical_periods.callbacks.network import network_of
+from critical_periods.callbacks.samples import measurement_batches
 from critical_periods.core.batch import Batch
 from critical_periods.metrics.information import UsableInformation
 
@@ -34,7 +35,7 @@ class UsableInformationMonitor(Monitor):
     ) -> None:
         super().__init__(every_n_epochs, split, samples)
 
-    def try_on(self, network: nn.Module, example: Batch) -> None:
+    def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Measures two samples."""
         _add(network, example, {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytorch_lightning as pl
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, network_of
-from critical_periods.callbacks.monitors.samples import shared_samples
+from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
+from critical_periods.callbacks.network import network_of
+from critical_periods.callbacks.samples import shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.metrics.functional.weight_information import (
+from critical_periods.metrics.functional.learned_noise import (
     check_settings,
     noisy_parameters,
     weight_information,
@@ -71,15 +73,15 @@ class WeightInformationMonitor(Monitor):
         self.layers = layers
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Looks for the layers in the network, which are all there by now."""
+        """Checks that the network, which is built by now, has the layers."""
         noisy_parameters(network_of(pl_module), self.layers)
 
-    def try_on(self, network: nn.Module, example: Batch) -> None:
+    def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Takes the loss of two samples."""
-        self._look_for_classes(example.target)
+        self._validate_target(example.target)
         cross_entropy(network(*example.views.unbind(1)), example.target)
 
-    def _look_for_classes(self, target: Tensor) -> None:
+    def _validate_target(self, target: Tensor) -> None:
         if not target.is_floating_point() and (target < 0).any():
             raise UserError(
                 f"split={self.split!r} of WeightInformationMonitor has samples without a class; "
@@ -89,17 +91,12 @@ class WeightInformationMonitor(Monitor):
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the informations."""
         views, target, *_ = shared_samples(trainer, self.split, self.samples)
-        self._look_for_classes(target)
-        parts = -(-len(target) // _STEP)
-        batches = [
-            (part.unbind(1), targets)
-            for part, targets in zip(
-                views.tensor_split(parts), target.tensor_split(parts), strict=True
-            )
-        ]
-        result = weight_information(
-            network_of(pl_module), batches, self.price, self.steps, layers=self.layers
-        )
+        self._validate_target(target)
+        parts = math.ceil(len(target) / _STEP)
+        inputs = [part.unbind(1) for part in views.tensor_split(parts)]
+        batches = list(zip(inputs, target.tensor_split(parts), strict=True))
+        network = network_of(pl_module)
+        result = weight_information(network, batches, self.price, self.steps, layers=self.layers)
         log_scalar(pl_module, "information/weights", torch.stack([*result.nats.values()]).sum())
         for layer, nats in result.nats.items():
             log_scalar(pl_module, f"information/weights/{layer}", nats)

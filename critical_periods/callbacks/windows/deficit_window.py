@@ -1,4 +1,4 @@
-"""The scheduler of deficits: in at one epoch, out at another."""
+"""A deficit that is put into training at one epoch and taken out at another."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from critical_periods.callbacks.monitors.samples import example_batch
-from critical_periods.callbacks.windows.window import Window, windows
+from critical_periods.callbacks.samples import example_batch
+from critical_periods.callbacks.windows.window import Window, open_windows, windows
 from critical_periods.core.batch import find
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import generator, global_seed
+from critical_periods.core.randomness import Stream, generator, global_seed
+from critical_periods.core.trainer import datamodule_of
 from critical_periods.deficits.deficit import Deficit, DeficitSlot
-
-_DEFICIT = 4
 
 
 class DeficitWindow(Window):
@@ -36,7 +35,7 @@ class DeficitWindow(Window):
     any window is open. Works under a Trainer of ``pytorch_lightning`` and of ``lightning``.
 
     Args:
-        deficit: what is wrong with the senses.
+        deficit: the change of batches.
         onset: the first epoch with the deficit.
         removal: the first epoch without it; ``None`` means to the end.
         validate: whether validation has the deficit too while the window is open. A random one
@@ -56,11 +55,7 @@ class DeficitWindow(Window):
     changes_nothing_while_closed: ClassVar[bool] = True
 
     def __init__(
-        self,
-        deficit: Deficit,
-        onset: int = 0,
-        removal: int | None = None,
-        validate: bool = False,
+        self, deficit: Deficit, onset: int = 0, removal: int | None = None, validate: bool = False
     ) -> None:
         super().__init__(onset, removal)
         self.deficit = deficit
@@ -87,45 +82,53 @@ class DeficitWindow(Window):
         self._seed = state_dict["seed"]
         self.deficit.load_state_dict(state_dict["deficit"])
 
-    # Before training: everything that can be wrong is found now.
-
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compares the window with the run's epochs."""
+        """Checks the window against the run's epochs, and the deficit against its classes."""
         super().setup(trainer, pl_module, stage)
-        if stage == "fit":
-            # A checkpoint's seed is loaded after this and stays.
-            self._seed = global_seed()
-            _check_classes(trainer, self.deficit)
+        if stage != "fit":
+            return
+        # A checkpoint's seed is loaded after this and stays.
+        self._seed = global_seed()
+        available = getattr(datamodule_of(trainer), "num_classes", None)
+        assumed = getattr(self.deficit, "num_classes", None)
+        if isinstance(available, int) and isinstance(assumed, int) and available != assumed:
+            raise UserError(
+                f"num_classes={assumed} of {type(self.deficit).__name__} does not fit the data, "
+                f"which has {available} classes; set it to {available}."
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tries the deficit on samples of the training data, then takes its place."""
+        """Checks the deficit on two training samples; wraps the steps where there is no slot."""
         self._is_checked = False
         example = example_batch(trainer)
         if example is not None:
             self._check(example)
-        if _slot(trainer) is None and self is _windows(trainer)[0]:
-            _look_for_one_loader(trainer)
+        others = windows(trainer, DeficitWindow)
+        if _slot(trainer) is None and self is others[0]:
+            loaders = trainer.train_dataloader
+            if isinstance(loaders, (list, tuple, Mapping)) and len(loaders) > 1:
+                # One batch of theirs holds parts whose samples do not belong together.
+                raise UserError(
+                    f"a DeficitWindow edits the batches of one data loader, but this project "
+                    f"trains on {len(loaders)} at once; let one loader give all views and their "
+                    "target, or give the DataModule a DeficitSlot."
+                )
             self._unwrap.append(_wrap_step(trainer, pl_module, "training_step"))
-            if any(window.validate for window in _windows(trainer)):
+            if any(window.validate for window in others):
                 self._unwrap.append(_wrap_step(trainer, pl_module, "validation_step"))
-        # A run that is resumed within an epoch does not start that epoch again.
-        self._fill(trainer, pl_module)
+        super().on_train_start(trainer, pl_module)
 
-    # In training.
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Fills the slot for this epoch."""
-        self._fill(trainer, pl_module)
-
-    def _fill(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Fills the slot, if there is one, with the deficits of the windows that are open."""
         slot = _slot(trainer)
         if slot is not None:
             # Every window fills in the same deficits, so the order never depends on history.
-            for window in _open(trainer):
+            open_now = open_windows(trainer, DeficitWindow)
+            for window in open_now:
                 window.deficit.to(pl_module.device)
             slot.fill(
-                [window.deficit for window in _open(trainer)],
-                [window.deficit for window in _open(trainer) if window.validate],
+                [window.deficit for window in open_now],
+                [window.deficit for window in open_now if window.validate],
             )
 
     def on_train_batch_start(
@@ -133,8 +136,8 @@ class DeficitWindow(Window):
     ) -> None:
         """Remembers the number of the batch, which names the draws of a random deficit."""
         self._batch_idx = batch_idx
-        # A stranger's first batch is not looked at before its time, as that could use up a stream;
-        # now no step has been taken yet, even if the window opens much later.
+        # A third party's first batch is checked only now, as taking it earlier could use up a
+        # stream. No step has been taken yet, even if the window opens much later.
         if not self._is_checked:
             self._check(batch)
 
@@ -155,60 +158,24 @@ class DeficitWindow(Window):
             self.deficit.to(found.views.device).check(found)
         self._is_checked = True
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leaves no trace in the project."""
+    def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Empties the slot, or gives the steps back to the module."""
         slot = _slot(trainer)
         if slot is not None:
             slot.fill([])
         while self._unwrap:
             self._unwrap.pop()()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Leaves no trace in the project."""
-        self.on_train_end(trainer, pl_module)
-
     def _draws(self, trainer: pl.Trainer, device: torch.device) -> torch.Generator:
-        place = [w is self for w in _windows(trainer)].index(True)
+        place = [w is self for w in windows(trainer, DeficitWindow)].index(True)
         epoch = -1 if trainer.validating else trainer.current_epoch
         words = (self._seed, epoch, self._batch_idx, trainer.global_rank)
-        return generator(device, _DEFICIT, *words, place)
-
-
-def _windows(trainer: pl.Trainer) -> list[DeficitWindow]:
-    return [window for window in windows(trainer) if isinstance(window, DeficitWindow)]
-
-
-def _open(trainer: pl.Trainer) -> list[DeficitWindow]:
-    return [window for window in _windows(trainer) if window.is_open(trainer.current_epoch)]
+        return generator(device, Stream.THIRD_PARTY_DEFICIT, *words, place)
 
 
 def _slot(trainer: pl.Trainer) -> DeficitSlot | None:
-    slot = getattr(trainer.datamodule, "deficits", None)  # type: ignore[attr-defined]
+    slot = getattr(datamodule_of(trainer), "deficits", None)
     return slot if isinstance(slot, DeficitSlot) else None
-
-
-def _look_for_one_loader(trainer: pl.Trainer) -> None:
-    """Of several loaders, one batch holds parts whose samples do not belong together."""
-    loaders = trainer.train_dataloader
-    if isinstance(loaders, (list, tuple, Mapping)) and len(loaders) > 1:
-        raise UserError(
-            f"a DeficitWindow edits the batches of one data loader, but this project trains on "
-            f"{len(loaders)} at once; let one loader give all views and their target, or give the "
-            "DataModule a DeficitSlot."
-        )
-
-
-def _check_classes(trainer: pl.Trainer, deficit: Deficit) -> None:
-    """Compares a deficit's number of classes with the data's, where both say theirs."""
-    available = getattr(trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
-    assumed = getattr(deficit, "num_classes", None)
-    if isinstance(available, int) and isinstance(assumed, int) and available != assumed:
-        raise UserError(
-            f"num_classes={assumed} of {type(deficit).__name__} does not fit the data, which has "
-            f"{available} classes; set it to {available}."
-        )
 
 
 def _wrap_step(trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Callable[[], None]:
@@ -233,7 +200,7 @@ def _wrap_step(trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) ->
     def step(batch: Any, *args: Any, **kwargs: Any) -> Any:
         # One step may call the other, and each is called outside its loop, too.
         is_due = trainer.training if name == "training_step" else trainer.validating
-        for window in _open(trainer) if is_due else ():
+        for window in open_windows(trainer, DeficitWindow) if is_due else ():
             if window.validate or name == "training_step":
                 found, put_back = find(batch, window.deficit.edits_target)
                 deficit = window.deficit.to(found.views.device)

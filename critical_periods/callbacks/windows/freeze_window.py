@@ -8,9 +8,9 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from critical_periods.callbacks.monitors.monitor import network_of
+from critical_periods.callbacks.network import modules_named, name_list, network_of
 from critical_periods.callbacks.windows.window import Window
-from critical_periods.core.errors import UserError, near
+from critical_periods.core.errors import UserError
 
 
 class FreezeWindow(Window):
@@ -43,27 +43,18 @@ class FreezeWindow(Window):
 
     def __init__(self, modules: Sequence[str], onset: int = 0, removal: int | None = None) -> None:
         super().__init__(onset, removal)
-        if not modules or isinstance(modules, str):
-            raise UserError(
-                f"modules={modules!r} of FreezeWindow must be a list of modules' names."
-            )
-        self.modules = list(modules)
+        self.modules = name_list("modules", self, modules)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compares the names with the network's modules, which are all there by now."""
+        """Checks that the network, which is built by now, has the modules."""
         self.parameters(pl_module)
 
     def parameters(self, pl_module: pl.LightningModule) -> list[nn.Parameter]:
         """What the window freezes."""
-        known = dict(network_of(pl_module).named_modules())
+        modules = modules_named("modules", self, self.modules, network_of(pl_module))
         found = []
-        for name in self.modules:
-            if name not in known:
-                raise UserError(
-                    f"modules of FreezeWindow names {name!r}, which the network does not have; "
-                    f"{near(name, [one for one in known if one])}"
-                )
-            inside = list(known[name].parameters())
+        for name, module in zip(self.modules, modules, strict=True):
+            inside = list(module.parameters())
             if not inside:
                 raise UserError(
                     f"modules of FreezeWindow names {name!r}, which has no parameters to freeze."
@@ -75,7 +66,7 @@ class FreezeWindow(Window):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Hides the gradients from the optimiser, which leaves what has none alone."""
-        # Now rather than by requires_grad, of whose changes DDP would not know.
+        # Not by requires_grad: DDP looks at that when it is made, and never again.
         if self.is_open(trainer.current_epoch):
             for parameter in self.parameters(pl_module):
                 parameter.grad = None

@@ -7,11 +7,13 @@ from typing import Any, ClassVar, Literal, get_args
 
 import pytorch_lightning as pl
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd
 
-from critical_periods.callbacks.windows.window import Window, windows
+from critical_periods.callbacks.windows.image_data import image_data
+from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError, near
-from critical_periods.data.images import ImageDataModule
+
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_ALPHA_DROPOUT = (nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 Regularizer = Literal["weight_decay", "augmentation", "dropout"]
 
@@ -63,7 +65,7 @@ class RegularizationWindow(Window):
         self._configured: list[Any] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remembers what is configured, before a checkpoint's optimiser brings what was current."""
+        """Remembers what is configured, before a checkpoint brings what it was switched to."""
         self._configured = []
         settings = _settings(self.regularizer, trainer, pl_module)
         configured = [holder[name] for holder, name in settings]
@@ -79,32 +81,18 @@ class RegularizationWindow(Window):
             )
         self._configured = configured
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Switches for an epoch that is resumed, which does not start again."""
-        self.on_train_epoch_start(trainer, pl_module)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switches the regulariser on or off for this epoch."""
-        alike = [
-            window
-            for window in windows(trainer)
-            if isinstance(window, RegularizationWindow) and window.regularizer == self.regularizer
-        ]
-        is_on = any(window.is_open(trainer.current_epoch) for window in alike)
-        self._switch(trainer, pl_module, is_on)
+        others = open_windows(trainer, RegularizationWindow)
+        is_on = any(window.regularizer == self.regularizer for window in others)
+        self._set(trainer, pl_module, is_on)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Puts everything back as it was configured."""
-        self._switch(trainer, pl_module, True)
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Puts everything back as it was configured."""
+    def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Sets everything as it was configured."""
         if self._configured:
-            self._switch(trainer, pl_module, True)
+            self._set(trainer, pl_module, True)
 
-    def _switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule, is_on: bool) -> None:
+    def _set(self, trainer: pl.Trainer, pl_module: pl.LightningModule, is_on: bool) -> None:
         off = "none" if self.regularizer == "augmentation" else 0.0
         settings = _settings(self.regularizer, trainer, pl_module)
         # Parameter groups that were added since stay as they are.
@@ -120,19 +108,13 @@ def _settings(
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         return [(group, "weight_decay") for group in groups if "weight_decay" in group]
     if regularizer == "augmentation":
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, ImageDataModule):
-            found = "data loaders alone" if data is None else type(data).__name__
-            raise UserError(
-                "regularizer='augmentation' of RegularizationWindow switches a DataModule of "
-                f"critical_periods, but this run has {found}; use one of those."
-            )
-        return [(data.__dict__, "augment")]
+        purpose = "regularizer='augmentation' of RegularizationWindow switches"
+        return [(image_data(trainer, purpose).__dict__, "augment")]
     return [setting for module in pl_module.modules() for setting in _dropout(module)]
 
 
 def _dropout(module: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
-    if isinstance(module, _DropoutNd):
+    if isinstance(module, _DROPOUT + _ALPHA_DROPOUT):
         yield module.__dict__, "p"
     elif isinstance(module, nn.MultiheadAttention):
         yield module.__dict__, "dropout"

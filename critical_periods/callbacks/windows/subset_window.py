@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import pytorch_lightning as pl
 
-from critical_periods.callbacks.windows.window import Window, windows
+from critical_periods.callbacks.windows.image_data import image_data
+from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError
+from critical_periods.core.internals import finish_resumed_epoch, reload_every_epoch
 from critical_periods.data.epochs import EpochSampler
 from critical_periods.data.images import ImageDataModule
 
 
 class SubsetWindow(Window):
-    """From epoch ``onset`` to ``removal - 1``, training sees but a share of its images.
+    """From epoch ``onset`` to ``removal - 1``, training sees only a share of its images.
 
     The share is fixed, class-balanced and the same in every run; its epochs are shorter
     accordingly. Where several of these windows are open, the smallest share rules. A network that
@@ -45,10 +48,10 @@ class SubsetWindow(Window):
         if not 0 < share < 1:
             raise UserError(f"share={share} of SubsetWindow must lie between 0 and 1.")
         self.share = share
-        self._reload: int | None = None
+        self._restore_reloading: Callable[[], None] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compares share and window with the run, then has each epoch's loader made anew."""
+        """Checks the share and the window, then has each epoch's loader made anew."""
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
@@ -64,45 +67,26 @@ class SubsetWindow(Window):
             )
         if self.onset == self.removal or data.share is not None:
             return
-        data.share = lambda: _share(trainer)
-        # Lightning counts the batches of an epoch, and places validation, as it takes a loader.
-        self._reload = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
-        trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
+        # Of several windows that are open, the smallest share.
+        data.share = lambda: min([1.0, *(one.share for one in open_windows(trainer, SubsetWindow))])
+        self._restore_reloading = reload_every_epoch(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Sees to it that a checkpoint of an epoch's last batch is not taken for a half-way one."""
-        loop = trainer.fit_loop.epoch_loop
-        if loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch:
-            # Lightning would compare this count with the batches of the next epoch, to zero it.
-            everything = _data(trainer).train_subset(1)
-            loop.batch_progress.current.completed = len(everything)
+        """Goes on after a checkpoint of an epoch's last batch with the next epoch's first."""
+        # No epoch has more batches than there are samples.
+        finish_resumed_epoch(trainer, len(_data(trainer).train_subset(1)))
+
+    def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gives the DataModule all images again, and the Trainer its setting."""
+        if self._restore_reloading is not None:
+            _data(trainer).share = None
+            self._restore_reloading()
+            self._restore_reloading = None
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leaves no trace in the project."""
-        if self._reload is not None:
-            _data(trainer).share = None
-            trainer.reload_dataloaders_every_n_epochs = self._reload  # type: ignore[attr-defined]
-            self._reload = None
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Leaves no trace in the project."""
-        self.teardown(trainer, pl_module, "fit")
-
-
-def _share(trainer: pl.Trainer) -> float:
-    now = trainer.current_epoch
-    subsets = [window for window in windows(trainer) if isinstance(window, SubsetWindow)]
-    return min((window.share for window in subsets if window.is_open(now)), default=1.0)
+        """Restores after a dry run, too, which sets up but does not train."""
+        self.restore(trainer, pl_module)
 
 
 def _data(trainer: pl.Trainer) -> ImageDataModule:
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    if not isinstance(data, ImageDataModule):
-        found = "data loaders alone" if data is None else type(data).__name__
-        raise UserError(
-            "SubsetWindow chooses among the training images of a DataModule of critical_periods, "
-            f"but this run has {found}; use one of those."
-        )
-    return data
+    return image_data(trainer, "SubsetWindow chooses among the training images of")

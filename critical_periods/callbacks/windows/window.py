@@ -1,18 +1,21 @@
-"""What all windows share: an onset, a removal, and that they fit into the run."""
+"""What all windows share: an onset and a removal, which have to fit into the run."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import pytorch_lightning as pl
 
 from critical_periods.core.errors import UserError
-from critical_periods.core.trainer import ends_before
+from critical_periods.core.trainer import callbacks_of, ends_before
+
+W = TypeVar("W", bound="Window")
 
 
 class Window(pl.Callback):
-    """Epochs ``onset`` to ``removal - 1`` of a run, in which a subclass does something.
+    """Epochs ``onset`` to ``removal - 1`` of a run, in which a subclass changes something.
 
+    A subclass overrides :meth:`switch` and :meth:`restore`, or hooks of Lightning's own.
     ``<kind>/active`` is logged each epoch: 1 where any window of this kind is open.
 
     Args:
@@ -52,7 +55,7 @@ class Window(pl.Callback):
         return self.onset <= epoch and (self.removal is None or epoch < self.removal)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compares the window with the run's epochs."""
+        """Checks that the window lies within the run."""
         needed = self.onset + 1 if self.removal is None else self.removal
         if stage == "fit" and ends_before(trainer, needed):
             raise UserError(
@@ -61,14 +64,42 @@ class Window(pl.Callback):
                 f"trainer.max_epochs={trainer.max_epochs}."
             )
 
+    def switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Changes what the window is about at the start of an epoch, new or resumed."""
+
+    def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Undoes every change, at the end of training or after an error."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Switches for an epoch that is resumed, which does not start again."""
+        self.switch(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Switches for this epoch."""
+        self.switch(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restores."""
+        self.restore(trainer, pl_module)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Restores."""
+        self.restore(trainer, pl_module)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Logs whether any window of this kind was open."""
         # All windows log the same number, so the mean that Lightning takes of them is 0 or 1 too.
-        alike = [window for window in windows(trainer) if window.kind == self.kind]
-        is_open = any(window.is_open(trainer.current_epoch) for window in alike)
+        is_open = any(window.kind == self.kind for window in open_windows(trainer, Window))
         pl_module.log(f"{self.kind}/active", float(is_open), sync_dist=True)
 
 
-def windows(trainer: pl.Trainer) -> list[Window]:
-    """The windows among a trainer's callbacks, in their order."""
-    return [one for one in trainer.callbacks if isinstance(one, Window)]  # type: ignore[attr-defined]
+def windows(trainer: pl.Trainer, kind: type[W]) -> list[W]:
+    """The windows of a class among a trainer's callbacks, in their order."""
+    return [one for one in callbacks_of(trainer) if isinstance(one, kind)]
+
+
+def open_windows(trainer: pl.Trainer, kind: type[W]) -> list[W]:
+    """Those of them that are open in the current epoch."""
+    return [one for one in windows(trainer, kind) if one.is_open(trainer.current_epoch)]

@@ -1,1 +1,1 @@
-"""Frame pairs from videos: lists, index, decoding, shards, batches."""
+"""Pairs of frames from videos: lists of videos, their index, decoding, extraction, batches."""

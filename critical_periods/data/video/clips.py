@@ -1,10 +1,10 @@
-"""From indices to frames: what the workers of a data loader do."""
+"""Decoding the frames of a batch in the workers of a data loader."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,35 +13,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import fold, uniform
+from critical_periods.core.internals import HasWorkers
+from critical_periods.core.randomness import FIXED_SEED, Stream, fold, uniform
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 from critical_periods.data.video.frame_pairs import centre_box, draw_box, draw_pairs
 from critical_periods.data.video.rand_augment import rand_augment
-from critical_periods.data.video.strings import Strings
+from critical_periods.data.video.shards import ShardClips
 from critical_periods.data.video.video_file import VideoError
+from critical_periods.data.video.video_index import VideoClips
 
-# Streams of random numbers that must not repeat one another's draws, or those of images.py.
-_PAIR, _BOX, _SUBSTITUTE, _RAND_AUGMENT = 11, 12, 13, 16
-# Evaluation takes the same frames in every run, whatever its seed.
-_FIXED = 20190
 # Videos that are tried in a broken one's place before a folder is given up.
 _TRIES = 20
 
 
-class Clips(Protocol):
-    """Videos by number: :class:`.VideoClips` on disk or :class:`.ShardClips` extracted."""
-
-    paths: Strings
-    reasons: Strings
-    lengths: np.ndarray
-
-    def read(self, number: int, places: Iterable[int]) -> list[Image.Image]:
-        """Frames of a video at these places of its grid; raises VideoError."""
-        ...
-
-    def hash_into(self, digest: hashlib._Hash) -> None:
-        """Adds what tells these clips from others to a hash."""
-        ...
+Clips = VideoClips | ShardClips
 
 
 class ClipBatch(NamedTuple):
@@ -105,9 +90,8 @@ class ClipDataset(Dataset):
             return error
 
     def _batch(self, draw: Indices) -> ClipBatch:
-        training = draw.epoch >= 0
         broken: dict[int, str] = {}
-        tries = _TRIES if training else 1
+        tries = _TRIES if draw.in_training else 1
         read = [self._sample(int(i), draw.epoch, broken, tries) for i in draw.index]
         samples = [sample for sample in read if sample is not None]
         if not samples:
@@ -128,7 +112,7 @@ class ClipDataset(Dataset):
                 return chosen, self._frames(chosen, epoch)
             except VideoError as error:
                 broken[chosen] = error.reason
-            place = fold(_SUBSTITUTE, self.seed, epoch, number, attempt) % len(self.index)
+            place = fold(Stream.SUBSTITUTE, self.seed, epoch, number, attempt) % len(self.index)
             chosen = int(self.index[place])
         return None
 
@@ -137,77 +121,66 @@ class ClipDataset(Dataset):
         sample = self._sample(first, draw.epoch, broken, _TRIES)
         if sample is None:
             number, reason = list(broken.items())[-1]
+            one, last = (os.fsdecode(self.clips.paths[n]) for n in (first, number))
             raise UserError(
-                f"{self.clips.paths[first]} and {_TRIES - 1} videos drawn in its place cannot be "
-                f"decoded (the last, {self.clips.paths[number]}, {reason}); look after the data."
+                f"{one} and {_TRIES - 1} videos drawn in its place cannot be decoded (the "
+                f"last, {last}, {reason}); look after the data."
             )
         return sample
 
     def _frames(self, number: int, epoch: int) -> Tensor:
         training = epoch >= 0
         index = torch.tensor([number])
-        words = (self.seed, epoch) if training else (_FIXED,)
+        key = (self.seed, epoch) if training else (FIXED_SEED,)
         length = torch.tensor([int(self.clips.lengths[number])])
-        draws = uniform(index, 2, _PAIR, *words)
+        draws = uniform(index, 2, Stream.FRAME_PAIR, *key)
         places = draw_pairs(length, self.delay, draws, centred=not training)[0].tolist()
         images = self.clips.read(number, places)
         width, height = images[0].size
         box = centre_box(width, height)
         if training:
-            box = draw_box(uniform(index, 4, _BOX, *words)[0], width, height, self.scale)
+            box = draw_box(uniform(index, 4, Stream.FRAME_BOX, *key)[0], width, height, self.scale)
         size = (self.size, self.size)
         parts = [i.convert("RGB").resize(size, Image.Resampling.BICUBIC, box) for i in images]
         if training and self.magnitude:
-            parts = rand_augment(parts, self.magnitude, fold(_RAND_AUGMENT, *words, number))
+            parts = rand_augment(parts, self.magnitude, fold(Stream.RAND_AUGMENT, *key, number))
         return torch.from_numpy(np.stack([*map(np.asarray, parts)])).permute(0, 3, 1, 2)
 
 
-class ClipLoader(EpochLoader):
+class ClipLoader(HasWorkers, EpochLoader):
     """An :class:`.EpochLoader` whose batches are decoded by workers.
 
     Workers run ahead of training, so the state counts the batches that were taken, not those that
     were begun: a checkpoint resumes with the next batch.
 
     Args:
-        split: of the samples.
-        sampler: which make up which batch.
+        part: of the stored data that the samples are taken from.
+        sampler: which of them make up which batch.
         dataset: reads them.
         num_workers: processes that decode; 0 decodes in this one.
     """
 
     def __init__(
-        self, split: str, sampler: EpochSampler, dataset: ClipDataset, num_workers: int
+        self, part: str, sampler: EpochSampler, dataset: ClipDataset, num_workers: int
     ) -> None:
-        super().__init__(split, sampler)
+        super().__init__(part, sampler)
         self._taken = 0
-        self._loader: DataLoader = DataLoader(
+        self.workers = DataLoader(
             dataset,
             # Each "sample" of torch's loader is a whole batch of ours.
             batch_size=None,
-            sampler=EpochLoader(split, sampler),
+            sampler=EpochLoader(part, sampler),
             num_workers=min(num_workers, len(sampler)),
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self._loader:
+        for batch in self.workers:
             if isinstance(batch, UserError):
                 raise batch
             self._taken = batch.draw.batch + 1
             yield batch
-
-    @property
-    def _iterator(self) -> Any:
-        """Torch's iterator; at the end of a run Lightning looks here for workers to send home.
-
-        Else they would stay until Python happens to collect the run, and hold it up then.
-        """
-        return self._loader._iterator
-
-    @_iterator.setter
-    def _iterator(self, iterator: Any) -> None:
-        self._loader._iterator = iterator
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and how many of its batches were taken."""

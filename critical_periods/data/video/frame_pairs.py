@@ -1,4 +1,4 @@
-"""Which two frames of a video make a sample, and which part of them: draws, no decoding."""
+"""Which two frames of a video make a sample, and which part of them is cut out."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def draw_pairs(lengths: Tensor, delay: int | None, draws: Tensor, centred: bool)
     """
     lengths = lengths.to(torch.int64)
     if delay is None:
-        one = _whole(draws[:, 0], lengths)
+        one = _uniform_below(draws[:, 0], lengths)
         # Any frame but that one: so many steps on, around the end.
-        other = (one + 1 + _whole(draws[:, 1], lengths - 1)) % lengths
+        other = (one + 1 + _uniform_below(draws[:, 1], lengths - 1)) % lengths
         first, steps = torch.minimum(one, other), (one - other).abs()
     else:
         steps = torch.full_like(lengths, delay)
-        first = _whole(draws[:, 0], lengths - steps)
+        first = _uniform_below(draws[:, 0], lengths - steps)
     if centred:
         first = (lengths - 1 - steps) // 2
     return torch.stack([first, first + steps], dim=1)
@@ -110,6 +110,6 @@ def centre_box(width: int, height: int) -> tuple[float, float, float, float]:
     return x, y, x + side, y + side
 
 
-def _whole(draws: Tensor, ends: Tensor) -> Tensor:
+def _uniform_below(draws: Tensor, ends: Tensor) -> Tensor:
     """Whole numbers from 0 to each end, uniform."""
     return (draws.double() * ends).long()

@@ -1,4 +1,4 @@
-"""Single frames of a video file: seek to the key frame before, decode on to the frame shown."""
+"""Single frames of a video file, by seeking to the key frame before and decoding from there."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def read_frames(path: str | Path, times: Sequence[float], short_side: int | None
 
 
 def probe(path: str | Path) -> Probe:
-    """Duration, rate and size of a video, and a check that it is whole and can be decoded.
+    """Duration, rate and size of a video, and a check that it is complete and can be decoded.
 
     Where the file says how long it is and how many frames it has (MP4, AVI), and these are at least
     one a second, only the first frame is read beside that; else all of the file is, though no more

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,23 @@ from torch import Tensor
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.randomness import generator, global_seed, uniform
-from critical_periods.data.epochs import EpochSampler
+from critical_periods.core.randomness import Stream, global_seed, uniform
+from critical_periods.data.batch_stage import BatchStage, Images, normalise
+from critical_periods.data.epochs import EpochSampler, Indices
 from critical_periods.data.video.clips import ClipBatch, ClipDataset, ClipLoader, Clips
 from critical_periods.data.video.frame_pairs import GRID_RATE, needed_length
 from critical_periods.data.video.mixing import mix
 from critical_periods.data.video.shards import open_shards
 from critical_periods.data.video.video_index import index_folder, read_index, write_report
 from critical_periods.data.video.video_lists import find_videos, number_labels
-from critical_periods.deficits.deficit import DeficitSlot
 
-# Streams of random numbers; the deficits' is the one that they have in every DataModule.
-_DEFICIT, _FLIP, _MIX = 3, 14, 15
-# Measurement samples are the same in every run, whatever its seed.
-_FIXED = 20190
 # ImageNet's constants, which MultiMAE normalises with.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _log = logging.getLogger(__name__)
 
 
-class KineticsDataModule(pl.LightningDataModule):
+class KineticsDataModule(BatchStage):
     """Two frames of a video, a multiple of 0.33 s apart, as two views of a scene.
 
     Reads videos (``train/<class>/*.mp4`` and ``val/`` or ``validation/``, of any format that FFmpeg
@@ -56,6 +52,8 @@ class KineticsDataModule(pl.LightningDataModule):
         train_csv: a list of the training videos (path, label; paths relative to ``root``) in place
             of ``train/``.
         val_csv: the same for validation.
+        path_column: the column of the paths in the lists' header, where they have one.
+        label_column: that of the labels.
         batch_size: samples in a batch of one process.
         num_workers: processes that decode; by default one a core, at most 8.
         delay: steps of 1/3 s between the frames (A.7: 4, which is 1.33 s); ``None`` draws them.
@@ -73,7 +71,6 @@ class KineticsDataModule(pl.LightningDataModule):
             processes together, which say so at the end of an epoch; one alone says so at once).
 
     Attributes:
-        deficits: where deficits go in and come out.
         class_names: of the K classes, from :meth:`setup` on.
         broken: videos that turned out to be broken in training, by split and number.
         num_views: V = 2.
@@ -96,6 +93,8 @@ class KineticsDataModule(pl.LightningDataModule):
         cutmix: float = 0.0,
         rand_augment: int = 0,
         max_bad_share: float = 0.05,
+        path_column: str = "path",
+        label_column: str = "label",
     ) -> None:
         super().__init__()
         if delay is not None and delay < 1:
@@ -118,18 +117,17 @@ class KineticsDataModule(pl.LightningDataModule):
         }
         if (train_csv is None) != (val_csv is None):
             raise UserError("train_csv and val_csv go together; set both, or neither.")
+        self.columns = path_column, label_column
         self.batch_size = batch_size
         self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
         self.delay = delay
         self.image_size = image_size
         self.mixup, self.cutmix, self.rand_augment = mixup, cutmix, rand_augment
         self.max_bad_share = max_bad_share
-        self.deficits = DeficitSlot()
         self.class_names: list[str] = []
         self.broken: dict[tuple[str, int], str] = {}
         self._clips: dict[str, Clips] = {}
         self._target: dict[str, Tensor] = {}
-        self._index: dict[str, Tensor] = {}
         self._bad: list[tuple[str, str, str]] = []
 
     # What there is.
@@ -146,9 +144,9 @@ class KineticsDataModule(pl.LightningDataModule):
         for split, file in self.lists.items():
             shards = None if file else open_shards(self.root / split)
             if shards is not None:
-                clips[split], labels[split] = shards, list(shards.labels)
+                clips[split], labels[split] = shards, [*map(os.fsdecode, shards.labels)]
                 continue
-            videos = find_videos(self.root, split, file)
+            videos = find_videos(self.root, split, file, self.columns)
             clips[split] = read_index(videos, index_folder(self.root) / f"{split}.npz")
             labels[split] = videos.labels
         return clips, labels
@@ -156,8 +154,8 @@ class KineticsDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Reads the index and leaves out what is bad; calling it again is safe."""
         callbacks: list[Callback] = getattr(self.trainer, "callbacks", [])
-        if not any(isinstance(each, _Meeting) and each.data is self for each in callbacks):
-            callbacks.append(_Meeting(self))
+        if not any(isinstance(each, _GatherBroken) and each.data is self for each in callbacks):
+            callbacks.append(_GatherBroken(self))
         if self._clips:
             return
         clips, labels = self._open()
@@ -167,23 +165,25 @@ class KineticsDataModule(pl.LightningDataModule):
         for (split, found), target in zip(clips.items(), numbers, strict=True):
             self._target[split] = torch.tensor(target)
             lengths = torch.from_numpy(found.lengths)
-            self._index[split] = (lengths >= needed).nonzero().flatten()
+            self.splits[split] = (split, (lengths >= needed).nonzero().flatten())
             for number in (lengths < needed).nonzero().flatten().tolist():
-                reason = found.reasons[number] or (
+                reason = os.fsdecode(found.reasons[number]) or (
                     f"is too short: {int(lengths[number])} frames at {GRID_RATE} a second, of "
                     f"which delay={self.delay} needs {needed}"
                 )
-                self._bad.append((split, found.paths[number], reason))
+                self._bad.append((split, os.fsdecode(found.paths[number]), reason))
         total = sum(map(len, labels.values()))
         report = self._report_file
         write_report(report, self._bad)
         if len(self._bad) > self.max_bad_share * total:
             raise UserError(self._too_many(len(self._bad), total))
-        for split, index in self._index.items():
+        for split, (_, index) in self.splits.items():
             if not len(index):
                 raise UserError(f"no video of the split {split!r} can be used; see {report}.")
         if self._bad:
             _log.warning("%d of %d videos are left out; see %s.", len(self._bad), total, report)
+        # The test labels of Kinetics were kept back for long, so the validation videos test.
+        self.splits["test"] = self.splits["val"]
         self._clips = clips
 
     @property
@@ -197,109 +197,66 @@ class KineticsDataModule(pl.LightningDataModule):
             "replace them, or raise max_bad_share."
         )
 
-    def fingerprint(self) -> str:
-        """A hash of all paths, sizes, lengths and classes; not of the contents of the files."""
-        digest = hashlib.sha256()
+    def contents(self) -> Iterator[Any]:
+        """All paths, sizes, lengths and classes; not the contents of the files."""
         for split, clips in self._clips.items():
-            clips.hash_into(digest)
-            digest.update(self._target[split].numpy().data)
-        return digest.hexdigest()
+            yield from clips.contents()
+            yield self._target[split].numpy().data
 
-    # Loaders.
-
-    def train_dataloader(self) -> ClipLoader:
-        """The training videos, in a new order each epoch."""
-        return self._loader("train", self._index["train"], training=True)
-
-    def val_dataloader(self) -> ClipLoader:
-        """The validation videos."""
-        return self._loader("val", self._index["val"])
-
-    def test_dataloader(self) -> ClipLoader:
-        """The validation videos: the test labels of Kinetics were kept back for long."""
-        return self.val_dataloader()
-
-    def predict_dataloader(self) -> ClipLoader:
-        """The validation videos."""
-        return self.val_dataloader()
-
-    def measurement_loader(
-        self, split: str, samples: int | None = None, shared: bool = False
-    ) -> ClipLoader:
-        """Clean samples to measure on: no augmentation, no deficit.
-
-        Args:
-            split: ``train``, ``val`` or ``test`` (the same as ``val``).
-            samples: how many, spread over the split by one fixed permutation, so that every epoch
-                and every run measures on the same ones; all by default.
-            shared: whether every process gets all of them; by default each its share.
-
-        Raises:
-            UserError: there is no such split.
-        """
-        name = "val" if split == "test" else split
-        if name not in self._index:
-            raise UserError(f"split={split!r} is not one of 'train', 'val' and 'test'.")
-        index = self._index[name]
-        order = torch.randperm(len(index), generator=torch.Generator().manual_seed(_FIXED))
-        place = (0, 1) if shared else self._place()
-        return self._loader(name, index[order[:samples]], place=place)
-
-    def _loader(
-        self,
-        split: str,
-        index: Tensor,
-        training: bool = False,
-        place: tuple[int, int] | None = None,
-    ) -> ClipLoader:
-        rank, world_size = place or self._place()
-        seed = global_seed()
-        sampler = EpochSampler(index, self.batch_size, training, seed, rank, world_size)
+    def make_loader(self, part: str, sampler: EpochSampler) -> ClipLoader:
+        """A loader whose workers decode the videos of a split."""
         dataset = ClipDataset(
-            self._clips[split], self._target[split], self._index[split], self.delay,
-            self.image_size, (0.2, 1.0), self.rand_augment, seed,
+            self._clips[part], self._target[part], self.splits[part][1], self.delay,
+            self.image_size, (0.2, 1.0), self.rand_augment, global_seed(),
         )  # fmt: skip
-        return ClipLoader(split, sampler, dataset, self.num_workers)
-
-    def _place(self) -> tuple[int, int]:
-        trainer = self.trainer
-        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-
-    # From frames to a batch.
+        return ClipLoader(part, sampler, dataset, self.num_workers)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> ClipBatch:
+    ) -> tuple[Indices, Images]:
         """The frames and targets on the device; counts the videos that were broken."""
         self._count(batch)
-        return batch._replace(
-            draw=batch.draw._replace(index=batch.draw.index.to(device, non_blocking=True)),
-            pixels=batch.pixels.to(device, non_blocking=True),
-            target=batch.target.to(device, non_blocking=True),
+        index, pixels, target = (
+            each.to(device, non_blocking=True)
+            for each in (batch.draw.index, batch.pixels, batch.target)
         )
+        return batch.draw._replace(index=index), Images(pixels, target)
+
+    def views(self, pixels: Tensor, draw: Indices) -> Tensor:
+        """Both frames, in training of half of the samples mirrored, [B, 2, 3, S, S]."""
+        if draw.in_training:
+            flips = uniform(draw.index, 1, Stream.FRAME_FLIP, *draw.key) < 0.5
+            pixels = torch.where(flips.view(-1, 1, 1, 1, 1), pixels.flip(-1), pixels)
+        return normalise(pixels, _MEAN, _STD)
+
+    def finish(self, batch: Batch, draw: Indices) -> Batch:
+        """Mixes the samples with one another where asked for."""
+        key = (Stream.MIXING, *draw.key, draw.batch, self.place[0])
+        return mix(batch, self.num_classes, self.mixup, self.cutmix, *key)
+
+    # Videos that turn out to be broken.
 
     def _count(self, batch: ClipBatch) -> None:
-        split = batch.draw.split
-        new = {(split, number): why for number, why in batch.broken}
+        new = {(batch.draw.part, number): why for number, why in batch.broken}
         if new.keys() <= self.broken.keys():
             return
         self.broken.update(new)
-        rank, world_size = self._place()
+        rank, world_size = self.place
         if rank == 0:
             self._report()
-        # Of several processes one must not stop while the others wait for it: see meet.
+        # Of several processes one must not stop while the others wait for it: see gather_broken.
         if world_size == 1:
             self._check_share()
 
-    def meet(self) -> None:
-        """Of several processes, makes the broken videos of all known to each.
+    def gather_broken(self) -> None:
+        """Of several processes, tells each the broken videos of all.
 
         All must call it at the same time; Lightning has them do it at the end of every epoch.
 
         Raises:
             UserError: there are too many by now; every process raises it.
         """
-        rank, world_size = self._place()
+        rank, world_size = self.place
         if world_size == 1:
             return
         parts: list[dict[tuple[str, int], str]] = [{} for _ in range(world_size)]
@@ -314,7 +271,7 @@ class KineticsDataModule(pl.LightningDataModule):
 
     def _report(self) -> None:
         rows = [
-            (split, self._clips[split].paths[number], f"{why} (found in training)")
+            (split, os.fsdecode(self._clips[split].paths[number]), f"{why} (found in training)")
             for (split, number), why in self.broken.items()
         ]
         write_report(self._report_file, [*self._bad, *rows])
@@ -324,33 +281,11 @@ class KineticsDataModule(pl.LightningDataModule):
         if bad > self.max_bad_share * total:
             raise UserError(self._too_many(bad, total))
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
-        """Flips, normalises, applies deficits and mixes: the whole batch at once."""
-        draw, pixels, target, _ = batch
-        training = draw.epoch >= 0
-        rank = self._place()[0]
-        words = (global_seed(), draw.epoch)
-        if training:
-            flips = uniform(draw.index, 1, _FLIP, *words) < 0.5
-            pixels = torch.where(flips.view(-1, 1, 1, 1, 1), pixels.flip(-1), pixels)
-        mean, std = (
-            torch.tensor(values, device=pixels.device).view(-1, 1, 1) * 255
-            for values in (_MEAN, _STD)
-        )
-        result = Batch((pixels - mean) / std, target, torch.full_like(target, -1), draw.index)
-        # Measurements take the same samples, but outside the loop of validation.
-        validating = len(self.deficits.in_validation) > 0 and not training
-        if training or (validating and self.trainer is not None and self.trainer.validating):
-            draws = generator(result.views.device, _DEFICIT, *words, draw.batch, rank)
-            result = self.deficits(result, draws, validating)
-        if training:
-            settings = (self.num_classes, self.mixup, self.cutmix)
-            result = mix(result, *settings, _MIX, *words, draw.batch, rank)
-        return self.trainer.precision_plugin.convert_input(result) if self.trainer else result
 
+class _GatherBroken(Callback):
+    """Calls :meth:`KineticsDataModule.gather_broken` at the end of every epoch.
 
-class _Meeting(Callback):
-    """Ends every epoch with :meth:`KineticsDataModule.meet`: Lightning tells only callbacks of it.
+    Lightning tells only callbacks of it.
 
     Args:
         data: whose broken videos are counted.
@@ -360,7 +295,7 @@ class _Meeting(Callback):
         self.data = data
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """All processes are here."""
-        self.data.meet()
+        """Gathers the broken videos; all processes are here."""
+        self.data.gather_broken()
 
     on_validation_epoch_end = on_test_epoch_end = on_predict_epoch_end = on_train_epoch_end

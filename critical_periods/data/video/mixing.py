@@ -10,7 +10,7 @@ from critical_periods.core.batch import Batch
 from critical_periods.core.randomness import fold
 
 
-def mix(batch: Batch, num_classes: int, mixup: float, cutmix: float, *words: int) -> Batch:
+def mix(batch: Batch, num_classes: int, mixup: float, cutmix: float, *key: int) -> Batch:
     """Each sample mixed with another one of its batch, all views alike.
 
     With s from Beta(a, a), mixup gives s x_i + (1 - s) x_j, and CutMix puts the rectangle of
@@ -25,7 +25,7 @@ def mix(batch: Batch, num_classes: int, mixup: float, cutmix: float, *words: int
         num_classes: K.
         mixup: a of mixup's shares; 0 leaves it out.
         cutmix: a of CutMix's shares; 0 leaves it out.
-        words: that name the draws, such as the seed, the epoch, the batch and the rank.
+        key: of the draws: the stream, the seed, the epoch, the batch and the rank.
 
     Returns:
         The batch with mixed views and soft targets [B, K]; as it is where both are 0.
@@ -43,7 +43,7 @@ def mix(batch: Batch, num_classes: int, mixup: float, cutmix: float, *words: int
     views, device = batch.views, batch.views.device
     size, (height, width) = len(views), views.shape[-2:]
     # On the CPU, so that every device mixes alike.
-    draws = np.random.default_rng(fold(*words))
+    draws = np.random.default_rng(fold(*key))
     partner = torch.from_numpy(draws.permutation(size)).to(device)
     cuts = draws.random(size) < (0.5 if mixup and cutmix else bool(cutmix))
     share = np.where(cuts, *(draws.beta(a or 1.0, a or 1.0, size) for a in (cutmix, mixup)))

@@ -1,4 +1,4 @@
-"""Moving digits as files: clips in the layout of Kinetics, to try the whole path from a video."""
+"""Moving digits as video files in the layout of Kinetics."""
 
 from __future__ import annotations
 

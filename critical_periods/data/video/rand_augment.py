@@ -1,4 +1,4 @@
-"""RandAugment of the frames of a sample, all alike."""
+"""RandAugment, the same for all frames of a sample."""
 
 from __future__ import annotations
 

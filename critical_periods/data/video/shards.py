@@ -1,4 +1,4 @@
-"""Frames extracted once: a few large files of JPEGs on the grid of 3 frames a second."""
+"""Frames that were extracted from videos once, 3 a second, as JPEGs in a few large files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,11 +20,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.files import replacing
 from critical_periods.core.processes import end_with_parent
 from critical_periods.data.video.frame_pairs import GRID_RATE, grid_length
 from critical_periods.data.video.frames import probe, read_frames
-from critical_periods.data.video.strings import Strings, save_arrays
 from critical_periods.data.video.video_file import VideoError
+from critical_periods.data.video.video_index import as_bytes, path_buffers, save_arrays
 from critical_periods.data.video.video_lists import VideoList
 
 INDEX = "index.npz"
@@ -46,23 +48,23 @@ class ShardClips:
 
     Attributes:
         folder: of the shards.
-        shards: their file names, S.
+        shards: their file names, bytes [S].
         shard: number of each video's shard, int32 [N].
         starts: of each video's record in it, int64 [N].
-        paths: that the videos had, N.
-        labels: as they were written, N.
+        paths: that the videos had, bytes [N].
+        labels: as they were written, bytes [N].
         lengths: frames of each, int32 [N]; 0 where the video could not be decoded.
-        reasons: what was wrong with those, N.
+        reasons: what was wrong with those, bytes [N].
     """
 
     folder: str
-    shards: Strings
+    shards: np.ndarray
     shard: np.ndarray
     starts: np.ndarray
-    paths: Strings
-    labels: Strings
+    paths: np.ndarray
+    labels: np.ndarray
     lengths: np.ndarray
-    reasons: Strings
+    reasons: np.ndarray
 
     def read(self, number: int, places: Iterable[int]) -> list[Image.Image]:
         """Frames at these places of the video's grid.
@@ -70,7 +72,7 @@ class ShardClips:
         Raises:
             VideoError: the shard is gone or damaged.
         """
-        path = os.path.join(self.folder, self.shards[int(self.shard[number])])
+        path = os.path.join(self.folder, os.fsdecode(self.shards[self.shard[number]]))
         start, length = int(self.starts[number]), int(self.lengths[number])
         try:
             with open(path, "rb", buffering=0) as file:
@@ -88,12 +90,13 @@ class ShardClips:
         except (OSError, IndexError, ValueError) as error:
             # Where it is no matter of files, NumPy and Pillow speak of buffers.
             reason = getattr(error, "strerror", None) or "a frame is no JPEG"
-            raise VideoError(self.paths[number], f"is damaged in {path}: {reason}") from error
+            video = os.fsdecode(self.paths[number])
+            raise VideoError(video, f"is damaged in {path}: {reason}") from error
 
-    def hash_into(self, digest: hashlib._Hash) -> None:
-        """Adds what tells these clips from others: paths, lengths and the sizes of all records."""
-        for part in (self.paths.text, self.paths.ends, self.lengths, self.shard, self.starts):
-            digest.update(np.ascontiguousarray(part).data)
+    def contents(self) -> Iterator[Any]:
+        """Paths, lengths and the sizes of all records, as buffers for a fingerprint."""
+        yield from path_buffers(self.paths)
+        yield from (each.tobytes() for each in (self.lengths, self.shard, self.starts))
 
 
 def open_shards(folder: Path) -> ShardClips | None:
@@ -106,22 +109,14 @@ def open_shards(folder: Path) -> ShardClips | None:
     if (folder / INDEX).exists():
         try:
             with np.load(folder / INDEX) as arrays:
-                clips = ShardClips(
-                    str(folder),
-                    shards=Strings.load(arrays, "shards"),
-                    shard=arrays["shard"],
-                    starts=arrays["starts"],
-                    paths=Strings.load(arrays, "paths"),
-                    labels=Strings.load(arrays, "labels"),
-                    lengths=arrays["lengths"],
-                    reasons=Strings.load(arrays, "reasons"),
-                )
+                names = [field.name for field in fields(ShardClips)]
+                clips = ShardClips(str(folder), *(_array(arrays, name) for name in names[1:]))
         except _DAMAGED as error:
             raise _damaged(folder / INDEX, "cannot be read") from error
         # The last record of each shard says where it ends.
         order = np.lexsort((clips.lengths, clips.starts, clips.shard))
         for number in order[np.diff(clips.shard[order], append=-1) != 0]:
-            file = folder / clips.shards[int(clips.shard[number])]
+            file = folder / os.fsdecode(clips.shards[clips.shard[number]])
             problem = _problem(file, int(clips.starts[number]), int(clips.lengths[number]))
             if problem:
                 raise _damaged(file, problem)
@@ -132,6 +127,17 @@ def open_shards(folder: Path) -> ShardClips | None:
             "extract` again, which goes on where it stopped."
         )
     return None
+
+
+def _array(arrays: Any, name: str) -> np.ndarray:
+    """An array of an ``.npz`` file.
+
+    Extractions of version 0.1 hold strings as one row of bytes and the places where each one ends.
+    """
+    if f"{name}_ends" not in arrays:
+        return np.asarray(arrays[name])
+    text, ends = arrays[f"{name}_text"].tobytes(), arrays[f"{name}_ends"].tolist()
+    return np.array([text[start:end] for start, end in pairwise([0, *ends])], dtype="S")
 
 
 def _problem(shard: Path, start: int, length: int) -> str:
@@ -172,7 +178,7 @@ def extract(
     """Writes 3 frames a second of all videos to shards, in parallel.
 
     Shards that are there already, from a run that was killed or was shorter, are kept as long as
-    they are whole and their videos have neither changed size nor time. The index is written last.
+    they are complete and their videos have neither changed size nor time. The index comes last.
     Broken videos have no frames in it, but a reason.
 
     Args:
@@ -193,10 +199,10 @@ def extract(
         name = f"shard_{number:05d}_{_stamp(some, short_side)}"
         tasks.append(_Task(some, output / f"{name}.bin", short_side))
     (output / INDEX).unlink(missing_ok=True)
-    undone = [task for task in tasks if not _is_whole(task.file)]
+    undone = [task for task in tasks if not _is_complete(task.file)]
     done = len(videos.paths) - sum(len(task.videos.paths) for task in undone)
     with tqdm(total=len(videos.paths), initial=done, desc=str(output), unit="video") as progress:
-        for task in _made(undone, jobs):
+        for task in _make_shards(undone, jobs):
             progress.update(len(task.videos.paths))
     _write_index(output, tasks)
     clips = open_shards(output)
@@ -204,8 +210,8 @@ def extract(
     return clips
 
 
-def _made(tasks: list[_Task], jobs: int) -> Iterator[_Task]:
-    """Makes the shards and says of each when it is whole."""
+def _make_shards(tasks: list[_Task], jobs: int) -> Iterator[_Task]:
+    """Makes the shards and yields each when it is complete."""
     if jobs == 1:
         for task in tasks:
             _make_shard(task)
@@ -246,26 +252,25 @@ def _stamp(videos: VideoList, short_side: int) -> str:
     return digest.hexdigest()[:8]
 
 
-def _side(shard: Path) -> Path:
-    """The file that says what is in a shard; it is written when the shard is whole."""
+def _shard_index(shard: Path) -> Path:
+    """The file that says what is in a shard; it is written when the shard is complete."""
     return shard.with_suffix(".npz")
 
 
-def _is_whole(shard: Path) -> bool:
+def _is_complete(shard: Path) -> bool:
     try:
-        with np.load(_side(shard)) as arrays:
+        with np.load(_shard_index(shard)) as arrays:
             start, length = int(arrays["starts"][-1]), int(arrays["lengths"][-1])
-            Strings.load(arrays, "reasons")
+            _array(arrays, "reasons")
     except _DAMAGED:
         return False
     return not _problem(shard, start, length)
 
 
 def _make_shard(task: _Task) -> None:
-    beside = task.file.with_name(f"{task.file.name}.{os.getpid()}.part")
     starts, lengths = [], []
     reasons: list[str] = []
-    with open(beside, "wb") as out:
+    with replacing(task.file) as part, open(part, "wb") as out:
         for path in task.videos.paths:
             starts.append(out.tell())
             try:
@@ -280,12 +285,11 @@ def _make_shard(task: _Task) -> None:
                 bounds = header + np.cumsum([0, *map(len, frames)])
                 out.write(bounds.astype(np.uint32).tobytes())
                 out.writelines(frames)
-    os.replace(beside, task.file)
     save_arrays(
-        _side(task.file),
+        _shard_index(task.file),
         starts=np.array(starts, np.int64),
         lengths=np.array(lengths, np.int32),
-        **Strings.of(reasons).arrays("reasons"),
+        reasons=as_bytes(reasons),
     )
 
 
@@ -301,30 +305,25 @@ def _jpegs(path: str, short_side: int) -> list[bytes]:
 
 
 def _write_index(output: Path, tasks: list[_Task]) -> None:
-    starts, lengths, shard = [], [], []
-    reasons: list[str] = []
-    paths: list[str] = []
-    labels: list[str] = []
+    starts, lengths, reasons, shard = [], [], [], []
     for number, task in enumerate(tasks):
-        with np.load(_side(task.file)) as arrays:
+        with np.load(_shard_index(task.file)) as arrays:
             starts.append(arrays["starts"])
             lengths.append(arrays["lengths"])
-            reasons += Strings.load(arrays, "reasons")
+            reasons.append(_array(arrays, "reasons"))
         shard.append(np.full(len(task.videos.paths), number, np.int32))
-        paths += task.videos.paths
-        labels += task.videos.labels
     save_arrays(
         output / INDEX,
         starts=np.concatenate(starts),
         lengths=np.concatenate(lengths),
         shard=np.concatenate(shard),
-        **Strings.of([task.file.name for task in tasks]).arrays("shards"),
-        **Strings.of(paths).arrays("paths"),
-        **Strings.of(labels).arrays("labels"),
-        **Strings.of(reasons).arrays("reasons"),
+        shards=as_bytes(task.file.name for task in tasks),
+        paths=as_bytes(path for task in tasks for path in task.videos.paths),
+        labels=as_bytes(label for task in tasks for label in task.videos.labels),
+        reasons=np.concatenate(reasons),
     )
     # What an earlier state of the videos, or a killed run, left behind is no part of it.
-    kept = {name for task in tasks for name in (task.file.name, _side(task.file).name)}
+    kept = {name for task in tasks for name in (task.file.name, _shard_index(task.file).name)}
     for file in output.glob("shard_*"):
         if file.name not in kept:
             file.unlink()

@@ -1,4 +1,4 @@
-"""Whether a video file ends before it should, by what its container says of its own length."""
+"""Whether a video file is shorter than its container says."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def is_cut_off(path: str | Path) -> bool:
     """Whether the file is shorter than its container says.
 
     Knows the boxes of MP4 and QuickTime, the segment of Matroska and WebM, and the RIFF chunks of
-    AVI; other files, and those that leave their length open, are taken to be whole. Decoders go on
-    to the last byte of a file without a word of what is missing after it.
+    AVI; other files, and those that leave their length open, are taken to be complete. Decoders
+    go on to the last byte of a file and do not say what is missing after it.
 
     Raises:
         OSError: there is no such file.

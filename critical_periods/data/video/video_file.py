@@ -1,4 +1,4 @@
-"""An open video file: from a time to the packets that it takes, and from them to the frame."""
+"""An open video file: which packets a time needs, and the frames that they decode to."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class VideoFile:
 
 @contextmanager
 def open_video(path: str | Path) -> Iterator[VideoFile]:
-    """An open video; whatever FFmpeg has to complain of becomes a VideoError."""
+    """An open video; whatever error FFmpeg raises becomes a VideoError."""
     try:
         if not Path(path).stat().st_size:
             raise VideoError(path, "is empty")

@@ -1,15 +1,16 @@
-"""The index of a folder of videos: looked at once, kept in a file, brought up to date."""
+"""The index of a folder of videos: how long each is, kept in a file and brought up to date."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -17,13 +18,13 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
+from critical_periods.core.files import replacing
 from critical_periods.data.video.frame_pairs import GRID_RATE, grid_length
 from critical_periods.data.video.frames import probe, read_frames
-from critical_periods.data.video.strings import Strings, save_arrays
 from critical_periods.data.video.video_file import VideoError
 from critical_periods.data.video.video_lists import VideoList
 
-_FORMAT = 1
+_FORMAT = 2
 FOLDER = "critical_periods_index"
 
 
@@ -33,17 +34,17 @@ class VideoClips:
 
     Attributes:
         folder: that the paths are relative to.
-        paths: of the videos, N.
+        paths: of the videos, bytes [N].
         lengths: frames on each one's grid of 3 a second, int32 [N]; 0 where it cannot be decoded.
-        reasons: what is wrong with those, N; empty for sound ones.
+        reasons: what is wrong with those, bytes [N]; empty for sound ones.
         sizes: of the files in bytes, int64 [N]; -1 where there is none.
         short_side: pixels that larger frames are scaled down to.
     """
 
     folder: str
-    paths: Strings
+    paths: np.ndarray
     lengths: np.ndarray
-    reasons: Strings
+    reasons: np.ndarray
     sizes: np.ndarray
     short_side: int = 256
 
@@ -53,14 +54,14 @@ class VideoClips:
         Raises:
             VideoError: the video cannot be decoded.
         """
-        path = os.path.join(self.folder, self.paths[number])
+        path = os.path.join(self.folder, os.fsdecode(self.paths[number]))
         frames = read_frames(path, [place / GRID_RATE for place in places], self.short_side)
         return [Image.fromarray(image) for image in frames.images]
 
-    def hash_into(self, digest: hashlib._Hash) -> None:
-        """Adds what tells these videos from others: paths, sizes and lengths, not contents."""
-        for part in (self.paths.text, self.paths.ends, self.sizes, self.lengths):
-            digest.update(np.ascontiguousarray(part).data)
+    def contents(self) -> Iterator[Any]:
+        """Paths, sizes and lengths, as buffers for a fingerprint; not what is in the files."""
+        yield from path_buffers(self.paths)
+        yield from (self.sizes.tobytes(), self.lengths.tobytes())
 
 
 def read_index(videos: VideoList, file: Path, short_side: int = 256) -> VideoClips:
@@ -76,22 +77,46 @@ def read_index(videos: VideoList, file: Path, short_side: int = 256) -> VideoCli
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
-        paths = Strings.of(videos.paths)
+        paths = as_bytes(videos.paths)
         sizes, times = _states(videos)
+        videos_now = [*zip(paths.tolist(), sizes.tolist(), times.tolist(), strict=True)]
         known = _load(file)
-        same = known is not None and all(
-            np.array_equal(known[name], now)
-            for name, now in (("sizes", sizes), ("times", times), *paths.arrays("paths").items())
-        )
-        if known is None or not same:
-            lengths, reasons = _look(videos, sizes, times, known)
-            known = {
-                "format": np.array(_FORMAT), "lengths": lengths, "sizes": sizes, "times": times,
-                **paths.arrays("paths"), **Strings.of(reasons).arrays("reasons"),
-            }  # fmt: skip
-            save_arrays(file, **known)
-    reasons_kept = Strings.load(known, "reasons")
-    return VideoClips(str(videos.folder), paths, known["lengths"], reasons_kept, sizes, short_side)
+        before = [*known]
+        known |= _probe_all(videos.folder, [video for video in videos_now if video not in known])
+        lengths = np.array([known[video][0] for video in videos_now], np.int32)
+        reasons = np.array([known[video][1] for video in videos_now], dtype="S")
+        if videos_now != before:
+            save_arrays(
+                file, format=_FORMAT, paths=paths, sizes=sizes, times=times, lengths=lengths,
+                reasons=reasons,
+            )  # fmt: skip
+    return VideoClips(str(videos.folder), paths, lengths, reasons, sizes, short_side)
+
+
+def as_bytes(strings: Iterable[str]) -> np.ndarray:
+    """Strings in one array of bytes [N], which processes share.
+
+    A list of 100,000 strings is 100,000 objects whose reference counts every worker writes to, so
+    that each soon has a copy of its own. :func:`os.fsdecode` gives the string of a place.
+
+    Example:
+        >>> names = as_bytes(["left", "", "right"])
+        >>> names, os.fsdecode(names[2])
+        (array([b'left', b'', b'right'], dtype='|S5'), 'right')
+    """
+    return np.array([os.fsencode(string) for string in strings], dtype="S")
+
+
+def path_buffers(paths: np.ndarray) -> Iterator[bytes]:
+    """All paths and where each ends, as buffers for a fingerprint."""
+    yield b"".join(paths.tolist())
+    yield np.cumsum(np.char.str_len(paths), dtype=np.int64).tobytes()
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Writes an ``.npz`` file, whole or not at all."""
+    with replacing(path) as part, open(part, "wb") as file:
+        np.savez(file, **arrays)
 
 
 # Looking at a file is waiting for the disk, and decoding its first frame, which frees the lock.
@@ -115,51 +140,38 @@ def _states(videos: VideoList) -> tuple[np.ndarray, np.ndarray]:
     return states[:, 0], states[:, 1]
 
 
-def _load(file: Path) -> dict[str, np.ndarray] | None:
+# A video by its path, its size and when it changed; and its length and what is wrong with it.
+_Video = tuple[bytes, int, int]
+_Finding = tuple[int, bytes]
+
+
+def _load(file: Path) -> dict[_Video, _Finding]:
+    """What an index says; nothing where it is missing, damaged or of another version."""
     try:
         with np.load(file) as arrays:
-            found = dict(arrays)
+            if arrays["format"] != _FORMAT:
+                return {}
+            videos = (arrays[name].tolist() for name in ("paths", "sizes", "times"))
+            findings = (arrays[name].tolist() for name in ("lengths", "reasons"))
+            return dict(zip(zip(*videos, strict=True), zip(*findings, strict=True), strict=True))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return None
-    return found if found.get("format") == _FORMAT else None
+        return {}
 
 
-def _look(
-    videos: VideoList, sizes: np.ndarray, times: np.ndarray, known: dict[str, np.ndarray] | None
-) -> tuple[np.ndarray, list[str]]:
-    """The grid's length and what is wrong, of each video; probes those that are not known."""
-    lengths, reasons = np.zeros(len(sizes), np.int32), [""] * len(sizes)
-    before: dict[tuple[str, int, int], int] = {}
-    if known is not None:
-        states = zip(known["sizes"].tolist(), known["times"].tolist(), strict=True)
-        paths = Strings.load(known, "paths")
-        before = {
-            (path, *state): i for i, (path, state) in enumerate(zip(paths, states, strict=True))
-        }
-        old_reasons = Strings.load(known, "reasons")
-    new = []
-    states = zip(sizes.tolist(), times.tolist(), strict=True)
-    for number, (path, state) in enumerate(zip(videos.paths, states, strict=True)):
-        old = before.get((path, *state))
-        if known is None or old is None:
-            new.append(number)
-        else:
-            lengths[number], reasons[number] = known["lengths"][old], old_reasons[old]
-    full = [os.path.join(videos.folder, videos.paths[number]) for number in new]
+def _probe_all(folder: Path, videos: list[_Video]) -> dict[_Video, _Finding]:
+    """Probes videos, in parallel."""
+    paths = [os.path.join(folder, os.fsdecode(path)) for path, *_ in videos]
     with ThreadPoolExecutor(_THREADS) as pool:
-        results = tqdm(
-            pool.map(_length, full), f"Looking at {videos.folder}", len(new), unit="video"
-        )
-        for number, (length, reason) in zip(new, results, strict=True):
-            lengths[number], reasons[number] = length, reason
-    return lengths, reasons
+        findings = pool.map(_length, paths)
+        progress = tqdm(findings, f"Looking at {folder}", len(paths), unit="video")
+        return dict(zip(videos, progress, strict=True))
 
 
-def _length(path: str) -> tuple[int, str]:
+def _length(path: str) -> _Finding:
     try:
-        return grid_length(probe(path).duration), ""
+        return grid_length(probe(path).duration), b""
     except VideoError as error:
-        return 0, error.reason
+        return 0, os.fsencode(error.reason)
 
 
 def index_folder(root: Path) -> Path:
@@ -183,9 +195,10 @@ def index_folder(root: Path) -> Path:
 
 def write_report(file: Path, rows: Iterable[tuple[str, str, str]]) -> None:
     """Writes which videos are left out and why: columns split, path, reason."""
-    beside = file.with_name(f"{file.name}.{os.getpid()}.part")
-    with open(beside, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+    with (
+        replacing(file) as part,
+        open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as out,
+    ):
         writer = csv.writer(out)
         writer.writerow(("split", "path", "reason"))
         writer.writerows(rows)
-    os.replace(beside, file)

@@ -1,1 +1,1 @@
-"""Deep linear learning and synthetic source variance, in closed form."""
+"""Theory of deep linear learning: closed forms, gradient flow, simulation, and synthetic RSV."""

@@ -1,4 +1,4 @@
-"""What the theory asks of its numbers: float64, finite, of the shapes that the formulas name."""
+"""Checks of the theory's arguments: float64, finite, and of the shapes that the formulas name."""
 
 from __future__ import annotations
 
@@ -11,17 +11,10 @@ Array = NDArray[np.float64]
 
 
 def checked_matrix(name: str, value: ArrayLike) -> Array:
-    """A float64 matrix, or a complaint that names it.
-
-    Args:
-        name: what the message calls it.
-        value: rows of numbers.
-
-    Returns:
-        The matrix, float64 [rows, columns].
+    """The value as a float64 matrix [rows, columns].
 
     Raises:
-        UserError: it has not two dimensions, is empty, or holds something that is not finite.
+        UserError: it has not two dimensions, is empty or holds nan or inf; the message names it.
 
     Example:
         >>> checked_matrix("sigma", [[1, 2]])
@@ -36,18 +29,10 @@ def checked_matrix(name: str, value: ArrayLike) -> Array:
 
 
 def checked_finite(name: str, value: ArrayLike) -> Array:
-    """Float64 numbers of any shape, or a complaint that names them.
-
-    Args:
-        name: what the message calls them.
-        value: the numbers.
+    """The value as float64 numbers of the same shape.
 
     Raises:
-        UserError: one of them is not finite.
-
-    Example:
-        >>> checked_finite("targets", [1, 2])
-        array([1., 2.])
+        UserError: it holds nan or inf; the message names it.
     """
     numbers = np.asarray(value, dtype=np.float64)
     if not np.isfinite(numbers).all():
@@ -56,14 +41,11 @@ def checked_finite(name: str, value: ArrayLike) -> Array:
 
 
 def checked_times(value: ArrayLike, increasing: bool = False) -> Array:
-    """Times from 0 on, in units of tau.
+    """Times as float64 [T], each finite and from 0 on, in units of tau.
 
     Args:
         value: the times.
         increasing: whether each must be later than the one before.
-
-    Returns:
-        The times, float64 [T].
 
     Raises:
         UserError: there is none, one is negative or not finite, or they do not increase.
@@ -83,23 +65,29 @@ def checked_times(value: ArrayLike, increasing: bool = False) -> Array:
 
 
 def checked_strength(a0: float, deep: bool) -> float:
-    """The strength that every mode starts from.
+    """The strength of every mode at time 0.
 
     Args:
         a0: the strength.
         deep: whether the network has a hidden layer, where a strength of 0 would stay 0.
 
-    Returns:
-        The strength.
-
     Raises:
         UserError: it is negative, not finite, or 0 in a deep network.
-
-    Example:
-        >>> checked_strength(0, deep=False)
-        0.0
     """
     if not (np.isfinite(a0) and (a0 > 0 or (a0 == 0 and not deep))):
         least = "a positive number; a deep network that starts at 0 stays there" if deep else "0 up"
         raise UserError(f"a0 is {a0}; give {least}.")
     return float(a0)
+
+
+def singular_modes(sigma: ArrayLike) -> tuple[Array, Array, Array]:
+    """The singular value decomposition U diag(s) V^T of Sigma_yx, s falling.
+
+    Returns:
+        U [outputs, modes], s [modes] and V^T [modes, inputs].
+
+    Raises:
+        UserError: sigma is no finite matrix.
+    """
+    u, s, vt = np.linalg.svd(checked_matrix("sigma", sigma), full_matrices=False)
+    return u, s, vt

@@ -1,4 +1,4 @@
-"""Linear learning in closed form: one curve a singular mode, in a deep and in a shallow network."""
+"""Closed forms of linear learning: each mode over time, with a hidden layer and without."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from scipy.special import exprel
 from critical_periods.core.errors import UserError
 from critical_periods.linear.theory.checks import (
     Array,
-    checked_matrix,
     checked_strength,
     checked_times,
+    singular_modes,
 )
 
 
 def deep_strengths(singular_values: ArrayLike, a0: float, times: ArrayLike) -> Array:
-    r"""How strong each mode is at each time in a linear network with one hidden layer.
+    r"""The strength of each mode at each time in a linear network with one hidden layer.
 
     From a balanced start of strength a0, aligned with the modes, gradient flow on the squared error
-    of y = W2 W1 x with white inputs learns every singular mode of Sigma_yx by itself,
+    of y = W2 W1 x with white inputs learns every singular mode of Sigma_yx independently,
 
-        tau da/dt = 2 a (s - a),    a(t) = s e^(2st/tau) / (e^(2st/tau) - 1 + s/a0):
+        tau da/dt = 2 a (s - a),    a(t) = s e^(2st/tau) / (e^(2st/tau) - 1 + s/a0).
 
-    nothing much until t = tau ln(s/a0) / 2s, then all at once. Strong modes come first. It is
-    computed as
+    a is small until t = tau ln(s/a0) / 2s and then rises steeply; strong modes are learned first.
+    It is computed as
 
         a(t) = 1 / ((1 - e^(-2st/tau)) / s + e^(-2st/tau) / a0),
 
@@ -60,24 +60,12 @@ def deep_strengths(singular_values: ArrayLike, a0: float, times: ArrayLike) -> A
 
 
 def shallow_strengths(singular_values: ArrayLike, a0: float, times: ArrayLike) -> Array:
-    """How strong each mode is at each time in a linear network without a hidden layer.
+    """The strength of each mode at each time in a linear network without a hidden layer.
 
         tau db/dt = s - b,    b(t) = s (1 - e^(-t/tau)) + a0 e^(-t/tau).
 
-    All modes are learned at one speed, so that the entries of W do not wait for each other.
-
-    Source: Saxe et al. (2013, 2019), as :func:`deep_strengths`.
-
-    Args:
-        singular_values: s of each mode, [modes].
-        a0: the strength of every mode at time 0.
-        times: t in units of tau, [T].
-
-    Returns:
-        The strengths, float64 [T, modes].
-
-    Raises:
-        UserError: a singular value, a time or a0 is negative or not finite.
+    All modes are learned at the same rate 1/tau, so the entries of W do not depend on each other.
+    Source, arguments, result and errors are those of :func:`deep_strengths`, but a0 may be 0.
 
     Example:
         >>> shallow_strengths([2.0, 0.0], a0=0.5, times=[0.0, 1.0, 1000.0]).round(4)
@@ -94,8 +82,8 @@ def deep_weights(sigma: ArrayLike, a0: float, times: ArrayLike) -> Array:
 
         Sigma_yx = U diag(s) V^T,    W(t) = U diag(a(t)) V^T,
 
-    with a(t) of :func:`deep_strengths`. The modes v mix sensors, and so a weight may depend on
-    sensors that do nothing for its own task.
+    with a(t) of :func:`deep_strengths`. The modes mix sensors, so a weight may depend on sensors
+    that its own task does not need.
 
     Source: Saxe et al. (2013, 2019); Kleinman et al. (CVPR 2023), section 2 and Fig. 2 (right).
 
@@ -115,7 +103,7 @@ def deep_weights(sigma: ArrayLike, a0: float, times: ArrayLike) -> Array:
         array([[[0.  , 1.78],
                 [0.04, 0.  ]]])
     """
-    u, s, vt = np.linalg.svd(checked_matrix("sigma", sigma), full_matrices=False)
+    u, s, vt = singular_modes(sigma)
     return _from_modes(u, deep_strengths(s, a0, times), vt)
 
 
@@ -124,33 +112,23 @@ def shallow_weights(sigma: ArrayLike, a0: float, times: ArrayLike) -> Array:
 
         W(t) = U diag(b(t)) V^T = Sigma_yx (1 - e^(-t/tau)) + W(0) e^(-t/tau),
 
-    with b(t) of :func:`shallow_strengths`: no weight depends on any other sensor or task, once the
-    start is forgotten.
+    with b(t) of :func:`shallow_strengths`: but for the decaying start, no weight depends on any
+    other sensor or task. Arguments, result and errors are those of :func:`deep_weights`, but a0 may
+    be 0.
 
     Source: Saxe et al. (2013, 2019); Kleinman et al. (CVPR 2023), section 2 and Fig. 2 (left).
-
-    Args:
-        sigma: Sigma_yx, the correlations of outputs with white inputs, [outputs, inputs].
-        a0: the strength of every mode at time 0.
-        times: t in units of tau, [T].
-
-    Returns:
-        W, float64 [T, outputs, inputs].
-
-    Raises:
-        UserError: sigma is no finite matrix, or a time or a0 is negative.
 
     Example:
         >>> shallow_weights([[0.0, 2.0], [1.0, 0.0]], a0=0.0, times=[3.0]).round(2)
         array([[[0.  , 1.9 ],
                 [0.95, 0.  ]]])
     """
-    u, s, vt = np.linalg.svd(checked_matrix("sigma", sigma), full_matrices=False)
+    u, s, vt = singular_modes(sigma)
     return _from_modes(u, shallow_strengths(s, a0, times), vt)
 
 
 def mode_strengths(sigma: ArrayLike, weights: ArrayLike) -> Array:
-    """How much of each singular mode of Sigma_yx is in given weights: the diagonal of U^T W V.
+    """The strength of each singular mode of Sigma_yx in given weights: the diagonal of U^T W V.
 
     Args:
         sigma: Sigma_yx, [outputs, inputs].
@@ -167,7 +145,7 @@ def mode_strengths(sigma: ArrayLike, weights: ArrayLike) -> Array:
         >>> mode_strengths(sigma, deep_weights(sigma, a0=1e-4, times=[3.0])).round(2)
         array([[1.78, 0.04]])
     """
-    u, _, vt = np.linalg.svd(checked_matrix("sigma", sigma), full_matrices=False)
+    u, _, vt = singular_modes(sigma)
     w = np.asarray(weights, dtype=np.float64)
     if w.shape[-2:] != (len(u), vt.shape[1]):
         raise UserError(

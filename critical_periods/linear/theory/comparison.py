@@ -1,4 +1,4 @@
-"""One case of linear learning three times: in closed form, as an ODE, and by gradient descent."""
+"""The same case of linear learning in closed form, as an ODE and by gradient descent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from critical_periods.core.errors import UserError
 from critical_periods.linear.theory.checks import Array, checked_matrix, checked_times
 from critical_periods.linear.theory.closed_form import deep_weights, shallow_weights
 from critical_periods.linear.theory.correlations import Dropped, stretches
-from critical_periods.linear.theory.flow import gradient_flow, product
+from critical_periods.linear.theory.flow import gradient_flow
+from critical_periods.linear.theory.layers import product
 from critical_periods.linear.theory.simulation import DeepLinear, gradient_descent
 from critical_periods.linear.theory.starts import balanced_starts
 
 
 class Comparison(NamedTuple):
-    """The weights W(t) from sensors to tasks of one case, found in three ways.
+    """The weights W(t) from sensors to tasks of one case, computed in three ways.
 
     Args:
         times: in units of tau, [T].
@@ -57,10 +58,9 @@ def compare(
     The start is aligned with the correlations at time 0, so the closed form holds until the first
     sensor is switched on or off, and to the end if none is.
 
-    What sets the three apart is the simulation, whose error is a multiple of its step (Euler's
+    The three differ by the error of the simulation, which is proportional to its step (Euler's
     method is of first order): for :func:`five_tasks` from a0 = 1e-4 with two layers at most 15
-    steps. The default keeps it to 7.4e-4 there, for two seconds of computing; ten times the step
-    takes a tenth of the time and leaves ten times the gap.
+    times the step, 7.4e-4 at the default, which takes two seconds there.
 
     Source: Kleinman, Achille & Soatto (CVPR 2023), section 2, Fig. 2 and appendix A.3, with
     a0 = 1e-4 and times from 0 to 10.
@@ -70,7 +70,7 @@ def compare(
         depth: 1 for a shallow network, 2 for one with a hidden layer.
         a0: the strength of every mode at time 0.
         times: t in units of tau, increasing, [T].
-        dropped: which sensors are cut off when.
+        dropped: which sensors are dropped when.
         step: the learning rate of the simulation; stronger modes than those of
             :func:`five_tasks` take smaller ones.
 
@@ -97,10 +97,10 @@ def compare(
     starts = balanced_starts(held, a0, depth)
     closed = (shallow_weights, deep_weights)[depth - 1](held, a0, instants)
     closed[instants > switch] = np.nan
-    whole = checked_matrix("sigma", sigma)
+    full = checked_matrix("sigma", sigma)
     return Comparison(
         times=instants,
         closed=closed,
-        flow=product(gradient_flow(whole, starts, instants, dropped)),
-        simulation=product(gradient_descent(DeepLinear(starts), whole, instants, dropped, step)),
+        flow=product(gradient_flow(full, starts, instants, dropped)),
+        simulation=product(gradient_descent(DeepLinear(starts), full, instants, dropped, step)),
     )

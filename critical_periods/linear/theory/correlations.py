@@ -1,4 +1,4 @@
-"""What a linear network learns from: the correlations of sensors with tasks, whole or cut off."""
+"""The correlations of sensors with tasks that a linear network learns, with sensors dropped."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from critical_periods.linear.theory.checks import Array, checked_matrix
 def five_tasks() -> Array:
     """Correlations of 5 tasks (rows) with 8 sensors (columns), as in Fig. 2 of the paper.
 
-    Tasks 1 and 5 share sensor 3, tasks 1 and 2 share sensor 1, tasks 3 and 4 share sensor 2; every
-    other sensor serves one task. The paper drops the third sensor and looks at the fifth task.
+    Tasks 1 and 5 share sensor 3, tasks 1 and 2 sensor 1, tasks 3 and 4 sensor 2; every other sensor
+    serves one task. The paper drops the third sensor and shows the fifth task.
 
     Source: Kleinman, Achille & Soatto (CVPR 2023), appendix A.3.
 
@@ -43,20 +43,19 @@ def five_tasks() -> Array:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A sensor that is cut off from ``onset`` until ``removal`` of the deficit.
+    """A sensor that is dropped from ``onset`` until ``removal`` of the deficit.
 
     To drop a sensor is to make its column of Sigma_yx zero while the inputs stay white
-    (Sigma_x = I): the sensor goes on giving numbers of variance 1, but they have nothing to do with
-    any target, like the noise of a blind eye. So whatever weight it had decays towards 0. A sensor
-    whose input is *silent* would instead keep its weights as they are.
+    (Sigma_x = I): its input still has variance 1 but is uncorrelated with every target, so its
+    weights decay towards 0. (With an input of 0 they would stay as they are instead.)
 
     Source: Kleinman, Achille & Soatto (CVPR 2023), section 2 and appendix A.3, which drop a sensor
-    for good; onset and removal are what this package adds.
+    to the end; onset and removal are additions of this package.
 
     Args:
         sensor: its column of Sigma_yx, from 0.
         onset: the time from which it is dropped.
-        removal: the time from which it is back; infinity for never.
+        removal: the time from which it is back; by default none.
 
     Raises:
         UserError: the onset is negative, or the removal does not come after it.
@@ -106,15 +105,12 @@ def drop_sensors(sigma: ArrayLike, sensors: Iterable[int]) -> Array:
 def stretches(
     sigma: ArrayLike, dropped: Sequence[Dropped], until: float
 ) -> list[tuple[float, float, Array]]:
-    """The stretches of time between switches, each with the correlations that hold in it.
+    """The stretches of time between switches: begin, end and Sigma_yx of each, from time 0 on.
 
     Args:
         sigma: Sigma_yx of all sensors, [outputs, inputs].
-        dropped: which sensors are cut off when.
+        dropped: which sensors are dropped when.
         until: the end of the last stretch.
-
-    Returns:
-        Begin, end and Sigma_yx of each stretch, from time 0 on.
 
     Raises:
         UserError: see :func:`drop_sensors`.

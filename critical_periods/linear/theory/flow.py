@@ -1,44 +1,25 @@
-"""Gradient flow of the full weight matrices, with sensors that come and go."""
+"""Gradient flow of all layers as an ordinary differential equation, from any start."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
-from itertools import accumulate
-from operator import matmul
-from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
-from critical_periods.core.errors import UserError
 from critical_periods.linear.theory.checks import Array, checked_matrix, checked_times
 from critical_periods.linear.theory.correlations import Dropped, stretches
-
-Matrix = TypeVar("Matrix", Array, torch.Tensor)
-
-
-def product(layers: Sequence[Matrix]) -> Matrix:
-    """The weights from sensors to tasks of a whole network: WD … W2 W1.
-
-    Args:
-        layers: the weights from the first layer to the last, [..., width out, width in] each.
-
-    Returns:
-        Their product, [..., outputs, inputs].
-
-    Example:
-        >>> product([np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]])])
-        array([[3., 6.],
-               [4., 8.]])
-    """
-    return reduce(lambda below, layer: matmul(layer, below), layers)
+from critical_periods.linear.theory.layers import (
+    Matrix,
+    checked_layers,
+    layer_gradients,
+    partial_products,
+)
 
 
 def descent(layers: Sequence[Matrix], sigma: Matrix) -> list[Matrix]:
-    """The steepest way down of the squared error: minus its gradient, layer by layer.
+    """Minus the gradient of the squared error in every layer: its direction of steepest descent.
 
     With white inputs the mean of ½|y - Wx|² is ½|Sigma_yx - WD … W1|² and a constant, so
 
@@ -61,14 +42,8 @@ def descent(layers: Sequence[Matrix], sigma: Matrix) -> list[Matrix]:
         >>> descent([w1, w2], sigma=np.array([[4.0, 6.0]]))
         [array([[3., 0.]]), array([[1.]])]
     """
-    below = list(accumulate(layers, lambda under, layer: matmul(layer, under)))
-    error: Matrix = sigma - below.pop()
-    directions: list[Matrix] = []
-    for layer in layers[:0:-1]:
-        directions.append(matmul(error, below.pop().T))
-        error = matmul(layer.T, error)
-    directions.append(error)
-    return directions[::-1]
+    products = partial_products(layers)
+    return layer_gradients(layers, products[:-1], sigma - products[-1])
 
 
 def gradient_flow(
@@ -78,8 +53,7 @@ def gradient_flow(
 
     Integrates :func:`descent` for the full matrices with an eighth-order Runge-Kutta method
     (DOP853, relative tolerance 1e-10), anew from each switch of a sensor. Where a closed form holds
-    (balanced aligned starts, no switch on the way) it is the same; elsewhere this is the
-    solution.
+    (balanced aligned starts, no switch before) the two agree.
 
     Source: of the equations see :func:`descent`; of what dropping means, :class:`Dropped`.
 
@@ -87,7 +61,7 @@ def gradient_flow(
         sigma: Sigma_yx of all sensors, [outputs, inputs].
         starts: the weights at time 0 from the first layer to the last, any number of layers.
         times: t in units of tau, increasing, [T].
-        dropped: which sensors are cut off when.
+        dropped: which sensors are dropped when.
 
     Returns:
         The weights of each layer, [T, width out, width in]; :func:`product` multiplies them.
@@ -99,7 +73,7 @@ def gradient_flow(
     Example:
         A sensor that was dropped until t = 6 catches up:
 
-        >>> from critical_periods.linear import balanced_starts, drop_sensors
+        >>> from critical_periods.linear import balanced_starts, drop_sensors, product
         >>> sigma = [[3.0, 1.0]]
         >>> starts = balanced_starts(drop_sensors(sigma, [0]), a0=1e-4)
         >>> course = gradient_flow(sigma, starts, [6.0, 7.0, 20.0], [Dropped(0, removal=6.0)])
@@ -108,8 +82,8 @@ def gradient_flow(
                [2.869, 1.155],
                [3.   , 1.   ]])
     """
-    whole, instants = checked_matrix("sigma", sigma), checked_times(times, increasing=True)
-    layers = checked_layers(starts, whole)
+    full, instants = checked_matrix("sigma", sigma), checked_times(times, increasing=True)
+    layers = checked_layers(starts, full)
     shapes = [layer.shape for layer in layers]
     ends = np.cumsum([layer.size for layer in layers])
 
@@ -122,7 +96,7 @@ def gradient_flow(
 
     state = np.concatenate([layer.ravel() for layer in layers])
     reached = [state[None]] if instants[0] == 0 else []
-    for begin, end, held in stretches(whole, dropped, float(instants[-1])):
+    for begin, end, held in stretches(full, dropped, float(instants[-1])):
         stops = np.unique([*instants[(instants > begin) & (instants < end)], end])
         solution = solve_ivp(
             change, (begin, end), state, method="DOP853", t_eval=stops, args=(held,),
@@ -133,32 +107,3 @@ def gradient_flow(
         state = solution.y[:, -1]
         reached.append(solution.y.T[np.isin(stops, instants)])
     return split(np.concatenate(reached))
-
-
-def checked_layers(starts: Sequence[ArrayLike], sigma: Array) -> list[Array]:
-    """Weights that fit each other and the correlations.
-
-    Args:
-        starts: the weights from the first layer to the last.
-        sigma: Sigma_yx, [outputs, inputs].
-
-    Returns:
-        The weights as float64 matrices.
-
-    Raises:
-        UserError: one is no finite matrix, or they do not fit.
-
-    Example:
-        >>> len(checked_layers([np.ones((4, 2)), np.ones((3, 4))], sigma=np.ones((3, 2))))
-        2
-    """
-    layers = [checked_matrix(f"layer {place}", one) for place, one in enumerate(starts, 1)]
-    outs = [sigma.shape[1], *(layer.shape[0] for layer in layers)]
-    ins = [*(layer.shape[1] for layer in layers), sigma.shape[0]]
-    if outs != ins:
-        shapes = " then ".join(str(list(layer.shape)) for layer in layers) or "none"
-        raise UserError(
-            f"the layers have shapes {shapes}; "
-            f"they must lead from {sigma.shape[1]} inputs to {sigma.shape[0]} outputs."
-        )
-    return layers

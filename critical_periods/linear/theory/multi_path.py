@@ -1,4 +1,4 @@
-"""Paths that compete for one task: the dynamics of their mode strengths, with freezes."""
+"""The dynamics of mode strengths in several paths that learn one task, some frozen for a while."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Freeze(NamedTuple):
     Args:
         path: which, counted from 0.
         onset: when it stops learning.
-        removal: when it learns again; ``inf`` for never, ``onset`` for no freeze at all.
+        removal: when it learns again; ``inf`` for a freeze without end, ``onset`` for none.
     """
 
     path: int
@@ -47,19 +47,20 @@ def path_strengths(
     """The strengths K_p(t) of every mode in every path of a deep linear network of several paths.
 
     The network is W = Σ_p W_p, each path a product of D layers, trained by gradient flow on half
-    the summed squares. With layers aligned to the singular vectors of the task, a mode of singular
-    value s has a strength a in one layer of path p and b in each of the D - 1 others, K_p = a
-    b^(D-1), and what training conserves is the excess c = b² - a². All modes go their own way, and
-    the paths of a mode meet in what is left to learn:
+    the summed squares; time is steps of gradient descent times learning rate. With layers aligned
+    to the singular vectors of the task, a mode of singular value s has a strength a in one layer of
+    path p and b in each of the D - 1 others, K_p = a b^(D-1), and training conserves the excess
+    c = b² - a². Modes are independent, and the paths of a mode share the error that is left:
 
         da_p/dt = (a_p² + c)^((D-1)/2) (s - Σ_q K_q),   K_p = a_p (a_p² + c)^((D-1)/2).
 
     Balanced layers have c = 0, for which dK_p/dt = D K_p^(2-2/D) (s - Σ_q K_q). A frozen path has
-    da_p/dt = 0. (Kleinman, Achille & Soatto, ICLR 2024, arXiv 2308.12221, section 3; the same time
-    as that of gradient descent: steps times learning rate.)
+    da_p/dt = 0.
+
+    Source: Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221), section 3.
 
     Args:
-        times: at which the strengths are wanted, from 0 on, in order, [T].
+        times: of the strengths to return, from 0 on, in order, [T].
         targets: the singular value s of each mode, [M].
         first: a_p at time 0, [P, M]; :func:`layer_strength` gives it for balanced layers.
         depth: D, weight layers in each path.
@@ -72,11 +73,11 @@ def path_strengths(
     Raises:
         UserError: a number is not finite, the times are none or not in order from 0, targets and
             first do not fit each other, the depth is no whole number from 1, the excess is
-            negative, a freeze ends before it begins or names a path that there is not, or the
-            strengths change too fast to be followed.
+            negative, a freeze ends before it begins or names a path that does not exist, or the
+            strengths change too fast to be integrated.
 
     Example:
-        Path 1 is frozen at first; with three layers it is left behind for good:
+        Path 1 is frozen at first; with three layers path 0 learns nearly all of the mode:
 
         >>> start = layer_strength([[0.01], [0.01]], depth=3)
         >>> paths = path_strengths([0, 50], [4.0], start, 3, [Freeze(1, 0.0, 1.0)])
@@ -99,7 +100,7 @@ def path_strengths(
     for freeze in freezes:
         _check_freeze(freeze, len(state), moments[-1])
     found = np.empty((len(moments), *state.shape))
-    # Freezes begin and end in jumps of the derivative, which no solver should step across.
+    # The derivative jumps where a freeze begins or ends, so each part is integrated by itself.
     edges = {edge for freeze in freezes for edge in (freeze.onset, freeze.removal)}
     stops = [0.0, *sorted(edge for edge in edges if 0 < edge < moments[-1]), moments[-1]]
     found[moments == 0] = _product(state, depth, excess)
@@ -122,7 +123,7 @@ def _solve(
     start: float,
     times: Array,
 ) -> Array:
-    """The layers' a_p at some times after the start, [T, P, M]; the last is the end."""
+    """Integrates a_p [P, M] from the start to each time; [T, P, M]."""
 
     def slope(_: float, flat: Array) -> Array:
         a = flat.reshape(state.shape)
@@ -133,11 +134,11 @@ def _solve(
 
     if times[-1] == start:
         return np.broadcast_to(state, (len(times), *state.shape))
-    # The last time may be asked for twice, which the solver does not allow.
+    # The last time may come twice, which the solver does not allow.
     once, places = np.unique(times, return_inverse=True)
-    # A trial step that is far too long overflows, and is taken back.
+    # A trial step that is far too long overflows, and the solver rejects it.
     with np.errstate(over="ignore", invalid="ignore"):
-        # From an infinite slope the solver would look for a first step without end.
+        # From an infinite slope the solver would search for a first step without end.
         can_begin = np.isfinite(slope(start, state.ravel())).all()
         solution = can_begin and solve_ivp(
             slope, (start, times[-1]), state.ravel(), t_eval=once, **_PRECISION
@@ -152,12 +153,12 @@ def _solve(
 
 
 def strength(first: ArrayLike, depth: int, excess: float = 0.0) -> Array:
-    """The strength of a mode in a whole path: K = a (a² + c)^((D-1)/2).
+    """The strength of a mode in a path of D layers: K = a (a² + c)^((D-1)/2).
 
     Args:
         first: a, the strength of one of its layers.
         depth: D.
-        excess: c, by which the squares of the other layers' strengths exceed a².
+        excess: c = b² - a², with b the strength of every other layer.
 
     Raises:
         UserError: a strength is not finite, the depth no whole number from 1, or the excess
@@ -175,7 +176,7 @@ def layer_strength(path: ArrayLike, depth: int) -> Array:
     """The strength of a mode in each of D balanced layers: a = sign(K) |K|^(1/D).
 
     Args:
-        path: K, that of the whole path.
+        path: K, the strength of the path.
         depth: D.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A linear network of any depth, and its training by gradient descent."""
+"""A linear network of any depth, and its training by full-batch gradient descent."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from critical_periods.core.errors import UserError
 from critical_periods.linear.theory.checks import Array, checked_matrix, checked_times
 from critical_periods.linear.theory.correlations import Dropped, stretches
-from critical_periods.linear.theory.flow import checked_layers, descent, product
+from critical_periods.linear.theory.flow import descent
+from critical_periods.linear.theory.layers import checked_layers, product
 
 
 class DeepLinear(nn.Module):
-    """A network of D weight matrices and nothing else: y = WD … W2 W1 x.
+    """A linear network of D weight matrices without biases: y = WD … W2 W1 x.
 
-    Without biases and non-linearities it can say no more than a single matrix W, but it learns
-    another way: the layers multiply, so that sensors that share a hidden layer wait for each other.
+    It computes what a single matrix W computes, but learns differently: the layers multiply, so
+    the weights of sensors that share a hidden layer depend on each other.
 
     Source: Saxe et al. (2013); Kleinman, Achille & Soatto (CVPR 2023), section 2.
 
@@ -82,19 +83,19 @@ def gradient_descent(
     dropped: Sequence[Dropped] = (),
     step: float = 1e-3,
 ) -> list[Array]:
-    """Trains a linear network by full-batch gradient descent and keeps its weights on the way.
+    """Trains a linear network by full-batch gradient descent and returns its weights over time.
 
-    The loss is the mean of ½|y - Wx|² over a data set with white inputs; its gradient depends on
-    the data through Sigma_yx alone (:func:`descent`) and is taken from there, which is what makes a
-    hundred thousand steps a matter of seconds. A learning rate of eta moves the time on by
-    eta tau each step, and the course differs from :func:`gradient_flow` by a multiple of eta,
-    15 eta at most for :func:`five_tasks` from a0 = 1e-4.
+    The loss is the mean of ½|y - Wx|² over a data set with white inputs. Its gradient depends on
+    the data through Sigma_yx alone (:func:`descent`) and is computed from it, so that a hundred
+    thousand steps take seconds. A step of learning rate eta is a time of eta tau; the course
+    differs from :func:`gradient_flow` by a multiple of eta, by at most 15 eta for
+    :func:`five_tasks` from a0 = 1e-4.
 
     Args:
-        network: which is trained, in place.
+        network: is trained in place.
         sigma: Sigma_yx of all sensors, [outputs, inputs].
-        times: when to look at the weights, in units of tau, increasing, [T].
-        dropped: which sensors are cut off when.
+        times: at which the weights are returned, in units of tau, increasing, [T].
+        dropped: which sensors are dropped when.
         step: the largest learning rate; it is made a little smaller where a time or a switch
             would fall between two steps.
 
@@ -115,14 +116,14 @@ def gradient_descent(
         >>> float(abs(course - deep_weights(sigma, 0.01, [1.0, 2.0])).max())
         0.0011...
     """
-    whole, instants = checked_matrix("sigma", sigma), checked_times(times, increasing=True)
+    full, instants = checked_matrix("sigma", sigma), checked_times(times, increasing=True)
     layers = [layer.data for layer in network.layers]
-    checked_layers([layer.cpu() for layer in layers], whole)
+    checked_layers([layer.cpu() for layer in layers], full)
     if not 0 < step < np.inf:
         raise UserError(f"step is {step}; give a positive learning rate.")
 
     kept = [[layer.double().cpu().numpy().copy() for layer in layers]] if instants[0] == 0 else []
-    for begin, end, held in stretches(whole, dropped, float(instants[-1])):
+    for begin, end, held in stretches(full, dropped, float(instants[-1])):
         target = torch.from_numpy(held).to(layers[0])
         marks = np.unique([begin, *instants[(instants > begin) & (instants < end)], end])
         for start, stop in pairwise(marks):

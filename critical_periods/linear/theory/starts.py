@@ -1,4 +1,4 @@
-"""Where a linear network starts from: in balance and in line with its modes, or anywhere small."""
+"""Initial weights of a linear network: balanced and aligned with the modes, or small and random."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from critical_periods.core.errors import UserError
-from critical_periods.linear.theory.checks import Array, checked_matrix, checked_strength
+from critical_periods.linear.theory.checks import Array, checked_strength, singular_modes
 
 
 def balanced_starts(
     sigma: ArrayLike, a0: float, depth: int = 2, rng: np.random.Generator | None = None
 ) -> list[Array]:
-    """The start from which the closed form holds: every mode has strength a0, alike in each layer.
+    """Balanced, aligned weights, for which the closed form holds: every mode has strength a0.
 
     With Sigma_yx = U S V^T and hidden layers as wide as there are modes,
 
         W1 = R1 a0^(1/D) V^T,  W2 = R2 a0^(1/D) R1^T,  …,  WD = U a0^(1/D) R(D-1)^T,
 
-    so that WD … W1 = U a0 V^T. The R are orthogonal and arbitrary: they say which hidden
-    units carry a mode, and the weights from sensors to tasks do not depend on them. Modes of s = 0
+    so that WD … W1 = U a0 V^T. The R are orthogonal and arbitrary: they choose the hidden units
+    that carry a mode, and the weights from sensors to tasks do not depend on them. Modes of s = 0
     are those that :func:`deep_weights` takes for the same matrix.
 
     Source: Saxe et al. (2013, 2019).
@@ -49,7 +49,7 @@ def balanced_starts(
     if depth < 1:
         raise UserError(f"depth is {depth}; give the number of weight matrices, at least 1.")
     scale = checked_strength(a0, deep=depth > 1) ** (1 / depth)
-    u, s, vt = np.linalg.svd(checked_matrix("sigma", sigma), full_matrices=False)
+    u, s, vt = singular_modes(sigma)
     size = (len(s), len(s))
     hidden = [
         np.eye(len(s)) if rng is None else np.linalg.qr(rng.standard_normal(size))[0]
@@ -60,7 +60,7 @@ def balanced_starts(
 
 
 def random_starts(widths: Sequence[int], std: float, rng: np.random.Generator) -> list[Array]:
-    """Independent Gaussian weights of one small size: not aligned, not balanced.
+    """Independent Gaussian weights of one standard deviation: neither aligned nor balanced.
 
     In a network with one hidden layer of width h a mode grows from the mean of W1 v and W2^T u,
     whose expected square is h std² / 2. So std = sqrt(2 a0 / h) starts the modes from a0 on

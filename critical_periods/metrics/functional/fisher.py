@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from critical_periods.core.errors import UserError
 
-# Bytes of per-sample gradients at once. On a CPU more than fits its caches only slows it down.
+# Bytes of per-sample gradients at once. On a CPU more than its caches hold is slower.
 CPU_BUDGET, DEVICE_BUDGET = 2**26, 2**30
 
 
@@ -23,26 +23,17 @@ def fisher_trace(
     generator: torch.Generator | None = None,
     chunk_size: int | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The trace of the Fisher information, of the whole network and of each layer.
+    """The trace of the Fisher information, of the network and of each layer.
 
         Tr F = E_x E_{y ~ p(y|x)} ||∇_w log p(y|x)||²
 
-    in nats² per squared unit of weight. Labels come from the network itself, so none are needed.
+    in nats² per squared unit of weight: the mean over x of :func:`squared_score_norms`, whose
+    arguments and errors these are. Labels come from the network itself, so none are needed.
 
     Source: Achille, Rovere & Soatto, *Critical Learning Periods in Deep Networks* (ICLR 2019).
 
-    Args:
-        network: as in :func:`squared_score_norms`, and so are all further arguments.
-        views: one batch [B, ...] a view.
-        num_draws: labels drawn a sample; None is the exact expectation over all classes.
-        generator: where draws come from.
-        chunk_size: samples at once.
-
     Returns:
-        The trace, a float64 scalar, and the same by layer; the layers sum to the whole.
-
-    Raises:
-        UserError: as :func:`squared_score_norms`.
+        The trace, a float64 scalar, and the same by layer; the layers sum to the trace.
 
     Example:
         >>> network = nn.Linear(2, 2, bias=False)
@@ -63,11 +54,11 @@ def squared_score_norms(
     generator: torch.Generator | None = None,
     chunk_size: int | None = None,
 ) -> dict[str, Tensor]:
-    """E_{y ~ p(y|x)} ||∇_w log p(y|x)||² of each sample x, layer by layer.
+    """E_{y ~ p(y|x)} ||∇_w log p(y|x)||² of each sample x, layer by layer, in nats².
 
-    The score's gradient with respect to the logits is e_y - p, so one forward pass and one backward
-    pass a label give it. The network is in evaluation mode for the call and without autocast;
-    its training flags, gradients, buffers and the global random state are as before afterwards.
+    The gradient of log p(y|x) with respect to the logits is e_y - p, so one forward pass and one
+    backward pass a label suffice. The network is in evaluation mode and without autocast during the
+    call; its training flags, gradients, buffers and the global random state are left as they were.
 
     Source: Achille et al. (ICLR 2019).
 
@@ -75,8 +66,9 @@ def squared_score_norms(
         network: takes one tensor a view and returns logits [B, K]. Parameters that do not require
             a gradient are left out; a shared one counts once, under its first name.
         views: one batch [B, ...] a view.
-        num_draws: draw so many labels y ~ p(y|x) a sample instead of summing over all K classes.
-        generator: where the draws come from; needed with ``num_draws``.
+        num_draws: labels y ~ p(y|x) drawn for each sample; by default the expectation is exact, a
+            sum over all K classes.
+        generator: of the draws; needed with ``num_draws``.
         chunk_size: samples whose gradients are held at once, each as large as the network. By
             default 64 MiB of them on a CPU and 1 GiB elsewhere.
 
@@ -86,7 +78,7 @@ def squared_score_norms(
         that the network itself owns.
 
     Raises:
-        UserError: when the network does not return logits [B, K], nothing in it can be trained, or
+        UserError: the network does not return logits [B, K] or has no parameter to train, or
             ``num_draws`` comes without a generator.
 
     Example:
@@ -102,8 +94,8 @@ def squared_score_norms(
 
     with (
         evaluating(network),
-        # Lightning validates in inference mode, where no gradient is; of some versions of torch not
-        # even a functional one.
+        # Lightning validates in inference mode, in which some versions of torch compute no
+        # gradients, not even functional ones.
         torch.inference_mode(False),
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
@@ -156,7 +148,7 @@ def layer_of(parameter: str) -> str:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; each sub-module gets its own mode back."""
+    """A context of evaluation mode; each sub-module then returns to its own mode."""
     flags = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -1,4 +1,4 @@
-"""Usable information: what a network can tell about the targets, in bits."""
+"""Usable information of logits about the targets, in bits."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def usable_information(logits: Tensor, target: Tensor) -> Tensor:
 
         I = H(Y) - L_CE
 
-    with H(Y) the entropy of the targets as they occur (log2 K when all K classes are equally
-    common) and L_CE the mean cross-entropy, both in bits. It is H(Y) for perfect predictions, at
-    most 0 for a constant one, and has no lower bound.
+    with H(Y) = -Σ_k p_k log2 p_k the entropy of the targets, p_k the frequency of class k, and L_CE
+    the mean cross-entropy, both in bits. It is H(Y) for perfect predictions, at most 0 for a
+    constant one, and has no lower bound.
 
     Source: Kleinman, Achille & Soatto (CVPR 2023), section 4.1 and appendix A.5, Fig. 9 and 10.
 
@@ -30,13 +30,13 @@ def usable_information(logits: Tensor, target: Tensor) -> Tensor:
         A float64 scalar; NaN for no samples.
 
     Raises:
-        UserError: when the shapes do not fit or a target is not one of the K classes.
+        UserError: the shapes do not fit, or a target is not one of the K classes.
 
     Example:
         >>> target = torch.tensor([0, 1, 2, 3])
-        >>> usable_information(torch.eye(4) * 100, target)  # sure and right: log2(4) bits
+        >>> usable_information(torch.eye(4) * 100, target)  # certain and right: log2(4) bits
         tensor(2., dtype=torch.float64)
-        >>> usable_information(torch.zeros(4, 4), target)  # knows nothing
+        >>> usable_information(torch.zeros(4, 4), target)  # uniform
         tensor(0., dtype=torch.float64)
     """
     return information(*information_sums(logits, target))
@@ -54,7 +54,7 @@ def information_sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         scalar.
 
     Raises:
-        UserError: when the shapes do not fit or a target is not one of the K classes.
+        UserError: the shapes do not fit, or a target is not one of the K classes.
 
     Example:
         >>> information_sums(torch.zeros(3, 2), torch.tensor([0, 1, 1]))

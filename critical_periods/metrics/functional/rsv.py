@@ -1,4 +1,4 @@
-"""Relative source variance: which view a unit listens to."""
+"""Source variance of units, and its comparison between views: relative source variance (RSV)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from critical_periods.core.errors import UserError
 
-# Rounding moves a unit by a few eps times the size of its layer: two float32 kernels of one
-# 20-layer network differed by up to 27. Half of that is the largest standard deviation it can make.
+# Rounding changes a unit by a few eps times the size of its layer: two float32 kernels of one
+# 20-layer network differed by up to 27 eps, a standard deviation of at most half of that.
 NOISE = 32
 
 
@@ -21,33 +21,33 @@ def source_variance(
     view: int,
     batch_size: int = 512,
 ) -> Tensor:
-    """How much each unit varies when one view is drawn anew and the others stay fixed.
+    """The variance of each unit over draws of one view, the other views fixed.
 
     For unit i, view A and a fixed sample b of the other views,
 
         SV_i(A, b) = Var_{a ~ p(a)} f_i(a, b),
 
-    with the population variance over the draws in ``pool``. Draws come from the marginal p(a),
-    whatever b is. Moments are float64; variances that rounding alone explains are exactly zero
-    (see :func:`variance_above_noise`).
+    estimated by the population variance over the draws in ``pool``, which come from the marginal
+    p(a), independently of b. Moments are float64; variances that rounding alone explains are
+    exactly zero (see :func:`variance_above_noise`).
 
     Source: Kleinman, Achille & Soatto, *Critical Learning Periods for Multisensory Integration in
     Deep Networks* (CVPR 2023), section 3.
 
     Args:
         function: takes one tensor a view, [B, ...] each, and returns a representation [B, *units].
-            It must treat the samples of a batch apart (batch norm in evaluation mode).
+            The samples of a batch must not affect each other (batch norm in evaluation mode).
         fixed: the fixed samples, one tensor [K, ...] a view.
         pool: N draws of the one view, [N, ...].
         view: which view is drawn anew, from 0.
-        batch_size: about the most samples that go through the function at once.
+        batch_size: roughly the largest batch that the function is given.
 
     Returns:
         The source variances, float64 [K, *units].
 
     Raises:
-        UserError: when the view does not exist, the pool is empty, or the function does not return
-            one representation a sample.
+        UserError: the view does not exist, the pool is empty, or the function does not return one
+            representation a sample.
 
     Example:
         >>> a = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
@@ -68,15 +68,16 @@ def source_variance(
 
 
 def relative_source_variance(variances: Tensor) -> Tensor:
-    """Source variances of all views, made relative: the RSV.
+    """Relative source variance (RSV): the source variances of all views, compared.
 
     For two views A (view 0) and B (view 1)
 
         RSV_i(a, b) = (SV_i(A, b) - SV_i(B, a)) / (SV_i(A, b) + SV_i(B, a)),
 
     from -1 to 1: **+1 is a unit that varies with view 0 alone**, -1 one that varies with view 1
-    alone, 0 one that listens to both alike. (That is the definition's sign; Fig. 4 of the paper has
-    the opposite one.) For more views it is the share SV_j / sum_j SV_j of each, from 0 to 1.
+    alone, 0 one that varies with both alike. (This is the sign of the definition; Fig. 4 of the
+    paper has the opposite one.) For more views it is the share SV_v / Σ_u SV_u of each, from 0 to
+    1.
 
     Source: Kleinman et al. (CVPR 2023), section 3; more than two views: appendix A.2.
 
@@ -88,7 +89,7 @@ def relative_source_variance(variances: Tensor) -> Tensor:
         variance: a dead unit.
 
     Raises:
-        UserError: for fewer than two views.
+        UserError: there are fewer than two views.
 
     Example:
         >>> relative_source_variance(torch.tensor([[3.0, 0.0, 0.0], [1.0, 2.0, 0.0]]))
@@ -115,8 +116,8 @@ def shifted_sums(
 ) -> Tensor:
     """Sums over the pool of x - r and (x - r)², where x is the representation and r its reference.
 
-    Subtracting the representation of the fixed sample itself keeps the second sum from drowning
-    the variance, and sums of two pools add up to the sums of both.
+    Subtracting the reference avoids cancellation in the variance, and the sums of two pools add up
+    to the sums of both.
 
     Args:
         function: from one tensor a view to a representation [B, *units].
@@ -124,13 +125,13 @@ def shifted_sums(
         pool: draws of the one view, [N, ...].
         view: which view is drawn anew, from 0.
         reference: the representations of the fixed samples, float64 [K, *units].
-        batch_size: about the most samples that go through the function at once.
+        batch_size: roughly the largest batch that the function is given.
 
     Returns:
         Both sums, float64 [2, K, *units].
 
     Raises:
-        UserError: when the function does not return one representation [*units] a sample.
+        UserError: the function does not return one representation [*units] a sample.
 
     Example:
         >>> fixed, pool = [torch.zeros(1, 1)] * 2, torch.tensor([[1.0], [3.0]])
@@ -162,12 +163,12 @@ def variance_above_noise(
 ) -> Tensor:
     """Population variance from shifted sums, exactly zero where rounding alone explains it.
 
-    A unit that does not depend on the varied view may still move by rounding, for a kernel may add
-    in another order in another batch. Such noise is a few ``eps`` times the root mean square of the
-    layer, so a standard deviation of at most ``32 * eps * rms`` counts as none; ``rms`` is taken
-    over all units and draws of the fixed sample. In float32 that is 4e-6 of the layer's size, far
-    below anything a unit does. In bfloat16 it is a quarter: measure in float32. What cancels in the
-    sums themselves, 32 of their own eps, counts as none too.
+        Var = S_2 / N - (S_1 / N)²,    0 where Var <= (32 eps rms)² + 32 eps_sums S_2 / N.
+
+    A unit that does not depend on the varied view may still change by rounding, as a kernel may add
+    in another order in another batch, by a few ``eps`` times the root mean square of the layer
+    (``rms``, over all units and draws of the fixed sample). In float32 the threshold is 4e-6 of the
+    rms; in bfloat16 it is a quarter, so measure in float32.
 
     Args:
         sums: sums of x - r and (x - r)², [2, K, *units] (:func:`shifted_sums`).

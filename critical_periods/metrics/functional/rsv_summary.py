@@ -1,4 +1,4 @@
-"""What a whole distribution of relative source variances comes to."""
+"""Summaries of a distribution of relative source variances: means, polarisation, histogram."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from critical_periods.core.errors import UserError
 
 
 def channel_mean(representation: Tensor) -> Tensor:
-    """A representation with one unit a channel: the mean over its positions.
+    """The mean over positions, which leaves one unit a channel.
 
     Zero-padded crops polarise units at the border even without a deficit; the mean over positions
-    shows what is left when place is averaged out.
+    removes that.
 
     Args:
         representation: a feature map [B, C, H, W], tokens [B, N, D] (the channel is last), or
@@ -22,7 +22,7 @@ def channel_mean(representation: Tensor) -> Tensor:
         [B, C] or [B, D].
 
     Raises:
-        UserError: for any other number of dimensions.
+        UserError: it has another number of dimensions.
 
     Example:
         >>> channel_mean(torch.arange(8.0).reshape(1, 2, 2, 2))
@@ -43,9 +43,9 @@ def channel_mean(representation: Tensor) -> Tensor:
 
 
 def polarization(rsv: Tensor) -> Tensor:
-    """The share of live entries that listen mostly to one view: |RSV| > 0.5.
+    """The share of live entries with |RSV| > 0.5.
 
-    At 0.5 one view moves the unit with three times the variance of the other.
+    At 0.5 one view's source variance is three times the other's.
 
     Args:
         rsv: signed RSVs of two views, one entry a unit and fixed pair, any shape; NaN is dead.
@@ -62,9 +62,9 @@ def polarization(rsv: Tensor) -> Tensor:
 
 
 def dead_units(rsv: Tensor) -> Tensor:
-    """The number of entries, one a unit and fixed pair, that vary with no view at all.
+    """The number of entries, one a unit and fixed pair, that vary with no view: NaN.
 
-    The mean RSV leaves them out: ``rsv.nanmean()``.
+    ``rsv.nanmean()`` is the mean RSV without them.
 
     Args:
         rsv: RSVs of any shape; NaN is dead. Shares of more than two views have each dead unit
@@ -81,7 +81,7 @@ def dead_units(rsv: Tensor) -> Tensor:
 
 
 def rsv_histogram(rsv: Tensor, bins: int = 40) -> tuple[Tensor, Tensor]:
-    """All RSVs, units and fixed pairs pooled, as one histogram from -1 to 1.
+    """A histogram from -1 to 1 of the RSVs of all units and fixed pairs.
 
     Bins are half-open, [low, high), and the last one closed, as in NumPy. Dead entries (NaN) are
     left out. Fig. 4 and 6 of Kleinman et al. (CVPR 2023) have 40 bins.

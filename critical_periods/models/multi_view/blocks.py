@@ -1,4 +1,4 @@
-"""What the encoder and the decoders are made of: timm's transformer blocks, freshly drawn."""
+"""The transformer blocks of the encoder and the decoders, and their initialisation."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def transformer_blocks(
         width: of a token.
         heads: of the attention, each of width / heads.
         mlp_ratio: width of the MLP's hidden layer, in widths.
-        drop_path: for each block the probability that a sample skips its attention, and its MLP;
-            without any there are no blocks, which leaves tokens as they are.
+        drop_path: for each block the probability that a sample skips its attention, and its MLP; an
+            empty list gives no blocks, the identity.
 
     Raises:
         UserError: the width is no multiple of the heads, or the MLP would have no hidden layer.
@@ -55,14 +55,7 @@ def transformer_blocks(
 
 
 def hidden_width(width: int, mlp_ratio: float) -> int:
-    """How wide the hidden layer of an MLP is.
-
-    Args:
-        width: of a token.
-        mlp_ratio: of the hidden layer, in those of a token.
-
-    Returns:
-        width · mlp_ratio, rounded down.
+    """The width of the hidden layer of an MLP: width · mlp_ratio, rounded down.
 
     Raises:
         UserError: that is no number of at least 1.
@@ -83,13 +76,10 @@ choose a positive number, such as 4.
 
 
 def initialise(module: nn.Module) -> None:
-    """Draws all linear layers anew: Xavier uniform weights, biases of zero (He et al. 2022, MAE).
+    """Initialises all linear layers: Xavier uniform weights, zero biases (He et al. 2022, MAE).
 
-    Joint projections (``qkv``, ``kv``) count as the several that they are, and a patch projection
-    as the linear map that it is.
-
-    Args:
-        module: whose layers to draw.
+    Weights are uniform on ±√(6 / (inputs + outputs)), where joint projections (``qkv``, ``kv``)
+    count as three and two maps, and a patch projection as a linear map.
 
     Example:
         >>> layer = nn.ModuleDict({"qkv": nn.Linear(2, 6)})

@@ -1,4 +1,4 @@
-"""The decoder of one view: from what was seen of all views to that view's pixels."""
+"""The decoder that predicts the patches of one view from the encoder's tokens of all views."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from critical_periods.models.multi_view.positions import fit_positions, sincos_p
 class ViewDecoder(nn.Module):
     """Predicts every patch of one view from the encoder's tokens of all views.
 
-    Tokens are projected to the decoder's width, and each gets its position and its view's learned
-    embedding, e. Queries are the view's own tokens, with a learned mask token m where a patch was
-    hidden; the context are all visible tokens and the global ones:
+    Tokens are projected to the decoder's width, and e_n, the position of patch n plus the learned
+    embedding of its view, is added. Queries are the tokens of the view, with a learned mask token m
+    for hidden patches; the context is all visible tokens and the global ones:
 
         q_n = (token_n or m) + e_n,                 context = [visible tokens + e, global tokens],
         y = Attention(LN(q), LN(context)),          without a residual on the queries,
         y = y + MLP(LN(y)),  then blocks of self-attention over the view's patches,  then pixels.
 
-    MultiMAE (Bachmann et al. 2022), section 3.3. Modules have the names of its published
+    Source: MultiMAE (Bachmann et al. 2022), section 3.3. Modules have the names of its published
     checkpoints.
 
     Args:
@@ -95,7 +95,7 @@ class ViewDecoder(nn.Module):
             nn.init.normal_(parameter, std=0.02)
 
     def forward(self, tokens: Tensor, visible: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Predicts the patches of the view, the visible ones too.
+        """Predicts all patches of the view, visible and hidden.
 
         Args:
             tokens: of the visible patches, in the order of ``visible``, then the global ones:

@@ -1,4 +1,4 @@
-"""Which patches a network sees: a random few, split at random among the views."""
+"""The random choice of visible patches, split among the views by a Dirichlet distribution."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ from critical_periods.core.errors import UserError
 
 
 def visible_total(mask_ratio: float, views: int, patches: int) -> int:
-    """How many patches of all views together are left to see.
+    """How many of the V·N patches of all views are visible: (1 - mask_ratio) V N, rounded.
 
     Args:
-        mask_ratio: the share that is hidden.
+        mask_ratio: the share of hidden patches.
         views: V.
         patches: N of each view.
 
-    Returns:
-        (1 - mask_ratio) V N, rounded: 98 of 392 at the usual 0.75.
-
     Raises:
-        UserError: none would be left, or none hidden.
+        UserError: none would be visible, or none hidden.
 
     Example:
         >>> visible_total(0.75, views=2, patches=196)
@@ -40,20 +37,21 @@ def visible_total(mask_ratio: float, views: int, patches: int) -> int:
 def random_visible(draws: Tensor, views: int, total: int) -> Tensor:
     """A random choice of patches, split among the views by a flat Dirichlet distribution.
 
-    Per sample, the views' shares λ ~ Dirichlet(1, …, 1), so that now one view shows nearly
-    everything and now another. View v shows about λ_v · total patches, and within a view each set
-    of patches is as likely as any other. Shares are rounded where they add up,
+    For each sample the shares of the views are λ ~ Dirichlet(1, …, 1), and view v has n_v visible
+    patches, uniformly chosen,
 
         n_v = round((λ_1 + … + λ_v) total) - round((λ_1 + … + λ_(v-1)) total),
 
-    so that every sample shows exactly ``total``; what a view has not patches enough for falls to
-    random patches of the others. MultiMAE (Bachmann et al. 2022), section 3.2.
+    so the sum over views is exactly ``total``. Where n_v exceeds the patches of a view, random
+    patches of the others make up for it.
+
+    Source: MultiMAE (Bachmann et al. 2022), section 3.2.
 
     Args:
         draws: independent uniform numbers in [0, 1), [B, V + V·N]: from
             :func:`~critical_periods.core.randomness.uniform`, or from any generator.
         views: V, all of N patches.
-        total: patches that each sample shows, at most V·N.
+        total: visible patches of each sample, at most V·N.
 
     Returns:
         Places in the sequence of all patches (view 0's first), in their order, int64 [B, total].
@@ -78,10 +76,10 @@ def random_visible(draws: Tensor, views: int, total: int) -> Tensor:
 
 
 def hidden_patches(visible: Tensor, views: int, patches: int) -> Tensor:
-    """Which patches a choice hides.
+    """A mask of the patches that are not visible.
 
     Args:
-        visible: places of the patches that are seen, [B, n].
+        visible: places of the visible patches, [B, n].
         views: V.
         patches: N of each view.
 

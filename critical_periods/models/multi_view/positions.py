@@ -1,4 +1,4 @@
-"""Where a patch lies: fixed sine-cosine positions in two dimensions."""
+"""Fixed sine-cosine positions of patches in two dimensions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ def sincos_positions(width: int, rows: int, columns: int) -> Tensor:
 
         [sin(y ω_i), cos(y ω_i), sin(x ω_i), cos(x ω_i)],  ω_i = 10000^(-i / n),  i = 0 … n - 1,
 
-    with n = width / 4. Vaswani et al. 2017, in two dimensions as in MultiMAE (Bachmann et al.
-    2022).
+    with n = width / 4.
+
+    Source: Vaswani et al. (2017), in two dimensions as in MultiMAE (Bachmann et al. 2022).
 
     Args:
         width: of the code, a multiple of 4.
@@ -46,9 +47,9 @@ def sincos_positions(width: int, rows: int, columns: int) -> Tensor:
 def fit_positions(
     positions: Tensor, rows: int, columns: int, mode: Literal["bicubic", "bilinear"] = "bicubic"
 ) -> Tensor:
-    """Positions for images of another size: the same code, interpolated.
+    """Positions for images of another size, interpolated.
 
-    A patch at the same share of the image's height and width keeps its code. MultiMAE's inputs
+    A patch at the same fraction of the image's height and width keeps its code. MultiMAE's inputs
     interpolate bicubically, its decoders bilinearly.
 
     Args:
@@ -58,7 +59,7 @@ def fit_positions(
         mode: "bicubic" or "bilinear".
 
     Returns:
-        [1, D, rows, columns]; what was given where it fits already.
+        [1, D, rows, columns]; ``positions`` itself where the size is the same.
 
     Example:
         >>> fit_positions(sincos_positions(8, 4, 4), 7, 7).shape

@@ -1,4 +1,4 @@
-"""A network with its decoders from a state dict with MultiMAE's names, of whatever sizes."""
+"""The network and its decoders built from a state dict with MultiMAE's names, of any sizes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Published(NamedTuple):
 def from_state_dict(
     state: Mapping[str, Tensor], heads: int, decoder_heads: int = 8, num_classes: int = 10
 ) -> Published:
-    """Builds the encoder and the decoders that a state dict is of, with its weights.
+    """Builds the encoder and the decoders that a state dict describes, with its weights.
 
-    Every size is read off the weights but the numbers of heads, which leave no trace in them.
-    Positions are taken from the file as they are; the type is that of the weights.
+    Every size is read off the weights but the numbers of heads, which weights do not show.
+    Positions are those of the state dict; the dtype is that of the weights.
 
     Args:
         state: tensors by the names of MultiMAE's published checkpoints, with the inputs ``view_0``,
@@ -107,7 +107,7 @@ def from_state_dict(
 
 
 def _count(state: Mapping[str, Tensor], before: str, after: str) -> int:
-    """How many tensors are numbered from 0 on between two parts of a name."""
+    """How many names ``before`` + number + ``after`` there are, counted from 0."""
     number = 0
     while f"{before}{number}{after}" in state:
         number += 1
@@ -115,7 +115,7 @@ def _count(state: Mapping[str, Tensor], before: str, after: str) -> int:
 
 
 def _require(state: Mapping[str, Tensor], before: str, after: str) -> int:
-    """The same, of which there must be one at least."""
+    """The same count, of which there must be one at least."""
     number = _count(state, before, after)
     if not number:
         raise UserError(f"the state dict lacks {f'{before}0{after}'!r}.")

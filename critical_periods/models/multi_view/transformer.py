@@ -1,4 +1,4 @@
-"""The transformer of several views of the paper: MultiMAE's encoder for pictures."""
+"""The transformer for several views: MultiMAE's encoder for images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ from torch import Tensor, nn
 
 from critical_periods.core.errors import UserError, near
 from critical_periods.models.checks import check_sizes, check_views
-from critical_periods.models.multi_view.blocks import (
-    LayerNorm,
-    initialise,
-    transformer_blocks,
-)
+from critical_periods.models.multi_view.blocks import LayerNorm, initialise, transformer_blocks
 from critical_periods.models.multi_view.decoder import ViewDecoder
 from critical_periods.models.multi_view.patches import patch_grid
 from critical_periods.models.multi_view.positions import fit_positions, sincos_positions
-from critical_periods.models.multi_view.weights import load_encoder
+from critical_periods.models.multi_view.weights import encoder_weights
 from critical_periods.models.network import Network
 
 Size = Literal["tiny", "small", "base", "large"]
@@ -35,20 +31,21 @@ _SIZES: dict[str, tuple[int, int, int]] = {
 
 
 class MultiViewTransformer(Network):
-    """A vision transformer whose sequence holds the patches of all views, and a few global tokens.
+    """A vision transformer over the patches of all views and a few global tokens.
 
     Each view has a patch projection of its own; positions are fixed sines and cosines, the same in
-    every view. With P the patches of all views and g the global tokens,
+    every view. With P_v the projected patches of view v and g the global tokens,
 
         tokens = Encoder([P_0 + positions, …, P_(V-1) + positions, g])
 
-    and, for classification, logits = Linear(LN(mean of all tokens)). There is no norm after the
-    encoder. The encoder may be shown a part of the patches alone (``visible``), as when it is
-    trained by :class:`~critical_periods.tasks.MaskedReconstructionTask`.
+    and, for classification, logits = Linear(LN(mean of all tokens)); there is no norm between. The
+    encoder may be given a part of the patches alone (``visible``), as by
+    :class:`~critical_periods.tasks.MaskedReconstructionTask`. With the defaults there are
+    86,245,642 parameters, 85,054,464 of them in the encoder.
 
-    MultiMAE (Bachmann et al. 2022) with RGB views, as used in Kleinman, Achille & Soatto, CVPR
-    2023, A.7: ViT-B, patch 16, one global token. Modules have the names of its published
-    checkpoints (``input_adapters``, ``encoder``, ``global_tokens``), written anew on timm's blocks.
+    Source: MultiMAE (Bachmann et al. 2022) with RGB views, as used in Kleinman, Achille & Soatto
+    (CVPR 2023), A.7: ViT-B, patch 16, one global token. Modules have the names of its published
+    checkpoints (``input_adapters``, ``encoder``, ``global_tokens``); blocks are timm's.
 
     Args:
         size: "tiny", "small", "base" or "large".
@@ -62,14 +59,14 @@ class MultiViewTransformer(Network):
         num_classes: how many logits.
         in_channels: channels of a view.
         global_tokens: G.
-        drop_path: probability that a sample skips a part of the last block, rising linearly from 0
-            in the first (0.1 when fine-tuning).
+        drop_path: probability that a sample skips the attention, or the MLP, of the last block,
+            rising linearly from 0 in the first (0.1 when fine-tuning).
         mlp_ratio: width of the MLPs' hidden layers, in widths.
         weights: a checkpoint of a ``MaskedReconstructionTask``, or a published one of MultiMAE
             (whose weights are CC BY-NC 4.0: not for commercial use), that the encoder starts from;
             the classifier starts anew. See
-            :func:`~critical_periods.models.multi_view.weights.load_encoder`; the decoders of a
-            state dict too are built by
+            :func:`~critical_periods.models.multi_view.weights.encoder_weights`. To build the
+            decoders of a state dict too, see
             :func:`~critical_periods.models.multi_view.published.from_state_dict`.
         weights_views: the views whose patch projection starts from ``weights``; all by default.
 
@@ -120,25 +117,13 @@ class MultiViewTransformer(Network):
         width, depth, heads = (
             usual if own is None else own for own, usual in zip(given, _SIZES[size], strict=True)
         )
-        check_sizes(
-            width=width,
-            depth=depth,
-            heads=heads,
-            patch=patch,
-            num_views=num_views,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            global_tokens=global_tokens,
-        )
+        check_sizes(width=width, depth=depth, heads=heads, patch=patch, global_tokens=global_tokens)
+        check_sizes(num_views=num_views, num_classes=num_classes, in_channels=in_channels)
         height, breadth = (image_size, image_size) if isinstance(image_size, int) else image_size
         for side in (height, breadth):
             check_sizes(image_size=side)
-        self.width, self.patch, self.in_channels, self.num_views = (
-            width,
-            patch,
-            in_channels,
-            num_views,
-        )
+        self.width, self.patch = width, patch
+        self.in_channels, self.num_views = in_channels, num_views
         self.grid = patch_grid(torch.empty(height, breadth, device="meta"), patch)
         self.input_adapters = nn.ModuleDict(
             {
@@ -148,7 +133,7 @@ class MultiViewTransformer(Network):
         )
         self.global_tokens = nn.Parameter(torch.empty(1, global_tokens, width))
         rates = [drop_path * block / max(1, depth - 1) for block in range(depth)]
-        # Not "heads", by which a network says that it gives several answers.
+        # Not "heads", which would mean several heads of logits.
         self.attention_heads = heads
         self.encoder = transformer_blocks(width, heads, mlp_ratio, rates)
         self.classifier = nn.Sequential(LayerNorm(width), nn.Linear(width, num_classes))
@@ -156,14 +141,16 @@ class MultiViewTransformer(Network):
         for parameter in (self.global_tokens, self.classifier[1].weight):
             nn.init.normal_(parameter, std=0.02)  # type: ignore[arg-type]
         if weights is not None:
-            load_encoder(self, weights, weights_views)
+            state = self.state_dict()
+            loaded = encoder_weights(weights, state, num_views, heads, weights_views)
+            self.load_state_dict(loaded, strict=False)
 
     def encode(self, views: Sequence[Tensor] | Tensor, visible: Tensor | None = None) -> Tensor:
         """Tokens of the visible patches and the global tokens.
 
         Args:
             views: one tensor [B, C, H, W] a view.
-            visible: places of the patches to be seen, in the sequence of all, [B, n]: patch i of
+            visible: places of the patches to encode in the sequence of all, [B, n]: patch i of
                 view v is at v·N + i. All by default. Their order is that of the tokens, and
                 changes nothing else.
 
@@ -186,13 +173,7 @@ class MultiViewTransformer(Network):
         return encoded
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Logits of a batch.
-
-        Args:
-            *views: one tensor [B, C, H, W] a view.
-
-        Returns:
-            Logits [B, num_classes].
+        """Logits [B, num_classes] of one tensor [B, C, H, W] a view.
 
         Raises:
             UserError: there are not as many views as the network takes, or patches do not fill
@@ -204,7 +185,7 @@ class MultiViewTransformer(Network):
     def make_decoder(
         self, view: int, width: int = 256, depth: int = 2, heads: int = 8, mlp_ratio: float = 4.0
     ) -> ViewDecoder:
-        """A fresh decoder of this network's tokens.
+        """A new decoder of this network's tokens.
 
         Args:
             view: the view that it predicts.
@@ -216,17 +197,9 @@ class MultiViewTransformer(Network):
         Raises:
             UserError: a number does not suit.
         """
-        return ViewDecoder(
-            view,
-            self.num_views,
-            self.grid,
-            self.width,
-            self.in_channels * self.patch**2,
-            width,
-            depth,
-            heads,
-            mlp_ratio,
-        )
+        outputs = self.in_channels * self.patch**2
+        sizes = (self.width, outputs, width, depth, heads, mlp_ratio)
+        return ViewDecoder(view, self.num_views, self.grid, *sizes)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """The layers from bottom to top, in timm's form: the input, each block, the classifier."""

@@ -1,4 +1,4 @@
-"""Starting a multi-view encoder from weights in a file: pre-trained here, or published."""
+"""Weights for a multi-view encoder from a file: of this package's pre-training, or published."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch import Tensor
 from critical_periods.core.errors import UserError
 from critical_periods.models.multi_view.positions import fit_positions
 
-# Where a checkpoint of a MaskedReconstructionTask says it: heads leave no trace in weights.
+# The key of the number of heads in checkpoints of a MaskedReconstructionTask.
 HEADS = "encoder_heads"
 
 LICENCE = (
@@ -25,45 +24,37 @@ LICENCE = (
 )
 
 
-class Encoder(Protocol):
-    """What is needed of a :class:`.MultiViewTransformer` to load weights into it."""
-
-    num_views: int
-
-    @property
-    def attention_heads(self) -> int:
-        """Heads of its attentions."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Its weights by their names."""
-        ...
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any:
-        """Takes weights."""
-        ...
-
-
-def load_encoder(network: Encoder, path: str | Path, views: Sequence[int] | None = None) -> None:
-    """Gives an encoder the weights of a file; its classifier stays as it was.
+def encoder_weights(
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    num_views: int,
+    heads: int,
+    views: Sequence[int] | None = None,
+) -> dict[str, Tensor]:
+    """The weights of a file for the encoder of a :class:`.MultiViewTransformer`.
 
     Three kinds of files are understood: checkpoints of a
     :class:`~critical_periods.tasks.MaskedReconstructionTask` (or of a classification) by
     Lightning, state dicts with the same names, and published checkpoints of MultiMAE, whose
-    ``input_adapters.rgb`` every chosen view gets a copy of. What the published ones hold of other
-    kinds of input, and all decoders, is left out. **The published weights are under CC BY-NC 4.0**,
-    and a warning says so when they are loaded. Positions for another image size are interpolated.
+    ``input_adapters.rgb`` every chosen view gets a copy of. Classifiers, decoders and, in published
+    files, other kinds of input are left out. **The published weights are under CC BY-NC 4.0**, and
+    a warning says so when they are loaded. Positions for another image size are interpolated.
 
-    Heads leave no trace in weights: of a checkpoint of a ``MaskedReconstructionTask``, which says
-    how many it has, they are compared; of all else they are yours to choose.
+    The number of heads cannot be read off weights: it is compared where the file states it, as
+    checkpoints of a ``MaskedReconstructionTask`` do, and otherwise assumed to be the network's.
 
     Nothing in a file is executed.
 
     Args:
-        network: the encoder.
         path: the file.
-        views: whose patch projections to load; by default those of all views. The others stay as
-            they were.
+        state: the state dict of the network that is to take the weights.
+        num_views: how many views the network takes.
+        heads: of its attentions.
+        views: the views whose patch projections to load; by default all.
+
+    Returns:
+        The weights by the network's names, in its shapes; names that are left out keep their
+        values.
 
     Raises:
         UserError: the file cannot be read, or what it holds does not fit the network.
@@ -79,9 +70,9 @@ def load_encoder(network: Encoder, path: str | Path, views: Sequence[int] | None
         >>> torch.equal(network.global_tokens, trained.global_tokens)
         True
     """
-    held, heads = read_weights(path)
+    held, heads_of_file = read_weights(path)
     published = "input_adapters.rgb.proj.weight" in held
-    numbers = list(range(network.num_views))
+    numbers = list(range(num_views))
     chosen = numbers if views is None else list(views)
     for view in chosen:
         if view not in numbers:
@@ -90,46 +81,42 @@ def load_encoder(network: Encoder, path: str | Path, views: Sequence[int] | None
                 f"{numbers[-1]}."
             )
     left_out = [f"input_adapters.view_{view}." for view in numbers if view not in chosen]
-    own = {
-        name: value
-        for name, value in network.state_dict().items()
-        if not name.startswith(("classifier.", *left_out))
-    }
-    # What the network calls a view is one and the same kind of input, RGB, in published files.
+    # In published files every view of this network is one kind of input, RGB.
     sources = {
         name: re.sub(r"adapters\.view_\d+", "adapters.rgb", name) if published else name
-        for name in own
+        for name in state
+        if not name.startswith(("classifier.", *left_out))
     }
     _check_names(path, held, sources.values())
-    loaded = {name: held[source] for name, source in sources.items()}
-    for name, value in loaded.items():
+    weights = {name: held[source] for name, source in sources.items()}
+    for name, value in weights.items():
         if name.endswith(".pos_emb") and value.ndim == 4:
-            loaded[name] = fit_positions(value, *own[name].shape[2:])
-        if loaded[name].shape != own[name].shape:
+            weights[name] = fit_positions(value, *state[name].shape[2:])
+        if weights[name].shape != state[name].shape:
             raise UserError(
                 f"weights: {sources[name]} in {path} has the shape {list(value.shape)}, but the "
-                f"network needs {list(own[name].shape)}; choose the size, patch, in_channels and "
+                f"network needs {list(state[name].shape)}; choose the size, patch, in_channels and "
                 "global_tokens that the weights are of."
             )
-    if heads not in (None, network.attention_heads):
+    if heads_of_file not in (None, heads):
         raise UserError(
-            f"weights: {path} is of an encoder with heads={heads}, but the network has "
-            f"heads={network.attention_heads}; choose the heads that the weights are of."
+            f"weights: {path} is of an encoder with heads={heads_of_file}, but the network has "
+            f"heads={heads}; choose the heads that the weights are of."
         )
     if published:
         warnings.warn(f"{path}: {LICENCE}.", stacklevel=2)
-    network.load_state_dict(loaded, strict=False)
+    return weights
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], int | None]:
-    """The tensors of a checkpoint, by the names that the network has for them, and its heads.
+    """The tensors of a checkpoint by the network's names for them, and its number of heads.
 
     Args:
         path: a state dict, or one inside ``state_dict`` (Lightning) or ``model`` (MultiMAE).
 
     Returns:
         The state dict, of a Lightning checkpoint the part under ``network.``; and the heads of
-        the encoder's attentions, where the file says them.
+        the encoder's attentions, where the file states them.
 
     Raises:
         UserError: there is no such file, it is damaged or holds more than tensors and plain
@@ -144,7 +131,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], int | None]:
         # Published checkpoints keep the command line that they were trained with.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a strange file makes the reader stumble over
+    except Exception as error:  # the reader may raise anything at a file of another kind
         raise UserError(
             f"weights: {path} is damaged, or holds more than tensors and plain values, so it was "
             "not loaded; give a checkpoint of MaskedReconstructionTask or of MultiMAE."

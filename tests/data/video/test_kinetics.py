@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from batches import batches, by_index, evaluated, joined, measured, place, training
 from processes import WORLD, join_processes, start_processes
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from small_videos import FullDecode, film, write_video
-from test_data import batches, by_index, joined, place, training
 from torch import Tensor, nn
 
 from critical_periods.callbacks import DeficitWindow
@@ -28,18 +28,13 @@ from critical_periods.core.errors import UserError
 from critical_periods.data import KineticsDataModule, MovingDigitsDataModule
 from critical_periods.data.video.moving_digits_video import write_videos
 from critical_periods.data.video.shards import extract
-from critical_periods.data.video.strings import Strings, save_arrays
+from critical_periods.data.video.video_index import as_bytes, save_arrays
 from critical_periods.data.video.video_lists import find_videos
 from critical_periods.deficits import Dissociation
 from critical_periods.tasks import ClassificationTask
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 TRAIN, VAL = 37, 13
-
-
-@pytest.fixture(autouse=True)
-def seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +53,8 @@ def ready(root: Path, **settings: Any) -> Any:
     return data
 
 
-def evaluated(data: Any) -> Any:
-    return joined(batches(data, data.val_dataloader()))
+def paths(data: Any, split: str) -> list[str]:
+    return [*map(os.fsdecode, data._clips[split].paths)]
 
 
 def colours(views: Tensor) -> Tensor:
@@ -243,7 +238,7 @@ def test_dissociated_pairs_have_one_frame_of_another_video(digits: Path):
 def test_measurement_samples_are_few_fixed_clean_and_shared_out(digits: Path, monkeypatch):
     data = ready(digits, mixup=0.8)
     data.deficits.fill([Dissociation()])
-    few = joined(batches(data, data.measurement_loader("train", 11)))
+    few = measured(data, "train", 11)
     monkeypatch.setenv("PL_GLOBAL_SEED", "9")
     again = joined(batches(ready(digits), ready(digits).measurement_loader("train", 11)))
     assert torch.equal(few.views, again.views) and torch.equal(few.target, again.target)
@@ -251,8 +246,8 @@ def test_measurement_samples_are_few_fixed_clean_and_shared_out(digits: Path, mo
     parts = []
     for rank in range(2):
         place(data, rank, 2)
-        parts.append(joined(batches(data, data.measurement_loader("test"))).index)
-        assert len(joined(batches(data, data.measurement_loader("test", shared=True))).index) == VAL
+        parts.append(measured(data, "test").index)
+        assert len(measured(data, "test", shared=True).index) == VAL
     assert sorted(torch.cat(parts).tolist()) == list(range(VAL))
     with pytest.raises(UserError, match="split='tset' is not one of 'train', 'val' and 'test'"):
         data.measurement_loader("tset")
@@ -355,7 +350,7 @@ def test_bad_videos_are_reported_and_left_out(spoilt, caplog):
     for row, expected in zip(rows, bad, strict=True):
         assert tuple(row[:2]) == expected[:2] and row[2].startswith(expected[2])
     assert "4 of 54 videos are left out; see " in caplog.text
-    names = {split: [*data._clips[split].paths] for split in ("train", "val")}
+    names = {split: paths(data, split) for split in ("train", "val")}
     used = {("train", names["train"][i]) for i in training(data).index}
     used |= {("val", names["val"][i]) for i in evaluated(data).index}
     assert len(used) == 50 and not used & {(split, path) for split, path, _ in bad}
@@ -376,7 +371,7 @@ def test_too_many_bad_videos_stop_before_training(spoilt):
 def break_videos(data: Any, split: str, numbers: list[int]) -> None:
     """Spoils videos that were sound when the index was made."""
     for number in numbers:
-        path = Path(data.root, split, data._clips[split].paths[number])
+        path = Path(data.root, split, paths(data, split)[number])
         path.write_bytes(path.read_bytes()[:-200])
 
 
@@ -393,9 +388,8 @@ def test_a_video_that_breaks_in_training_is_replaced(digits: Path, tmp_path: Pat
         assert torch.equal(views, clean[index])
     assert torch.equal(training(data, 1).index, batch.index)
     assert data.broken == {("train", 4): "is cut off", ("train", 20): "is cut off"}
-    paths = data._clips["train"].paths
     assert sorted(report(data.root)) == sorted(
-        ["train", paths[n], "is cut off (found in training)"] for n in (4, 20)
+        ["train", paths(data, "train")[n], "is cut off (found in training)"] for n in (4, 20)
     )
     break_videos(data, "train", [5, 6, 7])
     training(data, 2)
@@ -635,32 +629,32 @@ def many(root: Path, digits: Path, number: int, shards: bool) -> Path:
                 (root / split / f"{n:02d}_000123_000133.mp4").symlink_to(few.folder / path)
         turns = np.arange(number) % len(few.paths)
         if shards:
-            paths = [f"{name}/{n:011d}_000123_000133.mp4" for n in range(number)]
+            names = [f"{name}/{n:011d}_000123_000133.mp4" for n in range(number)]
             save_arrays(
                 root / split / "index.npz",
                 lengths=clips.lengths[turns],
                 starts=clips.starts[turns],
                 shard=clips.shard[turns],
-                **clips.shards.arrays("shards"),
-                **Strings.of(paths).arrays("paths"),
-                **Strings.of([name] * number).arrays("labels"),
-                **Strings.of([""] * number).arrays("reasons"),
+                shards=clips.shards,
+                paths=as_bytes(names),
+                labels=as_bytes([name] * number),
+                reasons=as_bytes([""] * number),
             )
             continue
         # Slashes make names of one file longer and many.
-        paths = [
+        names = [
             f"{split}{'/' * (n % 50 + 1)}{m:02d}_000123_000133.mp4" for n, m in enumerate(turns)
         ]
-        (root / f"{split}.csv").write_text("\n".join(f"{path},{name}" for path in paths))
-        states = [(root / path).stat() for path in paths[: len(few.paths)]]
+        (root / f"{split}.csv").write_text("\n".join(f"{path},{name}" for path in names))
+        states = [(root / path).stat() for path in names[: len(few.paths)]]
         save_arrays(
             root / "critical_periods_index" / f"{split}.npz",
-            format=np.array(1),
+            format=np.array(2),
             lengths=np.full(number, 6, np.int32),
             sizes=np.array([state.st_size for state in states], np.int64)[turns],
             times=np.array([state.st_mtime_ns for state in states], np.int64)[turns],
-            **Strings.of(paths).arrays("paths"),
-            **Strings.of([""] * number).arrays("reasons"),
+            paths=as_bytes(names),
+            reasons=as_bytes([""] * number),
         )
     return root
 
@@ -672,7 +666,7 @@ def worker_peak(root: Path, **settings: Any) -> float:
     draws = iter(loader)
     for _ in range(3):
         assert next(draws).pixels.shape == (8, 2, 3, 16, 16)
-    (worker,) = loader._loader._iterator._workers
+    (worker,) = loader.workers._iterator._workers
     status = Path(f"/proc/{worker.pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

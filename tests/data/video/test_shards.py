@@ -17,7 +17,7 @@ from small_videos import film, write_video
 
 from critical_periods.cli.main import main
 from critical_periods.core.errors import UserError
-from critical_periods.data import shards as module
+from critical_periods.data.video import shards as module
 from critical_periods.data.video.shards import ShardClips, extract, open_shards
 from critical_periods.data.video.video_file import VideoError
 from critical_periods.data.video.video_index import read_index
@@ -52,13 +52,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def strings(array: np.ndarray) -> list[str]:
+    return [*map(os.fsdecode, array)]
+
+
 def test_shards_hold_what_the_videos_do(videos: Path, tmp_path: Path):
     for split in ("train", "val"):
         listed = find_videos(videos, split)
         clips = read_index(listed, tmp_path / f"{split}.npz")
         found = extract(listed, tmp_path / split, videos_per_shard=2)
-        assert list(found.paths) == list(clips.paths) == listed.paths
-        assert list(found.labels) == listed.labels
+        assert strings(found.paths) == strings(clips.paths) == listed.paths
+        assert strings(found.labels) == listed.labels
         assert found.lengths.tolist() == clips.lengths.tolist()
         assert list(found.reasons) == list(clips.reasons)
         for number, length in enumerate(found.lengths.tolist()):
@@ -134,7 +138,7 @@ def test_what_is_done_is_kept_and_what_has_changed_is_done_again(
     )
     after = set(tmp_path.glob("shard_*"))
     assert len(after) == 4 and len(after & set(before)) == 2
-    assert list(clips.labels) == labels
+    assert strings(clips.labels) == labels
 
 
 def alive(process: int) -> bool:
@@ -320,3 +324,25 @@ def test_mistakes_end_in_one_sentence(
     assert full(sentence) in printed
     assert printed.startswith("critical-periods: error: ") and len(printed.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_an_extraction_of_an_older_version_is_read_and_gone_on_with(videos: Path, tmp_path: Path):
+    """It has its strings as one row of bytes and the places where each one ends."""
+    listed = find_videos(videos, "val")
+    clips = extract(listed, tmp_path, videos_per_shard=2)
+    for file in tmp_path.glob("*.npz"):
+        with np.load(file) as arrays:
+            new = dict(arrays)
+        for name in {"shards", "paths", "labels", "reasons"} & new.keys():
+            strings = new.pop(name).tolist()
+            new[f"{name}_text"] = np.frombuffer(b"".join(strings), np.uint8)
+            new[f"{name}_ends"] = np.cumsum([len(one) for one in strings], dtype=np.int64)
+        np.savez(file, **new)
+    found = open_shards(tmp_path)
+    assert found is not None
+    for name in ("shards", "paths", "labels", "reasons"):
+        assert getattr(found, name).tolist() == getattr(clips, name).tolist()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("shard_*")}
+    again = extract(listed, tmp_path, videos_per_shard=2)
+    assert again.reasons.tolist() == clips.reasons.tolist()
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("shard_*")}

@@ -14,7 +14,7 @@ import torch
 from small_videos import SIDES, FullDecode, film, write_video
 
 from critical_periods.core.errors import UserError
-from critical_periods.data import video_index
+from critical_periods.data.video import video_index
 from critical_periods.data.video.frame_pairs import (
     centre_box,
     draw_box,
@@ -23,10 +23,9 @@ from critical_periods.data.video.frame_pairs import (
     needed_length,
 )
 from critical_periods.data.video.frames import probe, read_frames
-from critical_periods.data.video.strings import Strings
 from critical_periods.data.video.truncation import is_cut_off
 from critical_periods.data.video.video_file import VideoError, VideoFile
-from critical_periods.data.video.video_index import VideoClips, read_index
+from critical_periods.data.video.video_index import VideoClips, as_bytes, read_index
 from critical_periods.data.video.video_lists import SUFFIXES, VideoList, find_videos, number_labels
 
 REAL = os.environ.get("CRITICAL_PERIODS_VIDEOS", "")
@@ -415,9 +414,15 @@ def test_an_index_is_built_once_and_brought_up_to_date(tmp_path: Path, looked_at
     assert clips.lengths.tolist() == [1, 4, 5, 2, 7]
     looked_at.clear()
     # An index that is damaged, or that another version wrote, is made anew.
-    (tmp_path / "index" / "a.npz").write_bytes(b"PK\x03\x04 and then nothing")
-    assert clips_of(tmp_path, names).lengths.tolist() == [3, 4, 5, 2, 7]
-    assert sorted(looked_at) == names
+    index = tmp_path / "index" / "a.npz"
+    for spoil in (
+        lambda: index.write_bytes(b"PK\x03\x04 and then nothing"),
+        lambda: np.savez(index, format=1, paths_text=np.zeros(9), paths_ends=np.zeros(5)),
+    ):
+        spoil()
+        looked_at.clear()
+        assert clips_of(tmp_path, names).lengths.tolist() == [3, 4, 5, 2, 7]
+        assert sorted(looked_at) == names
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -430,10 +435,8 @@ def test_clips_read_the_frames_of_their_grid(tmp_path: Path):
 
 def test_strings_are_what_they_were():
     names = ["", "a", "Füße/跳.mp4", "\udcff\udc80.mp4", "", "x" * 300, ""]
-    strings = Strings.of(names)
-    assert list(strings) == names and [strings[n] for n in range(len(strings))] == names
-    assert list(Strings.load(strings.arrays("it"), "it")) == names
-    assert list(Strings.of([])) == []
+    assert [*map(os.fsdecode, as_bytes(names))] == names
+    assert as_bytes([]).tolist() == []
 
 
 # Folders and lists.
@@ -441,7 +444,8 @@ def test_strings_are_what_they_were():
 
 def test_a_folder_of_classes(tmp_path: Path):
     names = ["train/b c/2.MP4", "train/b c/10.webm", "train/a/1.avi", "validation/a/1.mp4"]
-    for name in [*names, "train/a/notes.txt", "train/readme.mp4"]:
+    others = ["a/notes.txt", "readme.mp4", ".thumbnails/1.mp4", "a/._1.avi"]
+    for name in [*names, *(f"train/{other}" for other in others)]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     train, val = (find_videos(tmp_path, split) for split in ("train", "val"))
@@ -456,10 +460,7 @@ def test_a_folder_of_classes(tmp_path: Path):
 LISTS = {
     "commas": "a b/1.mp4,riding a bike\nc/2.mp4,0x\n",
     "commas and a header": "path,label\na b/1.mp4,riding a bike\nc/2.mp4,0x\n",
-    "a header in another order": (
-        "label,split,video_path\nriding a bike,val,a b/1.mp4\n0x,val,c/2.mp4\n"
-    ),
-    "other names in the header": "Video-ID,Class Name\na b/1.mp4,riding a bike\nc/2.mp4,0x\n",
+    "a header in another order": "Label,split,PATH\nriding a bike,val,a b/1.mp4\n0x,val,c/2.mp4\n",
     "comments": "# my list\npath,label\na b/1.mp4,riding a bike\n  # 0x is no number\nc/2.mp4,0x\n",
     "quotes": '"a b/1.mp4","riding a bike"\nc/2.mp4,0x\n',
     "tabs": "a b/1.mp4\triding a bike\nc/2.mp4\t0x\n",
@@ -477,6 +478,16 @@ def test_lists_of_path_and_label(kind: str, tmp_path: Path):
     assert find_videos(tmp_path, "train", file) == expected
 
 
+def test_columns_of_other_names(tmp_path: Path):
+    """One says what they are called; another name is no header, and is told as such."""
+    file = tmp_path / "list.csv"
+    file.write_text("Class Name,path,Video-ID\nyoga,x,a/1.mp4\n")
+    found = find_videos(tmp_path, "train", file, ("video-id", "class name"))
+    assert found == (tmp_path, ["a/1.mp4"], ["yoga"])
+    with pytest.raises(UserError, match=r"line 1 of .*'Class Name,path,Video-ID', but each line"):
+        find_videos(tmp_path, "train", file)
+
+
 def test_lists_with_spaces_between(tmp_path: Path):
     file = tmp_path / "list.txt"
     file.write_text("a/1.mp4 3\na b/2.mp4   12\n/else/where.mp4\t0\n")
@@ -488,8 +499,9 @@ def test_lists_with_spaces_between(tmp_path: Path):
     assert find_videos(tmp_path, "val", file).paths == ["a, b/1.mp4", "c, d/2.mp4"]
 
 
-@pytest.mark.parametrize("header", ["", "path label\n", "filename class_id\n"])
-@pytest.mark.parametrize("suffix", [".mp4", ""])
+@pytest.mark.parametrize(
+    ("header", "suffix"), [("", ".mp4"), ("path label\n", ".mp4"), ("path label\n", "")]
+)
 def test_one_mark_for_all_lines_of_a_list(tmp_path: Path, header: str, suffix: str):
     """Commas in paths do not end them where spaces before numbers do."""
     file = tmp_path / "list.txt"
@@ -498,14 +510,16 @@ def test_one_mark_for_all_lines_of_a_list(tmp_path: Path, header: str, suffix: s
         [f"train/a, b/c{suffix}", f"train/a, b/d{suffix}"],
         ["3", "0"],
     )
-    file.write_text(f"{header.replace(' ', ',')}a b/c{suffix},riding a, b\na b/d{suffix},yoga\n")
-    # Three cells: the path is the first one.
-    assert find_videos(tmp_path, "val", file).paths == [f"a b/c{suffix}", f"a b/d{suffix}"]
+    file.write_text(f'{header.replace(" ", ",")}a b/c{suffix},"riding a, b"\na b/d{suffix},yoga\n')
+    assert find_videos(tmp_path, "val", file)[1:] == (
+        [f"a b/c{suffix}", f"a b/d{suffix}"],
+        ["riding a, b", "yoga"],
+    )
 
 
 def test_numbers_may_be_written_as_fractions(tmp_path: Path):
     file = tmp_path / "list.csv"
-    file.write_text("filename,class_id\na.mp4,3.0\nb.mp4,0.0\n")
+    file.write_text("path,label\na.mp4,3.0\nb.mp4,0.0\n")
     labels = find_videos(tmp_path, "train", file).labels
     assert number_labels(labels, ["2", "1."]) == (["0", "1", "2", "3"], [3, 0], [2, 1])
     # Halves are names.
@@ -519,22 +533,37 @@ def test_numbers_may_be_written_as_fractions(tmp_path: Path):
         ("path,label\n", "list.csv is empty"),
         (
             "a.mp4,1\nb.mp4\n",
-            "line 2 of .*list.csv is 'b.mp4', but each line is a path and a label",
+            "line 2 of .*list.csv is 'b.mp4', but each line is a video file and a label",
         ),
         ("a.mp4,1\n\nb.mp4,\n", "line 3 of .*list.csv"),
         ("a.mp4,1\n,2\n", "line 2 of .*list.csv"),
         ("split,label,path\nval,x,a.mp4\nval,x\n", "line 3 of .*list.csv"),
-        ("filename,where\na.mp4,1\n", "header of .*, 'filename,where', names no column of labels"),
-        ("foo,bar\na.mp4,x\nb.mp4,y\n", "line 1 of .*, 'foo,bar', is not a video file, as all"),
+        (
+            "path,where\na.mp4,1\n",
+            "line 1 .*'path,where', .* needs a header that names 'path' and 'label', as",
+        ),
+        ("path,label,path\na.mp4,1,b.mp4\n", "line 1 of .* is 'path,label,path', but"),
+        (
+            "a/1 3\na/2 4\n",
+            "line 1 of .* is 'a/1 3', .* with other files .* needs a header",
+        ),
+        (
+            "a.mp4,1,2\nb.mp4,1,2\n",
+            "line 1 of .* is 'a.mp4,1,2', but .* or more columns needs a header that",
+        ),
+        ("a.mp4 30 1\nb.mp4 40 0\n", "line 1 of .* is 'a.mp4 30 1', but"),
+        ("path,label\na.mp4,riding a, b\n", "line 2 of .* is 'a.mp4,riding a, b', but"),
+        ("filename,class_id\na.mp4,1\n", "line 1 of .* is 'filename,class_id', but"),
+        ("foo,bar\na.mp4,x\nb.mp4,y\n", "line 1 of .* is 'foo,bar', but each line is a video"),
         (
             "# numbers\nfoo bar\na 1\nb 2\n",
-            "line 2 of .*, 'foo,bar', is not labelled by a whole number, as all others are; mend",
+            "line 2 of .* is 'foo bar', but each line is a video",
         ),
         ("a.mp4 1\nb.mp4 100000000\n", "line 2 of .* has the class number 100000000, but numbers"),
         ("x" * 200_000, "line 1 of .* is 'xxx"),
         (
             "label,youtube_id,time_start,time_end,split\nyoga,0aB,1,11,val\n",
-            "header of .*list.csv, 'label,youtube_id,.*', names no column of paths",
+            "line 1 of .*list.csv is 'label,youtube_id,.*', but .* needs a header that names",
         ),
     ],
 )

@@ -1,0 +1,46 @@
+"""The network that a callback acts on, and the modules in it that a setting names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+from torch import nn
+
+from critical_periods.core.errors import UserError, near
+
+
+def network_of(pl_module: pl.LightningModule) -> nn.Module:
+    """The module's attribute ``network``, or, in a project without one, the module itself."""
+    network = getattr(pl_module, "network", None)
+    return network if isinstance(network, nn.Module) else pl_module
+
+
+def name_list(setting: str, owner: object, names: Sequence[str]) -> list[str]:
+    """A setting that names modules, as a list; neither empty nor a string.
+
+    Raises:
+        UserError: it is.
+    """
+    if not names or isinstance(names, str):
+        owned = f"{setting}={names!r} of {type(owner).__name__}"
+        raise UserError(f"{owned} must be a list of module names.")
+    return list(names)
+
+
+def modules_named(
+    setting: str, owner: object, names: Sequence[str], network: nn.Module
+) -> list[nn.Module]:
+    """The modules of a network that a setting of a callback names, as ``named_modules`` does.
+
+    Raises:
+        UserError: the network has no module of such a name.
+    """
+    known = dict(network.named_modules())
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"{setting} of {type(owner).__name__} names {name!r}, which the network does not "
+                f"have; {near(name, filter(None, known))}"
+            )
+    return [known[name] for name in names]

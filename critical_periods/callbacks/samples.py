@@ -1,0 +1,169 @@
+"""Samples to measure on, taken from a project's own data without disturbing its training.
+
+A DataModule of this package gives clean samples of any split by its ``measurement_loader``. In a
+third party's project they come from the data loader of the split, as Lightning would take them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import islice
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import DistributedSampler
+
+from critical_periods.core.batch import Batch, find
+from critical_periods.core.errors import UserError
+from critical_periods.core.internals import set_up_validation, transferred, with_own_workers
+from critical_periods.core.trainer import datamodule_of
+
+
+def measurement_batches(
+    trainer: pl.Trainer, split: str, samples: int | None, shared: bool = False
+) -> Generator[Batch, None, None]:
+    """Batches to measure on, on the device, with the number of samples stated.
+
+    Other projects give what their own loader of the split yields, so that ``train`` is as augmented
+    as they train on it, and no more batches than they train or validate on.
+
+    Args:
+        trainer: in training.
+        split: ``train``, ``val`` or ``test``.
+        samples: how many in all processes together; all by default.
+        shared: whether every process gets all of them (of a third party's loader, all that it has
+            for this process); by default each its share.
+
+    Raises:
+        UserError: the project has no loader for the split.
+    """
+    if _has_clean_samples(trainer):
+        for indices in datamodule_of(trainer).measurement_loader(split, samples, shared):
+            yield trainer.strategy.batch_to_device(indices)
+    else:
+        yield from _third_party_batches(trainer, split, samples, shared)
+
+
+def shared_samples(trainer: pl.Trainer, split: str, samples: int | None) -> Batch:
+    """The same clean samples in every process, as one batch on the device; all by default."""
+    found = list(measurement_batches(trainer, split, samples, shared=True))
+    batch = Batch(*map(torch.cat, zip(*found, strict=True)))
+    if trainer.world_size > 1 and not _has_clean_samples(trainer):
+        # A third party's loader deals out samples one by one: the first of each process come
+        # first, then the second ones, …
+        parts: list[list[Tensor]] = [[] for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(parts, [part.cpu() for part in batch])
+        place = torch.cat([torch.arange(len(part[0])) for part in parts]).sort(stable=True).indices
+        batch = Batch(*(torch.cat(each)[place] for each in zip(*parts, strict=True)))
+    return Batch(*(part[:samples].to(trainer.strategy.root_device) for part in batch))
+
+
+def example_batch(trainer: pl.Trainer, split: str = "train") -> Batch | None:
+    """Two clean samples of a split, for a dry run before training.
+
+    None of a third party's training split: it may be a stream, which can be read but once.
+    """
+    if split == "train" and not _has_clean_samples(trainer):
+        return None
+    # Every process takes both: there may be more processes than samples.
+    with closing(measurement_batches(trainer, split, 2, shared=True)) as batches, isolate_rng():
+        return next(batches, None)
+
+
+def validate_split(trainer: pl.Trainer, split: str) -> None:
+    """Checks before training that there will be something to measure on.
+
+    Raises:
+        UserError: the project has no loader for the split.
+    """
+    if not _has_clean_samples(trainer):
+        _third_party_loader(trainer, split)
+
+
+def _has_clean_samples(trainer: pl.Trainer) -> bool:
+    return hasattr(datamodule_of(trainer), "measurement_loader")
+
+
+# Of third parties' projects.
+
+
+def _third_party_batches(
+    trainer: pl.Trainer, split: str, samples: int | None, shared: bool
+) -> Iterator[Batch]:
+    """As :func:`measurement_batches`, from the loader of the split."""
+    loader = _third_party_loader(trainer, split)
+    wanted = _distinct_samples(loader)
+    if samples is not None:
+        # Samples are dealt out to processes one by one: rank r takes r, r + world_size, …
+        share = _number_dealt(samples, trainer.global_rank, trainer.world_size)
+        wanted = min(wanted, samples if shared else share)
+    taken = 0
+    with _random_state_kept(loader):
+        # An endless stream ends where Lightning stops taking batches of it.
+        for raw in islice(with_own_workers(loader), _batch_limit(trainer, split)):
+            batch, _ = find(transferred(trainer, raw, validating=split == "val"))
+            batch = Batch(*(part[: int(min(wanted - taken, len(part)))] for part in batch))
+            taken += len(batch.index)
+            if len(batch.index):
+                yield batch
+            if taken >= wanted:
+                return
+
+
+def _third_party_loader(trainer: pl.Trainer, split: str) -> Iterable[Any]:
+    if split == "val" and trainer.val_dataloaders is None and trainer.enable_validation:
+        # The first validation may be epochs away, or there is none at all.
+        set_up_validation(trainer)
+    loader = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders}.get(split)
+    if isinstance(loader, (list, tuple)) and len(loader) == 1:
+        loader = loader[0]
+    if loader is None or isinstance(loader, (list, tuple, Mapping)):
+        raise UserError(
+            f"split={split!r} has no single data loader in this project to measure on; choose "
+            "split='train' or 'val' with one loader, or use a DataModule of critical_periods."
+        )
+    return loader
+
+
+def _distinct_samples(loader: Any) -> float:
+    """How many samples a loader gives to this process, without those that it gives twice.
+
+    Where the number of samples is not a multiple of that of processes, a DistributedSampler fills
+    up the last ones' share with the first samples again.
+    """
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
+        return math.inf
+    dataset: Any = sampler.dataset
+    return _number_dealt(len(dataset), sampler.rank, sampler.num_replicas)
+
+
+def _number_dealt(number: int, rank: int, world_size: int) -> int:
+    """How many of ``number`` things a process gets that are dealt out one by one."""
+    return math.ceil((number - rank) / world_size)
+
+
+def _batch_limit(trainer: pl.Trainer, split: str) -> int | None:
+    """How many batches Lightning takes of a split's loader; None where it takes all."""
+    limits = trainer.num_val_batches if split == "val" else [trainer.num_training_batches]
+    return int(limits[0]) if limits and math.isfinite(limits[0]) else None
+
+
+@contextmanager
+def _random_state_kept(loader: Any) -> Iterator[None]:
+    """Gives a loader's random generators their state back, so that no later order changes."""
+    owners = [loader, getattr(loader, "batch_sampler", None)]
+    owners += [getattr(owner, "sampler", None) for owner in owners]
+    found = [getattr(owner, "generator", None) for owner in owners]
+    generators = {id(one): one for one in found if isinstance(one, torch.Generator)}
+    states = [(one, one.get_state()) for one in generators.values()]
+    try:
+        yield
+    finally:
+        for one, state in states:
+            one.set_state(state)

@@ -1,0 +1,98 @@
+"""Histograms of relative source variance (RSV): of trained networks, and beside a closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from critical_periods.metrics.functional.rsv_summary import polarization, rsv_histogram
+from critical_periods.plots.style import COLOURS, Window, subplots, window_name, window_word
+
+
+def plot_rsv(rsv: pd.DataFrame) -> Figure:
+    """Draws the histograms of RSV in a row, from no deficit to the last removal.
+
+    Filled: the runs with the deficit, by removal (or onset); the line: clean runs of the same
+    length. +1 is a unit that varies with view 0 (left) alone, -1 with view 1 (right) alone; dotted
+    lines at ±0.5 bound the polarised ones. One row of panels for a layer's units, one for its
+    channels averaged over positions. The layout of Kleinman et al. 2023, Fig. 4 and 6.
+
+    Args:
+        rsv: the table of that name, of one variation.
+    """
+    what = window_word(rsv)
+    groups = dict(iter(rsv.groupby(["layer", "onset", "removal", "epochs"])))
+    windows = sorted({key[1:] for key in groups}, key=lambda window: (window[1], window))
+    clean = [window for window in windows if window[0] == window[1]]
+    shown = [*clean[:1], *(window for window in windows if window[0] < window[1])]
+    layers = list(rsv["layer"].unique())
+    size = (max(1.9 * len(shown), 4) + 0.6, 2.1 * len(layers) + 0.4)
+    figure, axes = subplots(len(layers), len(shown), size, sharex=True, sharey="row")
+    for row, layer in zip(axes, layers, strict=True):
+        for axis, window in zip(row, shown, strict=True):
+            control = (0, 0, window[2])
+            line = None if window == control else groups.get((layer, *control))
+            _histogram(axis, window, groups[layer, *window], line, what)
+        row[0].set_ylabel(f"{layer}\nShare of units (%)", fontsize="small")
+    for axis, window in zip(axes[0], shown, strict=True):
+        axis.set_title(window_name(window, what), fontsize="medium")
+    for axis in axes[-1]:
+        axis.set_xlabel("RSV")
+    handles, texts = axes[0][-1].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), frameon=False)
+    return figure
+
+
+def _histogram(
+    axis: Axes, window: Window, bins: pd.DataFrame, control: pd.DataFrame | None, what: str
+) -> None:
+    edges = [*bins["low"], bins["high"].iloc[-1]]
+    is_deficit = window[0] < window[1]
+    axis.stairs(
+        100 * bins["share"], edges, fill=True, color=COLOURS[0] if is_deficit else "0.7",
+        label=f"after the {what}" if is_deficit else None,
+    )  # fmt: skip
+    if control is not None:
+        label = f"no {what}, as many epochs"
+        axis.stairs(100 * control["share"], edges, color="black", linewidth=1.0, label=label)
+    for edge in (-0.5, 0.5):
+        axis.axvline(edge, color="0.5", linestyle=":", linewidth=0.8)
+    axis.set_xticks([-1, 0, 1])
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def plot_synthetic_rsv(
+    measured: Sequence[tuple[str, Tensor, Callable[[np.ndarray], np.ndarray]]],
+) -> Figure:
+    """Draws histograms of 40 bins of RSVs in a row, each with the closed form's distribution.
+
+    Source: Kleinman, Achille & Soatto (CVPR 2023), Fig. 3.
+
+    Args:
+        measured: of each representation its name, the RSVs of its units, and the distribution
+            function of RSV that the closed form has for it, such as
+            :func:`critical_periods.linear.rsv_cdf`.
+    """
+    figure, axes = subplots(1, len(measured), (2.7 * len(measured), 3))
+    for axis, (name, rsv, cdf) in zip(axes[0], measured, strict=True):
+        counts, edges = rsv_histogram(rsv)
+        expected = np.diff(cdf(edges.numpy()))
+        axis.stairs(
+            100 * counts.numpy() / int(counts.sum()), edges.numpy(), fill=True, color=COLOURS[5],
+            label="measured",
+        )  # fmt: skip
+        axis.stairs(
+            100 * expected, edges.numpy(), baseline=None, color=COLOURS[6], label="closed form"
+        )
+        share = f"{100 * float(polarization(rsv)):.0f} % polarised"
+        axis.set_title(f"{name}\n{share}", fontsize="medium")
+        axis.set_xlim(-1, 1)
+        axis.set_xlabel("RSV")
+    axes[0][0].set_ylabel("Units (%)")
+    axes[0][0].legend(frameon=False, fontsize="small", loc="upper right")
+    return figure

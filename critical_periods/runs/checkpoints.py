@@ -1,0 +1,87 @@
+"""The checkpoint that a run begins with: whether it can be loaded, and fits the config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from critical_periods.core.errors import UserError
+
+# Characters of torch's list of all that does not fit.
+_SHOWN = 200
+
+
+def read_checkpoint(path: str, folder: Path) -> dict[str, Any] | None:
+    """Loads a checkpoint; nothing in it is executed.
+
+    Args:
+        path: the setting ``ckpt_path``, which may be one of Lightning's words, too.
+        folder: of the run.
+
+    Returns:
+        The checkpoint, or ``None`` where it is not one file of this machine.
+
+    Raises:
+        UserError: there is none, or it holds more than tensors and plain values.
+    """
+    # The best is one of those that have been written since this process began.
+    if path == "best" or (path == "hpc" and not any(folder.glob("hpc_ckpt_*.ckpt"))):
+        raise UserError(f"ckpt_path: there is no checkpoint for {path!r} (yet); name a file.")
+    if path in ("hpc", "last", "registry") or "://" in path:
+        return None
+    if not Path(path).exists():
+        raise UserError(f"ckpt_path: the file {path} does not exist.")
+    # Sharded checkpoints are folders.
+    if (Path(path) / ".metadata").exists():
+        return None
+    if Path(path).is_dir():
+        raise UserError(f"ckpt_path: {path} is a folder, not a checkpoint.")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"ckpt_path: {path} is damaged, or holds more than tensors and plain values, so it was "
+            "not loaded."
+        ) from error
+    return checkpoint
+
+
+def validate_checkpoint(
+    checkpoint: dict[str, Any],
+    path: str,
+    model: pl.LightningModule | None,
+    optimizers: Sequence[torch.optim.Optimizer] | None,
+) -> None:
+    """Loads a checkpoint into what a run will load it into.
+
+    Args:
+        checkpoint: as it was read.
+        path: names it in an error.
+        model: takes the weights; ``None`` where it is not known to have its layers already.
+        optimizers: take their states, as far as they are known; ``None`` where nothing is trained.
+
+    Raises:
+        UserError: it is of another run.
+    """
+    try:
+        weights, _ = checkpoint["state_dict"], checkpoint["pytorch-lightning_version"]
+        if model is not None:
+            model.load_state_dict(weights)
+        if optimizers is not None:
+            states, _ = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+            for optimizer, state in zip(optimizers, states, strict=False):
+                optimizer.load_state_dict(state)
+    except UserError:
+        raise
+    except (KeyError, RuntimeError, ValueError) as error:
+        lines = [line.strip() for line in str(error).strip().splitlines()]
+        problem = f"it has no {error}" if isinstance(error, KeyError) else " ".join(lines[:2])
+        shown = problem if len(problem) <= _SHOWN else f"{problem[:_SHOWN]}…"
+        raise UserError(
+            f"ckpt_path: {path} is of another run than this config describes "
+            f"({shown.rstrip(':.')}); give the config that it was trained with."
+        ) from error

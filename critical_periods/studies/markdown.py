@@ -1,0 +1,103 @@
+"""The curve of a study as Markdown, for a paper, an issue or a documentation page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from critical_periods.core.errors import UserError
+from critical_periods.plots.labels import label_of, settings_of
+
+
+def markdown_table(curve: pd.DataFrame, measure: str = "final_accuracy") -> str:
+    """A measure of each window beside its control, as a table in Markdown.
+
+    A row holds what sets it apart (variant, varied fields, the epochs of the deficit, the epochs of
+    the run, the number of seeds), the mean ± one standard deviation over seeds with the deficit and
+    without it, and the mean of the paired differences with its 95 % interval.
+
+    Args:
+        curve: the table of that name: of :func:`~critical_periods.studies.load_study`, or a
+            ``curve.csv`` by :func:`~critical_periods.studies.read_table`.
+        measure: which one; accuracies and shares are given in percent.
+
+    Raises:
+        UserError: the curve does not have the measure.
+
+    Example:
+        >>> curve = pd.DataFrame({
+        ...     "onset": 0, "removal": [20], "epochs": [60], "seeds": [3],
+        ...     "final_accuracy": [0.95], "final_accuracy_sd": [0.01],
+        ...     "final_accuracy_control": [0.99], "final_accuracy_control_sd": [0.002],
+        ...     "final_accuracy_difference": [-0.04], "final_accuracy_difference_low": [-0.05],
+        ...     "final_accuracy_difference_high": [-0.03],
+        ... })
+        >>> print(markdown_table(curve))
+        | Deficit | Epochs | Seeds | Final accuracy (%) | Control | Difference [95 % interval] |
+        | --- | ---: | ---: | ---: | ---: | ---: |
+        | epochs 0–19 | 60 | 3 | 95.00 ± 1.00 | 99.00 ± 0.20 | −4.00 [−5.00, −3.00] |
+    """
+    if measure not in measured(curve):
+        raise UserError(f"{measure!r} is not in the curve; it has {', '.join(measured(curve))}.")
+    scale, digits = (100, ".2f") if _is_share(measure) else (1, ".4g")
+    window = str(curve.attrs.get("window", "deficit")).capitalize()
+
+    settings = settings_of(curve.columns)
+
+    def number(row: Mapping[str, Any], column: str) -> str:
+        value = row.get(column)
+        text = "" if value is None or pd.isna(value) else f"{scale * value:z{digits}}"
+        return f"−{text[1:]}" if text.startswith("-") else text
+
+    def spread(row: Mapping[str, Any], column: str) -> str:
+        return " ± ".join(filter(None, [number(row, column), number(row, f"{column}_sd")]))
+
+    def difference(row: Mapping[str, Any]) -> str:
+        found, low, high = (
+            number(row, f"{measure}_difference{end}") for end in ("", "_low", "_high")
+        )
+        return f"{found} [{low}, {high}]" if low else found
+
+    header = [name.split(".")[-1].capitalize() for name in settings]
+    header += [window, "Epochs", "Seeds", _title(measure), "Control", "Difference [95 % interval]"]
+    lines = [header, ["---"] * (len(settings) + 1) + ["---:"] * 5]
+    for row in curve[curve[measure].notna()].to_dict("records"):
+        onset, removal = row["onset"], row["removal"]
+        lines.append([
+            *(label_of({"variant": row[name]}) for name in settings),
+            f"epochs {onset}–{removal - 1}" if onset < removal else "none",
+            str(row["epochs"]), str(row["seeds"]), spread(row, measure),
+            spread(row, f"{measure}_control"), difference(row),
+        ])  # fmt: skip
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def markdown_tables(curve: pd.DataFrame, title: str) -> str:
+    """All measures of a study, a heading and a :func:`markdown_table` each.
+
+    Args:
+        curve: the table of that name.
+        title: of the text, such as the study's name.
+    """
+    parts = [f"## {title}"]
+    for measure in measured(curve):
+        parts += [f"### {_title(measure)}", markdown_table(curve, measure)]
+    return "\n\n".join(parts) + "\n"
+
+
+def measured(curve: pd.DataFrame) -> list[str]:
+    """The measures that a curve has."""
+    names = [str(name).removesuffix("_sd") for name in curve if str(name).endswith("_sd")]
+    return [name for name in names if not name.endswith(("_control", "_difference"))]
+
+
+def _is_share(measure: str) -> bool:
+    return measure.endswith(("accuracy", "polarization", "dead", "share"))
+
+
+def _title(measure: str) -> str:
+    text = measure.replace("_", " ").capitalize().replace("Rsv", "RSV").replace(" rsv", " RSV")
+    return f"{text} (%)" if _is_share(measure) else text

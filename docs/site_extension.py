@@ -1,0 +1,218 @@
+"""What the site needs beside Sphinx's own: numbers from tables, a gallery, mathematics, links.
+
+- the role ``{n}`` holds a call of a function of :mod:`tables` and gives its text;
+- the directive ``{numbers}`` holds such a call whose text is Markdown, such as a table;
+- the directive ``{gallery}`` shows every figure in ``experiments/results``;
+- the directive ``{face}`` describes the names of a public package;
+- docstrings are plain text with formulas, of which reStructuredText is made;
+- TeX becomes MathML, which browsers draw without a script from the network;
+- references to a class by the module that defines it lead to the page of its public name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import tables
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+FACES = (
+    "callbacks", "data", "deficits", "linear", "metrics", "metrics.functional", "models", "plots",
+    "studies", "tasks",
+)  # fmt: skip
+"""The packages whose ``__all__`` is the public interface."""
+
+
+def public_names() -> dict[str, list[str]]:
+    """The names that each public package gives, by the package."""
+    faces = [f"critical_periods.{face}" for face in FACES]
+    return {face: list(getattr(import_module(face), "__all__", [])) for face in faces}
+
+
+def evaluate(expression: str) -> str:
+    """The text of a call such as ``loss("deficits_mini", variant="blur", removal=20)``."""
+    return str(eval(expression, vars(tables).copy()))
+
+
+class NumberRole(SphinxRole):
+    """The role ``{n}``."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """The text of the call in its place."""
+        note_tables(self.env)
+        try:
+            return [nodes.Text(evaluate(self.text))], []
+        except Exception as error:
+            message = self.inliner.reporter.error(f"{self.text}: {error}", line=self.lineno)
+            return [self.inliner.problematic(self.rawtext, self.rawtext, message)], [message]
+
+
+class NumbersDirective(SphinxDirective):
+    """The directive ``{numbers}``."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """The Markdown that the call gives, parsed."""
+        note_tables(self.env)
+        expression = "\n".join(self.content)
+        try:
+            text = evaluate(f"({expression}\n)")
+        except Exception as error:
+            raise self.error(f"{expression}: {error}") from error
+        return self.parse_text_to_nodes(text)
+
+
+class GalleryDirective(SphinxDirective):
+    """The directive ``{gallery}``: each folder's figures under its name, with its command."""
+
+    def run(self) -> list[nodes.Node]:
+        """Sections of figures, as Markdown, parsed."""
+        note_tables(self.env)
+        here = Path(self.env.doc2path(self.env.docname)).parent
+        lines = []
+        for folder, row in tables.commands().items():
+            figures = sorted((tables.RESULTS / folder).glob("*.png"))
+            lines += [f"## `{folder}`", "", row["command"].join("``"), ""]
+            for figure in figures:
+                name = f"{folder}: {figure.stem.replace('_', ' ')}"
+                lines += [f"![{name}]({os.path.relpath(figure, here)})", ""]
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
+class FaceDirective(SphinxDirective):
+    """The directive ``{face}``: the names of a public package.
+
+    Names that have moved to ``critical_periods.linear`` are described there.
+    """
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """What autodoc makes of the package, and a reference for each name that has moved."""
+        face = self.arguments[0]
+        linear = public_names()["critical_periods.linear"]
+        moved = [name for name in public_names()[face] if name in linear]
+        if face == "critical_periods.linear":
+            moved = []
+        package = import_module(face)
+        constants = [name for name in public_names()[face] if not callable(getattr(package, name))]
+        lines = ["```{eval-rst}", f".. automodule:: {face}"]
+        lines += [f"   :exclude-members: {', '.join([*moved, *constants])}"]
+        for name in moved:
+            there = f"critical_periods.linear.{name}"
+            lines += ["", f".. py:class:: {name}", f"   :module: {face}", ""]
+            lines += [f"   Is :class:`{there}`."]
+        for name in constants:
+            lines += ["", f".. py:data:: {name}", f"   :module: {face}", ""]
+            lines += [f"   {line}" for line in constant_docstring(package, name)]
+        return self.parse_text_to_nodes("\n".join([*lines, "```"]), allow_section_headings=True)
+
+
+def constant_docstring(package: ModuleType, name: str) -> list[str]:
+    """The text below a constant, in whichever module defines it."""
+    for module in sorted(sys.modules):
+        if module.startswith(package.__name__) and name in vars(sys.modules[module]):
+            docs = ModuleAnalyzer.for_module(module).find_attr_docs()
+            if ("", name) in docs:
+                return docs["", name]
+    return []
+
+
+def note_tables(env: BuildEnvironment) -> None:
+    """Has the page read again when a committed table changes."""
+    for path in tables.RESULTS.glob("*/*.csv"):
+        env.note_dependency(str(path))
+
+
+def _mathml(self: Any, node: nodes.Element) -> None:
+    is_block = isinstance(node, nodes.math_block)
+    self.body.append(tex2mathml(node.astext(), as_block=is_block))
+    raise nodes.SkipNode
+
+
+def resolve(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.TextElement
+) -> nodes.reference | None:
+    """A reference to ``critical_periods.deficits.blur.Blur`` leads to ``…deficits.Blur``."""
+    target = node.get("reftarget", "")
+    name = target.rpartition(".")[2]
+    if node.get("refdomain") != "py" or not target.startswith(("critical_periods.", name)):
+        return None
+    python = env.domains.python_domain
+    for face, names in public_names().items():
+        if name in names and target in (name, f"{face}.{name}", _defined(face, name)):
+            kind = node.get("reftype")
+            return python.resolve_xref(
+                env, node["refdoc"], app.builder, kind, f"{face}.{name}", node, contnode
+            )
+    return None
+
+
+def _defined(face: str, name: str) -> str:
+    thing = getattr(import_module(face), name)
+    return f"{getattr(thing, '__module__', '')}.{name}"
+
+
+_HEADING = re.compile(r"\w+:")
+_SPECIAL = re.compile(r"\||(?<=[\[( ])\*(?=\w+[\],)])")
+
+
+def plain_docstring(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Makes reStructuredText of docstrings that are plain text with formulas.
+
+    An indented paragraph below one that is not indented and heads no section is a formula, and
+    stays as it is; elsewhere ``|W|`` and ``[B, *units]`` mean what they look like.
+    """
+    result: list[str] = []
+    above = ""  # the last line of the paragraph above
+    kind = "text"
+    for line in lines:
+        if not result or not result[-1].strip():
+            is_below_text = above and not above.startswith(" ") and not _HEADING.fullmatch(above)
+            if line.lstrip().startswith(">>>"):
+                kind = "doctest"
+            elif line.startswith("    ") and (kind == "formula" or is_below_text):
+                if kind != "formula":
+                    result += ["::", ""]
+                kind = "formula"
+            elif line.strip():
+                kind = "text"
+        result.append(_SPECIAL.sub(r"\\\g<0>", line) if kind == "text" else line)
+        if line.strip() and kind != "formula":
+            above = line
+    lines[:] = result
+
+
+def skip(app: Sphinx, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
+    """Leaves out what Python says of the fields of named tuples; the class's docstring has them."""
+    is_field = str(getattr(obj, "__doc__", "")).startswith("Alias for field number")
+    return True if is_field else None
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Registers all of it."""
+    app.add_role("n", NumberRole())
+    app.add_directive("numbers", NumbersDirective)
+    app.add_directive("gallery", GalleryDirective)
+    app.add_directive("face", FaceDirective)
+    app.add_html_math_renderer("mathml", (_mathml, None), (_mathml, None))
+    app.connect("missing-reference", resolve)
+    app.connect("autodoc-skip-member", skip)
+    # Before napoleon, which reads the sections.
+    app.connect("autodoc-process-docstring", plain_docstring, priority=400)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,225 @@
+"""Internals of other packages still do what this package leans on them for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from small_runs import quiet_trainer
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader, TensorDataset
+
+from critical_periods.core import internals
+
+# Lightning and torch, in training.
+
+
+class Module(pl.LightningModule):
+    """A linear layer that keeps the stage and the size of what comes through its hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+        self.hooks: list[tuple[str, bool]] = []
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        self.hooks.append(("before", bool(self.trainer.training)))
+        return batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        self.hooks.append(("after", bool(self.trainer.training)))
+        return [batch[0] + 1]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.layer(batch[0]).square().mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def loader(samples: int = 6, **settings: Any) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(torch.zeros(samples, 2)), batch_size=2, **settings)
+
+
+def trainer(*callbacks: Any, **settings: Any) -> Any:
+    return quiet_trainer(*callbacks, **({"max_epochs": 1} | settings))
+
+
+class AtStart(pl.Callback):
+    """Calls a function as training starts, or as one epoch does."""
+
+    def __init__(self, look: Any, epoch: int | None = None) -> None:
+        self.look, self.epoch, self.seen = look, epoch, []  # type: ignore[var-annotated]
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.epoch is None:
+            self.seen.append(self.look(trainer))
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == self.epoch:
+            self.seen.append(self.look(trainer))
+
+
+@pytest.mark.parametrize(
+    ("precision", "made", "converted"),
+    [
+        ("64-true", torch.float64, torch.float64),
+        ("bf16-true", torch.bfloat16, torch.bfloat16),
+        ("bf16-mixed", torch.float32, torch.float32),
+        ("32-true", torch.float32, torch.float32),
+    ],
+)
+def test_precision(precision, made, converted):
+    run = trainer(precision=precision)
+    assert internals.in_precision(run, torch.zeros(2)).dtype == converted
+    with internals.default_dtype(run):
+        assert torch.zeros(1).dtype == made and not torch.is_autocast_enabled("cpu")
+    assert torch.zeros(1).dtype == torch.float32
+
+
+def test_precision_without_a_trainer():
+    assert internals.in_precision(None, 3) == 3
+    with internals.default_dtype(None):
+        assert torch.zeros(1).dtype == torch.float32
+
+
+@pytest.mark.parametrize("validating", [False, True])
+def test_transferred_goes_through_the_hooks_of_its_stage(validating):
+    def look(run: Any) -> Any:
+        batch = internals.transferred(run, [torch.zeros(1, 2)], validating)
+        return batch[0].dtype, batch[0].sum().item(), run.training, run.validating
+
+    module, spy = Module(), AtStart(look)
+    trainer(spy, precision="64-true").fit(module, loader())
+    assert spy.seen == [(torch.float64, 2.0, True, False)]
+    assert module.hooks[:2] == [("before", not validating), ("after", not validating)]
+
+
+def test_validation_is_set_up_before_it_is_due():
+    def look(run: Any) -> Any:
+        before = run.val_dataloaders
+        internals.set_up_validation(run)
+        return before, len(run.val_dataloaders)
+
+    spy = AtStart(look)
+    trainer(spy, max_epochs=2, check_val_every_n_epoch=2).fit(Module(), loader(), loader(4))
+    assert spy.seen == [(None, 2)]
+
+
+def test_a_pass_through_persistent_workers_is_not_theirs():
+    data = loader(num_workers=1, persistent_workers=True)
+    own = iter(data)
+    copy = internals.with_own_workers(data)
+    assert copy is not data and copy._iterator is None and data._iterator is own
+    assert len(list(copy)) == len(list(own)) == 3
+    plain = loader()
+    assert internals.with_own_workers(plain) is plain
+
+
+def test_workers_end_with_the_run():
+    class Around(internals.HasWorkers):
+        def __init__(self) -> None:
+            self.workers = loader(num_workers=1, persistent_workers=True)
+
+        def __iter__(self) -> Any:
+            self.iterator = iter(self.workers)
+            return self.iterator
+
+        def __len__(self) -> int:
+            return len(self.workers)
+
+    around = Around()
+    trainer().fit(Module(), around)
+    assert not any(worker.is_alive() for worker in around.iterator._workers)
+    assert around.workers._iterator is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "settings", "expected"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (None, {}, True),
+        (None, {"val_check_interval": 0.5}, False),
+        (None, {"check_val_every_n_epoch": 2}, False),
+    ],
+)
+def test_early_stopping_decides_as_it_is_foretold(chosen, settings, expected):
+    stops = EarlyStopping("loss", check_on_train_epoch_end=chosen)
+    run = trainer(stops, **settings)
+    assert internals.stops_before_monitors(stops, run) is expected
+    stops.setup(run, Module(), "fit")
+    assert stops._check_on_train_epoch_end is expected
+
+
+def test_milestones():
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    parts = [lr_scheduler.ConstantLR(optimizer) for _ in range(3)]
+    one_after_another = lr_scheduler.SequentialLR(optimizer, parts, milestones=[2, 5])
+    assert internals.milestones(one_after_another) == [2, 5]
+    assert internals.milestones(lr_scheduler.MultiStepLR(optimizer, [7, 3])) == [3, 7]
+    assert internals.milestones(lr_scheduler.ExponentialLR(optimizer, 0.9)) == []
+
+
+class Data(pl.LightningDataModule):
+    """One batch in the first epoch, three in each later one."""
+
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        return loader(6 if self.trainer.current_epoch else 2)
+
+
+class Reload(pl.Callback):
+    """Has loaders made anew, and puts a checkpoint's epoch right."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.restore = internals.reload_every_epoch(trainer)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        internals.finish_resumed_epoch(trainer, 6)
+
+    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+        self.batches.append(trainer.current_epoch)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.restore()
+
+
+def test_epochs_of_other_lengths_and_a_checkpoint_of_the_last_batch(tmp_path):
+    saver = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=1)
+    reload = Reload()
+    run = trainer(reload, saver, max_epochs=3, enable_checkpointing=True)
+    run.fit(Module(), datamodule=Data())
+    everything = [0, 1, 1, 1, 2, 2, 2]
+    assert reload.batches == everything
+    assert run.reload_dataloaders_every_n_epochs == 0
+    for step in (1, 3, 4, 6):
+        rest, path = Reload(), tmp_path / f"step={step}.ckpt"
+        resumed = trainer(rest, max_epochs=3)
+        resumed.fit(Module(), datamodule=Data(), ckpt_path=path, weights_only=True)
+        assert rest.batches == everything[step:] and resumed.global_step == 7
+
+
+def test_connect_makes_optimisers_without_training():
+    stages: list[str] = []
+    module, data, run = Module(), SimpleNamespace(), trainer()
+    module.setup = stages.append  # type: ignore[method-assign, assignment]
+    internals.connect(run, module, data)
+    assert run.datamodule is data and module.trainer is run
+    assert stages == ["fit"] and isinstance(run.optimizers[0], torch.optim.SGD)
+    other = trainer()
+    internals.connect(other, None, data)
+    assert other.datamodule is data and not other.optimizers
+
+
+# jsonargparse and LightningCLI, before it.

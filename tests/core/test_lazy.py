@@ -1,0 +1,71 @@
+"""Names are loaded when they are used, and each loads no more than it needs."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+FACES = (
+    "callbacks", "data", "deficits", "linear", "metrics", "metrics.functional", "models", "tasks",
+)  # fmt: skip
+HEAVY = {"av", "matplotlib", "pandas", "sklearn", "timm", "wandb"}
+
+
+def in_a_fresh_process(script: str) -> Any:
+    """What the last expression of a script gives, from a process that has imported nothing."""
+    *statements, last = script.strip().splitlines()
+    code = "\n".join(["import json, sys, time", *statements, f"print(json.dumps({last}))"])
+    command = [sys.executable, "-c", code]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def test_every_name_of_every_face():
+    script = f"""
+found = {{}}
+for face in {FACES!r}:
+    room = __import__("critical_periods." + face, fromlist=["_"])
+    found[face] = [name for name in room.__all__ if getattr(room, name) is None]
+found
+"""
+    assert in_a_fresh_process(script) == {face: [] for face in FACES}
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_face_says_its_names(face):
+    room = import_module(f"critical_periods.{face}")
+    assert room.__all__ == sorted(room.__all__) and set(room.__all__) <= set(dir(room))
+    with pytest.raises(AttributeError, match=f"'critical_periods.{face}' has no attribute 'Nix'"):
+        getattr(room, "Nix")  # noqa: B009
+
+
+def test_what_is_not_needed_is_not_loaded():
+    """Neither by a window, which takes little longer than Lightning, nor by these others."""
+    script = f"""
+import pytorch_lightning
+before = set(sys.modules)
+start = time.perf_counter()
+from critical_periods.callbacks import DeficitWindow
+seconds = time.perf_counter() - start
+from critical_periods.callbacks import FisherMonitor
+from critical_periods.metrics import FisherTrace, RelativeSourceVariance
+from critical_periods.models import AllCNN
+from critical_periods.tasks import ClassificationTask
+from critical_periods.data import CIFAR10DataModule
+[seconds, sorted({HEAVY!r} & (set(sys.modules) - before))]
+"""
+    best = math.inf
+    # Another process may have had the core meanwhile.
+    for _ in range(3):
+        seconds, heavy = in_a_fresh_process(script)
+        # Lightning itself may have loaded matplotlib.
+        assert heavy == []
+        best = min(best, seconds)
+        if best < 0.3:
+            break
+    assert best < 0.3

@@ -1,0 +1,66 @@
+"""The site builds without a warning, and describes every public name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+from types import ModuleType
+
+import pytest
+from site_extension import FACES, public_names
+from sphinx.util.inventory import InventoryFile
+
+import critical_periods
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going", "docs"]
+    done = subprocess.run([*command, str(output)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.mark.slow
+def test_every_public_name_is_in_the_inventory(site):
+    with (site / "objects.inv").open("rb") as file:
+        inventory = InventoryFile.load(file, "", lambda base, path: path)
+    known = {name for kind, names in inventory.items() if kind.startswith("py:") for name in names}
+    for face, names in public_names().items():
+        assert [name for name in names if f"{face}.{name}" not in known] == []
+
+
+@pytest.mark.slow
+def test_pages_hold_numbers_figures_and_mathematics_and_nothing_of_the_machine(site):
+    page = (site / "results" / "achille2019.html").read_text(encoding="utf-8")
+    assert "22.6 (19.2 to 26.0)" in page or "(22.6: 19.2 to 26.0)" in page
+    assert "<math" in (site / "concepts.html").read_text(encoding="utf-8")
+    figures = {path.name for path in (site / "_images").iterdir()}
+    assert {"curve.png", "fig2.png", "epoch_0159_from_view_0.png"} <= figures
+    for page in site.glob("**/*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert str(ROOT) not in text and "cdn.jsdelivr" not in text, page
+
+
+def test_faces_are_all_packages_with_public_names():
+    packages = walk_packages(critical_periods.__path__, "critical_periods.")
+    found = {name for _, name, is_package in packages if is_package}
+    with_names = {name for name in found if getattr(import_module(name), "__all__", [])}
+    assert with_names - {"critical_periods.cli"} <= {f"critical_periods.{face}" for face in FACES}
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_public_names_are_no_modules(face):
+    """A module of the same name would take the place of a name that is loaded lazily."""
+    package = import_module(f"critical_periods.{face}")
+    for name in getattr(package, "__all__", []):
+        for _ in range(2):
+            thing = getattr(package, name)
+            assert not isinstance(thing, ModuleType), name
+        assert getattr(thing, "__doc__", None), name

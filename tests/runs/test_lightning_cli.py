@@ -1,0 +1,119 @@
+"""What the command line adds to LightningCLI: threads, batches, and safe checkpoints."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from small_run import write_run
+
+from critical_periods.cli import main
+
+
+def test_fit_goes_on_from_a_checkpoint():
+    """Through the command line too, the same bits as without stopping."""
+
+    def weights(run: str) -> dict[str, torch.Tensor]:
+        (path,) = Path(run).glob("checkpoints/*.ckpt")
+        state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
+        return state
+
+    words = ["fit", "--config", write_run({"trainer.callbacks": None})]
+    assert main([*words, "--trainer.max_epochs=4"]) == 0
+    assert main([*words, "--trainer.max_epochs=2"]) == 0
+    (checkpoint,) = Path("runs/version_1/checkpoints").glob("*.ckpt")
+    assert main([*words, "--trainer.max_epochs=4", "--ckpt_path", str(checkpoint)]) == 0
+    whole, resumed = weights("runs/version_0"), weights("runs/version_2")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert any(
+        not torch.equal(whole[name], value) for name, value in weights("runs/version_1").items()
+    )
+
+
+def test_checkpoints_execute_nothing(here, capsys):
+    class Attack:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (here / "executed",))
+
+    torch.save({"state_dict": {}, "attack": Attack()}, "attack.ckpt")
+    Path("plain.ckpt").write_bytes(pickle.dumps(Attack(), protocol=2))
+    for checkpoint in ("attack.ckpt", "plain.ckpt"):
+        for command in ("fit", "validate", "test", "predict"):
+            assert main([command, "--config", write_run(), "--ckpt_path", checkpoint]) == 2
+            assert "so it was not loaded." in capsys.readouterr().err
+    assert not (here / "executed").exists()
+
+
+def test_unsafe_loading_is_never_the_default(monkeypatch):
+    """Whatever Lightning would do where nothing is said, as for a checkpoint of another machine."""
+    seen = {}
+
+    @functools.wraps(pl.Trainer.fit)  # for its arguments
+    def fit(self: pl.Trainer, *args: Any, **settings: Any) -> None:
+        seen.update(settings)
+
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    assert main(["fit", "--config", write_run(), "--ckpt_path", "http://localhost/x.ckpt"]) == 0
+    assert seen["weights_only"] is True
+
+
+def test_checkpoints_of_other_runs(here, capsys):
+    words = ["--config", write_run({"trainer.callbacks": None}), "--trainer.max_epochs=1"]
+    assert main(["fit", *words]) == 0
+    (checkpoint,) = Path("runs").rglob("*.ckpt")
+    assert main(["fit", *words, "--model.optimizer=Adam"]) == 0
+    (adam,) = set(Path("runs").rglob("*.ckpt")) - {checkpoint}
+    torch.save({"a": 1}, "other.ckpt")
+    whole = torch.load(checkpoint, weights_only=True)
+    weights = {name: whole[name] for name in ("state_dict", "pytorch-lightning_version")}
+    torch.save(weights, "weights.ckpt")
+    torch.save({"state_dict": weights["state_dict"]}, "plain.ckpt")
+    written = set(Path().rglob("*"))
+    another = "is of another run than this config describes "
+    narrow = "--model.network.init_args.width=2"
+    for command, path, more, sentence in (
+        ("fit", "other.ckpt", [], f"other.ckpt {another}(it has no 'state_dict')"),
+        ("fit", "weights.ckpt", [], f"weights.ckpt {another}(it has no 'optimizer_states')"),
+        ("test", "plain.ckpt", [], f"{another}(it has no 'pytorch-lightning_version')"),
+        ("fit", here, [], "is a folder, not a checkpoint."),
+        ("fit", checkpoint, [narrow], "size mismatch for network.pathways.0.stem.conv.weight"),
+        ("test", checkpoint, [narrow], "size mismatch for network.pathways.0.stem.conv.weight"),
+        ("fit", checkpoint, ["--model.optimizer=Adam"], f"{another}(it has no 'step')"),
+        ("fit", adam, [], "the state of the optimizer is not that of SGD, as it has no 'momentum'"),
+        ("fit", "best", [], "there is no checkpoint for 'best' ("),
+        ("fit", "hpc", [], "there is no checkpoint for 'hpc' ("),
+    ):
+        capsys.readouterr()
+        assert main([command, *words, f"--ckpt_path={path}", *more]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+        assert line.startswith("critical-periods: error: run.yaml: ckpt_path: ")
+        assert sentence in line
+    # All of it is found before a logger has made anything.
+    assert set(Path().rglob("*")) == written
+    assert main(["test", *words, "--ckpt_path=weights.ckpt"]) == 0
+
+
+def test_threads_are_set(monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    file = write_run({"num_threads": 3})
+    assert main(["fit", "--config", file, "--trainer.fast_dev_run=true"]) == 0
+    assert asked == [3]
+
+
+@pytest.mark.parametrize("batches", ["1", "1.0", "2", "0.5", "null"])
+def test_one_batch_is_not_all_of_them(capsys, batches):
+    words = ["fit", "--config", write_run(), f"--trainer.limit_train_batches={batches}"]
+    with pytest.raises(SystemExit):
+        main([*words, "--print_config"])
+    assert f"  limit_train_batches: {batches}\n" in capsys.readouterr().out
+
+
+def test_no_epoch_at_all():
+    file = write_run({"trainer.callbacks": None})
+    assert main(["fit", "--config", file, "--trainer.max_epochs=0"]) == 0

@@ -1,0 +1,29 @@
+"""Short runs for tests: a Trainer that prints and saves nothing, and clean samples of data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning
+import torch
+
+from critical_periods.core.batch import Batch
+
+
+def quiet_trainer(*callbacks: Any, framework: Any = pytorch_lightning, **settings: Any) -> Any:
+    """A Trainer of either package on the CPU; settings go to it, over these."""
+    quiet = {
+        "accelerator": "cpu", "logger": False, "enable_checkpointing": False,
+        "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0,
+    }  # fmt: skip
+    return framework.Trainer(callbacks=list(callbacks), **(quiet | settings))
+
+
+def clean_samples(datamodule: Any, split: str, samples: int | None = None) -> Batch:
+    """The samples that a measurement is about, as one batch."""
+    datamodule.setup()
+    found = []
+    for indices in datamodule.measurement_loader(split, samples):
+        images = datamodule.transfer_batch_to_device(indices, torch.device("cpu"), 0)
+        found.append(datamodule.on_after_batch_transfer(images, 0))
+    return Batch(*map(torch.cat, zip(*found, strict=True)))
