@@ -1,7 +1,5 @@
 """Deficits against independent formulas, and what they must never do."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

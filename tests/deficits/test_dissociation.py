@@ -1,7 +1,5 @@
 """Dissociation and its control, label noise: where views and targets come from, and training."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from pathlib import Path

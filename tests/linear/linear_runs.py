@@ -1,7 +1,5 @@
 """What the tests of linear networks in training share: a log of epochs, and runs of studies."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytorch_lightning as pl

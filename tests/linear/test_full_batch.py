@@ -1,7 +1,5 @@
 """Data that is one batch goes the same way as all other data."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Matrix completion: the descent, the data, the deficit and the studies."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Linear paths that compete for the modes of a hierarchy: simulation, theory and the study."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 from pathlib import Path

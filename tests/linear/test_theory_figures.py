@@ -1,7 +1,5 @@
 """Figures of the theory: they draw the numbers they were given, and their script writes them."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 from functools import partial

@@ -1,7 +1,5 @@
 """Linear learning: closed forms, the ODE and gradient descent, each against what it must equal."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

@@ -3,8 +3,6 @@
 Estimates must lie within four standard errors of the closed form.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
