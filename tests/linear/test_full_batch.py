@@ -6,6 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from batches import evaluated, measured, place, training
+from small_runs import quiet_trainer
 from torch import Tensor, nn
 
 from critical_periods.callbacks import DeficitWindow
@@ -46,12 +47,8 @@ class Witness(pl.LightningModule):
 def test_a_window_reaches_validation_where_it_is_asked_to(validate: bool):
     """As in every DataModule with a slot; with data of one batch it once did not."""
     data, task = HierarchyDataModule(), Witness()
-    trainer = pl.Trainer(
-        max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[DeficitWindow(Double(), onset=1, removal=2, validate=validate)],
-    )  # fmt: skip
-    trainer.fit(task, data)
+    window = DeficitWindow(Double(), onset=1, removal=2, validate=validate)
+    quiet_trainer(window, max_epochs=3, num_sanity_val_steps=2).fit(task, data)
     assert task.trained == [1, 2, 1]
     # The sanity check comes before all.
     assert task.validated == [1, 1, 2 if validate else 1, 1]
