@@ -70,10 +70,8 @@ class Dissociation(Deficit):
             sources[view] = random_cycle(size, generator, device)
             views[:, view] = batch.views[sources[view], view]
         draw = torch.rand(size, generator=generator, device=device)
-        chosen = torch.tensor(moved, device=device)[
-            torch.randint(len(moved), (size,), generator=generator, device=device)
-        ]
-        whose = torch.where(draw < self.p, chosen, stays)
+        place = torch.randint(len(moved), (size,), generator=generator, device=device)
+        whose = torch.where(draw < self.p, torch.tensor(moved, device=device)[place], stays)
         source = sources.gather(0, whose[None])[0]
         return batch._replace(views=views, target=batch.target[source], target_view=whose)
 

@@ -102,9 +102,5 @@ class RegressionTask(Task):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser.
-
-        Raises:
-            UserError: a setting of it has no meaning, such as a negative rate.
-        """
+        """The optimiser; a UserError if a setting of it has no meaning, such as a negative rate."""
         return build_optimizer(self.optimizer, self.parameters())

@@ -2,10 +2,8 @@
 
 import re
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from critical_periods.core.batch import Batch
@@ -73,24 +71,6 @@ def test_blur_is_two_matrices_on_each_side(size, factor, small):
     assert (actual - images).abs().mean() > 0.1
 
 
-def test_blur_is_what_pillow_does():
-    picture = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=seeded())
-    small = Image.fromarray(picture.numpy()).resize((8, 8), Image.Resampling.BILINEAR)
-    expected = np.asarray(small.resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
-    blurred = Blur(factor=4).degrade(picture.permute(2, 0, 1)[None])
-    actual = blurred[0].permute(1, 2, 0).numpy().astype(int)
-    # Pillow rounds after every step, down and along each axis.
-    assert abs(actual - expected).max() <= 2
-    assert abs(actual - expected).mean() < 0.5
-
-
-def test_blur_commutes_with_normalising_and_keeps_constants():
-    images, blur = a_batch(dtype=torch.float64).views[:, 0], Blur(factor=4)
-    torch.testing.assert_close(blur.degrade(images / 3 - 5), blur.degrade(images) / 3 - 5)
-    constant = torch.full((1, 3, 32, 32), 0.7, dtype=torch.float64)
-    torch.testing.assert_close(blur.degrade(constant), constant)
-
-
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.uint8, 0.501), (torch.bfloat16, 1.0), (torch.float16, 0.126)]
 )
@@ -116,10 +96,8 @@ def test_blur_needs_a_factor_above_one_that_leaves_a_pixel():
 
 
 def test_noise_is_standard_normal():
-    images = torch.full((40, 3, 32, 32), 5.0)
-    noise = GaussianNoise().degrade(images, seeded())
+    noise = GaussianNoise().degrade(torch.full((40, 3, 32, 32), 5.0), seeded())
     count = noise.numel()
-    assert noise.shape == images.shape and noise.dtype == images.dtype
     assert noise.mean().abs() < 4 / count**0.5
     assert (noise.var() - 1).abs() < 4 * (2 / count) ** 0.5
     assert (noise.pow(4).mean() - 3).abs() < 4 * (96 / count) ** 0.5
@@ -146,9 +124,7 @@ def test_noise_is_reproducible_by_its_generator():
 
 def test_vertical_flip_reverses_rows_and_twice_is_identity():
     batch, flip = a_batch(), VerticalFlip()
-    flipped = flip(batch).views
-    for row in range(16):
-        assert torch.equal(flipped[..., row, :], batch.views[..., 15 - row, :])
+    assert torch.equal(flip(batch).views, batch.views[..., range(15, -1, -1), :])
     assert torch.equal(flip(flip(batch)).views, batch.views)
 
 
@@ -171,22 +147,16 @@ def with_target(target: Tensor, whose: list[int] | None = None) -> Batch:
 
 @pytest.mark.parametrize("classes", [2, 400])
 def test_labels_are_permuted_by_one_fixed_permutation(classes):
-    everything = with_target(torch.arange(classes))
+    everything, state = with_target(torch.arange(classes)), torch.get_rng_state()
     renamed = [LabelPermutation(seed, classes)(everything).target for seed in range(20)]
     for permutation in renamed:
         assert torch.equal(permutation.sort().values, torch.arange(classes))
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(5)
     assert torch.equal(renamed[0], LabelPermutation(0, classes)(everything).target)
     assert len({tuple(permutation.tolist()) for permutation in renamed}) > 1
     twice = with_target(torch.tensor([1, 0, 1, 1]))
     assert torch.equal(LabelPermutation(0, classes)(twice).target, renamed[0][twice.target])
-
-
-def test_labels_depend_on_the_seed_alone():
-    torch.manual_seed(5)
-    first = LabelPermutation(seed=1).permutation
-    state = torch.get_rng_state()
-    assert torch.equal(first, LabelPermutation(seed=1).permutation)
-    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_soft_targets_agree_with_hard_ones():
@@ -194,9 +164,7 @@ def test_soft_targets_agree_with_hard_ones():
     expected = torch.eye(6)[deficit(with_target(hard)).target]
     assert torch.equal(deficit(with_target(torch.eye(6)[hard])).target, expected)
     mixed = torch.softmax(torch.randn(5, 6, generator=seeded()), dim=1)
-    renamed = deficit(with_target(mixed)).target
-    for k in range(6):
-        assert torch.equal(renamed[:, deficit.permutation[k]], mixed[:, k])
+    assert torch.equal(deficit(with_target(mixed)).target[:, deficit.permutation], mixed)
 
 
 def test_labels_of_any_whole_type_and_samples_without_one():
@@ -304,21 +272,12 @@ def test_settings_show():
 # The slot.
 
 
-class Add(Deficit):
-    def __init__(self, number: float) -> None:
-        super().__init__()
-        self.number = number
-
-    def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return 2 * images + self.number
-
-
 def test_slot_applies_deficits_in_order_and_empties():
     slot, batch = DeficitSlot(), a_batch()
-    slot.fill([Add(1), Add(10)])
-    torch.testing.assert_close(slot(batch).views, 4 * batch.views + 12)
-    slot.fill(iter([Add(10)]))
-    torch.testing.assert_close(slot(batch).views, 2 * batch.views + 10)
+    slot.fill([Occlusion(), GaussianNoise()])
+    assert slot(batch, seeded()).views.all()
+    slot.fill(iter([GaussianNoise(), Occlusion()]))
+    assert not slot(batch, seeded()).views.any()
     slot.fill([])
     assert slot(batch) is batch
 

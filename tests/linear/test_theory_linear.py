@@ -143,18 +143,14 @@ def test_of_one_deep_mode_the_switches_have_closed_forms():
     learned = deep_strengths([3.0], 0.01, [1.0, 2.0])
     forgotten = deep_strengths([0.0], learned[-1, 0], [1.0, 3.0])
     anew = deep_strengths([3.0], forgotten[-1, 0], [0.5, 1.0])
-    expected = np.concatenate([learned, forgotten, anew])
-    np.testing.assert_allclose(course[:, 0], expected, rtol=1e-8)
+    np.testing.assert_allclose(course[:, 0], [*learned, *forgotten, *anew], rtol=1e-8)
 
 
 def test_a_shallow_sensor_that_is_dropped_decays_and_disturbs_no_other():
-    dropped = [Dropped(2, onset=2.0, removal=3.0)]
-    times = np.array([2.0, 2.5, 3.0, 4.0])
-    start = [np.zeros((5, 8))]
-    course = product(gradient_flow(five_tasks(), start, times, dropped))
-    undisturbed = shallow_weights(five_tasks(), 0.0, times)
-    others = [0, 1, 3, 4, 5, 6, 7]
-    np.testing.assert_allclose(course[..., others], undisturbed[..., others], atol=1e-9)
+    sigma, times, start = five_tasks(), [2.0, 2.5, 3.0, 4.0], [np.zeros((5, 8))]
+    course = product(gradient_flow(sigma, start, times, [Dropped(2, onset=2.0, removal=3.0)]))
+    others = np.delete(course - shallow_weights(sigma, 0.0, times), 2, axis=-1)
+    np.testing.assert_allclose(others, 0, atol=1e-9)
     at_onset = 3 * (1 - math.exp(-2))
     at_removal = at_onset * math.exp(-1)
     expected = [at_onset, at_onset * math.exp(-0.5), at_removal, 3 + (at_removal - 3) / math.e]
@@ -233,9 +229,8 @@ def test_gradient_descent_is_full_batch_sgd_on_white_data(widths):
 def test_a_step_is_never_longer_than_asked_and_hits_every_time():
     network = DeepLinear([np.zeros((1, 1))])
     (course,) = gradient_descent(network, [[1.0]], [0.05, 0.3, 1.0], step=0.1)
-    expected = [1 - 0.95, 1 - 0.95 * (1 - 0.25 / 3) ** 3]
-    expected.append(1 - (1 - expected[1]) * 0.9**7)
-    np.testing.assert_allclose(course[:, 0, 0], expected, rtol=1e-12)
+    left = np.cumprod([0.95, (1 - 0.25 / 3) ** 3, 0.9**7])
+    np.testing.assert_allclose(course[:, 0, 0], 1 - left, rtol=1e-12)
 
 
 def test_simulation_follows_the_flow_from_random_weights():
@@ -249,23 +244,19 @@ def test_simulation_follows_the_flow_from_random_weights():
 def test_random_weights_leave_a_gap_that_closes_as_the_hidden_layer_widens():
     times = np.linspace(0, 8, 81)
     closed = deep_weights(five_tasks(), A0, times)
-    medians = {}
-    for width in (8, 64, 512):
-        std = math.sqrt(2 * A0 / width)
-        flows = [
-            product(gradient_flow(five_tasks(), random_starts([8, width, 5], std, rng(s)), times))
-            for s in range(5)
-        ]
-        medians[width] = np.median([abs(flow - closed).max() for flow in flows])
-    assert medians[8] > 2 * medians[64] > 4 * medians[512] > 0.01
+
+    def gap(width: int, seed: int) -> float:
+        starts = random_starts([8, width, 5], math.sqrt(2 * A0 / width), rng(seed))
+        return abs(product(gradient_flow(five_tasks(), starts, times)) - closed).max()
+
+    narrow, middle, wide = (np.median([gap(width, s) for s in range(5)]) for width in (8, 64, 512))
+    assert narrow > 2 * middle > 4 * wide > 0.01
 
 
 def test_random_starts_begin_growing_from_a0_on_average():
     """The mean of W1 v and W2^T u has the expected square h std² / 2."""
-    squares = []
-    for seed in range(400):
-        first, second = random_starts([3, 8, 2], math.sqrt(2 * A0 / 8), rng(seed))
-        squares.append(float(((first[:, 0] + second[1]) ** 2).sum() / 4))
+    starts = [random_starts([3, 8, 2], math.sqrt(2 * A0 / 8), rng(seed)) for seed in range(400)]
+    squares = [((first[:, 0] + second[1]) ** 2).sum() / 4 for first, second in starts]
     assert np.mean(squares) == pytest.approx(A0, abs=4 * A0 * math.sqrt(2 / 8 / 400))
 
 

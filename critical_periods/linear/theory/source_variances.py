@@ -40,9 +40,9 @@ def views_covariance(common: float, noises: Sequence[float]) -> Array:
 def sample_views(
     common: float, noises: Sequence[float], count: int, rng: np.random.Generator
 ) -> Array:
-    """Gaussian samples, float64 [V, count], of the views of :func:`views_covariance`.
+    """Gaussian samples x_j = x_0 + n_j, float64 [V, count], of views that share a part.
 
-    Source, variances and errors are those given there.
+    Source, variances and errors are those of :func:`views_covariance`.
 
     Example:
         >>> sample_views(1.0, [0.5, 2.0], 3, np.random.default_rng(0)).shape
