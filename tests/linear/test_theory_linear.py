@@ -260,7 +260,7 @@ def test_random_starts_begin_growing_from_a0_on_average():
     assert np.mean(squares) == pytest.approx(A0, abs=4 * A0 * math.sqrt(2 / 8 / 400))
 
 
-# Complaints.
+# Messages.
 
 SIGMA = [[1.0, 2.0]]
 STARTS = [np.ones((1, 2))]
@@ -299,6 +299,6 @@ STARTS = [np.ones((1, 2))]
         (lambda: compare(SIGMA, 3, A0, [1]), "depth is 3"),
     ],
 )  # fmt: skip
-def test_complaints(call, message):
+def test_messages(call, message):
     with pytest.raises(UserError, match=message):
         call()

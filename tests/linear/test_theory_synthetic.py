@@ -210,7 +210,7 @@ def test_measured_rsv_of_two_views_is_within_four_standard_errors(weights, commo
     assert (abs(rsv.numpy() - relative_variances(variances)) <= 4 * error + 1e-9).all()
 
 
-# Complaints.
+# Messages.
 
 
 @pytest.mark.parametrize(
@@ -231,6 +231,6 @@ def test_measured_rsv_of_two_views_is_within_four_standard_errors(weights, commo
         (lambda: rsv_cdf([0.5], BetaWeights(1, 1), np.eye(3)), "covariance is of 3 views"),
     ],
 )
-def test_complaints(call, message):
+def test_messages(call, message):
     with pytest.raises(UserError, match=message):
         call()
