@@ -2,8 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from critical_periods.core.batch import Batch
@@ -69,6 +71,28 @@ def test_blur_is_two_matrices_on_each_side(size, factor, small):
         assert actual.dtype == dtype
         torch.testing.assert_close(actual.double(), expected, rtol=0, atol=atol)
     assert (actual - images).abs().mean() > 0.1
+
+
+def test_blur_is_what_pillow_does():
+    picture = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=seeded())
+    small = Image.fromarray(picture.numpy()).resize((8, 8), Image.Resampling.BILINEAR)
+    expected = np.asarray(small.resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
+    blurred = Blur(factor=4).degrade(picture.permute(2, 0, 1)[None])
+    actual = blurred[0].permute(1, 2, 0).numpy().astype(int)
+    # Pillow rounds after every step, down and along each axis.
+    assert abs(actual - expected).max() <= 2
+    assert abs(actual - expected).mean() < 0.5
+
+
+def test_blur_commutes_with_normalising_and_keeps_constants():
+    images = a_batch(dtype=torch.float64).views[:, 0]
+    blur = Blur(factor=4)
+    mean, std = images.mean(), images.std()
+    torch.testing.assert_close(
+        blur.degrade((images - mean) / std), (blur.degrade(images) - mean) / std
+    )
+    constant = torch.full((1, 3, 32, 32), 0.7, dtype=torch.float64)
+    torch.testing.assert_close(blur.degrade(constant), constant)
 
 
 @pytest.mark.parametrize(

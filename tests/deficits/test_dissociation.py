@@ -1,12 +1,14 @@
 """Dissociation and its control, label noise: where views and targets come from, and training."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from batches import place, training
+from processes import WORLD, join_processes, start_processes
 from small_runs import clean_samples, quiet_trainer
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +17,7 @@ from critical_periods.callbacks import DeficitWindow, FisherMonitor, UsableInfor
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.data import StereoDigitsDataModule
+from critical_periods.data.epochs import Indices
 from critical_periods.deficits import Dissociation, LabelNoise
 from critical_periods.metrics.functional import fisher_trace
 from critical_periods.models import SplitAllCNN
@@ -193,14 +196,14 @@ class Watch(pl.Callback):
         self.gradients.append(gradient.view(-1, 10).abs().sum(1).clone())
 
 
-def trained(data: Any, *callbacks: pl.Callback, epochs: int = 2) -> Any:
+def trained(data: Any, *callbacks: pl.Callback, epochs: int = 2, **options: Any) -> Any:
     """The task after training with its three heads, and its trainer."""
     pl.seed_everything(5, verbose=False)
     task = ClassificationTask(
         SplitAllCNN(1, 4, in_channels=1, heads=HEADS),
         optimizer=functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9),
     )
-    trainer = quiet_trainer(*callbacks, max_epochs=epochs, limit_val_batches=1)
+    trainer = quiet_trainer(*callbacks, max_epochs=epochs, limit_val_batches=1, **options)
     trainer.fit(task, data)
     return task, trainer
 
@@ -270,3 +273,45 @@ def test_measures_are_those_of_a_network_with_the_head_for_both_alone():
         measured["fisher/trace/trunk.head"].double(), layers["trunk.head"], rtol=1e-5, atol=0
     )
     assert task.network(*views).shape == (16, 3, 10)  # all heads again
+
+
+# Two processes.
+
+
+def run_process(rank: int, folder: Path) -> None:
+    watch = Watch()
+    window = DeficitWindow(Dissociation(views=[1]), removal=1)
+    data = StereoDigitsDataModule(limit_train=128, batch_size=32, augment="none")
+    task, _ = trained(data, window, watch, devices=WORLD, strategy="ddp")
+    torch.save(
+        {"batches": [tuple(batch) for batch in watch.batches], "weights": task.state_dict()},
+        folder / f"{rank}.pt",
+    )
+
+
+@pytest.mark.slow
+def test_each_process_permutes_its_own_part_and_no_parameter_is_unused(tmp_path):
+    join_processes(start_processes(run_process, tmp_path))
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    data = StereoDigitsDataModule(limit_train=128, augment="none")
+    data.setup()
+    first = [Batch(*rank["batches"][0]) for rank in ranks]
+    assert not set(first[0].index.tolist()) & set(first[1].index.tolist())
+    cycles = []
+    for part in first:
+        # Left views show the part's own images; mirrored onto the right they say whose it is.
+        target = data._images["train"].target[part.index]
+        left = part.target_view == 0
+        assert 0 < left.sum() < len(left)
+        assert torch.equal(part.target[left], target[left])
+        rights = part.views[:, 1].flatten(1)
+        pixels = data._images["train"].pixels[part.index]
+        clean = data.crop(data.views(pixels, Indices("train", -1, 0, part.index)))
+        clean = clean[:, 1].flatten(1)
+        same = (rights[:, None] == clean[None]).all(2)
+        assert (same.sum(1) == 1).all() and not same.diagonal().any()
+        cycles.append(same.int().argmax(1))
+    assert not torch.equal(*cycles) and not torch.equal(first[0].target_view, first[1].target_view)
+    for name, weight in ranks[0]["weights"].items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.equal(weight, ranks[1]["weights"][name]), name
