@@ -1,7 +1,5 @@
 """The networks against parameter counts, written-out forwards and timm itself."""
 
-from __future__ import annotations
-
 import itertools
 import socket
 from collections.abc import Callable

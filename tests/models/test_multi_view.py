@@ -1,7 +1,5 @@
 """The multi-view transformer: MultiMAE's outputs, its formulas written out, masks and weights."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import os
@@ -18,8 +16,13 @@ from critical_periods.core.errors import UserError
 from critical_periods.models import MultiViewTransformer
 from critical_periods.models.multi_view.decoder import ViewDecoder
 from critical_periods.models.multi_view.masking import hidden_patches, random_visible, visible_total
-from critical_periods.models.multi_view.patches import patch_grid, to_image, to_patches
-from critical_periods.models.multi_view.positions import fit_positions, sincos_positions
+from critical_periods.models.multi_view.patches import (
+    fit_positions,
+    patch_grid,
+    sincos_positions,
+    to_image,
+    to_patches,
+)
 from critical_periods.models.multi_view.published import from_state_dict
 
 SMALL: dict[str, Any] = {"width": 24, "depth": 2, "heads": 3, "patch": 4, "image_size": 8}
@@ -445,7 +448,10 @@ def test_any_sizes_are_read_off_a_state_dict():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda s: s.pop("encoder.0.mlp.fc1.weight"), "lacks 'encoder.0.mlp.fc1.weight'"),
+        (
+            lambda s: s.pop("encoder.0.mlp.fc1.weight"),
+            "must hold 'encoder.0.mlp.fc1.weight'",
+        ),
         (lambda s: s.pop("encoder.1.norm1.bias"), "no multi-view .*encoder.1.norm1.bias"),
         (lambda s: s.update(odd=torch.zeros(1)), 'no multi-view .*Unexpected key.*"network.odd"'),
         (lambda s: s.pop("global_tokens"), "must hold 'global_tokens' with 3 dimensions"),
