@@ -159,6 +159,9 @@ def test_dead_units_are_left_out_and_counted():
     assert dead_units(rsv) == 10
     assert rsv.nanmean().item() == pytest.approx(-1 / 3, abs=1e-15)
     assert polarization(rsv) == 1
+    none = torch.full((2, 3), torch.nan)
+    assert polarization(none).isnan() and dead_units(none) == 6
+    assert rsv_histogram(none)[0].tolist() == [0] * 40
 
 
 @pytest.mark.parametrize(("batch_size", "parts"), [(1, [30]), (7, [1, 29]), (64, [10, 10, 10])])
@@ -274,13 +277,6 @@ def test_histogram_equals_numpy():
         np.testing.assert_array_equal(counts.numpy(), expected)
         np.testing.assert_allclose(expected_edges, np.linspace(-1, 1, bins + 1), atol=1e-15)
         assert counts.sum() == len(rsv) - 1
-
-
-def test_summaries_of_nothing_alive():
-    rsv = torch.full((2, 3), torch.nan)
-    assert polarization(rsv).isnan()
-    assert dead_units(rsv) == 6
-    assert rsv_histogram(rsv)[0].tolist() == [0] * 40
 
 
 @pytest.mark.parametrize(

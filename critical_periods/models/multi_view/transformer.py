@@ -164,7 +164,7 @@ class MultiViewTransformer(Network):
         return encoded
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Logits [B, num_classes] of one tensor [B, C, H, W] a view; errors as of :meth:`encode`."""
+        """Logits [B, num_classes] of one tensor [B, C, H, W] a view; raises as :meth:`encode`."""
         logits: Tensor = self.classifier(self.encode(views).mean(1))
         return logits
 
