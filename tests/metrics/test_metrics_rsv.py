@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -307,3 +308,22 @@ def test_bad_input_is_one_sentence():
             RelativeSourceVariance(linear, two).update(*pools)
     with pytest.raises(UserError, match=r"shape \[2\];"):
         channel_mean(torch.zeros(2))
+
+
+def one_process(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    metric = RelativeSourceVariance(nonlinear, FIXED)
+    metric.update(*[pool[rank:29:2] for pool in POOLS])
+    torch.save(metric.compute(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    torch.multiprocessing.spawn(one_process, (tmp_path,), nprocs=2)
+    expected = rsv_of(nonlinear, FIXED, *[pool[:29] for pool in POOLS])
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
