@@ -1,7 +1,5 @@
 """The smallest study that has everything, for the tests that run one."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The files of a study: where each lies, and whether it is what was written."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -66,8 +64,8 @@ class SegmentFolder:
     def epochs_done(self) -> int | None:
         """The running segment's epochs that are trained, counted from the run's first.
 
-        ``None`` where no process trains it, as far as the last one to do so could say: one that
-        was killed leaves its number behind until the next one begins.
+        ``None`` where no process trains it; one that was killed leaves its number behind until the
+        next one begins.
         """
         try:
             return int(self.progress.read_text())
@@ -75,11 +73,7 @@ class SegmentFolder:
             return None
 
     def history(self) -> list[dict[str, str]]:
-        """The metrics of the run's epochs up to the segment's last, a row each.
-
-        Raises:
-            UserError: the file is damaged.
-        """
+        """The metrics of the run's epochs up to the segment's last; UserError where damaged."""
         try:
             with self.metrics.open(newline="", encoding="utf-8") as file:
                 rows = list(DictReader(file))
@@ -106,11 +100,7 @@ class SegmentFolder:
 
 
 class StudyFolder:
-    """The folder that a study is run in.
-
-    Args:
-        path: of the folder; it need not exist.
-    """
+    """The folder that a study is run in. It need not exist."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -121,11 +111,7 @@ class StudyFolder:
         return SegmentFolder(self.path / "segments" / name)
 
     def write_plan(self, plan: Plan) -> None:
-        """Keeps the plan for workers, ``status`` and ``plot``.
-
-        Raises:
-            UserError: the folder cannot be made or written to.
-        """
+        """Keeps the plan for workers, ``status`` and ``plot``; UserError where it cannot."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.plan_file, plan.to_json())
@@ -133,11 +119,7 @@ class StudyFolder:
             raise UserError(f"--output {self.path} cannot be written: {error.strerror}.") from error
 
     def read_plan(self) -> Plan:
-        """The plan of the study that was last run here.
-
-        Raises:
-            UserError: there is none.
-        """
+        """The plan of the study that was last run here; UserError where none is or damaged."""
         try:
             return Plan.from_json(self.plan_file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -151,13 +133,12 @@ class StudyFolder:
 
     def discard_damaged(self, plan: Plan) -> list[str]:
         """Takes away done segments whose files are not what was written; returns them."""
-        damaged = [
-            name
-            for name, segment in plan.segments.items()
-            if self.segment(name).is_done() and not self.segment(name).is_intact(segment.stop)
-        ]
-        for name in damaged:
-            self.segment(name).discard()
+        damaged = []
+        for name, segment in plan.segments.items():
+            folder = self.segment(name)
+            if folder.is_done() and not folder.is_intact(segment.stop):
+                folder.discard()
+                damaged.append(name)
         return damaged
 
 

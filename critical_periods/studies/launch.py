@@ -1,7 +1,5 @@
 """The local launcher: as many workers as there are devices, and one line that says how far."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -83,7 +81,7 @@ def _show_progress(study: StudyFolder, plan: Plan, workers: list[subprocess.Pope
     In a terminal that is one line; anywhere else it is a line for each segment that ends.
     """
     began, before = time.monotonic(), _epochs_done(study, plan)
-    told = _segments_done(study, plan)
+    untold = [name for name in plan.segments if not study.segment(name).is_done()]
     with tqdm(
         total=plan.epochs, initial=before, unit="epoch", disable=None, dynamic_ncols=True
     ) as bar:
@@ -100,14 +98,9 @@ def _show_progress(study: StudyFolder, plan: Plan, workers: list[subprocess.Pope
             speed = (now - before) / (time.monotonic() - began)
             seconds = (plan.epochs - now) / speed if speed else 0
             left = f", about {tqdm.format_interval(seconds)} left" if seconds else ""
-            ended = [name for name in _segments_done(study, plan) if name not in told]
-            for name in ended:
+            for name in [name for name in untold if study.segment(name).is_done()]:
                 print(f"Segment {name} is done; {now} of {plan.epochs} epochs{left}.", flush=True)
-            told += ended
-
-
-def _segments_done(study: StudyFolder, plan: Plan) -> list[str]:
-    return [name for name in plan.segments if study.segment(name).is_done()]
+                untold.remove(name)
 
 
 def _epochs_done(study: StudyFolder, plan: Plan) -> int:
@@ -120,10 +113,9 @@ def _epochs_done(study: StudyFolder, plan: Plan) -> int:
 
 
 def _running(study: StudyFolder, plan: Plan) -> str:
-    running = []
-    for name, segment in plan.segments.items():
-        folder = study.segment(name)
-        reached = folder.epochs_done()
-        if reached is not None and not folder.is_done():
-            running.append(f"{name[:6]} at epoch {reached} of {segment.stop}")
-    return ", ".join(running)
+    return ", ".join(
+        f"{name[:6]} at epoch {reached} of {segment.stop}"
+        for name, segment in plan.segments.items()
+        if (reached := (folder := study.segment(name)).epochs_done()) is not None
+        and not folder.is_done()
+    )

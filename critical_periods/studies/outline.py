@@ -1,7 +1,5 @@
 """The tree of a plan as text, a line for each segment."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from critical_periods.studies.folder import StudyFolder
@@ -29,9 +27,8 @@ def outline(plan: Plan, folder: StudyFolder | None = None) -> str:
     def grow(parent: str | None, depth: int) -> None:
         for segment in children.get(parent, []):
             onset, removal = segment.window
-            stage = "fine-tuning, " if segment.finetunes else ""
             parts = [
-                f"{'  ' * depth}{segment.name}  {stage}epochs {segment.start}-{segment.stop}",
+                f"{'  ' * depth}{segment.name}  {segment.epochs_text}",
                 f"{what} {onset}-{removal}" if onset < removal else f"no {what}",
                 labels[segment.name],
                 f"seed {segment.seed}" if depth == 0 else "",

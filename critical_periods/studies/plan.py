@@ -1,12 +1,10 @@
 """From runs to a tree of segments: what runs share is trained once."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from pydantic import TypeAdapter
 
@@ -42,6 +40,11 @@ class Segment:
     seed: int
     config: int
     finetunes: bool = False
+
+    @property
+    def epochs_text(self) -> str:
+        """Its stage and epochs, as trees and W&B show them."""
+        return f"{'fine-tuning, ' * self.finetunes}epochs {self.start}-{self.stop}"
 
 
 @dataclass(frozen=True)
@@ -117,10 +120,9 @@ class Plan:
 
     def lineage(self, name: str) -> Iterator[Segment]:
         """A segment and its ancestors, the youngest first."""
-        link: str | None = name
-        while link is not None:
-            yield self.segments[link]
-            link = self.segments[link].parent
+        yield (segment := self.segments[name])
+        if segment.parent is not None:
+            yield from self.lineage(segment.parent)
 
     def labels(self) -> dict[str, str]:
         """What sets a segment apart by settings: a variant, varied values; '' where runs share it.
@@ -144,7 +146,7 @@ class Plan:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
+    def from_json(cls, text: str) -> Self:
         """The plan of a text that :meth:`to_json` made.
 
         Raises:

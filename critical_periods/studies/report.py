@@ -1,7 +1,5 @@
 """Tables and figures of a study: everything that its finished runs give."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -63,17 +61,17 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
         return []
     tables = {"results": runs, "curve": curve(plan, runs)}
     tables |= {name: rows for name, make in TABLES.items() if (rows := make(folder, plan))}
-    written = [f"{name}.csv" for name in tables]
     frames = {}
     for name, rows in tables.items():
         write_table(folder.path / f"{name}.csv", rows)
         frames[name] = as_table(rows)
         frames[name].attrs["window"] = plan.kind_of_window
-    for name, draw in figures(frames, plan.study).items():
+    drawn = figures(frames, plan.study)
+    for name, draw in drawn.items():
         save(draw(), folder.path / name)
-        written.append(f"{name}.png")
+    pictures = [f"{name}.png" for name in drawn]
+    written = [*(f"{name}.csv" for name in tables), *pictures]
     _clear(folder.path, written)
-    pictures = [name for name in written if name.endswith(".png")]
     log_summary(folder, plan, frames["curve"], pictures)
     return written
 
@@ -85,28 +83,25 @@ def _clear(path: Path, written: Sequence[str]) -> None:
     # Without a record, or with a damaged one, nothing is known to be ours.
     with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         before = json.loads(record.read_text())["written"]
-    for name in before:
-        if name not in written:
-            (path / name).unlink(missing_ok=True)
-            if name.endswith(".png"):
-                (path / name).with_suffix(".pdf").unlink(missing_ok=True)
+    for file in (path / name for name in before if name not in written):
+        for one in (file, file.with_suffix(".pdf")) if file.suffix == ".png" else (file,):
+            one.unlink(missing_ok=True)
     write_json(record, {"written": written})
 
 
 def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callable[[], Figure]]:
     """What can be drawn: names of files without their endings, and what draws them."""
     curve = tables["curve"]
+    titled = partial(partial, _titled, title)
     found: dict[str, Callable[[], Figure]] = {}
     if curve_panels(curve):
-        found["curve"] = partial(_titled, title, plot_curve, curve)
+        found["curve"] = titled(plot_curve, curve)
     # These two draw losses of accuracy, which not every task has.
-    is_accurate = numbers(curve, "final_accuracy_difference").notna().any()
-    if is_accurate and has_sensitivity(curve):
-        found["sensitivity"] = partial(
-            _titled, title, plot_sensitivity, curve, tables.get("fisher")
-        )
-    if is_accurate and surface_axes(curve) is not None:
-        found["surface"] = partial(_titled, title, plot_surface, curve)
+    if numbers(curve, "final_accuracy_difference").notna().any():
+        if has_sensitivity(curve):
+            found["sensitivity"] = titled(plot_sensitivity, curve, tables.get("fisher"))
+        if surface_axes(curve) is not None:
+            found["surface"] = titled(plot_surface, curve)
     for kind in (name for name in _PLOTS if name in tables):
         for name, rows in lines(tables[kind]).items():
             if "epoch" not in rows or rows["epoch"].nunique() > 1:

@@ -1,7 +1,5 @@
 """What a callback is to a study, as its class says."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pkgutil import resolve_name
 from typing import Any

@@ -1,7 +1,5 @@
 """When the runs of a study have their deficit, and which epochs of theirs are the same."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Training one segment: from its parent's checkpoint to its own."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import platform
@@ -49,9 +47,7 @@ class SegmentRecord(pl.Callback):
     """
 
     def __init__(self, folder: SegmentFolder, stop: int, run_epochs: int) -> None:
-        self.folder = folder
-        self.stop = stop
-        self.run_epochs = run_epochs
+        self.folder, self.stop, self.run_epochs = folder, stop, run_epochs
         self.history: dict[int, dict[str, float]] = {}
         self._earlier: dict[str, torch.Tensor] = {}
         self._saved = time.monotonic()
@@ -108,11 +104,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
     It starts from its own halfway checkpoint if there is an intact one, else from its parent's;
     fine-tuning starts anew, with the weights of its parent's network.
     Checkpoints are loaded as tensors and plain values (``weights_only``), executing nothing.
-
-    Args:
-        study: the folder of the study.
-        plan: its plan.
-        name: of the segment, whose parent is done.
+    Its parent must be done.
 
     Raises:
         UserError: its run cannot be built or does not get to its end, or the checkpoint that it
@@ -169,8 +161,7 @@ def segment_config(plan: Plan, segment: Segment) -> Config:
     config, window = copy.deepcopy(plan.configs[segment.config])
     callbacks = segment_callbacks(config["trainer"]["callbacks"])
     if not segment.finetunes:
-        onset, removal = segment.window
-        window["init_args"] |= {"onset": onset, "removal": removal}
+        window["init_args"] |= zip(("onset", "removal"), segment.window, strict=True)
         callbacks = [window, *callbacks]
     config["seed_everything"] = segment.seed
     config["trainer"] |= {
@@ -189,20 +180,16 @@ def _logger(
     plan: Plan, segment: Segment, folder: SegmentFolder, config: Config
 ) -> WandbLogger | None:
     onset, removal = segment.window
-    window = f"{onset}-{removal}" if onset < removal else "none"
-    stage = "fine-tuning, " if segment.finetunes else ""
-    label = plan.labels()[segment.name]
-    name = f"{label}, " if label else ""
-    name += f"seed {segment.seed}, {plan.kind_of_window} {window}, "
-    name += f"{stage}epochs {segment.start}-{segment.stop}"
+    parts = [
+        plan.labels()[segment.name],
+        f"seed {segment.seed}",
+        f"{plan.kind_of_window} " + (f"{onset}-{removal}" if onset < removal else "none"),
+        segment.epochs_text,
+    ]
     return wandb_logger(
-        folder.path,
-        group=plan.study,
-        name=name,
-        job_type="segment",
-        tags=[segment.name],
-        config=config,
-    )
+        folder.path, group=plan.study, name=", ".join(filter(None, parts)), job_type="segment",
+        tags=[segment.name], config=config,
+    )  # fmt: skip
 
 
 def _device(trainer: pl.Trainer) -> str:

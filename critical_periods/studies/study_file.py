@@ -1,8 +1,6 @@
 """The fields of a study file, and one sentence for whatever is wrong with them."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -86,7 +84,7 @@ class Onsets(_Fields):
         return [Schedule(onset, onset + length, self.epochs) for onset, length in starts]
 
     @model_validator(mode="after")
-    def _end_in_time(self) -> Onsets:
+    def _end_in_time(self) -> Self:
         for onset, removal, epochs in self.schedules():
             if removal > epochs or onset >= epochs:
                 raise UserError(

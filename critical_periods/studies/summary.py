@@ -1,7 +1,5 @@
 """The study as one run of Weights & Biases: its curve as a chart and as a table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,13 +16,8 @@ def log_summary(
 ) -> None:
     """Logs its figures, ``curve_table`` and a chart of accuracy against removal.
 
-    The run is named ``summary`` and stands in the group of the study's segments.
-
-    Args:
-        folder: of the study, with its figures.
-        plan: of the study.
-        curve: the table of that name.
-        figures: names of the pictures.
+    The run is named ``summary`` and stands in the group of the study's segments. ``figures`` are
+    the names of the pictures in the study's folder.
     """
     logger = wandb_logger(folder.path, group=plan.study, name="summary", job_type="summary")
     if logger is None:
@@ -36,9 +29,8 @@ def log_summary(
     shown: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in paths}
     shown["curve_table"] = table
     if "final_accuracy" in curve:
-        shown["curve_chart"] = wandb.plot.scatter(
-            table, against, "final_accuracy", title=plan.study
-        )
+        chart = wandb.plot.scatter(table, against, "final_accuracy", title=plan.study)
+        shown["curve_chart"] = chart
     logger.experiment.log(shown)
     logger.experiment.finish()
 

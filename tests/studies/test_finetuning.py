@@ -1,7 +1,5 @@
 """Studies with a second stage: every branch is pre-trained, then fine-tuned from its weights."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A study in a notebook: frames that agree with its files, trained networks, and Markdown."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The tree of segments against its definition: what runs share is trained once."""
 
-from __future__ import annotations
-
 import copy
 import random
 from typing import Any

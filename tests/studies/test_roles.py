@@ -1,7 +1,5 @@
 """What callbacks are to a study: by their classes, not by what these are called."""
 
-from __future__ import annotations
-
 import gc
 import sys
 from collections.abc import Iterator

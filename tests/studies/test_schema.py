@@ -1,7 +1,5 @@
 """The JSON schema of study files: as committed, and as strict as reading them is."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

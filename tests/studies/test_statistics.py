@@ -1,7 +1,5 @@
 """Intervals, the beginning of the critical period and the table of the curve, by hand."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from statistics import mean, stdev

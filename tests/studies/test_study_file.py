@@ -1,7 +1,5 @@
 """Reading study files: what they mean, and the one sentence for everything that they may not be."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

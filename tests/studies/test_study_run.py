@@ -1,7 +1,5 @@
 """Whole studies of the smallest size: run, killed, damaged, grown and run again."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import json
