@@ -28,10 +28,7 @@ def assign(config: Config, path: Sequence[str], value: Any) -> None:
 
 
 def changed(config: Config, fields: Mapping[str, Any]) -> Config:
-    """A copy of a config with some fields set, which are named with dots.
-
-    Raises:
-        UserError: a field lies in something that holds no fields.
+    """A copy of a config with some fields set, as by :func:`assign`, which are named with dots.
 
     Example:
         >>> changed({"trainer": None}, {"trainer.devices": 2, "model.init_args": {}})

@@ -17,12 +17,9 @@ from critical_periods.studies.plan import Plan
 
 
 class SegmentFolder:
-    """The files of one segment.
+    """The files of one segment, in ``<study's folder>/segments/<hash>``.
 
     ``done.json`` is written last: with it, and a checkpoint of its checksum, the segment is done.
-
-    Args:
-        path: ``<study's folder>/segments/<hash>``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,10 +59,9 @@ class SegmentFolder:
         return "running" if self.is_running() else "missing"
 
     def epochs_done(self) -> int | None:
-        """The running segment's epochs that are trained, counted from the run's first.
+        """Epochs since the run's first that are trained; ``None`` where no process trains it.
 
-        ``None`` where no process trains it; one that was killed leaves its number behind until the
-        next one begins.
+        One that was killed leaves its number behind until the next one begins.
         """
         try:
             return int(self.progress.read_text())
@@ -73,7 +69,7 @@ class SegmentFolder:
             return None
 
     def history(self) -> list[dict[str, str]]:
-        """The metrics of the run's epochs up to the segment's last; UserError where damaged."""
+        """The metrics of the run's epochs up to the segment's last; UserError if damaged."""
         try:
             with self.metrics.open(newline="", encoding="utf-8") as file:
                 rows = list(DictReader(file))
@@ -111,7 +107,7 @@ class StudyFolder:
         return SegmentFolder(self.path / "segments" / name)
 
     def write_plan(self, plan: Plan) -> None:
-        """Keeps the plan for workers, ``status`` and ``plot``; UserError where it cannot."""
+        """Keeps the plan for workers, ``status`` and ``plot``; UserError if it cannot."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.plan_file, plan.to_json())
@@ -119,7 +115,7 @@ class StudyFolder:
             raise UserError(f"--output {self.path} cannot be written: {error.strerror}.") from error
 
     def read_plan(self) -> Plan:
-        """The plan of the study that was last run here; UserError where none is or damaged."""
+        """The plan of the study that was last run here; UserError if it is missing or damaged."""
         try:
             return Plan.from_json(self.plan_file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:

@@ -17,13 +17,10 @@ _POLL_SECONDS = 0.5
 
 
 def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
-    """Trains all that is missing of a study on this machine.
+    """Trains all that is missing of a planned study on this machine.
 
-    Args:
-        study: the folder of the study, planned.
-        plan: its plan.
-        jobs: runs at once; by default one for each device (or ``trainer.devices`` of them), on
-            CPUs one for each ``num_threads`` cores.
+    ``jobs`` are the runs at once; by default one for each device (or ``trainer.devices`` of them),
+    on CPUs one for each ``num_threads`` cores.
     """
     if not missing(study, plan):
         return

@@ -65,14 +65,11 @@ class LoadedStudy:
         ``removal``, ``epochs``, ``seed``, ``epoch``, then the logged keys. Of a key that is not
         logged in every epoch, the others are nan.
         """
-        return self._table(
-            [
-                known(run, stage) | epoch
-                for run in filter(self._is_done, self.plan.runs)
-                for stage, name in self.plan.stages(run)
-                for epoch in self.folder.segment(name).history()
-            ]
-        )
+        rows: list[Row] = []
+        for run in filter(self._is_done, self.plan.runs):
+            for stage, name in self.plan.stages(run):
+                rows += (known(run, stage) | epoch for epoch in self.folder.segment(name).history())
+        return self._table(rows)
 
     @cached_property
     def fisher(self) -> pd.DataFrame:
@@ -154,11 +151,7 @@ class LoadedStudy:
         return task.eval()
 
     def datamodule(self, run: int | pd.Series) -> pl.LightningDataModule:
-        """The DataModule of a run, set up for training and validation.
-
-        Raises:
-            UserError: its data is not there.
-        """
+        """The DataModule of a run, set up for training and validation; UserError without data."""
         with self._built(self._run(run)) as cli:
             cli.datamodule.prepare_data()
             cli.datamodule.setup("fit")
@@ -169,7 +162,6 @@ class LoadedStudy:
 
     def _table(self, rows: list[Row]) -> pd.DataFrame:
         table = as_table(rows)
-        # What figures call that which comes and goes.
         table.attrs["window"] = self.plan.kind_of_window
         return table
 
@@ -193,7 +185,7 @@ class LoadedStudy:
 
     @contextmanager
     def _built(self, run: Run) -> Iterator[CLI]:
-        """A run as its config says, but on the CPU and without callbacks, under its own seed.
+        """A run on the CPU, without callbacks, under its own seed.
 
         Threads, random streams and environment stay those of whoever calls it; Lightning is silent.
         """

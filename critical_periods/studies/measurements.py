@@ -19,7 +19,6 @@ from critical_periods.studies.tables import short
 
 # Names under which networks keep all their layers, which say little by themselves.
 _WRAPPERS = ("pathways", "trunk", "model")
-_COUNTS = "/counts"
 
 _Place = tuple[tuple[str, Any], ...]
 
@@ -44,13 +43,9 @@ def _histories(
 ) -> list[Row]:
     """One row for each window, epoch and place: means over the seeds that are done.
 
-    Args:
-        columns: for patterns of logged keys, whose named groups say the place, the columns; those
-            without a place have standard deviations, too. In one run, what falls in one cell adds
-            up.
-        study: the folder of the study.
-        plan: its plan.
-        least: in how many epochs something must have been logged.
+    Columns are given for patterns of logged keys, whose named groups say the place; those without a
+    place have standard deviations, too. In one run, what falls in one cell adds up. In ``least``
+    epochs something must have been logged.
     """
     rows = []
     for known, segments in _done(study, plan):
@@ -110,8 +105,8 @@ def _histograms(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Counts and edges of each layer's histogram, as a ``SourceVarianceMonitor`` kept them."""
     try:
         with np.load(file) as arrays:
-            layers = [key.removesuffix(_COUNTS) for key in arrays if key.endswith(_COUNTS)]
-            return {one: (arrays[one + _COUNTS], arrays[f"{one}/edges"]) for one in layers}
+            layers = [key.removesuffix("/counts") for key in arrays if key.endswith("/counts")]
+            return {one: (arrays[f"{one}/counts"], arrays[f"{one}/edges"]) for one in layers}
     # What NumPy, zipfile and zlib say of a file that was cut or altered has no common name.
     except Exception as error:
         raise UserError(
@@ -121,12 +116,7 @@ def _histograms(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _done(study: StudyFolder, plan: Plan) -> Iterator[tuple[Row, list[SegmentFolder]]]:
-    """The runs that are done, the seeds of the same window, variation and stage together.
-
-    Yields:
-        What their rows begin with (:func:`settings`, and the number of ``seeds``), and the last
-        segments of the runs, which know all epochs.
-    """
+    """What rows of runs that are done begin with, and the seeds' last segments, which know all."""
     groups: dict[str, tuple[Row, list[SegmentFolder]]] = {}
     for run in plan.runs:
         for stage, name in plan.stages(run):

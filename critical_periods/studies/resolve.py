@@ -82,7 +82,15 @@ def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cli = CLI(config, run=False, logger=False)
-        fingerprint = _check(cli)
+        data = cli.datamodule
+        if not hasattr(data, "fingerprint"):
+            raise UserError(
+                f"{type(data).__name__} cannot be used in a study; it needs setup(), "
+                "measurement_loader() and fingerprint() like the DataModules of critical_periods."
+            )
+        # Finds before training what would go wrong in it.
+        validate_run(cli.trainer, cli.model, data)
+        fingerprint = str(data.fingerprint())
     resolved: Config = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
     if not window:
         return Resolved(resolved, {}, fingerprint), cli.model
@@ -96,18 +104,6 @@ def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl
         )
     window["init_args"] = {n: of for n, of in window["init_args"].items() if n not in _SWEPT}
     return Resolved(resolved, window, fingerprint), cli.model
-
-
-def _check(cli: CLI) -> str:
-    """Finds before training what would go wrong in it; returns the data's fingerprint."""
-    data = cli.datamodule
-    if not hasattr(data, "fingerprint"):
-        raise UserError(
-            f"{type(data).__name__} cannot be used in a study; it needs setup(), "
-            "measurement_loader() and fingerprint() like the DataModules of critical_periods."
-        )
-    validate_run(cli.trainer, cli.model, data)
-    return str(data.fingerprint())
 
 
 def _without_nulls(config: Any) -> Any:

@@ -16,24 +16,15 @@ from critical_periods.studies.tables import short
 FINAL_EPOCHS = 5
 """Final accuracy is the mean over this many last epochs (Kleinman et al. 2023)."""
 
-# Columns of the results and the logged keys that they come from, of the first layer that has one.
-_MEASURES = {
-    "rsv_mean": "rsv/[^/]+/mean",
-    "rsv_polarization": "rsv/[^/]+/polarization",
-    "rsv_dead": "rsv/[^/]+/dead",
-    "rsv_channels_mean": "rsv/[^/]+/channels/mean",
-    "rsv_channels_polarization": "rsv/[^/]+/channels/polarization",
-    "fisher_trace": "fisher/trace",
-    "information_both": "information/both",
-    "information_view_0": "information/view_0",
-    "information_view_1": "information/view_1",
-    "information_weights": "information/weights",
-    "reconstruction_own_view": "reconstruction/own_view",
-    "reconstruction_other_view": "reconstruction/other_view",
-    "reconstruction_both_views": "reconstruction/both_views",
-    "error": "val/error",
-    "path_share": "modes/share",
-}
+# Logged keys, after which columns of the results are called; * is the first layer that has one.
+_KEYS = (
+    "rsv/*/mean", "rsv/*/polarization", "rsv/*/dead", "rsv/*/channels/mean",
+    "rsv/*/channels/polarization", "fisher/trace", "information/both", "information/view_0",
+    "information/view_1", "information/weights", "reconstruction/own_view",
+    "reconstruction/other_view", "reconstruction/both_views",
+)  # fmt: skip
+_MEASURES = {key.replace("/*/", "/").replace("/", "_"): key for key in _KEYS}
+_MEASURES |= {"error": "val/error", "path_share": "modes/share"}
 _BEFORE = {f"pretrained_{name}": key for name, key in {"loss": "val/loss", **_MEASURES}.items()}
 _GROUPS = ("", "_control", "_difference")
 _ENDS = ("", "_sd", "_low", "_high")
@@ -93,7 +84,7 @@ def _measured(epoch: Mapping[str, str], measures: Mapping[str, str]) -> dict[str
     found: dict[str, float] = {}
     for column, pattern in measures.items():
         for key, value in epoch.items():
-            if value and re.fullmatch(pattern, key):
+            if value and re.fullmatch(pattern.replace("*", "[^/]+"), key):
                 found.setdefault(column, short(float(value)))
     return found
 

@@ -4,7 +4,6 @@ import copy
 import pickle
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -25,13 +24,18 @@ from critical_periods.studies.folder import (
     finalize_checkpoint,
     is_intact,
     write_json,
-)
+)  # fmt: skip
 from critical_periods.studies.plan import Plan, Segment
 from critical_periods.studies.roles import segment_callbacks
 from critical_periods.studies.tables import write_table
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300
+# Settings of a segment's trainer, whatever the run says.
+_SILENT = {
+    "enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False,
+    "num_sanity_val_steps": 0, "logger": False,
+}  # fmt: skip
 
 
 class SegmentRecord(pl.Callback):
@@ -82,20 +86,14 @@ class SegmentRecord(pl.Callback):
         elapsed = time.monotonic() - self._saved
         is_due = trainer.strategy.broadcast(elapsed > _SECONDS_BETWEEN_CHECKPOINTS)
         if is_last or is_due:
-            self._save(trainer, self.folder.checkpoint if is_last else self.folder.halfway)
+            checkpoint = self.folder.checkpoint if is_last else self.folder.halfway
+            part = checkpoint.with_name(checkpoint.name + ".part")
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                finalize_checkpoint(part, checkpoint)
+            self._saved = time.monotonic()
         if trainer.is_global_zero:
             write_text(self.folder.progress, str(epoch + 1))
-
-    def _save(self, trainer: pl.Trainer, checkpoint: Path) -> None:
-        part = checkpoint.with_name(checkpoint.name + ".part")
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            finalize_checkpoint(part, checkpoint)
-        self._saved = time.monotonic()
-
-    def rows(self) -> list[dict[str, float]]:
-        """One row an epoch: all metrics that were measured in it."""
-        return [{"epoch": epoch, **self.history[epoch]} for epoch in sorted(self.history)]
 
 
 def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
@@ -143,15 +141,12 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
         )
     if not cli.trainer.is_global_zero:
         return
-    write_table(folder.metrics, record.rows())
-    facts = {
-        **{name: getattr(segment, name) for name in ("start", "stop", "parent", "window", "seed")},
-        "seconds": round(time.monotonic() - began, 2),
-        "host": platform.node(),
-        "device": _device(cli.trainer),
-        "torch": torch.__version__,
-    }
-    write_json(folder.done, facts)
+    rows = [{"epoch": epoch, **record.history[epoch]} for epoch in sorted(record.history)]
+    write_table(folder.metrics, rows)
+    facts = {name: getattr(segment, name) for name in ("start", "stop", "parent", "window", "seed")}
+    seconds = round(time.monotonic() - began, 2)
+    facts |= {"seconds": seconds, "host": platform.node(), "device": _device(cli.trainer)}
+    write_json(folder.done, facts | {"torch": torch.__version__})
     for path in (folder.halfway, checksum_file(folder.halfway)):
         path.unlink(missing_ok=True)
 
@@ -164,15 +159,7 @@ def segment_config(plan: Plan, segment: Segment) -> Config:
         window["init_args"] |= zip(("onset", "removal"), segment.window, strict=True)
         callbacks = [window, *callbacks]
     config["seed_everything"] = segment.seed
-    config["trainer"] |= {
-        "max_epochs": segment.stop,
-        "callbacks": callbacks,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "enable_progress_bar": False,
-        "num_sanity_val_steps": 0,
-        "logger": False,
-    }
+    config["trainer"] |= {"max_epochs": segment.stop, "callbacks": callbacks, **_SILENT}
     return config
 
 

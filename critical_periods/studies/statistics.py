@@ -101,8 +101,5 @@ def _crossing(removals: Sequence[int], losses: np.ndarray, threshold: float) -> 
     above = np.flatnonzero(fitted >= threshold)
     if not len(above):
         return math.inf
-    place = int(above[0])
-    if place == 0:
-        return float(epochs[0])
-    share = (threshold - fitted[place - 1]) / (fitted[place] - fitted[place - 1])
-    return float(epochs[place - 1] + share * (epochs[place] - epochs[place - 1]))
+    around = slice(max(above[0] - 1, 0), above[0] + 1)
+    return float(np.interp(threshold, fitted[around], epochs[around]))

@@ -95,9 +95,8 @@ class Study:
             for name in fields:
                 raise UserError(f"{name} is varied, but the study has no finetuning.")
             return None
-        config = configs.with_callbacks(
-            changed({_FINETUNING: self.finetuning}, fields)[_FINETUNING]
-        )
+        config = changed({_FINETUNING: self.finetuning}, fields)[_FINETUNING]
+        config = configs.with_callbacks(config)
         epochs = config["trainer"].get("max_epochs")
         if type(epochs) is not int or epochs < 1:
             must = "it must be a whole number of at least 1."
@@ -108,9 +107,7 @@ class Study:
 def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     """Reads a study file, whose fields :class:`~critical_periods.studies.study_file.StudyFile` has.
 
-    Args:
-        path: of the YAML file.
-        overrides: ``field=value`` from the command line, of the study or of the base config.
+    ``field=value`` overrides one of the study or of the base config, as on the command line.
 
     Raises:
         UserError: a file or field is missing, unknown or of the wrong form.
