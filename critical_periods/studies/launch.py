@@ -64,12 +64,10 @@ def device_groups(plan: Plan, jobs: int | None = None) -> list[str | None]:
 
 
 def _start(study: StudyFolder, number: int, devices: str | None) -> subprocess.Popen[bytes]:
-    environment = dict(os.environ)
-    if devices is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = devices
+    chosen = {} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}
     command = [sys.executable, "-m", "critical_periods", "study", "work", str(study.path)]
     with (study.path / f"worker_{number}.log").open("wb") as log:
-        return start_child(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        return start_child(command, env=os.environ | chosen, stdout=log, stderr=subprocess.STDOUT)
 
 
 def _show_progress(study: StudyFolder, plan: Plan, workers: list[subprocess.Popen[bytes]]) -> None:

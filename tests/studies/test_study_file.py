@@ -315,8 +315,6 @@ BAD_RUNS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"window": DECAY}, {}, r"\): the study has both a deficit and a window; give one of them"),
     ({"deficit": None, "variants": {"a": {"deficit": BLUR}, "b": {}}}, {},
      r"\): variant 'b' has neither a deficit nor a window; give one of them\."),
-    ({"variants": {"a": {}, "b": {"window": DECAY}}}, {},
-     r"\): variant 'b' has both a deficit and a window"),
     ({"deficit": "Blur"}, {}, r"deficit\.class_path is missing; it names a deficit, such as Blur"),
     ({"deficit": None, "window": {}}, {}, r"window\.class_path is missing; it names a callback"),
     ({"deficit": None, "window": {**DECAY, "init_args": [1]}}, {},
