@@ -1,7 +1,5 @@
 """The smallest study that has everything, for the tests that run one."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, make_plan
 from critical_periods.studies.resolve import resolve
 from critical_periods.studies.study import read_study
@@ -83,3 +82,12 @@ def plan_of(path: Path, overrides: Sequence[str] = ()) -> Plan:
     """The plan of a study file."""
     study = read_study(path, overrides)
     return make_plan(study, *resolve(study))
+
+
+def planned(
+    folder: Path, study: Tree | None = None, base: Tree | None = None
+) -> tuple[StudyFolder, Plan]:
+    """The output folder, with its plan, of a study that :func:`write_study` writes."""
+    plan, output = plan_of(write_study(folder, study, base)), StudyFolder(folder / "out")
+    output.write_plan(plan)
+    return output, plan

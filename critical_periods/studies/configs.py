@@ -1,7 +1,5 @@
 """Configs of runs as a study changes them: dictionaries as YAML gives them."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,10 +28,7 @@ def assign(config: Config, path: Sequence[str], value: Any) -> None:
 
 
 def changed(config: Config, fields: Mapping[str, Any]) -> Config:
-    """A copy of a config with some fields set, which are named with dots.
-
-    Raises:
-        UserError: a field lies in something that holds no fields.
+    """A copy of a config with some fields set, as by :func:`assign`, which are named with dots.
 
     Example:
         >>> changed({"trainer": None}, {"trainer.devices": 2, "model.init_args": {}})
@@ -64,14 +59,10 @@ def with_callbacks(config: Config) -> Config:
 
 
 def window_callback(scheduled: Config, owner: str) -> Config:
-    """The callback that a study's runs have a window of.
-
-    Args:
-        scheduled: the study's ``deficit`` or its ``window``, by this name.
-        owner: what a message calls it: a variation, or the study.
+    """The callback of a study's or variation's ``deficit`` or ``window``, by this name.
 
     Raises:
-        UserError: it has both or neither, or what it has is no class.
+        UserError: the owner has both or neither, or what it has is no class.
     """
     if len(scheduled) != 1:
         found = "both a deficit and a window" if scheduled else "neither a deficit nor a window"

@@ -1,7 +1,5 @@
 """The files of a study: where each lies, and whether it is what was written."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -19,12 +17,9 @@ from critical_periods.studies.plan import Plan
 
 
 class SegmentFolder:
-    """The files of one segment.
+    """The files of one segment, in ``<study's folder>/segments/<hash>``.
 
     ``done.json`` is written last: with it, and a checkpoint of its checksum, the segment is done.
-
-    Args:
-        path: ``<study's folder>/segments/<hash>``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,10 +59,9 @@ class SegmentFolder:
         return "running" if self.is_running() else "missing"
 
     def epochs_done(self) -> int | None:
-        """The running segment's epochs that are trained, counted from the run's first.
+        """Epochs since the run's first that are trained; ``None`` where no process trains it.
 
-        ``None`` where no process trains it, as far as the last one to do so could say: one that
-        was killed leaves its number behind until the next one begins.
+        One that was killed leaves its number behind until the next one begins.
         """
         try:
             return int(self.progress.read_text())
@@ -75,11 +69,7 @@ class SegmentFolder:
             return None
 
     def history(self) -> list[dict[str, str]]:
-        """The metrics of the run's epochs up to the segment's last, a row each.
-
-        Raises:
-            UserError: the file is damaged.
-        """
+        """The metrics of the run's epochs up to the segment's last; UserError if damaged."""
         try:
             with self.metrics.open(newline="", encoding="utf-8") as file:
                 rows = list(DictReader(file))
@@ -106,11 +96,7 @@ class SegmentFolder:
 
 
 class StudyFolder:
-    """The folder that a study is run in.
-
-    Args:
-        path: of the folder; it need not exist.
-    """
+    """The folder that a study is run in. It need not exist."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -121,11 +107,7 @@ class StudyFolder:
         return SegmentFolder(self.path / "segments" / name)
 
     def write_plan(self, plan: Plan) -> None:
-        """Keeps the plan for workers, ``status`` and ``plot``.
-
-        Raises:
-            UserError: the folder cannot be made or written to.
-        """
+        """Keeps the plan for workers, ``status`` and ``plot``; UserError if it cannot."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.plan_file, plan.to_json())
@@ -133,11 +115,7 @@ class StudyFolder:
             raise UserError(f"--output {self.path} cannot be written: {error.strerror}.") from error
 
     def read_plan(self) -> Plan:
-        """The plan of the study that was last run here.
-
-        Raises:
-            UserError: there is none.
-        """
+        """The plan of the study that was last run here; UserError if it is missing or damaged."""
         try:
             return Plan.from_json(self.plan_file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -151,13 +129,12 @@ class StudyFolder:
 
     def discard_damaged(self, plan: Plan) -> list[str]:
         """Takes away done segments whose files are not what was written; returns them."""
-        damaged = [
-            name
-            for name, segment in plan.segments.items()
-            if self.segment(name).is_done() and not self.segment(name).is_intact(segment.stop)
-        ]
-        for name in damaged:
-            self.segment(name).discard()
+        damaged = []
+        for name, segment in plan.segments.items():
+            folder = self.segment(name)
+            if folder.is_done() and not folder.is_intact(segment.stop):
+                folder.discard()
+                damaged.append(name)
         return damaged
 
 

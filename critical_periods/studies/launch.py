@@ -1,7 +1,5 @@
 """The local launcher: as many workers as there are devices, and one line that says how far."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -19,13 +17,10 @@ _POLL_SECONDS = 0.5
 
 
 def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
-    """Trains all that is missing of a study on this machine.
+    """Trains all that is missing of a planned study on this machine.
 
-    Args:
-        study: the folder of the study, planned.
-        plan: its plan.
-        jobs: runs at once; by default one for each device (or ``trainer.devices`` of them), on
-            CPUs one for each ``num_threads`` cores.
+    ``jobs`` are the runs at once; by default one for each device (or ``trainer.devices`` of them),
+    on CPUs one for each ``num_threads`` cores.
     """
     if not missing(study, plan):
         return
@@ -69,12 +64,10 @@ def device_groups(plan: Plan, jobs: int | None = None) -> list[str | None]:
 
 
 def _start(study: StudyFolder, number: int, devices: str | None) -> subprocess.Popen[bytes]:
-    environment = dict(os.environ)
-    if devices is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = devices
+    chosen = {} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}
     command = [sys.executable, "-m", "critical_periods", "study", "work", str(study.path)]
     with (study.path / f"worker_{number}.log").open("wb") as log:
-        return start_child(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        return start_child(command, env=os.environ | chosen, stdout=log, stderr=subprocess.STDOUT)
 
 
 def _show_progress(study: StudyFolder, plan: Plan, workers: list[subprocess.Popen[bytes]]) -> None:
@@ -83,7 +76,7 @@ def _show_progress(study: StudyFolder, plan: Plan, workers: list[subprocess.Pope
     In a terminal that is one line; anywhere else it is a line for each segment that ends.
     """
     began, before = time.monotonic(), _epochs_done(study, plan)
-    told = _segments_done(study, plan)
+    untold = [name for name in plan.segments if not study.segment(name).is_done()]
     with tqdm(
         total=plan.epochs, initial=before, unit="epoch", disable=None, dynamic_ncols=True
     ) as bar:
@@ -100,14 +93,9 @@ def _show_progress(study: StudyFolder, plan: Plan, workers: list[subprocess.Pope
             speed = (now - before) / (time.monotonic() - began)
             seconds = (plan.epochs - now) / speed if speed else 0
             left = f", about {tqdm.format_interval(seconds)} left" if seconds else ""
-            ended = [name for name in _segments_done(study, plan) if name not in told]
-            for name in ended:
+            for name in [name for name in untold if study.segment(name).is_done()]:
                 print(f"Segment {name} is done; {now} of {plan.epochs} epochs{left}.", flush=True)
-            told += ended
-
-
-def _segments_done(study: StudyFolder, plan: Plan) -> list[str]:
-    return [name for name in plan.segments if study.segment(name).is_done()]
+                untold.remove(name)
 
 
 def _epochs_done(study: StudyFolder, plan: Plan) -> int:
@@ -120,10 +108,9 @@ def _epochs_done(study: StudyFolder, plan: Plan) -> int:
 
 
 def _running(study: StudyFolder, plan: Plan) -> str:
-    running = []
-    for name, segment in plan.segments.items():
-        folder = study.segment(name)
-        reached = folder.epochs_done()
-        if reached is not None and not folder.is_done():
-            running.append(f"{name[:6]} at epoch {reached} of {segment.stop}")
-    return ", ".join(running)
+    return ", ".join(
+        f"{name[:6]} at epoch {reached} of {segment.stop}"
+        for name, segment in plan.segments.items()
+        if (reached := (folder := study.segment(name)).epochs_done()) is not None
+        and not folder.is_done()
+    )

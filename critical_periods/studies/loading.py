@@ -1,7 +1,5 @@
 """A study that was run, for a notebook: its tables as data frames and its trained networks."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator
@@ -21,37 +19,9 @@ from critical_periods.runs.lightning_cli import CLI
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan, Run
-from critical_periods.studies.results import Row, curve, results, settings
+from critical_periods.studies.results import Row, curve, known, results
 from critical_periods.studies.segment import segment_config
 from critical_periods.studies.tables import as_table
-
-
-def load_study(folder: str | Path) -> LoadedStudy:
-    """Opens the folder of a study that was run, even if not all of its runs are done.
-
-    Args:
-        folder: which ``critical-periods study run STUDY.yaml --output FOLDER`` has written.
-
-    Raises:
-        UserError: the folder holds no plan, or a damaged one.
-
-    Example:
-        After ``critical-periods study run experiments/studies/quickstart.yaml --output
-        runs/quickstart``::
-
-            from critical_periods.plots import plot_curve
-            from critical_periods.studies import load_study
-
-            study = load_study("runs/quickstart")
-            study.runs.groupby("removal")["final_accuracy"].mean()
-            study.history.query("seed == 0").pivot(
-                index="epoch", columns=["removal", "epochs"], values="val/loss"
-            ).plot()
-            plot_curve(study.curve)
-            network = study.network(study.runs.iloc[-1])
-    """
-    study = StudyFolder(Path(folder))
-    return LoadedStudy(study, study.read_plan())
 
 
 class LoadedStudy:
@@ -63,10 +33,6 @@ class LoadedStudy:
     varied field, ``stage`` (where runs end with fine-tuning: ``pretraining`` or ``finetuning``),
     ``onset``, ``removal``, ``epochs``, ``seeds``, ``epoch``; where a column has a sample standard
     deviation over several seeds, it ends in ``_sd``.
-
-    Args:
-        folder: of the study.
-        plan: of the study.
     """
 
     def __init__(self, folder: StudyFolder, plan: Plan) -> None:
@@ -99,11 +65,10 @@ class LoadedStudy:
         ``removal``, ``epochs``, ``seed``, ``epoch``, then the logged keys. Of a key that is not
         logged in every epoch, the others are nan.
         """
-        rows = []
+        rows: list[Row] = []
         for run in filter(self._is_done, self.plan.runs):
             for stage, name in self.plan.stages(run):
-                history = self.folder.segment(name).history()
-                rows += [{**_known(run, stage), **epoch} for epoch in history]
+                rows += (known(run, stage) | epoch for epoch in self.folder.segment(name).history())
         return self._table(rows)
 
     @cached_property
@@ -167,9 +132,9 @@ class LoadedStudy:
         """The LightningModule of a run with its trained network, as :meth:`network` gives that."""
         found = self._run(run)
         if not self._is_done(found):
-            known = ", ".join(f"{name} {value}" for name, value in _known(found).items())
+            which = ", ".join(f"{name} {value}" for name, value in known(found).items())
             raise UserError(
-                f"the run with {known} is not done, so it has no trained network; run the study "
+                f"the run with {which} is not done, so it has no trained network; run the study "
                 "again, which trains what is missing."
             )
         checkpoint = self.folder.segment(found.segment).checkpoint
@@ -186,11 +151,7 @@ class LoadedStudy:
         return task.eval()
 
     def datamodule(self, run: int | pd.Series) -> pl.LightningDataModule:
-        """The DataModule of a run, set up for training and validation.
-
-        Raises:
-            UserError: its data is not there.
-        """
+        """The DataModule of a run, set up for training and validation; UserError without data."""
         with self._built(self._run(run)) as cli:
             cli.datamodule.prepare_data()
             cli.datamodule.setup("fit")
@@ -201,7 +162,6 @@ class LoadedStudy:
 
     def _table(self, rows: list[Row]) -> pd.DataFrame:
         table = as_table(rows)
-        # What figures call that which comes and goes.
         table.attrs["window"] = self.plan.kind_of_window
         return table
 
@@ -212,10 +172,10 @@ class LoadedStudy:
         place = run
         if isinstance(run, pd.Series):
             # By what it says, as an index may have been reset.
-            known = self.runs.loc[:, :"seed"].drop(columns="study", errors="ignore")
-            wanted = run.reindex(known.columns)
-            same = (known == wanted) | (known.isna() & wanted.isna())
-            place = next(iter(known.index[same.all(axis="columns")]), None)
+            runs = self.runs.loc[:, :"seed"].drop(columns="study", errors="ignore")
+            wanted = run.reindex(runs.columns)
+            same = (runs == wanted) | (runs.isna() & wanted.isna())
+            place = next(iter(runs.index[same.all(axis="columns")]), None)
         if not isinstance(place, (int, np.integer)) or not 0 <= place < len(self.plan.runs):
             raise UserError(
                 "there is no such run in the study; give a row of `runs`, or its label in their "
@@ -225,7 +185,7 @@ class LoadedStudy:
 
     @contextmanager
     def _built(self, run: Run) -> Iterator[CLI]:
-        """A run as its config says, but on the CPU and without callbacks, under its own seed.
+        """A run on the CPU, without callbacks, under its own seed.
 
         Threads, random streams and environment stay those of whoever calls it; Lightning is silent.
         """
@@ -244,6 +204,29 @@ class LoadedStudy:
             os.environ.update(environment)
 
 
-def _known(run: Run, stage: str = "") -> Row:
-    """What says which run a row is of."""
-    return {**settings(run, stage), "seed": run.seed}
+def load_study(folder: str | Path) -> LoadedStudy:
+    """Opens the folder of a study that was run, even if not all of its runs are done.
+
+    Args:
+        folder: which ``critical-periods study run STUDY.yaml --output FOLDER`` has written.
+
+    Raises:
+        UserError: the folder holds no plan, or a damaged one.
+
+    Example:
+        After ``critical-periods study run experiments/studies/quickstart.yaml --output
+        runs/quickstart``::
+
+            from critical_periods.plots import plot_curve
+            from critical_periods.studies import load_study
+
+            study = load_study("runs/quickstart")
+            study.runs.groupby("removal")["final_accuracy"].mean()
+            study.history.query("seed == 0").pivot(
+                index="epoch", columns=["removal", "epochs"], values="val/loss"
+            ).plot()
+            plot_curve(study.curve)
+            network = study.network(study.runs.iloc[-1])
+    """
+    study = StudyFolder(Path(folder))
+    return LoadedStudy(study, study.read_plan())

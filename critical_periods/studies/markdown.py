@@ -1,7 +1,5 @@
 """The curve of a study as Markdown, for a paper, an issue or a documentation page."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,45 +41,37 @@ def markdown_table(curve: pd.DataFrame, measure: str = "final_accuracy") -> str:
         raise UserError(f"{measure!r} is not in the curve; it has {', '.join(measured(curve))}.")
     scale, digits = (100, ".2f") if _is_share(measure) else (1, ".4g")
     window = str(curve.attrs.get("window", "deficit")).capitalize()
-
     settings = settings_of(curve.columns)
-
-    def number(row: Mapping[str, Any], column: str) -> str:
-        value = row.get(column)
-        text = "" if value is None or pd.isna(value) else f"{scale * value:z{digits}}"
-        return f"−{text[1:]}" if text.startswith("-") else text
-
-    def spread(row: Mapping[str, Any], column: str) -> str:
-        return " ± ".join(filter(None, [number(row, column), number(row, f"{column}_sd")]))
-
-    def difference(row: Mapping[str, Any]) -> str:
-        found, low, high = (
-            number(row, f"{measure}_difference{end}") for end in ("", "_low", "_high")
-        )
-        return f"{found} [{low}, {high}]" if low else found
-
     header = [name.split(".")[-1].capitalize() for name in settings]
     header += [window, "Epochs", "Seeds", _title(measure), "Control", "Difference [95 % interval]"]
     lines = [header, ["---"] * (len(settings) + 1) + ["---:"] * 5]
     for row in curve[curve[measure].notna()].to_dict("records"):
+
+        def number(end: str, row: Mapping[str, Any] = row) -> str:
+            value = row.get(measure + end)
+            text = "" if value is None or pd.isna(value) else f"{scale * value:z{digits}}"
+            return text.replace("-", "−", 1) if text.startswith("-") else text
+
         onset, removal = row["onset"], row["removal"]
-        lines.append([
-            *(label_of({"variant": row[name]}) for name in settings),
-            f"epochs {onset}–{removal - 1}" if onset < removal else "none",
-            str(row["epochs"]), str(row["seeds"]), spread(row, measure),
-            spread(row, f"{measure}_control"), difference(row),
-        ])  # fmt: skip
+        low, high = number("_difference_low"), number("_difference_high")
+        lines.append(
+            [
+                *(label_of({"variant": row[name]}) for name in settings),
+                f"epochs {onset}–{removal - 1}" if onset < removal else "none",
+                *(str(row[name]) for name in ("epochs", "seeds")),
+                *(
+                    " ± ".join(filter(None, map(number, (of, f"{of}_sd"))))
+                    for of in ("", "_control")
+                ),
+                number("_difference") + (f" [{low}, {high}]" if low else ""),
+            ]
+        )
     cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def markdown_tables(curve: pd.DataFrame, title: str) -> str:
-    """All measures of a study, a heading and a :func:`markdown_table` each.
-
-    Args:
-        curve: the table of that name.
-        title: of the text, such as the study's name.
-    """
+    """All measures of a curve, a heading and a :func:`markdown_table` each, under a title."""
     parts = [f"## {title}"]
     for measure in measured(curve):
         parts += [f"### {_title(measure)}", markdown_table(curve, measure)]

@@ -1,13 +1,12 @@
 """What was measured through the epochs of a study's runs, and how RSV is spread at their ends."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Iterator
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,74 +19,66 @@ from critical_periods.studies.tables import short
 
 # Names under which networks keep all their layers, which say little by themselves.
 _WRAPPERS = ("pathways", "trunk", "model")
-_OF_LAYERS = {"fisher/trace/": "fisher_trace", "information/weights/": "information"}
-_COUNTS = "/counts"
+
+_Place = tuple[tuple[str, Any], ...]
 
 
-class _Cell(NamedTuple):
-    """Where a logged value belongs: a column, and what its row has beside the epoch."""
+def block(layer: str) -> str:
+    """The part of a network that a layer belongs to, as figures show it.
 
-    column: str
-    place: tuple[tuple[str, Any], ...] = ()
-
-
-def _of_network(pattern: str) -> Callable[[str], _Cell | None]:
-    """A column for each key of a pattern."""
-    return lambda key: _Cell(key.replace("/", "_")) if re.fullmatch(pattern, key) else None
-
-
-def _of_layer(key: str) -> _Cell | None:
-    for prefix, column in _OF_LAYERS.items():
-        if key.startswith(prefix):
-            return _Cell(column, (("layer", block(key.removeprefix(prefix))),))
-    return None
+    Example:
+        >>> block("conv3.norm"), block("stage2.1.conv1"), block("trunk.stage3.0.conv1")
+        ('conv3', 'stage2', 'trunk.stage3')
+    """
+    names = layer.split(".")
+    return ".".join(names[: 2 if names[0] in _WRAPPERS else 1])
 
 
-def _of_mode(key: str) -> _Cell | None:
-    found = re.fullmatch(r"modes/(ode/)?path_(\d+)/(\d+)", key)
-    if found is None:
-        return None
-    ode, path, mode = found.groups()
-    return _Cell("ode" if ode else "strength", (("path", int(path)), ("mode", int(mode))))
+# What a row has beside the epoch, and what makes it of a part of a logged key.
+_PLACES: dict[str, Callable[[str], Any]] = {"layer": block, "path": int, "mode": int}
 
 
 def _histories(
-    study: StudyFolder,
-    plan: Plan,
-    cell: Callable[[str], _Cell | None],
-    has_spread: bool = False,
-    least: int = 1,
+    columns: Mapping[str, str], study: StudyFolder, plan: Plan, least: int = 1
 ) -> list[Row]:
     """One row for each window, epoch and place: means over the seeds that are done.
 
-    Args:
-        study: the folder of the study.
-        plan: its plan.
-        cell: where what was logged under a key belongs; ``None`` leaves it out. Of one run, the
-            values of one cell add up.
-        has_spread: whether to add standard deviations, where there are several seeds.
-        least: in how many epochs something must have been logged.
+    Columns are given for patterns of logged keys, whose named groups say the place; those without a
+    place have standard deviations, too. In one run, what falls in one cell adds up. In ``least``
+    epochs something must have been logged.
     """
-    rows, cell = [], cache(cell)
+    rows = []
     for known, segments in _done(study, plan):
-        found: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+        found: dict[_Place, dict[str, list[float]]] = {}
         for segment in segments:
-            for epoch in segment.history():
-                sums: dict[_Cell, float] = {}
-                for key, value in epoch.items():
-                    if value and (here := cell(key)):
-                        sums[here] = sums.get(here, 0.0) + float(value)
+            history = segment.history()
+            cells = _cells(history[0], columns)
+            for epoch in history:
+                sums: dict[tuple[str, _Place], float] = {}
+                for key, (column, parts) in cells.items():
+                    if epoch[key]:
+                        cell = column, (("epoch", int(epoch["epoch"])), *parts)
+                        sums[cell] = sums.get(cell, 0.0) + float(epoch[key])
                 for (column, place), total in sums.items():
-                    row = found.setdefault((("epoch", int(epoch["epoch"])), *place), {})
-                    row.setdefault(column, []).append(total)
-        for place, columns in found.items() if len(found) >= least else ():
+                    found.setdefault(place, {}).setdefault(column, []).append(total)
+        for place, measured in found.items() if len(found) >= least else ():
             line = {**known, **dict(place)}
-            for column, values in columns.items():
+            for column, values in measured.items():
                 line[column] = short(mean(values))
-                if has_spread and len(values) > 1:
+                if len(place) == 1 and len(values) > 1:
                     line[f"{column}_sd"] = short(spread(values))
             rows.append(line)
     return rows
+
+
+def _cells(keys: Iterable[str], columns: Mapping[str, str]) -> dict[str, tuple[str, _Place]]:
+    """For each key of a pattern its column and place."""
+    cells = {}
+    for key, (pattern, column) in product(keys, columns.items()):
+        if found := re.fullmatch(pattern, key):
+            parts = found.groupdict().items()
+            cells[key] = found.expand(column), tuple((n, _PLACES[n](text)) for n, text in parts)
+    return cells
 
 
 def _distributions(study: StudyFolder, plan: Plan) -> list[Row]:
@@ -104,9 +95,9 @@ def _distributions(study: StudyFolder, plan: Plan) -> list[Row]:
                     edges[layer] = its_edges
         for layer, of_layer in counts.items():
             shares = of_layer / max(of_layer.sum(), 1)
-            for numbers in zip(edges[layer], edges[layer][1:], shares, strict=False):
-                low, high, share = (short(float(number)) for number in numbers)
-                rows.append({**known, "layer": layer, "low": low, "high": high, "share": share})
+            for low, high, share in zip(edges[layer], edges[layer][1:], shares, strict=False):
+                bin_ = {"low": short(low), "high": short(high), "share": short(share)}
+                rows.append({**known, "layer": layer, **bin_})
     return rows
 
 
@@ -114,8 +105,8 @@ def _histograms(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Counts and edges of each layer's histogram, as a ``SourceVarianceMonitor`` kept them."""
     try:
         with np.load(file) as arrays:
-            layers = [key.removesuffix(_COUNTS) for key in arrays if key.endswith(_COUNTS)]
-            return {one: (arrays[one + _COUNTS], arrays[f"{one}/edges"]) for one in layers}
+            layers = [key.removesuffix("/counts") for key in arrays if key.endswith("/counts")]
+            return {one: (arrays[f"{one}/counts"], arrays[f"{one}/edges"]) for one in layers}
     # What NumPy, zipfile and zlib say of a file that was cut or altered has no common name.
     except Exception as error:
         raise UserError(
@@ -125,12 +116,7 @@ def _histograms(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _done(study: StudyFolder, plan: Plan) -> Iterator[tuple[Row, list[SegmentFolder]]]:
-    """The runs that are done, the seeds of the same window, variation and stage together.
-
-    Yields:
-        What their rows begin with (the varied fields, ``stage`` where there are two, the window and
-        the number of ``seeds``), and the last segments of the runs, which know all epochs.
-    """
+    """What rows of runs that are done begin with, and the seeds' last segments, which know all."""
     groups: dict[str, tuple[Row, list[SegmentFolder]]] = {}
     for run in plan.runs:
         for stage, name in plan.stages(run):
@@ -141,26 +127,25 @@ def _done(study: StudyFolder, plan: Plan) -> Iterator[tuple[Row, list[SegmentFol
         yield {**known, "seeds": len(segments)}, segments
 
 
-def block(layer: str) -> str:
-    """The part of a network that a layer belongs to, as figures show it.
-
-    Example:
-        >>> block("conv3.norm"), block("stage2.1.conv1"), block("trunk.stage3.0.conv1")
-        ('conv3', 'stage2', 'trunk.stage3')
-    """
-    names = layer.split(".")
-    return ".".join(names[: 2 if names[0] in _WRAPPERS else 1])
-
-
 TABLES: dict[str, Callable[[StudyFolder, Plan], list[Row]]] = {
-    "fisher": partial(_histories, cell=_of_network("fisher/trace"), has_spread=True, least=2),
-    "layers": partial(_histories, cell=_of_layer),
-    "information": partial(
-        _histories, cell=_of_network(r"information/(both|view_\d+)"), has_spread=True
+    "fisher": partial(_histories, {"fisher/trace": "fisher_trace"}, least=2),
+    "layers": partial(
+        _histories,
+        {
+            "fisher/trace/(?P<layer>.+)": "fisher_trace",
+            "information/weights/(?P<layer>.+)": "information",
+        },
     ),
-    "reconstruction": partial(_histories, cell=_of_network(r"reconstruction/\w+"), has_spread=True),
+    "information": partial(_histories, {r"information/(both|view_\d+)": r"information_\1"}),
+    "reconstruction": partial(_histories, {r"reconstruction/(\w+)": r"reconstruction_\1"}),
     "rsv": _distributions,
-    "modes": partial(_histories, cell=_of_mode),
+    "modes": partial(
+        _histories,
+        {
+            r"modes/path_(?P<path>\d+)/(?P<mode>\d+)": "strength",
+            r"modes/ode/path_(?P<path>\d+)/(?P<mode>\d+)": "ode",
+        },
+    ),
 }
 """The tables beside the results and the curve: their names, and what makes their rows.
 

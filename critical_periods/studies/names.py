@@ -1,7 +1,5 @@
 """Names of segments: hashes of all that determines their bits, and of nothing else."""
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json
@@ -52,12 +50,12 @@ def segment_name(
     """
     callback = resolved.window
     # A window that has not opened yet is like any other that changes nothing until then.
-    is_open_later = window[0] == window[1]
     is_any = not callback or said_by(callback, "changes_nothing_while_closed")
+    is_none = window[0] == window[1] and is_any
     determinants: dict[str, Any] = {
         "config": _until(resolved.config, window, stop),
         "seed": seed,
-        "schedule": None if is_open_later and is_any else {"window": window, "callback": callback},
+        "schedule": None if is_none else {"window": window, "callback": callback},
         "stop": stop,
         "data": resolved.data,
         "version": critical_periods.__version__,
@@ -83,10 +81,9 @@ def _until(config: Config, window: tuple[int, int], stop: int) -> Config:
 
     def is_to_come(callback: Config) -> bool:
         setting = said_by(callback, "changes_nothing_before")
-        if setting is None:
-            return False
         epoch = (callback.get("init_args") or {}).get(setting)
-        return all(first >= stop for first in (removals if epoch is None else [epoch]))
+        epochs = removals if epoch is None else [epoch]
+        return setting is not None and all(first >= stop for first in epochs)
 
     trainer["callbacks"] = [one for one in callbacks if not is_to_come(one)]
     return config

@@ -1,17 +1,16 @@
 """The tree of a plan as text, a line for each segment."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.plan import Plan, Segment
+from critical_periods.studies.plan import Plan
 
 
 def outline(plan: Plan, folder: StudyFolder | None = None) -> str:
     """The tree as text; with a folder, the state of each segment too.
 
     Example:
+        >>> from critical_periods.studies.plan import Segment
         >>> trunk = Segment("a", None, 0, 2, (0, 2), seed=0, config=0)
         >>> branch = Segment("b", "a", 2, 4, (0, 2), seed=0, config=0)
         >>> print(outline(Plan("small", [], {"a": trunk, "b": branch}, [], 0.01)))
@@ -20,18 +19,14 @@ def outline(plan: Plan, folder: StudyFolder | None = None) -> str:
         small: 0 runs in 2 segments; trains 4 epochs, separate runs would train 0.
     """
     what, labels = plan.kind_of_window, plan.labels()
-    children: dict[str | None, list[Segment]] = {}
-    for segment in plan.segments.values():
-        children.setdefault(segment.parent, []).append(segment)
     lines: list[str] = []
     counts: Counter[str] = Counter()
 
     def grow(parent: str | None, depth: int) -> None:
-        for segment in children.get(parent, []):
+        for segment in (one for one in plan.segments.values() if one.parent == parent):
             onset, removal = segment.window
-            stage = "fine-tuning, " if segment.finetunes else ""
             parts = [
-                f"{'  ' * depth}{segment.name}  {stage}epochs {segment.start}-{segment.stop}",
+                f"{'  ' * depth}{segment.name}  {segment.epochs_text}",
                 f"{what} {onset}-{removal}" if onset < removal else f"no {what}",
                 labels[segment.name],
                 f"seed {segment.seed}" if depth == 0 else "",

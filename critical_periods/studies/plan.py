@@ -1,12 +1,10 @@
 """From runs to a tree of segments: what runs share is trained once."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from pydantic import TypeAdapter
 
@@ -24,8 +22,8 @@ class Segment:
 
     Attributes:
         name: the hash of all that determines the bits of its end.
-        parent: the segment whose checkpoint it starts from; ``None`` starts from scratch.
-            Fine-tuning takes its network's weights alone.
+        parent: the segment whose checkpoint it starts from, from which fine-tuning takes the
+            network's weights alone; ``None`` starts from scratch.
         start: its first epoch.
         stop: the epoch after its last.
         window: onset and removal of the window within its past and itself; equal: none.
@@ -43,13 +41,15 @@ class Segment:
     config: int
     finetunes: bool = False
 
+    @property
+    def epochs_text(self) -> str:
+        """Its stage and epochs, as trees and W&B show them."""
+        return f"{'fine-tuning, ' * self.finetunes}epochs {self.start}-{self.stop}"
+
 
 @dataclass(frozen=True)
 class Run:
-    """One row of the results: a window of one seed and variation, and the segment that ends it.
-
-    Where the run has a second stage, that is its last segment.
-    """
+    """One row of the results: a window of one seed and variation, and the last segment of it."""
 
     variation: dict[str, Any]
     window: Schedule
@@ -88,10 +88,7 @@ class Plan:
 
     @property
     def kind_of_window(self) -> str:
-        """What tables, trees and figures call what comes and goes in the study.
-
-        ``deficit`` where every variation's is one, otherwise ``window``, which is true of all.
-        """
+        """``deficit`` where each variation's window is one, otherwise ``window``."""
         kinds = {said_by(window, "kind") for _, window in self.configs if window}
         return "deficit" if kinds <= {"deficit"} else "window"
 
@@ -117,10 +114,9 @@ class Plan:
 
     def lineage(self, name: str) -> Iterator[Segment]:
         """A segment and its ancestors, the youngest first."""
-        link: str | None = name
-        while link is not None:
-            yield self.segments[link]
-            link = self.segments[link].parent
+        yield (segment := self.segments[name])
+        if segment.parent is not None:
+            yield from self.lineage(segment.parent)
 
     def labels(self) -> dict[str, str]:
         """What sets a segment apart by settings: a variant, varied values; '' where runs share it.
@@ -144,22 +140,15 @@ class Plan:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
-        """The plan of a text that :meth:`to_json` made.
-
-        Raises:
-            ValueError: the text is not one of them.
-        """
+    def from_json(cls, text: str) -> Self:
+        """The plan of a text that :meth:`to_json` made; ValueError of any other."""
         return TypeAdapter(cls).validate_json(text)
 
 
 def make_plan(study: Study, resolved: list[Resolved], finetuning: Sequence[Resolved] = ()) -> Plan:
     """Merges the runs of a study into a tree.
 
-    Args:
-        study: what to run.
-        resolved: each variation's config and window with all defaults filled in.
-        finetuning: each variation's second stage, if there is one.
+    Runs and second stages are those of :func:`~critical_periods.studies.resolve.resolve`.
     """
     configs = [study.configured(variation) for variation in study.variations]
     stages = [study.configured_finetuning(variation) for variation in study.variations]

@@ -1,48 +1,35 @@
 """Tables and figures of a study: everything that its finished runs give."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import wandb
 from matplotlib.figure import Figure
 
-from critical_periods.plots.curve import (
-    curve_panels,
-    has_sensitivity,
-    plot_curve,
-    plot_sensitivity,
-    plot_surface,
-    surface_axes,
-)
+from critical_periods.plots import curve as curves
+from critical_periods.plots import through_epochs
 from critical_periods.plots.rsv import plot_rsv
 from critical_periods.plots.style import lines, numbers, save
-from critical_periods.plots.through_epochs import (
-    plot_fisher,
-    plot_information,
-    plot_layers,
-    plot_modes,
-    plot_reconstruction,
-)
+from critical_periods.runs.tracking import wandb_logger
 from critical_periods.studies.folder import StudyFolder, write_json
 from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.results import curve, results
-from critical_periods.studies.summary import log_summary
 from critical_periods.studies.tables import as_table, write_table
 
 _PLOTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
-    "fisher": plot_fisher,
-    "layers": plot_layers,
-    "information": plot_information,
-    "reconstruction": plot_reconstruction,
+    "fisher": through_epochs.plot_fisher,
+    "layers": through_epochs.plot_layers,
+    "information": through_epochs.plot_information,
+    "reconstruction": through_epochs.plot_reconstruction,
     "rsv": plot_rsv,
-    "modes": plot_modes,
+    "modes": through_epochs.plot_modes,
 }
 
 
@@ -63,18 +50,18 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
         return []
     tables = {"results": runs, "curve": curve(plan, runs)}
     tables |= {name: rows for name, make in TABLES.items() if (rows := make(folder, plan))}
-    written = [f"{name}.csv" for name in tables]
     frames = {}
     for name, rows in tables.items():
         write_table(folder.path / f"{name}.csv", rows)
         frames[name] = as_table(rows)
         frames[name].attrs["window"] = plan.kind_of_window
-    for name, draw in figures(frames, plan.study).items():
+    drawn = figures(frames, plan.study)
+    for name, draw in drawn.items():
         save(draw(), folder.path / name)
-        written.append(f"{name}.png")
+    pictures = [f"{name}.png" for name in drawn]
+    written = [*(f"{name}.csv" for name in tables), *pictures]
     _clear(folder.path, written)
-    pictures = [name for name in written if name.endswith(".png")]
-    log_summary(folder, plan, frames["curve"], pictures)
+    _log_summary(folder, plan, frames["curve"], pictures)
     return written
 
 
@@ -85,28 +72,25 @@ def _clear(path: Path, written: Sequence[str]) -> None:
     # Without a record, or with a damaged one, nothing is known to be ours.
     with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         before = json.loads(record.read_text())["written"]
-    for name in before:
-        if name not in written:
-            (path / name).unlink(missing_ok=True)
-            if name.endswith(".png"):
-                (path / name).with_suffix(".pdf").unlink(missing_ok=True)
+    for file in (path / name for name in before if name not in written):
+        for one in (file, file.with_suffix(".pdf")) if file.suffix == ".png" else (file,):
+            one.unlink(missing_ok=True)
     write_json(record, {"written": written})
 
 
 def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callable[[], Figure]]:
     """What can be drawn: names of files without their endings, and what draws them."""
     curve = tables["curve"]
+    titled = partial(partial, _titled, title)
     found: dict[str, Callable[[], Figure]] = {}
-    if curve_panels(curve):
-        found["curve"] = partial(_titled, title, plot_curve, curve)
+    if curves.curve_panels(curve):
+        found["curve"] = titled(curves.plot_curve, curve)
     # These two draw losses of accuracy, which not every task has.
-    is_accurate = numbers(curve, "final_accuracy_difference").notna().any()
-    if is_accurate and has_sensitivity(curve):
-        found["sensitivity"] = partial(
-            _titled, title, plot_sensitivity, curve, tables.get("fisher")
-        )
-    if is_accurate and surface_axes(curve) is not None:
-        found["surface"] = partial(_titled, title, plot_surface, curve)
+    if numbers(curve, "final_accuracy_difference").notna().any():
+        if curves.has_sensitivity(curve):
+            found["sensitivity"] = titled(curves.plot_sensitivity, curve, tables.get("fisher"))
+        if curves.surface_axes(curve) is not None:
+            found["surface"] = titled(curves.plot_surface, curve)
     for kind in (name for name in _PLOTS if name in tables):
         for name, rows in lines(tables[kind]).items():
             if "epoch" not in rows or rows["epoch"].nunique() > 1:
@@ -120,3 +104,29 @@ def _titled(title: str, draw: Callable[..., Figure], *tables: pd.DataFrame | Non
     figure = draw(*tables)
     figure.suptitle(title)
     return figure
+
+
+def _log_summary(
+    folder: StudyFolder, plan: Plan, curve: pd.DataFrame, figures: Sequence[str]
+) -> None:
+    """Logs the figures, the curve as a table and a chart of it, in the group of the segments."""
+    logger = wandb_logger(folder.path, group=plan.study, name="summary", job_type="summary")
+    if logger is None:
+        return
+    cells = curve.apply(_column).astype(object).where(curve.notna(), None)
+    table = wandb.Table(columns=list(cells), data=cells.to_numpy().tolist())
+    against = "onset" if (curve["onset"] > 0).any() else "removal"
+    paths = [folder.path / name for name in figures]
+    shown: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in paths}
+    shown["curve_table"] = table
+    if "final_accuracy" in curve:
+        chart = wandb.plot.scatter(table, against, "final_accuracy", title=plan.study)
+        shown["curve_chart"] = chart
+    logger.experiment.log(shown)
+    logger.experiment.finish()
+
+
+def _column(cells: pd.Series) -> pd.Series:
+    """A column as W&B wants it: of numbers or text alone."""
+    numbers = pd.to_numeric(cells, errors="coerce")
+    return numbers if numbers.notna().equals(cells.notna()) else cells.astype(str)

@@ -1,7 +1,5 @@
 """What a study's configs mean, with every default filled in; and whether they can be run at all."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 import warnings
@@ -20,6 +18,7 @@ from critical_periods.studies.names import Resolved
 from critical_periods.studies.roles import segment_callbacks
 from critical_periods.studies.study import Study
 
+_SWEPT = {"onset", "removal"}
 # What ends a run but its epochs, and what these settings are where they do not.
 _ENDS = {"max_steps": -1, "max_time": None, "fast_dev_run": False}
 
@@ -37,8 +36,7 @@ def resolve(study: Study) -> tuple[list[Resolved], list[Resolved]]:
     epochs = max(window.epochs for window in study.windows)
     for variation in study.variations:
         try:
-            config, window = study.configured(variation)
-            run, model = _resolved(config, window, epochs)
+            run, model = _resolved(*study.configured(variation), epochs)
             runs.append(run)
             finetuning = study.configured_finetuning(variation)
             if finetuning is not None:
@@ -66,10 +64,8 @@ def _resolved_finetuning(config: Config, model: pl.LightningModule) -> Resolved:
 
 
 def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl.LightningModule]:
-    if window:
-        for setting in ("onset", "removal"):
-            if setting in window["init_args"]:
-                raise UserError(f"window.init_args.{setting} is what windows sweeps; leave it out.")
+    for setting in sorted(_SWEPT & window.get("init_args", {}).keys()):
+        raise UserError(f"window.init_args.{setting} is what windows sweeps; leave it out.")
     for setting, idle in _ENDS.items():
         if config["trainer"].get(setting) not in (None, idle):
             raise UserError(
@@ -86,7 +82,15 @@ def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cli = CLI(config, run=False, logger=False)
-        fingerprint = _check(cli)
+        data = cli.datamodule
+        if not hasattr(data, "fingerprint"):
+            raise UserError(
+                f"{type(data).__name__} cannot be used in a study; it needs setup(), "
+                "measurement_loader() and fingerprint() like the DataModules of critical_periods."
+            )
+        # Finds before training what would go wrong in it.
+        validate_run(cli.trainer, cli.model, data)
+        fingerprint = str(data.fingerprint())
     resolved: Config = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
     if not window:
         return Resolved(resolved, {}, fingerprint), cli.model
@@ -98,21 +102,8 @@ def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl
             f"window.class_path={window['class_path']} has no onset and removal; choose a "
             "callback with a window, such as RegularizationWindow."
         )
-    for setting in ("onset", "removal"):
-        window["init_args"].pop(setting, None)
+    window["init_args"] = {n: of for n, of in window["init_args"].items() if n not in _SWEPT}
     return Resolved(resolved, window, fingerprint), cli.model
-
-
-def _check(cli: CLI) -> str:
-    """Finds before training what would go wrong in it; returns the data's fingerprint."""
-    data = cli.datamodule
-    if not hasattr(data, "fingerprint"):
-        raise UserError(
-            f"{type(data).__name__} cannot be used in a study; it needs setup(), "
-            "measurement_loader() and fingerprint() like the DataModules of critical_periods."
-        )
-    validate_run(cli.trainer, cli.model, data)
-    return str(data.fingerprint())
 
 
 def _without_nulls(config: Any) -> Any:

@@ -1,7 +1,5 @@
 """From finished segments to the table of runs and the table of the curve."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -18,25 +16,17 @@ from critical_periods.studies.tables import short
 FINAL_EPOCHS = 5
 """Final accuracy is the mean over this many last epochs (Kleinman et al. 2023)."""
 
-# Columns of the results and the logged keys that they come from, of the first layer that has one.
-_MEASURES = {
-    "rsv_mean": "rsv/[^/]+/mean",
-    "rsv_polarization": "rsv/[^/]+/polarization",
-    "rsv_dead": "rsv/[^/]+/dead",
-    "rsv_channels_mean": "rsv/[^/]+/channels/mean",
-    "rsv_channels_polarization": "rsv/[^/]+/channels/polarization",
-    "fisher_trace": "fisher/trace",
-    "information_both": "information/both",
-    "information_view_0": "information/view_0",
-    "information_view_1": "information/view_1",
-    "information_weights": "information/weights",
-    "reconstruction_own_view": "reconstruction/own_view",
-    "reconstruction_other_view": "reconstruction/other_view",
-    "reconstruction_both_views": "reconstruction/both_views",
-    "error": "val/error",
-    "path_share": "modes/share",
-}
+# Logged keys, after which columns of the results are called; * is the first layer that has one.
+_KEYS = (
+    "rsv/*/mean", "rsv/*/polarization", "rsv/*/dead", "rsv/*/channels/mean",
+    "rsv/*/channels/polarization", "fisher/trace", "information/both", "information/view_0",
+    "information/view_1", "information/weights", "reconstruction/own_view",
+    "reconstruction/other_view", "reconstruction/both_views",
+)  # fmt: skip
+_MEASURES = {key.replace("/*/", "/").replace("/", "_"): key for key in _KEYS}
+_MEASURES |= {"error": "val/error", "path_share": "modes/share"}
 _BEFORE = {f"pretrained_{name}": key for name, key in {"loss": "val/loss", **_MEASURES}.items()}
+_GROUPS = ("", "_control", "_difference")
 _ENDS = ("", "_sd", "_low", "_high")
 _MEANT = ("final_accuracy", *_MEASURES, *_BEFORE)
 
@@ -58,18 +48,18 @@ def results(study: StudyFolder, plan: Plan) -> list[Row]:
     """
     rows = []
     for run in plan.runs:
-        if study.segment(run.segment).is_done():
-            *before, history = [study.segment(name).history() for _, name in plan.stages(run)]
-            row = {"study": plan.study, **settings(run), "seed": run.seed}
-            # Not every task logs an accuracy, and not every run validates after each epoch.
-            accuracies = [epoch.get("val/accuracy") for epoch in history[-FINAL_EPOCHS:]]
-            measured = [float(accuracy) for accuracy in accuracies if accuracy]
-            if measured:
-                row["final_accuracy"] = short(mean(measured))
-            row |= _measured(history[-1], _MEASURES)
-            for pretraining in before:
-                row |= _measured(pretraining[-1], _BEFORE)
-            rows.append(row)
+        if not study.segment(run.segment).is_done():
+            continue
+        *before, history = [study.segment(name).history() for _, name in plan.stages(run)]
+        row = {"study": plan.study, **known(run)}
+        # Not every task logs an accuracy, and not every run validates after each epoch.
+        accuracies = [epoch.get("val/accuracy") for epoch in history[-FINAL_EPOCHS:]]
+        if any(accuracies):
+            row["final_accuracy"] = short(mean(map(float, filter(None, accuracies))))
+        row |= _measured(history[-1], _MEASURES)
+        for pretraining in before:
+            row |= _measured(pretraining[-1], _BEFORE)
+        rows.append(row)
     return rows
 
 
@@ -85,12 +75,17 @@ def settings(run: Run, stage: str = "") -> Row:
     return {**varied, **({"stage": stage} if stage else {}), **run.window._asdict()}
 
 
+def known(run: Run, stage: str = "") -> Row:
+    """What says which run a row is of."""
+    return {**settings(run, stage), "seed": run.seed}
+
+
 def _measured(epoch: Mapping[str, str], measures: Mapping[str, str]) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for column, pattern in measures.items():
-        values = [value for key, value in epoch.items() if value and re.fullmatch(pattern, key)]
-        if values:
-            found[column] = short(float(values[0]))
+        for key, value in epoch.items():
+            if value and re.fullmatch(pattern.replace("*", "[^/]+"), key):
+                found.setdefault(column, short(float(value)))
     return found
 
 
@@ -126,11 +121,12 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
             control = _by_seed(rows, {**start, "onset": 0, "removal": 0})
             point: Row = {**start, "seeds": len(here)}
             for measure in _MEANT:
-                for name, group in _groups(measure, here, control).items():
-                    found = summarise(list(group.values())) if group else ()
-                    point |= {name + end: short(n) for end, n in zip(_ENDS, found, strict=False)}
-            lost = _groups("final_accuracy", here, control)["final_accuracy_difference"]
-            differences[window.removal] = lost
+                groups = _groups(measure, here, control)
+                for group, values in zip(_GROUPS, groups, strict=True):
+                    found = summarise(list(values.values())) if values else ()
+                    names = (f"{measure}{group}{end}" for end in _ENDS)
+                    point |= dict(zip(names, map(short, found), strict=False))
+            differences[window.removal] = _groups("final_accuracy", here, control)[-1]
             points.append(point)
         # By the plan: of a study of onsets, those that are done may all be 0.
         if all(window.onset == 0 for window in windows) and plan.kind_of_window == "deficit":
@@ -141,38 +137,31 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
 
 
 def _by_seed(rows: Sequence[Row], wanted: Row) -> dict[int, Row]:
-    return {
-        row["seed"]: row
-        for row in rows
-        if all(row.get(name) == value for name, value in wanted.items())
-    }
+    return {row["seed"]: row for row in rows if all(row.get(n) == wanted[n] for n in wanted)}
 
 
 def _groups(
     measure: str, here: Mapping[int, Row], control: Mapping[int, Row]
-) -> dict[str, dict[int, float]]:
+) -> tuple[dict[int, float], dict[int, float], dict[int, float]]:
     """A measure, that of the controls, and the difference in the seeds that have both."""
     values, baseline = (
         {seed: row[measure] for seed, row in of.items() if measure in row} for of in (here, control)
     )
-    differences = {seed: values[seed] - baseline[seed] for seed in values if seed in baseline}
-    return {
-        measure: values, f"{measure}_control": baseline, f"{measure}_difference": differences,
-    }  # fmt: skip
+    return values, baseline, {s: values[s] - baseline[s] for s in values if s in baseline}
 
 
 def _critical_removal(
     differences: Mapping[int, Mapping[int, float]], threshold: float
 ) -> dict[str, float]:
-    """The fitted beginning of the critical period, by the seeds that have every removal.
-
-    None from less than three removals, between which the fit would be a guess.
-    """
+    """The fitted beginning of the critical period, by the seeds that have every removal."""
     removals = sorted(differences)
-    seeds = sorted({seed for of_removal in differences.values() for seed in of_removal})
-    losses = [[-differences[removal].get(seed, math.nan) for removal in removals] for seed in seeds]
+    # Between two the fit would be a guess.
+    if len(removals) < 3:
+        return {}
+    seeds = set.intersection(*map(set, differences.values()))
+    losses = [[-differences[removal][seed] for removal in removals] for seed in seeds]
     losses = [loss for loss in losses if all(map(math.isfinite, loss))]
-    if len(removals) < 3 or not losses:
+    if not losses:
         return {}
     names = ("critical_removal", "critical_removal_low", "critical_removal_high")
     numbers = critical_removal(removals, losses, threshold)

@@ -1,7 +1,5 @@
 """What a callback is to a study, as its class says."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pkgutil import resolve_name
 from typing import Any
@@ -30,10 +28,8 @@ def class_at(path: str) -> type | None:
         ('pytorch_lightning.callbacks.lr_monitor', None)
     """
     try:
-        if "." in path:
-            found = resolve_name(path)
-        else:
-            found = getattr(pl.callbacks, path, None) or getattr(callbacks, path)
+        bare = getattr(pl.callbacks, path, None) or getattr(callbacks, path, None)
+        found = resolve_name(path) if "." in path else bare
     except Exception:  # Of a third party's module anything may be wrong; building the run says so.
         return None
     return found if isinstance(found, type) else None
@@ -50,10 +46,8 @@ def said_by(callback: Config, attribute: str) -> Any:
 
 def is_observer(callback: Config) -> bool:
     """Whether a callback is one of Lightning, of either package, that only observes a run."""
-    found = class_at(callback["class_path"])
-    if found is None or found.__name__ not in _OBSERVERS:
-        return False
-    return found.__module__.startswith(_LIGHTNING)
+    found = class_at(callback["class_path"]) or object
+    return found.__name__ in _OBSERVERS and found.__module__.startswith(_LIGHTNING)
 
 
 def segment_callbacks(found: Iterable[Config]) -> list[Config]:
@@ -61,8 +55,5 @@ def segment_callbacks(found: Iterable[Config]) -> list[Config]:
 
     Not those that only observe, nor deficit windows: what the study schedules replaces these.
     """
-    return [
-        one
-        for one in found
-        if not is_observer(one) and class_at(one["class_path"]) is not DeficitWindow
-    ]
+    kept = (one for one in found if class_at(one["class_path"]) is not DeficitWindow)
+    return [one for one in kept if not is_observer(one)]

@@ -1,7 +1,5 @@
 """When the runs of a study have their deficit, and which epochs of theirs are the same."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -55,11 +53,8 @@ def branches(
     for run in runs:
         groups.setdefault(run.past(start + 1), []).append(run)
     for together in groups.values():
-        ends = {run.epochs for run in together}
-        for run in together:
-            if run.onset < run.removal:
-                ends |= {end for end in run[:2] if start < end < run.epochs}
-        stop = min(ends)
+        ends = {end for run in together for end in (*run.past(run.epochs), run.epochs)}
+        stop = min(end for end in ends if end > start)
         past = together[0].past(stop)
         yield past, start, stop, parent
         yield from branches((run for run in together if run.epochs > stop), stop, past)

@@ -1,12 +1,9 @@
 """Training one segment: from its parent's checkpoint to its own."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -27,13 +24,18 @@ from critical_periods.studies.folder import (
     finalize_checkpoint,
     is_intact,
     write_json,
-)
+)  # fmt: skip
 from critical_periods.studies.plan import Plan, Segment
 from critical_periods.studies.roles import segment_callbacks
 from critical_periods.studies.tables import write_table
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300
+# Settings of a segment's trainer, whatever the run says.
+_SILENT = {
+    "enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False,
+    "num_sanity_val_steps": 0, "logger": False,
+}  # fmt: skip
 
 
 class SegmentRecord(pl.Callback):
@@ -49,9 +51,7 @@ class SegmentRecord(pl.Callback):
     """
 
     def __init__(self, folder: SegmentFolder, stop: int, run_epochs: int) -> None:
-        self.folder = folder
-        self.stop = stop
-        self.run_epochs = run_epochs
+        self.folder, self.stop, self.run_epochs = folder, stop, run_epochs
         self.history: dict[int, dict[str, float]] = {}
         self._earlier: dict[str, torch.Tensor] = {}
         self._saved = time.monotonic()
@@ -86,20 +86,14 @@ class SegmentRecord(pl.Callback):
         elapsed = time.monotonic() - self._saved
         is_due = trainer.strategy.broadcast(elapsed > _SECONDS_BETWEEN_CHECKPOINTS)
         if is_last or is_due:
-            self._save(trainer, self.folder.checkpoint if is_last else self.folder.halfway)
+            checkpoint = self.folder.checkpoint if is_last else self.folder.halfway
+            part = checkpoint.with_name(checkpoint.name + ".part")
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                finalize_checkpoint(part, checkpoint)
+            self._saved = time.monotonic()
         if trainer.is_global_zero:
             write_text(self.folder.progress, str(epoch + 1))
-
-    def _save(self, trainer: pl.Trainer, checkpoint: Path) -> None:
-        part = checkpoint.with_name(checkpoint.name + ".part")
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            finalize_checkpoint(part, checkpoint)
-        self._saved = time.monotonic()
-
-    def rows(self) -> list[dict[str, float]]:
-        """One row an epoch: all metrics that were measured in it."""
-        return [{"epoch": epoch, **self.history[epoch]} for epoch in sorted(self.history)]
 
 
 def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
@@ -108,11 +102,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
     It starts from its own halfway checkpoint if there is an intact one, else from its parent's;
     fine-tuning starts anew, with the weights of its parent's network.
     Checkpoints are loaded as tensors and plain values (``weights_only``), executing nothing.
-
-    Args:
-        study: the folder of the study.
-        plan: its plan.
-        name: of the segment, whose parent is done.
+    Its parent must be done.
 
     Raises:
         UserError: its run cannot be built or does not get to its end, or the checkpoint that it
@@ -151,15 +141,12 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
         )
     if not cli.trainer.is_global_zero:
         return
-    write_table(folder.metrics, record.rows())
-    facts = {
-        **{name: getattr(segment, name) for name in ("start", "stop", "parent", "window", "seed")},
-        "seconds": round(time.monotonic() - began, 2),
-        "host": platform.node(),
-        "device": _device(cli.trainer),
-        "torch": torch.__version__,
-    }
-    write_json(folder.done, facts)
+    rows = [{"epoch": epoch, **record.history[epoch]} for epoch in sorted(record.history)]
+    write_table(folder.metrics, rows)
+    facts = {name: getattr(segment, name) for name in ("start", "stop", "parent", "window", "seed")}
+    seconds = round(time.monotonic() - began, 2)
+    facts |= {"seconds": seconds, "host": platform.node(), "device": _device(cli.trainer)}
+    write_json(folder.done, facts | {"torch": torch.__version__})
     for path in (folder.halfway, checksum_file(folder.halfway)):
         path.unlink(missing_ok=True)
 
@@ -169,19 +156,10 @@ def segment_config(plan: Plan, segment: Segment) -> Config:
     config, window = copy.deepcopy(plan.configs[segment.config])
     callbacks = segment_callbacks(config["trainer"]["callbacks"])
     if not segment.finetunes:
-        onset, removal = segment.window
-        window["init_args"] |= {"onset": onset, "removal": removal}
+        window["init_args"] |= zip(("onset", "removal"), segment.window, strict=True)
         callbacks = [window, *callbacks]
     config["seed_everything"] = segment.seed
-    config["trainer"] |= {
-        "max_epochs": segment.stop,
-        "callbacks": callbacks,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "enable_progress_bar": False,
-        "num_sanity_val_steps": 0,
-        "logger": False,
-    }
+    config["trainer"] |= {"max_epochs": segment.stop, "callbacks": callbacks, **_SILENT}
     return config
 
 
@@ -189,20 +167,16 @@ def _logger(
     plan: Plan, segment: Segment, folder: SegmentFolder, config: Config
 ) -> WandbLogger | None:
     onset, removal = segment.window
-    window = f"{onset}-{removal}" if onset < removal else "none"
-    stage = "fine-tuning, " if segment.finetunes else ""
-    label = plan.labels()[segment.name]
-    name = f"{label}, " if label else ""
-    name += f"seed {segment.seed}, {plan.kind_of_window} {window}, "
-    name += f"{stage}epochs {segment.start}-{segment.stop}"
+    parts = [
+        plan.labels()[segment.name],
+        f"seed {segment.seed}",
+        f"{plan.kind_of_window} " + (f"{onset}-{removal}" if onset < removal else "none"),
+        segment.epochs_text,
+    ]
     return wandb_logger(
-        folder.path,
-        group=plan.study,
-        name=name,
-        job_type="segment",
-        tags=[segment.name],
-        config=config,
-    )
+        folder.path, group=plan.study, name=", ".join(filter(None, parts)), job_type="segment",
+        tags=[segment.name], config=config,
+    )  # fmt: skip
 
 
 def _device(trainer: pl.Trainer) -> str:

@@ -1,7 +1,5 @@
 """Statistics over seeds: means with intervals, and the beginning of a critical period."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from statistics import mean, stdev
@@ -17,13 +15,9 @@ _RESAMPLES = 1000
 
 
 class Summary(NamedTuple):
-    """A mean over seeds with its spread; a single seed has none (nan), nor has one that diverged.
+    """A mean over seeds, its sample standard deviation and the ends of its 95 % interval.
 
-    Attributes:
-        mean: over seeds.
-        sd: sample standard deviation over seeds.
-        low: lower end of the 95 % interval of the mean.
-        high: upper end.
+    A single seed has no spread (nan), nor have seeds of which one diverged.
     """
 
     mean: float
@@ -56,9 +50,8 @@ def spread(values: Sequence[float]) -> float:
         >>> spread([1.0, 2.0, 3.0]), spread([1.0]), spread([1.0, math.nan])
         (1.0, nan, nan)
     """
-    if len(values) < 2 or not all(map(math.isfinite, values)):
-        return math.nan
-    return stdev(values)
+    is_known = len(values) > 1 and all(map(math.isfinite, values))
+    return stdev(values) if is_known else math.nan
 
 
 def critical_removal(
@@ -108,8 +101,5 @@ def _crossing(removals: Sequence[int], losses: np.ndarray, threshold: float) -> 
     above = np.flatnonzero(fitted >= threshold)
     if not len(above):
         return math.inf
-    place = int(above[0])
-    if place == 0:
-        return float(epochs[0])
-    share = (threshold - fitted[place - 1]) / (fitted[place] - fitted[place - 1])
-    return float(epochs[place - 1] + share * (epochs[place] - epochs[place - 1]))
+    around = slice(max(above[0] - 1, 0), above[0] + 1)
+    return float(np.interp(threshold, fitted[around], epochs[around]))

@@ -1,7 +1,5 @@
 """A study: the runs that a study file describes, and their configs."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +10,8 @@ from pydantic import ValidationError
 
 from critical_periods.core.errors import UserError
 from critical_periods.runs.config_files import parse_yaml, read_yaml
-from critical_periods.studies.configs import (
-    Config,
-    assign,
-    changed,
-    window_callback,
-    with_callbacks,
-)
+from critical_periods.studies import configs
+from critical_periods.studies.configs import Config, assign, changed
 from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.study_file import Finetuning, StudyFile, message
 
@@ -88,34 +81,33 @@ class Study:
         fields = {n: value for n, value in variation.fields.items() if n not in owned}
         base = changed(self.base, fields)
         scheduled = changed(self.scheduled, variation.of(*_SCHEDULED))
-        return with_callbacks(base), window_callback(scheduled, variation.name or "the study")
+        owner = variation.name or "the study"
+        return configs.with_callbacks(base), configs.window_callback(scheduled, owner)
 
     def configured_finetuning(self, variation: Variation) -> Config | None:
         """The second stage's config, with a list of callbacks, of a variation.
 
         Raises:
-            UserError: a field cannot be set, the epochs are not said, or the callbacks are not a
-                list of classes.
+            UserError: as :meth:`configured`, or the epochs are not said.
         """
         fields = variation.of(_FINETUNING)
         if self.finetuning is None:
             for name in fields:
                 raise UserError(f"{name} is varied, but the study has no finetuning.")
             return None
-        config = with_callbacks(changed({_FINETUNING: self.finetuning}, fields)[_FINETUNING])
+        config = changed({_FINETUNING: self.finetuning}, fields)[_FINETUNING]
+        config = configs.with_callbacks(config)
         epochs = config["trainer"].get("max_epochs")
         if type(epochs) is not int or epochs < 1:
-            where = f"{_FINETUNING}: trainer.max_epochs"
-            raise UserError(f"{where} is {epochs!r}; it must be a whole number of at least 1.")
+            must = "it must be a whole number of at least 1."
+            raise UserError(f"{_FINETUNING}: trainer.max_epochs is {epochs!r}; {must}")
         return config
 
 
 def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     """Reads a study file, whose fields :class:`~critical_periods.studies.study_file.StudyFile` has.
 
-    Args:
-        path: of the YAML file.
-        overrides: ``field=value`` from the command line, of the study or of the base config.
+    ``field=value`` overrides one of the study or of the base config, as on the command line.
 
     Raises:
         UserError: a file or field is missing, unknown or of the wrong form.
@@ -155,10 +147,9 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             base_file=base_file,
             finetuning=_read_finetuning(file.finetuning, path.parent),
         )
-    except ValidationError as error:
-        raise UserError(f"{path}: {message(error)}") from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    except (UserError, ValidationError) as error:
+        text = message(error) if isinstance(error, ValidationError) else str(error)
+        raise UserError(f"{path}: {text}") from error
 
 
 def _read_finetuning(stage: Finetuning | None, folder: Path) -> Config | None:
@@ -171,13 +162,12 @@ def _read_finetuning(stage: Finetuning | None, folder: Path) -> Config | None:
 def _variations(
     variants: Mapping[str, Config], vary: Mapping[str, Sequence[Any]]
 ) -> tuple[Variation, ...]:
-    groups = [({"variant": label}, fields) for label, fields in variants.items()]
-    variations = []
-    for columns, fields in groups or [({}, {})]:
-        for values in itertools.product(*vary.values()):
-            varied = dict(zip(vary, values, strict=True))
-            variation = Variation({**columns, **varied}, {**fields, **varied})
-            # A value that is there twice, such as 0.05 and 5e-2, is one.
-            if variation not in variations:
-                variations.append(variation)
+    groups = [({"variant": label}, fields) for label, fields in variants.items()] or [({}, {})]
+    variations: list[Variation] = []
+    for (columns, fields), *values in itertools.product(groups, *vary.values()):
+        varied = dict(zip(vary, values, strict=True))
+        variation = Variation({**columns, **varied}, {**fields, **varied})
+        # A value that is there twice, such as 0.05 and 5e-2, is one.
+        if variation not in variations:
+            variations.append(variation)
     return tuple(variations)

@@ -1,8 +1,6 @@
 """The fields of a study file, and one sentence for whatever is wrong with them."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -16,7 +14,7 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
     model_validator,
-)
+)  # fmt: skip
 
 from critical_periods.core.errors import UserError, near
 from critical_periods.core.randomness import LARGEST_SEED
@@ -86,13 +84,11 @@ class Onsets(_Fields):
         return [Schedule(onset, onset + length, self.epochs) for onset, length in starts]
 
     @model_validator(mode="after")
-    def _end_in_time(self) -> Onsets:
+    def _end_in_time(self) -> Self:
         for onset, removal, epochs in self.schedules():
             if removal > epochs or onset >= epochs:
-                raise UserError(
-                    f"the window of windows.onset={onset} to epoch {removal} reaches beyond the "
-                    f"last epoch, windows.epochs={epochs}."
-                )
+                beyond = f"reaches beyond the last epoch, windows.epochs={epochs}."
+                raise UserError(f"the window of windows.onset={onset} to epoch {removal} {beyond}")
         return self
 
 
@@ -101,7 +97,7 @@ def _form(value: Any) -> Removals | Onsets:
     removals, onsets = set(Removals.model_fields), set(Onsets.model_fields)
     names = set(value) if isinstance(value, dict) else removals
     for name in names - removals - onsets:
-        if isinstance(name, str) and name not in removals | onsets:
+        if isinstance(name, str):
             raise UserError(f"unknown field 'windows.{name}'; {near(name, removals | onsets)}")
     if names <= removals | onsets and names != removals and names | {"length"} != onsets:
         raise UserError(

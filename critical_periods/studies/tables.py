@@ -1,8 +1,6 @@
 """Tables of a study: rows as text in a CSV file, and as a pandas ``DataFrame``."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
@@ -13,8 +11,10 @@ import pandas as pd
 from critical_periods.core.files import write_text
 from critical_periods.plots.labels import settings_of
 
+Rows = Sequence[Mapping[str, Any]]
 
-def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+
+def write_table(path: Path, rows: Rows) -> None:
     """Writes a CSV file with all columns that occur, in the order in which they do."""
     write_text(path, _csv(rows))
 
@@ -35,9 +35,8 @@ def read_table(file: str | Path | StringIO) -> pd.DataFrame:
     return text.apply(lambda column: _typed(column, column.name in settings))
 
 
-def as_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def as_table(rows: Rows) -> pd.DataFrame:
     """Rows as the table that their file gives."""
-    rows = list(rows)
     return read_table(StringIO(_csv(rows))) if rows else pd.DataFrame()
 
 
@@ -46,8 +45,7 @@ def short(number: float) -> float:
     return float(f"{number:.6g}")
 
 
-def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    rows = list(rows)
+def _csv(rows: Rows) -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     # None and a missing cell are empty; nan is written.
     cells = [["" if row.get(name) is None else row[name] for name in columns] for row in rows]

@@ -1,7 +1,5 @@
 """A worker of a study: trains segments, one after another, until none is left that it could."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 import time
@@ -13,7 +11,7 @@ from filelock import Timeout
 from critical_periods.core.errors import ERROR_PREFIX, UserError
 from critical_periods.core.files import write_text
 from critical_periods.core.processes import start_child
-from critical_periods.studies.folder import SegmentFolder, StudyFolder
+from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan
 
 _POLL_SECONDS = 0.5
@@ -24,15 +22,9 @@ def work(study: StudyFolder) -> None:
 
     Any number of workers may share a folder: a lock keeps each segment to one of them. A segment
     that fails leaves ``error.txt`` and keeps its descendants waiting; the others go on.
-
-    Args:
-        study: the folder of a study that has been planned.
     """
     plan = study.read_plan()
-    while True:
-        waiting = missing(study, plan)
-        if not waiting:
-            return
+    while waiting := missing(study, plan):
         for name in ready(study, plan, waiting):
             if _train(study, plan, name):
                 break
@@ -56,13 +48,10 @@ def missing(study: StudyFolder, plan: Plan) -> list[str]:
 
 def ready(study: StudyFolder, plan: Plan, waiting: list[str]) -> Iterator[str]:
     """Those of the waiting segments whose parents are done, the longest way to go first."""
-    remaining: dict[str, int] = {}
-    for name in reversed(plan.segments):
-        segment = plan.segments[name]
-        length = remaining.get(name, 0) + segment.stop - segment.start
-        remaining[name] = length
-        if segment.parent is not None:
-            remaining[segment.parent] = max(remaining.get(segment.parent, 0), length)
+    remaining: dict[str | None, int] = dict.fromkeys([None, *plan.segments], 0)
+    for name, segment in reversed(plan.segments.items()):
+        remaining[name] += segment.stop - segment.start
+        remaining[segment.parent] = max(remaining[segment.parent], remaining[name])
     for name in sorted(waiting, key=lambda name: -remaining[name]):
         parent = plan.segments[name].parent
         if parent is None or study.segment(parent).is_done():
@@ -80,19 +69,16 @@ def _train(study: StudyFolder, plan: Plan, name: str) -> bool:
             folder.progress.unlink(missing_ok=True)
             try:
                 _train_here_or_in_a_process(study, plan, name)
-            except UserError as error:
-                _fail(folder, str(error))
             except Exception as error:
-                traceback.print_exc()
-                _fail(folder, f"{type(error).__name__}: {error}")
+                message = str(error)
+                if not isinstance(error, UserError):
+                    traceback.print_exc()
+                    message = f"{type(error).__name__}: {message}"
+                write_text(folder.error, " ".join(message.split()) + "\n")
+                folder.progress.unlink(missing_ok=True)
             return True
     except Timeout:
         return False
-
-
-def _fail(folder: SegmentFolder, message: str) -> None:
-    write_text(folder.error, " ".join(message.split()) + "\n")
-    folder.progress.unlink(missing_ok=True)
 
 
 def _train_here_or_in_a_process(study: StudyFolder, plan: Plan, name: str) -> None:
@@ -107,10 +93,8 @@ def _train_here_or_in_a_process(study: StudyFolder, plan: Plan, name: str) -> No
     command = [sys.executable, "-m", "critical_periods", "study", "segment", str(study.path), name]
     # A file, as other ranks may hold a pipe open for long after the first one has failed.
     with tempfile.TemporaryFile() as errors:
-        process = start_child(command, stderr=errors)
-        code = process.wait()
-        assert process.stdin is not None
-        process.stdin.close()
+        with start_child(command, stderr=errors) as process:
+            code = process.wait()
         errors.seek(0)
         said = errors.read().decode(errors="replace")
     sys.stderr.write(said)

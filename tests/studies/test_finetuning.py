@@ -1,7 +1,5 @@
 """Studies with a second stage: every branch is pre-trained, then fine-tuned from its weights."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,9 @@ from small_study import changed, plan_of
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
+from critical_periods.studies import report
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, make_plan
-from critical_periods.studies.report import write_report
 from critical_periods.studies.resolve import resolve
 from critical_periods.studies.results import results
 from critical_periods.studies.segment import segment_config
@@ -33,19 +31,12 @@ NETWORK: Tree = {
 PRETRAINING: Tree = {
     "num_threads": 1,
     "trainer": {
-        "max_epochs": 3,
-        "accelerator": "cpu",
-        "num_sanity_val_steps": 0,
-        "limit_val_batches": 2,
+        "max_epochs": 3, "accelerator": "cpu", "num_sanity_val_steps": 0, "limit_val_batches": 2,
         "callbacks": [
-            {
-                "class_path": "SourceVarianceMonitor",
-                "init_args": {"layers": ["encoder"], "samples": 16, "pairs": 2},
-            },
-            {
-                "class_path": "ReconstructionMonitor",
-                "init_args": {"every_n_epochs": 1, "samples": 16},
-            },
+            {"class_path": "SourceVarianceMonitor",
+             "init_args": {"layers": ["encoder"], "samples": 16, "pairs": 2}},
+            {"class_path": "ReconstructionMonitor",
+             "init_args": {"every_n_epochs": 1, "samples": 16}},
         ],
     },
     "model": {
@@ -96,18 +87,30 @@ def write(
 
 def network_of(checkpoint: Path) -> dict[str, torch.Tensor]:
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
-    return {
-        name.removeprefix("network."): value
-        for name, value in state.items()
-        if name.startswith("network.")
-    }
+    return {n.removeprefix("network."): of for n, of in state.items() if n.startswith("network.")}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyFolder, Plan]:
+    """A study that has been run."""
+    path = tmp_path_factory.mktemp("study")
+    study = read_study(write(path))
+    before = copy.deepcopy((study.base, study.finetuning))
+    plan = make_plan(study, *resolve(study))
+    assert (study.base, study.finetuning) == before
+    folder = StudyFolder(path / "out")
+    folder.write_plan(plan)
+    work(folder)
+    failures = [folder.segment(name).error for name in plan.segments]
+    assert [failure.read_text() for failure in failures if failure.exists()] == []
+    return folder, plan
 
 
 # The plan.
 
 
-def test_every_branch_ends_with_a_second_stage_of_its_own(tmp_path: Path):
-    plan = plan_of(write(tmp_path))
+def test_every_branch_ends_with_a_second_stage_of_its_own(done: tuple[StudyFolder, Plan]):
+    _, plan = done
     second = [segment for segment in plan.segments.values() if segment.finetunes]
     assert len(plan.runs) == len(second) == 3
     assert {run.segment for run in plan.runs} == {segment.name for segment in second}
@@ -123,45 +126,24 @@ def test_every_branch_ends_with_a_second_stage_of_its_own(tmp_path: Path):
     assert Plan.from_json(plan.to_json()) == plan
 
 
-def test_the_first_stage_is_the_same_with_and_without_a_second(tmp_path: Path):
-    whole = plan_of(write(tmp_path))
-    first = plan_of(write(tmp_path, {"finetuning": None}))
-    assert {name for name, one in whole.segments.items() if not one.finetunes} == set(
-        first.segments
-    )
+def first_stage(plan: Plan) -> set[str]:
+    return {name for name, one in plan.segments.items() if not one.finetunes}
 
 
-def test_a_change_of_the_second_stage_leaves_the_first_as_it_was(tmp_path: Path):
-    path = write(tmp_path)
-    plans = [plan_of(path), plan_of(path, ["finetuning.data.init_args.batch_size=20"])]
-    first, second = ({n for n, one in p.segments.items() if not one.finetunes} for p in plans)
-    assert first == second
-    assert {run.segment for run in plans[0].runs}.isdisjoint(run.segment for run in plans[1].runs)
-
-
-def test_a_second_stage_that_varies_shares_the_first(tmp_path: Path):
+def test_the_first_stage_is_the_same_whatever_the_second(done: tuple[StudyFolder, Plan], tmp_path):
+    _, plan = done
+    without = plan_of(write(tmp_path, {"finetuning": None}))
+    assert first_stage(plan) == set(without.segments)
+    other = plan_of(write(tmp_path), ["finetuning.data.init_args.batch_size=20"])
+    assert first_stage(plan) == first_stage(other)
+    assert {run.segment for run in plan.runs}.isdisjoint(run.segment for run in other.runs)
     rates = {"finetuning.model.init_args.recipe.base_rate": [0.01, 0.02]}
-    plan = plan_of(write(tmp_path, {"vary": rates}))
-    first = {name for name, one in plan.segments.items() if not one.finetunes}
-    assert len(plan.runs) == 6
-    assert len(plan.segments) == len(first) + 6
-    assert len(first) == len(plan_of(write(tmp_path, {"vary": None, "finetuning": None})).segments)
+    varied = plan_of(write(tmp_path, {"vary": rates}))
+    assert first_stage(plan) == first_stage(varied)
+    assert len(varied.runs) == 6 == len(varied.segments) - len(first_stage(plan))
 
 
 # Running it.
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyFolder, Plan]:
-    """A study that has been run."""
-    path = tmp_path_factory.mktemp("study")
-    plan = plan_of(write(path))
-    folder = StudyFolder(path / "out")
-    folder.write_plan(plan)
-    work(folder)
-    failures = [folder.segment(name).error for name in plan.segments]
-    assert [failure.read_text() for failure in failures if failure.exists()] == []
-    return folder, plan
 
 
 def test_it_starts_from_the_weights_that_its_own_branch_left(
@@ -207,16 +189,12 @@ def test_results_are_of_the_second_stage_with_the_first_beside_it(
         assert row["final_accuracy"] == pytest.approx(sum(accuracies) / 2, rel=1e-5)
 
 
-def test_its_figures_show_both_stages(done: tuple[StudyFolder, Plan]):
+def test_its_figures_show_both_stages(done: tuple[StudyFolder, Plan], monkeypatch):
     folder, plan = done
-    written = write_report(folder, plan)
-    assert {
-        "curve.png",
-        "sensitivity.png",
-        "rsv_pretraining.png",
-        "rsv_finetuning.png",
-        "reconstruction_pretraining.png",
-    } <= {*written}
+    monkeypatch.setattr(report, "save", lambda figure, path: None)
+    written = report.write_report(folder, plan)
+    figures = "curve sensitivity rsv_pretraining rsv_finetuning reconstruction_pretraining"
+    assert {f"{name}.png" for name in figures.split()} <= {*written}
     table = read_table(folder.path / "reconstruction.csv")
     assert list(table["epoch"][table["onset"] == 1]) == [0, 1, 2]
     assert set(table["stage"]) == {"pretraining"}
@@ -262,10 +240,3 @@ def test_what_does_not_fit_is_said_before_training(study, second, sentence, tmp_
     with pytest.raises(UserError, match=sentence):
         read = read_study(path)
         make_plan(read, *resolve(read))
-
-
-def test_configs_are_left_as_they_were(tmp_path: Path):
-    study = read_study(write(tmp_path))
-    before = copy.deepcopy((study.base, study.finetuning))
-    resolve(study)
-    assert (study.base, study.finetuning) == before

@@ -1,7 +1,5 @@
 """A study in a notebook: frames that agree with its files, trained networks, and Markdown."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -13,28 +11,23 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from small_study import plan_of, write_study
+from small_study import planned
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
-from critical_periods.plots import plot_curve
 from critical_periods.studies import LoadedStudy, load_study, markdown_table, read_table
-from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.report import write_report
 from critical_periods.studies.tables import as_table, write_table
 from critical_periods.studies.worker import work
 
 WIDTH = "data.init_args.width"
-INFORMATION = {"class_path": "UsableInformationMonitor", "init_args": {"samples": 32}}
 STUDY = {"vary": {WIDTH: [6, 8]}, "windows": {"removal": [1], "epochs_after": 1}, "seeds": [0, 1]}
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study that was run; its file lies beside it."""
-    study = write_study(tmp_path_factory.mktemp("study"), STUDY)
-    folder, plan = StudyFolder(study.parent / "out"), plan_of(study)
-    folder.write_plan(plan)
+    folder, plan = planned(tmp_path_factory.mktemp("study"), STUDY)
     work(folder)
     assert "curve.png" in write_report(folder, plan)
     return folder.path
@@ -53,12 +46,13 @@ def broken(path: Path, tmp_path: Path) -> LoadedStudy:
 
 def test_frames_agree_with_the_files(study: LoadedStudy, path: Path):
     for name, table in (("results", study.runs), ("curve", study.curve), ("rsv", study.rsv)):
-        pd.testing.assert_frame_equal(
-            table, read_table(path / f"{name}.csv"), check_index_type=False
-        )
+        written = read_table(path / f"{name}.csv")
+        pd.testing.assert_frame_equal(table, written, check_index_type=False)
         assert table.attrs["window"] == "deficit"
     for table in (study.fisher, study.layers, study.information, study.reconstruction, study.modes):
         assert table.empty
+    columns = [WIDTH, "onset", "removal", "epochs", "seed"]
+    assert list(study.runs)[:6] == ["study", *columns] and list(study.curve)[:4] == columns[:4]
     assert study.runs is study.runs and len(study.runs) == len(study.plan.runs) == 8
 
 
@@ -138,18 +132,6 @@ def test_what_is_damaged_is_named(broken: LoadedStudy, tmp_path: Path):
         load_study(tmp_path)
 
 
-def test_a_measure_through_the_epochs(tmp_path: Path):
-    base = {"trainer.callbacks": [INFORMATION], "data.init_args.mask_probability": 0.1}
-    study = write_study(tmp_path, {"windows": {"removal": [1], "epochs_after": 1}}, base)
-    folder = StudyFolder(tmp_path / "out")
-    folder.write_plan(plan_of(study))
-    work(folder)
-    loaded = load_study(folder.path)
-    last = loaded.information.query("removal == 1 and epoch == 1").iloc[0]
-    assert last["information_both"] == loaded.runs["information_both"][0]
-    assert plot_curve(loaded.curve).axes
-
-
 # Tables as text.
 
 
@@ -195,9 +177,8 @@ def test_a_curve_as_markdown(name: str):
     assert len(markdown_table(table).splitlines()) == 3
     table.attrs["window"] = "window"
     assert "| Window |" in markdown_table(table)
-    with pytest.raises(
-        UserError, match=r"'error' is not in the curve; it has rsv_mean, final_accuracy"
-    ):
+    sentence = r"'error' is not in the curve; it has rsv_mean, final_accuracy"
+    with pytest.raises(UserError, match=sentence):
         markdown_table(table, "error")
 
 

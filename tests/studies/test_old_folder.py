@@ -1,7 +1,5 @@
 """A study's folder that version 0.1 has left behind, before its rooms were moved."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

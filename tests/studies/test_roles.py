@@ -1,7 +1,5 @@
 """What callbacks are to a study: by their classes, not by what these are called."""
 
-from __future__ import annotations
-
 import gc
 import sys
 from collections.abc import Iterator
@@ -55,6 +53,7 @@ OBSERVERS = [
     # The class itself, wherever it is found.
     "third_party.TQDMProgressBar",
 ]
+OWN = ["DeficitWindow", "critical_periods.callbacks.windows.deficit_window.DeficitWindow"]
 OTHERS = [
     "third_party.ModelCheckpoint",
     "third_party.OwnDeficitWindow",
@@ -67,23 +66,11 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("path", OBSERVERS)
-def test_what_lightning_observes_with_is_left_out(path):
-    assert is_observer({"class_path": path})
-    assert segment_callbacks([{"class_path": path}]) == []
-
-
-@pytest.mark.parametrize("path", OTHERS)
-def test_everything_else_stays(path):
-    assert not is_observer({"class_path": path})
-    assert segment_callbacks([{"class_path": path}]) == [{"class_path": path}]
-
-
-@pytest.mark.parametrize(
-    "path", ["DeficitWindow", "critical_periods.callbacks.windows.deficit_window.DeficitWindow"]
-)
-def test_the_deficit_windows_of_a_run_make_way_for_the_studys(path):
-    assert segment_callbacks([{"class_path": path}]) == []
+@pytest.mark.parametrize("path", [*OBSERVERS, *OTHERS, *OWN])
+def test_what_lightning_observes_with_and_the_runs_own_deficit_windows_are_left_out(path):
+    callback = {"class_path": path}
+    assert is_observer(callback) is (path in OBSERVERS)
+    assert segment_callbacks([callback]) == ([callback] if path in OTHERS else [])
 
 
 def name_with(callback: str, removal: int = 0, stop: int = 4) -> str:

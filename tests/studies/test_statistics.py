@@ -1,9 +1,8 @@
 """Intervals, the beginning of the critical period and the table of the curve, by hand."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
+from itertools import product
 from statistics import mean, stdev
 from typing import Any
 
@@ -98,12 +97,7 @@ LOSSES = {2: 0.01, 4: 0.03}
 
 
 def plan_of(windows: list[Schedule], seeds: list[int], *variations: dict[str, Any]) -> Plan:
-    runs = [
-        Run(variation, window, seed, "")
-        for variation in variations or [{}]
-        for seed in seeds
-        for window in windows
-    ]
+    runs = [Run(*of, seed, "") for seed in seeds for of in product(variations or [{}], windows)]
     return Plan("s", [], {}, runs, threshold=0.02)
 
 
@@ -126,6 +120,9 @@ def all_rows() -> list[dict[str, Any]]:
 
 def test_the_curve_compares_each_seed_with_itself_in_runs_as_long():
     points = curve(PLAN, all_rows())
+    # Where the critical period begins, by all seeds, and by the worst and the best one alone.
+    beginnings = [2 + 2 * (0.02 - 0.01 * s) / (0.02 * s) for s in (1.0, 1.1, 0.9)]
+    names = ("critical_removal", "critical_removal_low", "critical_removal_high")
     # The control of six epochs is the curve's own point at 0; that of eight is none.
     assert [(point["removal"], point["epochs"]) for point in points] == [(2, 6), (4, 8), (0, 6)]
     for point in points:
@@ -141,16 +138,7 @@ def test_the_curve_compares_each_seed_with_itself_in_runs_as_long():
         expected = summarise(paired)
         ends = (point["final_accuracy_difference_low"], point["final_accuracy_difference_high"])
         assert ends == pytest.approx((expected.low, expected.high), rel=1e-4, abs=1e-9)
-
-
-def test_the_curve_says_where_the_critical_period_begins():
-    points = curve(PLAN, all_rows())
-    expected = [
-        2 + 2 * (0.02 - 0.01 * s) / (0.02 * s) for s in (1.0, 1.1, 0.9)
-    ]  # estimate, and the worst and the best seed alone
-    for point in points:
-        names = ("critical_removal", "critical_removal_low", "critical_removal_high")
-        assert [point[name] for name in names] == pytest.approx(expected, rel=1e-5)
+        assert [point[name] for name in names] == pytest.approx(beginnings, rel=1e-5)
         assert point["threshold"] == 0.02
 
 

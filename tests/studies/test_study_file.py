@@ -1,7 +1,5 @@
 """Reading study files: what they mean, and the one sentence for everything that they may not be."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -27,10 +25,15 @@ def deficit_of(study: Study, variation: Variation) -> dict[str, Any]:
     return deficit
 
 
-def test_defaults(tmp_path):
+def test_defaults_seeds_and_threshold(tmp_path):
     study = read_study(write_study(tmp_path, {"seeds": None}))
     assert (study.name, study.seeds, study.threshold) == ("small", (0,), 0.01)
     assert study.variations == (NOTHING,) and study.finetuning is None
+    # Each seed counts once.
+    path = write_study(tmp_path, {"seeds": [2, 1, 2], "threshold": 0.05})
+    study = read_study(path)
+    assert study.seeds == (2, 1) and study.threshold == 0.05 == plan_of(path).threshold
+    assert read_study(path, ["threshold=0.2"]).threshold == 0.2
 
 
 @pytest.mark.parametrize(
@@ -50,24 +53,10 @@ def test_windows_and_their_controls(tmp_path, windows, schedules):
     assert study.windows == tuple(dict.fromkeys([*schedules, *controls]))
 
 
-def test_seeds_count_once(tmp_path):
-    assert read_study(write_study(tmp_path, {"seeds": [2, 1, 2]})).seeds == (2, 1)
-
-
-def test_threshold(tmp_path):
-    study = read_study(write_study(tmp_path, {"threshold": 0.05}))
-    assert study.threshold == 0.05 == plan_of(write_study(tmp_path, {"threshold": 0.05})).threshold
-    assert read_study(write_study(tmp_path), ["threshold=0.2"]).threshold == 0.2
-
-
 def test_variants_change_fields_together(tmp_path):
     variants = {"slow": {LR: 0.01, "num_threads": 2}, "plain": {}, 3: {LR: 0.3}}
     study = read_study(write_study(tmp_path, {"variants": variants}))
-    assert [one.columns for one in study.variations] == [
-        {"variant": "slow"},
-        {"variant": "plain"},
-        {"variant": "3"},
-    ]
+    assert [one.columns["variant"] for one in study.variations] == ["slow", "plain", "3"]
     configs = [study.configured(variation)[0] for variation in study.variations]
     rates = [config["model"]["init_args"]["optimizer"]["init_args"]["lr"] for config in configs]
     assert rates == [0.01, 0.05, 0.3]
@@ -140,11 +129,9 @@ def test_varied_fields_of_the_run_and_of_the_deficit(tmp_path):
     assert found == [(0.1, 2), (0.1, 8), (0.2, 2), (0.2, 8)]
     # A variation leaves the study as it was.
     assert study.scheduled["deficit"]["init_args"]["factor"] == 4
-
-
-def test_values_that_are_there_twice_count_once(tmp_path):
-    read = read_study(write_study(tmp_path, {"vary": {LR: [0.05, 0.1, 5e-2]}}))
-    assert [variation.columns for variation in read.variations] == [{LR: 0.05}, {LR: 0.1}]
+    # Values that are there twice count once.
+    study = read_study(write_study(tmp_path, {"vary": {LR: [0.05, 0.1, 5e-2]}}))
+    assert [variation.columns for variation in study.variations] == [{LR: 0.05}, {LR: 0.1}]
 
 
 def test_vary_whole_deficits_and_whole_parts(tmp_path):
@@ -205,43 +192,29 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"windows": None, "windws": 1}, r"unknown field 'windws'; did you mean 'windows'"),
     ({"windows": [1]}, r"windows is \[1\]; it must hold fields\."),
     ({"windows": {}}, r"windows has \[\]; it needs either removal and epochs_after, or onset and"),
-    ({"windows": {"removal": [1]}}, r"windows has \['removal'\]; it needs either removal and"),
     ({"windows": {"removals": [1]}}, r"unknown field 'windows\.removals'; did you mean 'removal'"),
     ({"windows.onset": [1]}, r"it needs either removal and epochs_after, or onset and epochs"),
     ({"windows.removal": 3}, r"windows\.removal is 3; it must be a list\."),
     ({"windows.removal": []}, r"windows\.removal is \[\]; it must hold at least one value\."),
-    ({"windows.removal": [1.5]}, r"windows\.removal holds 1\.5; it must be a whole number\."),
     ({"windows.removal": [0, -1]}, r"windows\.removal holds -1; it must be at least 0\."),
     ({"windows.removal": [True]}, r"windows\.removal holds True; it must be a whole number\."),
     ({"windows.epochs_after": 0}, r"windows\.epochs_after is 0; it must be greater than 0\."),
     ({"windows": ONSETS | {"length": 0}}, r"windows\.length holds 0; it must be greater than 0\."),
-    ({"windows": ONSETS | {"length": [2, 0]}}, r"windows\.length holds 0; it must be greater th"),
-    ({"windows": ONSETS | {"length": []}}, r"windows\.length is \[\]; it must hold at least one"),
     ({"windows": ONSETS | {"epochs": 4}}, r"windows\.onset=3 to epoch 5 reaches beyond .*epochs=4"),
     ({"windows": {"onset": [8], "epochs": 8}}, r"windows\.onset=8 to epoch 8 reaches beyond"),
-    ({"windows": {"onset": [0, 9], "epochs": 8}}, r"windows\.onset=9 .*, windows\.epochs=8\."),
     ({"windows": {True: 2}}, r"windows has a field named True, which is no text"),
-    ({"seeds": 3}, r"seeds is 3; it must be a list\."),
-    ({"seeds": ["a"]}, r"seeds holds 'a'; it must be a whole number\."),
     ({"seeds": [2**32]}, r"seeds holds 4294967296; it must be at most 4294967295\."),
     ({"vary": {LR: 0.1}}, r"vary\.model\S+lr is 0\.1; it must be a list\."),
-    ({"vary": {LR: []}}, r"vary\.model\S+lr is \[\]; it must hold at least one value\."),
-    ({"vary": {"seed_everything": [1]}}, r"varying seed_everything changes nothing .*; set seeds"),
     ({"vary": {"trainer.max_epochs": [1]}}, r"varying trainer\.max_epochs changes .*; set windows"),
-    ({"vary": {1: [2]}}, r"vary has a field named 1, which is no text"),
     ({"threshold": 0}, r"threshold is 0; it must be greater than 0\."),
     ({"threshold": 1}, r"threshold is 1; it must be less than 1\."),
-    ({"threshold": "1 %"}, r"threshold is '1 %'; it must be a number\."),
     ({"threshold": True}, r"threshold is True; it must be a number\."),
     ({"threshold": float("nan")}, r"threshold is nan; it must be less than 1\."),
-    ({"variants": ["a"]}, r"variants is \['a'\]; it must hold fields\."),
     ({"variants": {"a": {}, "b": ""}}, r"variants\.b is ''; it must hold fields\."),
     ({"variants": {"a": {"seed_everything": 1}}}, r"varying seed_everything .*; set seeds inst"),
     ({"variants": {"a": {1: 2}}}, r"variants\.a has a field named 1, which is no text"),
     ({"set": {"seed_everything": 7}}, r"setting seed_everything changes nothing .*; set seeds"),
-    ({"set": {"trainer.max_epochs": 3}}, r"setting trainer\.max_epochs .*; set windows instead"),
     ({"set": {1: 2}}, r"set has a field named 1, which is no text; put it between quotes"),
-    ({"set": 3}, r"set is 3; it must hold fields\."),
     ({"set": {"num_threads.x": 3}}, r"'num_threads\.x' cannot be set: num_threads holds no fields"),
     ({"base": "nosuch.yaml"}, r"the file \S*nosuch\.yaml does not exist\."),
 ]
@@ -262,10 +235,7 @@ def test_bad_fields(tmp_path, changes, sentence):
         ("", r"small\.yaml holds no fields"),
         ("a: \xff", r"small\.yaml cannot be read"),
         ("1: 2", r"small\.yaml: a study has a field named 1, which is no text"),
-        (
-            "a: 1\nset: {}\na: 2",
-            r"small\.yaml is not valid YAML: the field 'a' is .* twice .*line 3",
-        ),
+        ("a: 1\nset: {}\na: 2", r"not valid YAML: the field 'a' is .* twice .*line 3"),
         ("base: null\nwindows: {}", r"base is None; it must name a config file"),
     ],
 )
@@ -291,9 +261,7 @@ def test_missing_file(tmp_path):
         ("seeds", r"--set 'seeds' must have the form field=value\."),
         ("seeds=[1", r"--set 'seeds=\[1' is not valid YAML"),
         ("num_threads.x=1", r"'num_threads\.x' cannot be set: num_threads holds no fields\."),
-        ("trainer.max_epochs=3", r"setting trainer\.max_epochs .*; set windows instead\."),
         ("seed_everything=3", r"setting seed_everything changes nothing .*; set seeds instead\."),
-        ("vary.a=1", r"vary\.a is 1; it must be a list\."),
         ("windows.removal=[-1]", r"windows\.removal holds -1; it must be at least 0\."),
     ],
 )
@@ -319,8 +287,6 @@ BLUR = {"class_path": "Blur"}
 DECAY = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}}
 RESTART = {"trainer.callbacks": [{"class_path": "LearningRateRestart"}], SCHEDULE: None}
 MILESTONES = {"class_path": "MultiStepLR", "init_args": {"milestones": [2, 4]}}
-CIFAR10 = {"class_path": "StereoCIFAR10DataModule", "init_args": {"root": "nosuch"}}
-NETWORK = "model.init_args.network.init_args"
 LAYERS = "trainer.callbacks.0.init_args.layers"
 
 
@@ -334,20 +300,10 @@ BAD_RUNS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     # Of the base run: what is wrong with a config is told as it is for a single run.
     ({}, {"trainer.callbacks": [{"init_args": {}}]}, r"callbacks holds .*needs a class_path"),
     ({}, {"model.class_path": "ClassifyTask"}, r"unknown class 'ClassifyTask' at model; did you"),
-    ({}, {"trainer.max_epoch": 3}, r"unknown field 'trainer\.max_epoch'; did you mean 'max_e"),
     ({}, {"ckpt_path": "x.ckpt"}, r"unknown field 'ckpt_path'"),
-    ({}, {"data.init_args.width": 17}, r"width=17 of the crops must lie between 1 and 16"),
-    ({}, {"model": 3}, r"model is 3, but must be a class_path with its init_args\."),
-    ({}, {"num_threads": 0}, r"num_threads is 0, but must be at least 1\."),
     ({}, {"trainer.accumulate_grad_batches": 0}, r"accumulate_grad_batches is 0, but must be 1 or"),
-    ({}, {"data": CIFAR10}, r"CIFAR-10 is not there under root='\S*nosuch'"),
-    ({}, {LR: -1.0}, r"optimizer cannot be built: Invalid learning rate: -1\.0; correct its setti"),
-    ({}, {"model.init_args.num_classes": 5}, r"=5 of ClassificationTask is less than the 10"),
     ({}, {SCHEDULE: MILESTONES}, r"\[2, 4\] of MultiStepLR reach beyond the last .*max_epochs=4\."),
-    ({}, {f"{NETWORK}.in_channels": 3}, r"cannot take what StereoDigitsDataModule gives, 2 views"),
-    ({}, {f"{NETWORK}.num_views": 3}, r"SplitAllCNN takes 3 views but was given 2; choose a netw"),
     ({}, {LAYERS: ["pathways"]}, r"names 'pathways', which the network has but does not call"),
-    ({}, {LAYERS: ["trunk.cnv"]}, r"names 'trunk\.cnv', which the network does not have; did"),
     # A study's runs must train, and to their last epoch.
     ({}, {"trainer.limit_train_batches": 0}, r"trainer\.limit_train_batches=0 trains nothing"),
     ({}, {"trainer.max_steps": 3}, r"trainer\.max_steps=3 may end a run before .*; leave it out"),
@@ -355,17 +311,11 @@ BAD_RUNS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"trainer.max_time": "00:00:01:00"}, r"trainer\.max_time=00:00:01:00 may end a run"),
     # Of the deficit or the window.
     ({"deficit": {"class_path": "Blurr"}}, {}, r"unknown class 'Blurr' .*deficit; did you mean 'B"),
-    ({"deficit.init_args.views": [2]}, {}, r"names view 2, but the data has 2"),
-    ({"deficit.init_args.factr": 2}, {}, r"unknown field 'factr' of Blur"),
-    ({"deficit.init_args.factor": 0.5}, {}, r"factor=0\.5 of Blur must be above"),
     ({"deficit": None}, {}, r"\): the study has neither a deficit nor a window; give one of them"),
     ({"window": DECAY}, {}, r"\): the study has both a deficit and a window; give one of them"),
     ({"deficit": None, "variants": {"a": {"deficit": BLUR}, "b": {}}}, {},
      r"\): variant 'b' has neither a deficit nor a window; give one of them\."),
-    ({"variants": {"a": {}, "b": {"window": DECAY}}}, {},
-     r"\): variant 'b' has both a deficit and a window"),
     ({"deficit": "Blur"}, {}, r"deficit\.class_path is missing; it names a deficit, such as Blur"),
-    ({"deficit": {"class": "Blur"}}, {}, r"deficit\.class_path is missing; it names a deficit"),
     ({"deficit": None, "window": {}}, {}, r"window\.class_path is missing; it names a callback"),
     ({"deficit": None, "window": {**DECAY, "init_args": [1]}}, {},
      r"init_args is \[1\]; it must hold fields\."),
@@ -373,13 +323,11 @@ BAD_RUNS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (window("SubsetWindow") | {"vary": {"window.init_args.removal": [1]}}, {},
      r"window\.init_args\.removal is what windows sweeps; leave it out\."),
     (window("FisherMonitor"), {}, r"\S*FisherMonitor has no onset and removal"),
-    (window("SubsetWindw"), {}, r"unknown class .*; did you mean 'SubsetWindow'"),
     (window("SubsetWindow", share=0.001), {}, r"share=0\.001"),
     (window("RegularizationWindow", regularizer="weight_decay"), {},
      r"'weight_decay' of RegularizationWindow has nothing to switch .* parameter group is 0"),
-    (window("RegularizationWindow", regularizer="dropout"), {},
-     r"'dropout' of RegularizationWindow has nothing to switch .* no layer that drops anything"),
-    ({}, RESTART, r"LearningRateRestart finds no learning-rate schedule that could start over"),
+    ({"vary": {"deficit.init_args.views": [[1], [3]]}}, {},
+     r"\): deficit\.init_args\.views \[3\]: .* names view 3, but the data has 2 views"),
     ({"variants": {"a": {}, "b": RESTART}}, {}, r"variant 'b': LearningRateRestart finds no learn"),
 ]  # fmt: skip
 
@@ -397,22 +345,13 @@ def test_bad_runs_are_found_before_training(tmp_path, capsys, study, base, sente
     assert out == "" and not output.exists()
 
 
-def test_every_variation_is_checked(tmp_path):
-    path = write_study(tmp_path, {"vary": {"deficit.init_args.views": [[1], [3]]}})
-    sentence = r"^deficit\.init_args\.views \[3\]: .* names view 3, but the data has 2 views"
-    with pytest.raises(UserError, match=sentence):
-        plan_of(path)
-
-
 def test_plan_prints_the_tree(tmp_path, capsys):
     path = write_study(tmp_path, {"seeds": [0, 1]})
     assert main(["study", "plan", str(path), "--set", "windows.removal=[0, 2, 3]"]) == 0
     lines = capsys.readouterr().out.splitlines()
     # Clean 0-2-4-5, deficit 0-2-3, and a branch of two epochs from 2 and from 3: 12 a seed.
-    assert (
-        lines[-1]
-        == "small: 10 runs in 14 segments; trains 24 epochs, separate runs would train 40."
-    )
+    assert lines[-1].startswith("small: 10 runs in 14 segments; trains 24 epochs, separate ")
+    assert lines[-1].endswith(" runs would train 40.")
     assert len(lines) == 15
     assert sum("seed 0" in line for line in lines) == sum("seed 1" in line for line in lines) == 2
     assert "epochs 2-3, deficit 0-3" in lines[5] and lines[5].startswith("  ")
@@ -439,13 +378,8 @@ def test_plan_calls_a_window_what_it_is(tmp_path, capsys):
 
 
 def test_study_commands_that_do_not_exist(capsys):
-    for words in (
-        ["study"],
-        ["study", "rn"],
-        ["study", "run"],
-        ["study", "run", "x.yaml", "--otput"],
-    ):
-        assert main(words) == 2
+    for words in ("study", "study rn", "study run", "study run x.yaml --otput"):
+        assert main(words.split()) == 2
         err = capsys.readouterr().err
         assert err.startswith("critical-periods: error: critical-periods study")
         assert "--help" in err and err.count("\n") == 1
