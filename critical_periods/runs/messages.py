@@ -3,8 +3,6 @@
 jsonargparse fails before there is a config to look at, so its message is all there is to go by.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import re
@@ -26,10 +24,7 @@ _BOILERPLATE = re.compile(
 
 
 def sentence(message: str) -> str:
-    r"""One sentence that names the field, its value and the way out.
-
-    Args:
-        message: of a jsonargparse error: nested lines, one for each type that was tried.
+    r"""One sentence that names the field, its value and the way out, from jsonargparse's lines.
 
     Example:
         >>> tried = "Expected a <class 'int'>. Got value: x"
