@@ -1,7 +1,5 @@
 """Batches of a DataModule as Lightning would make them, for tests."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What all tests share: no test waits for Weights & Biases or prints its banner."""
 
-from __future__ import annotations
-
 import logging
 import os
 from importlib import import_module

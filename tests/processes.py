@@ -1,7 +1,5 @@
 """Several processes on this machine, as Lightning's DDP starts them."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Short runs for tests: a Trainer that prints and saves nothing, and clean samples of data."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The smallest study that has everything, for the tests that run one."""
+"""The smallest run and study that have everything, for the tests that run one."""
 
 import copy
 from collections.abc import Sequence
@@ -14,38 +14,28 @@ from critical_periods.studies.study import read_study
 
 Tree = dict[str, Any]
 
-BASE: Tree = {
-    "num_threads": 1,
-    "trainer": {
-        "max_epochs": 2,
-        "accelerator": "cpu",
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "limit_val_batches": 4,
-        "callbacks": [
-            {
-                "class_path": "SourceVarianceMonitor",
-                "init_args": {"layers": ["trunk.conv"], "samples": 16, "pairs": 2},
-            }
-        ],
-    },
-    "model": {
-        "class_path": "ClassificationTask",
-        "init_args": {
-            "network": {
-                "class_path": "SplitAllCNN",
-                "init_args": {"depth": 1, "width": 4, "in_channels": 1},
-            },
-            "optimizer": {"class_path": "SGD", "init_args": {"lr": 0.05, "momentum": 0.9}},
-            "lr_scheduler": {"class_path": "ExponentialLR", "init_args": {"gamma": 0.9}},
-        },
-    },
-    "data": {
-        "class_path": "StereoDigitsDataModule",
-        "init_args": {"limit_train": 100, "batch_size": 50},
-    },
-}
+BASE: Tree = yaml.safe_load("""
+num_threads: 1
+trainer:
+  max_epochs: 2
+  accelerator: cpu
+  enable_progress_bar: false
+  enable_model_summary: false
+  num_sanity_val_steps: 0
+  limit_val_batches: 4
+  callbacks:
+  - class_path: SourceVarianceMonitor
+    init_args: {layers: [trunk.conv], samples: 16, pairs: 2}
+model:
+  class_path: ClassificationTask
+  init_args:
+    network: {class_path: SplitAllCNN, init_args: {depth: 1, width: 4, in_channels: 1}}
+    optimizer: {class_path: SGD, init_args: {lr: 0.05, momentum: 0.9}}
+    lr_scheduler: {class_path: ExponentialLR, init_args: {gamma: 0.9}}
+data:
+  class_path: StereoDigitsDataModule
+  init_args: {limit_train: 100, batch_size: 50}
+""")
 
 STUDY: Tree = {
     "base": "base.yaml",
@@ -68,6 +58,12 @@ def changed(tree: Tree, changes: Tree) -> Tree:
         else:
             inner[last] = value
     return tree
+
+
+def write_run(changes: Tree | None = None) -> str:
+    """Writes run.yaml, a run of two epochs, with some fields changed."""
+    Path("run.yaml").write_text(yaml.safe_dump(changed(BASE, changes or {})))
+    return "run.yaml"
 
 
 def write_study(folder: Path, study: Tree | None = None, base: Tree | None = None) -> Path:

@@ -1,7 +1,5 @@
 """Small films to write as files, and their frames by decoding everything."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path

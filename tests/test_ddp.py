@@ -1,7 +1,5 @@
 """Two processes train as one: the same global batches, weights and measures."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import Any
@@ -32,15 +30,9 @@ from critical_periods.tasks.transformer_recipe import TransformerRecipe
 
 METRICS = ("train/loss", "val/loss", "val/accuracy", "deficit/active")
 MEASURES = (
-    "rsv/head/mean",
-    "rsv/head/polarization",
-    "fisher/trace",
-    "fisher/trace/pathways.0.0",
-    "fisher/trace/head",
-    "information/both",
-    "information/view_0",
-    "information/view_1",
-)
+    "rsv/head/mean", "rsv/head/polarization", "fisher/trace", "fisher/trace/pathways.0.0",
+    "fisher/trace/head", "information/both", "information/view_0", "information/view_1",
+)  # fmt: skip
 
 
 class TwoEyes(nn.Module):
@@ -69,17 +61,15 @@ def fit(folder: Path, name: str, processes: int, resume: str | None = None, **wi
         batch_size=64 // processes, limit_train=302, mask_probability=0.1, augment="per_view"
     )
     saver = ModelCheckpoint(folder / name, filename="{epoch}", save_top_k=-1)
-    callbacks = [
-        DeficitWindow(**window),
-        saver,
+    trainer = quiet_trainer(
+        DeficitWindow(**window), saver,
         # Numbers that two processes cannot share evenly.
         SourceVarianceMonitor(["head"], samples=51, pairs=5),
         FisherMonitor(every_n_epochs=None, samples=37),
         UsableInformationMonitor(every_n_epochs=None),
-    ]
-    strategy = {"devices": processes, "strategy": "ddp" if processes > 1 else "auto"}
-    settings = {"max_epochs": 3, "default_root_dir": folder, "enable_checkpointing": True}
-    trainer = quiet_trainer(*callbacks, **settings, **strategy)
+        devices=processes, strategy="ddp" if processes > 1 else "auto", max_epochs=3,
+        default_root_dir=folder, enable_checkpointing=True,
+    )  # fmt: skip
     checkpoint = None if resume is None else folder / resume
     trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
@@ -154,8 +144,7 @@ def fit_masked(folder: Path, name: str, processes: int) -> None:
     # 250 samples give a short last batch, and the 101 to validate on are shared unevenly.
     moving = MovingDigitsDataModule(batch_size=128 // processes, limit_train=250, val_split=101)
     strategy = "ddp" if processes > 1 else "auto"
-    settings = {"max_epochs": 2, "default_root_dir": folder}
-    trainer = quiet_trainer(devices=processes, strategy=strategy, **settings)
+    trainer = quiet_trainer(devices=processes, strategy=strategy, max_epochs=2)
     trainer.fit(task, moving)
     if trainer.is_global_zero:
         metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}

@@ -1,7 +1,5 @@
 """Stopping and going on gives the same bits as never stopping."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +62,8 @@ def train(
         DeficitWindow(GaussianNoise(views=[0]), onset=1, removal=noise_removal),
         DeficitWindow(Blur(views=[1]), onset=0, removal=blur_removal),
         ModelCheckpoint(folder, save_top_k=-1, filename="{step}", **checkpoints),
-        **({"max_epochs": epochs, "enable_checkpointing": True} | settings),
-    )
+        max_epochs=epochs, enable_checkpointing=True, limit_val_batches=2, **settings,
+    )  # fmt: skip
     data = StereoDigitsDataModule(batch_size=64, limit_train=300, mask_probability=0.1)
     trainer.fit(task, data, ckpt_path=resume, weights_only=True)
     return {name: value.clone() for name, value in task.state_dict().items()}

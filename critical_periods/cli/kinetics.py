@@ -1,7 +1,5 @@
 """``critical-periods kinetics extract``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Sequence
@@ -16,13 +14,7 @@ from critical_periods.data.video.video_lists import COLUMNS, find_videos
 
 
 def kinetics(argv: Sequence[str]) -> int:
-    """Runs a ``kinetics`` command.
-
-    Args:
-        argv: what follows ``kinetics`` on the command line.
-
-    Returns:
-        The exit code.
+    """Runs a ``kinetics`` command, given what follows ``kinetics``, and gives its exit code.
 
     Raises:
         UserError: a setting has no meaning, or there are no videos.
@@ -70,9 +62,8 @@ def _extract(options: argparse.Namespace) -> int:
                 f"one of the {options.jobs} processes was killed, maybe for want of memory; run "
                 "the same again, which goes on where it stopped, with fewer --jobs."
             ) from error
-        for number, length in enumerate(clips.lengths):
+        for path, reason, length in zip(clips.paths, clips.reasons, clips.lengths, strict=True):
             if not length:
-                path, reason = clips.paths[number], clips.reasons[number]
                 rows.append((split, os.fsdecode(path), os.fsdecode(reason)))
         frames += int(clips.lengths.sum())
         videos += len(clips.lengths)

@@ -1,9 +1,8 @@
 """The command line: ``critical-periods fit|validate|test|predict``, ``study`` and ``kinetics``."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
 from critical_periods.core.errors import ERROR_PREFIX, UserError
 
@@ -21,31 +20,7 @@ Put a deficit into a network's training, take it out again, measure what stays.
 Each has a help of its own, such as `critical-periods study --help`."""
 
 
-# What a command needs is imported when it runs: Lightning alone takes seconds.
-def _lightning(argv: list[str]) -> int:
-    from critical_periods.runs.lightning_cli import CLI
-
-    CLI(argv)
-    return 0
-
-
-def _study(argv: list[str]) -> int:
-    from critical_periods.cli.study import study
-
-    return study(argv[1:])
-
-
-def _kinetics(argv: list[str]) -> int:
-    from critical_periods.cli.kinetics import kinetics
-
-    return kinetics(argv[1:])
-
-
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    **dict.fromkeys(("fit", "validate", "test", "predict"), _lightning),
-    "study": _study,
-    "kinetics": _kinetics,
-}
+_COMMANDS = ("fit", "validate", "test", "predict", "study", "kinetics")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,10 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_HELP)
             sys.exit(0)
         # Options of Lightning's may stand before its command.
-        if first not in COMMANDS and not first.startswith("-"):
+        if first not in _COMMANDS and not first.startswith("-"):
             problem = f"unknown command {first!r}" if argv else "no command"
-            raise UserError(f"{problem}; choose one of {', '.join(COMMANDS)}, or see --help.")
-        return COMMANDS.get(first, _lightning)(argv)
+            raise UserError(f"{problem}; choose one of {', '.join(_COMMANDS)}, or see --help.")
+        # What a command needs is imported when it runs: Lightning alone takes seconds.
+        if first in ("study", "kinetics"):
+            command = import_module(f"critical_periods.cli.{first}")
+            return getattr(command, first)(argv[1:])
+        from critical_periods.runs.lightning_cli import CLI
+
+        CLI(argv)
+        return 0
     except Exception as error:
         # Lightning's own about its settings are sentences, too.
         if not isinstance(error, UserError) and type(error).__name__ != "MisconfigurationException":

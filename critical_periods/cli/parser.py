@@ -1,7 +1,5 @@
 """The parser of the commands that are not Lightning's."""
 
-from __future__ import annotations
-
 import argparse
 from typing import NoReturn
 

@@ -1,7 +1,5 @@
 """``critical-periods study plan|run|status|plot|table|schema``."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -11,17 +9,16 @@ from pathlib import Path
 
 from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
+from critical_periods.core.processes import end_with_parent
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan, make_plan
 from critical_periods.studies.study import read_study
+from critical_periods.studies.study_file import StudyFile
 
 
 def study(argv: Sequence[str]) -> int:
-    """Runs a ``study`` command.
-
-    Args:
-        argv: what follows ``study`` on the command line.
+    """Runs a ``study`` command, given what follows ``study`` on the command line.
 
     Returns:
         The exit code: 0, or 1 where a segment failed.
@@ -29,10 +26,12 @@ def study(argv: Sequence[str]) -> int:
     Raises:
         UserError: the study file, the data or the output folder is not as it should be.
     """
-    parser = _launched_parser() if argv[:1] in (["work"], ["segment"]) else _parser()
-    options = parser.parse_args(argv)
-    code: int = options.command(options)
-    return code
+    if argv[:1] in (["work"], ["segment"]):
+        end_with_parent()
+        options = _launched_parser().parse_args(argv)
+    else:
+        options = _parser().parse_args(argv)
+    return options.command(options)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -83,26 +82,20 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    from critical_periods.studies.study_file import StudyFile
-
     print(json.dumps(StudyFile.model_json_schema(), indent=2))
     return 0
 
 
 def _work(options: argparse.Namespace) -> int:
-    from critical_periods.core.processes import end_with_parent
     from critical_periods.studies.worker import work
 
-    end_with_parent()
     work(StudyFolder(options.output))
     return 0
 
 
 def _segment(options: argparse.Namespace) -> int:
-    from critical_periods.core.processes import end_with_parent
     from critical_periods.studies.segment import train_segment
 
-    end_with_parent()
     folder = StudyFolder(options.output)
     plan = folder.read_plan()
     if options.name not in plan.segments:
@@ -186,16 +179,13 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(command=function)
         if name == "schema":
             continue
-        command.add_argument("study", type=Path, help="the study file (YAML)")
-        command.add_argument(
-            "--output", type=Path, required=name != "plan", metavar="DIR", help="the study's folder"
-        )
-        command.add_argument(
-            "--set", action="append", default=[], metavar="FIELD=VALUE",
-            help="change a field of the study, or of the run that it is based on; repeatable",
-        )  # fmt: skip
+        add, needed = command.add_argument, name != "plan"
+        add("study", type=Path, help="the study file (YAML)")
+        add("--output", type=Path, required=needed, metavar="DIR", help="the study's folder")
+        text = "change a field of the study, or of the run that it is based on; repeatable"
+        add("--set", action="append", default=[], metavar="FIELD=VALUE", help=text)
         if name == "run":
-            command.add_argument("--jobs", type=int, help="runs at once (default: one a device)")
+            add("--jobs", type=int, help="runs at once (default: one a device)")
     return parser
 
 
@@ -203,9 +193,9 @@ def _launched_parser() -> argparse.ArgumentParser:
     """The commands that the launcher starts; no one else has to know of them."""
     parser = Parser(prog="critical-periods study")
     commands = parser.add_subparsers(required=True)
-    work, segment = commands.add_parser("work"), commands.add_parser("segment")
-    for command, function in ((work, _work), (segment, _segment)):
+    for name, function in (("work", _work), ("segment", _segment)):
+        command = commands.add_parser(name)
         command.set_defaults(command=function)
         command.add_argument("output", type=Path)
-    segment.add_argument("name")
+    command.add_argument("name")
     return parser

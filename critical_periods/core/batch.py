@@ -1,11 +1,10 @@
 """The batch of views and targets, and how it is found in the batches of third parties."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from itertools import islice
+from operator import setitem
 from typing import Any, NamedTuple
 
 import torch
@@ -69,7 +68,12 @@ def find(batch: Any, target_needed: bool = False) -> tuple[Batch, Callable[[Batc
     if isinstance(batch, Batch):
         return batch, lambda edited: edited
     leaves = list(_leaves(batch))
-    view_paths, stacked = _find_views(leaves)
+    images_of: dict[int, list[Path]] = {4: [], 5: []}  # by the number of dimensions
+    for path, leaf in leaves:
+        if leaf.ndim in images_of and (leaf.is_floating_point() or leaf.dtype == torch.uint8):
+            images_of[leaf.ndim].append(path)
+    stacked = bool(images_of[5])
+    view_paths = images_of[5] or images_of[4]
     if stacked and len(view_paths) > 1:
         raise UserError(
             f"{len(view_paths)} tensors of a batch that is {_describe(batch)} could each hold all "
@@ -96,14 +100,13 @@ def find(batch: Any, target_needed: bool = False) -> tuple[Batch, Callable[[Batc
             "colours before the rows, [B, C, H, W], in the data set or its transform."
         )
     images = views[0] if stacked else torch.stack(views, dim=1)
-    size, device = len(images), images.device
-    target_path = _find_target(leaves, view_paths, size)
+    target_path = _find_target(leaves, view_paths, len(images))
     if target_path is None and target_needed:
         raise UserError(
             f"no target was found in a batch that is {_describe(batch)}; this deficit edits it, so "
             "let the data loader give whole numbers [B] after the images or named 'target'."
         )
-    unknown = torch.full((size,), -1, device=device)
+    unknown = torch.full((len(images),), -1, device=images.device)
     target = unknown if target_path is None else tensors[target_path]
 
     def put_back(edited: Batch) -> Any:
@@ -114,18 +117,6 @@ def find(batch: Any, target_needed: bool = False) -> tuple[Batch, Callable[[Batc
         return _rebuild(batch, (), replacements)
 
     return Batch(images, target, unknown, unknown), put_back
-
-
-def _find_views(leaves: list[tuple[Path, Tensor]]) -> tuple[list[Path], bool]:
-    images = [
-        (path, leaf)
-        for path, leaf in leaves
-        if leaf.is_floating_point() or leaf.dtype == torch.uint8
-    ]
-    stacked = [path for path, leaf in images if leaf.ndim == 5]
-    if stacked:
-        return stacked, True
-    return [path for path, leaf in images if leaf.ndim == 4], False
 
 
 def _find_target(leaves: list[tuple[Path, Tensor]], views: list[Path], size: int) -> Path | None:
@@ -143,54 +134,43 @@ def _find_target(leaves: list[tuple[Path, Tensor]], views: list[Path], size: int
     return next(iter(named + after), None)
 
 
-def _children(tree: Any) -> Iterator[tuple[Any, Any]] | None:
+def _children(tree: Any) -> dict[Any, Any]:
     if isinstance(tree, Mapping):
-        return iter(tree.items())
+        return dict(tree)
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return iter(zip(tree._fields, tree, strict=True))
+        return dict(zip(tree._fields, tree, strict=True))
     if isinstance(tree, (list, tuple)):
-        return iter(enumerate(tree))
+        return dict(enumerate(tree))
     if is_dataclass(tree) and not isinstance(tree, type):
-        return iter((field.name, getattr(tree, field.name)) for field in fields(tree))
-    return None
+        return {field.name: getattr(tree, field.name) for field in fields(tree)}
+    return {}
 
 
 def _leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     if isinstance(tree, Tensor):
         yield path, tree
-        return
-    for key, child in _children(tree) or ():
+    for key, child in _children(tree).items():
         yield from _leaves(child, (*path, key))
 
 
 def _rebuild(tree: Any, path: Path, replacements: dict[Path, Tensor]) -> Any:
     if isinstance(tree, Tensor):
         return replacements.get(path, tree)
-    children = _children(tree)
-    if children is None:
-        return tree
+    children = _children(tree).items()
     new = {key: _rebuild(child, (*path, key), replacements) for key, child in children}
-    if isinstance(tree, Mapping):
-        rebuilt: Any = copy.copy(tree)
-        for key, child in new.items():
-            rebuilt[key] = child
-        return rebuilt
-    if isinstance(tree, tuple) and hasattr(tree, "_make"):
-        return tree._make(new.values())
     if isinstance(tree, (list, tuple)):
-        return type(tree)(new.values())
-    rebuilt = copy.copy(tree)
-    for name, child in new.items():
-        object.__setattr__(rebuilt, name, child)
+        return getattr(tree, "_make", type(tree))(new.values())
+    rebuilt: Any = copy.copy(tree) if new else tree
+    put: Callable[..., None] = setitem if isinstance(tree, Mapping) else object.__setattr__
+    for key, child in new.items():
+        put(rebuilt, key, child)
     return rebuilt
 
 
 def _describe(tree: Any) -> str:
     if isinstance(tree, Tensor):
         return f"{str(tree.dtype).removeprefix('torch.')} {list(tree.shape)}"
-    children = _children(tree)
-    if children is None:
-        return type(tree).__name__
-    shown = [f"{key}: {_describe(child)}" for key, child in islice(children, _SHOWN + 1)]
-    inside = ", ".join([*shown[:_SHOWN], "…"] if len(shown) > _SHOWN else shown)
-    return f"{type(tree).__name__}({inside})"
+    children, name = _children(tree), type(tree).__name__
+    shown = [f"{key}: {_describe(child)}" for key, child in islice(children.items(), _SHOWN)]
+    shown += ["…"] if len(children) > _SHOWN else []
+    return f"{name}({', '.join(shown)})" if children else name

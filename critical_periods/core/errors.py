@@ -1,7 +1,5 @@
 """The one exception that means "the user can mend this"."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -25,11 +23,7 @@ class UserError(ValueError):
 
 
 def near(word: str, words: Iterable[str]) -> str:
-    """The known words nearest to a misspelt one, as the end of an error message.
-
-    Args:
-        word: what was asked for.
-        words: everything that would have been valid.
+    """The valid ``words`` nearest to a misspelt one, as the end of an error message.
 
     Returns:
         ``"did you mean 'a' or 'b'?"``, or, when nothing is near, ``"choose one of 'a', 'b', …"``

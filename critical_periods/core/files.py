@@ -1,7 +1,5 @@
 """Files that are never half written: each is written beside its place and then renamed."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +12,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Whoever reads ``path`` meanwhile sees the old file or the new one, never a part of either. Where
     the block fails, the old file stays and the new one is removed. Several processes may do so at
-    once; the last one to end is the one whose file stays.
-
-    Args:
-        path: of the file; its folder must exist.
+    once; the last one to end is the one whose file stays. The folder must exist.
 
     Yields:
         ``path`` followed by the number of this process and ``.part``. As it has another ending, a

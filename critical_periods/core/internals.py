@@ -5,11 +5,10 @@ a test in ``tests/core/test_internals.py`` that notices when a release changes i
 bound on the package's version in ``pyproject.toml``.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +47,8 @@ def transferred(trainer: Any, batch: Any, validating: bool) -> Any:
     """What a step would receive for a batch of a loader: in precision, on the device, after hooks.
 
     Monitors take batches of a third party's loader outside of Lightning's loops, but need to see
-    what training or validation sees. The hooks of a project may ask the Trainer which it is.
-
-    Args:
-        trainer: in training.
-        batch: as a loader yields it.
-        validating: whether it is prepared for validation instead of for training.
+    what training or, where ``validating``, validation sees. The hooks of a project may ask the
+    Trainer which it is.
     """
     was_training = trainer.training
     if validating:
@@ -114,10 +109,9 @@ def stops_before_monitors(early_stopping: Any, trainer: pl.Trainer) -> bool:
     By default Lightning decides so when training begins: where validation runs once an epoch. A
     monitor that measures the last epoch would not know then that it is the last.
     """
-    chosen: bool | None = early_stopping._check_on_train_epoch_end
-    if chosen is None:
-        return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
-    return chosen
+    if (chosen := early_stopping._check_on_train_epoch_end) is not None:
+        return bool(chosen)
+    return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
 
 
 def milestones(scheduler: Any) -> list[int]:
@@ -137,12 +131,9 @@ def reload_every_epoch(trainer: Any) -> Callable[[], None]:
     Returns:
         What restores the user's setting.
     """
-    before = trainer.reload_dataloaders_every_n_epochs
+    name = "reload_dataloaders_every_n_epochs"
+    restore = partial(setattr, trainer, name, getattr(trainer, name))
     trainer.reload_dataloaders_every_n_epochs = 1
-
-    def restore() -> None:
-        trainer.reload_dataloaders_every_n_epochs = before
-
     return restore
 
 
@@ -150,11 +141,7 @@ def finish_resumed_epoch(trainer: pl.Trainer, batches: int) -> None:
     """Has the epoch of a checkpoint count as done where the checkpoint is of its last batch.
 
     Lightning compares the batches that were done with those of the next epoch, and would go on in
-    the middle of that if it has more.
-
-    Args:
-        trainer: at the start of a resumed training.
-        batches: no less than any epoch of the run has.
+    the middle of that if it has more. ``batches`` is no less than any epoch of the run has.
     """
     loop = trainer.fit_loop.epoch_loop
     if loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch:
@@ -165,11 +152,7 @@ def connect(trainer: Any, model: pl.LightningModule | None, datamodule: Any) -> 
     """Attaches data and a model to a Trainer and makes the optimisers, without training.
 
     The dry run of a config needs a Trainer whose callbacks find what they will find in training.
-
-    Args:
-        trainer: that trains nothing else.
-        model: set up by its ``setup``; left out where None.
-        datamodule: set up.
+    The DataModule is set up already; the model, unless it is None, is set up here.
     """
     trainer.datamodule = datamodule
     if model is not None:
@@ -183,7 +166,7 @@ def connect(trainer: Any, model: pl.LightningModule | None, datamodule: Any) -> 
 # mistake each in tests/runs/mistakes.yaml.
 
 
-def set_option_type(parser: ArgumentParser, option: str, kind: Any) -> None:
+def set_option_type(parser: "ArgumentParser", option: str, kind: Any) -> None:
     """Gives an option of a jsonargparse parser another type than its class's signature says.
 
     jsonargparse tries the types of a union in their order, and Lightning's ``int | float`` comes

@@ -1,19 +1,14 @@
 """Packages whose names are loaded when they are first used (PEP 562)."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
-
-_NOWHERE_ELSE: Mapping[str, str] = MappingProxyType({})
 
 
 def lazy_names(
-    package: str, file: str, elsewhere: Mapping[str, str] = _NOWHERE_ELSE
+    package: str, file: str, elsewhere: Mapping[str, str] | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """What an ``__init__.py`` needs to give its names without importing their modules.
 
@@ -35,7 +30,7 @@ def lazy_names(
         >>> deficits.Blur.__module__, "Blur" in dir(deficits), "Blur" in deficits.__all__
         ('critical_periods.deficits.blur', True, True)
     """
-    modules = dict(elsewhere)
+    modules = dict(elsewhere or {})
     for statement in ast.parse(Path(file).read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
             for line in statement.body:

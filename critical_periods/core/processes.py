@@ -1,7 +1,5 @@
 """Processes that end when the one that started them ends, however that happens."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import threading
@@ -10,17 +8,10 @@ from typing import Any
 
 
 def start_child(command: list[str], **settings: Any) -> subprocess.Popen[bytes]:
-    """Starts a command that calls :func:`end_with_parent`.
+    """Starts a command that calls :func:`end_with_parent`; ``settings`` are those of ``Popen``.
 
     Its standard input is a pipe that nothing is written to and that the system closes when this
-    process is gone.
-
-    Args:
-        command: the program and its arguments.
-        settings: of :class:`subprocess.Popen`, other than ``stdin``.
-
-    Returns:
-        The process. Whoever waits for it closes its ``stdin`` afterwards.
+    process is gone. Whoever waits for it closes its ``stdin`` afterwards.
     """
     return subprocess.Popen(command, stdin=subprocess.PIPE, **settings)
 
@@ -31,15 +22,13 @@ def end_with_parent() -> None:
     That one has started it by :func:`start_child` or by :mod:`multiprocessing`. Processes that are
     started by a child of :func:`start_child` and keep its standard input may call this too.
     """
-    parent = parent_process()
 
     def wait() -> None:
-        if parent is not None:
+        if parent := parent_process():
             parent.join()
-        else:
-            # Not sys.stdin, whose lock a waiting thread would hold when the interpreter ends.
-            while os.read(0, 1):
-                pass
+        # Not sys.stdin, whose lock a waiting thread would hold when the interpreter ends.
+        while parent is None and os.read(0, 1):
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -1,12 +1,9 @@
 """Random numbers that depend on a key instead of on what was drawn before.
 
-A draw that must be the same after a restart, on another rank or in another batch cannot come from
-a generator whose state depends on what was drawn before. Here every draw is a hash of its key,
-some whole numbers: the stream and (seed, epoch, index) for the augmentation of a sample, the stream
-and (seed, epoch, batch, rank) for everything drawn once a batch.
+So they are the same after a restart, on another rank or in another batch. Every draw is a hash of
+its key, some whole numbers: the stream and (seed, epoch, index) for the augmentation of a sample,
+the stream and (seed, epoch, batch, rank) for everything drawn once a batch.
 """
-
-from __future__ import annotations
 
 import os
 from enum import IntEnum
@@ -110,16 +107,13 @@ def uniform(index: Tensor, draws: int, *key: int) -> Tensor:
         True
     """
     counter = torch.arange(draws, device=index.device)
-    state = _mix(index.to(torch.int64)[:, None] * draws + counter + _signed(fold(*key)))
-    return (state >> 40 & 0xFFFFFF).to(torch.float32) / (1 << 24)
-
-
-def _mix(state: Tensor) -> Tensor:
+    state = index.to(torch.int64)[:, None] * draws + counter + _signed(fold(*key))
     # int64 products wrap like uint64 ones; its right shift copies the sign bit, so mask that off.
     state = state + _signed(_GOLDEN)
     state = (state ^ (state >> 30 & (1 << 34) - 1)) * _signed(_FIRST)
     state = (state ^ (state >> 27 & (1 << 37) - 1)) * _signed(_SECOND)
-    return state ^ (state >> 31 & (1 << 33) - 1)
+    state = state ^ (state >> 31 & (1 << 33) - 1)
+    return (state >> 40 & 0xFFFFFF).to(torch.float32) / (1 << 24)
 
 
 def _signed(number: int) -> int:

@@ -1,7 +1,5 @@
 """What callbacks and tasks ask of a Lightning Trainer, of either package of Lightning."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,7 @@ import pytorch_lightning as pl
 
 def callbacks_of(trainer: Any) -> list[Any]:
     """A Trainer's callbacks, an attribute that Lightning does not declare to type checkers."""
-    callbacks: list[Any] = trainer.callbacks
-    return callbacks
+    return trainer.callbacks
 
 
 def datamodule_of(trainer: Any) -> Any:
@@ -58,9 +55,7 @@ def results_folder(trainer: pl.Trainer, name: str) -> Path:
 def log_to_wandb(trainer: pl.Trainer, media: Callable[[Any], dict[str, Any]]) -> None:
     """Logs pictures or histograms of this epoch to Weights & Biases, where a run logs there.
 
-    Args:
-        trainer: whose loggers are searched.
-        media: from the module ``wandb``, which is loaded only now, to values by their keys.
+    ``media`` makes them, by their keys, with the module ``wandb``, which is loaded only here.
     """
     # By name, so that the loggers of both packages of Lightning are found.
     loggers: list[Any] = [one for one in trainer.loggers if type(one).__name__ == "WandbLogger"]

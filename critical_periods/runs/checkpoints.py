@@ -1,7 +1,5 @@
 """The checkpoint that a run begins with: whether it can be loaded, and fits the config."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,7 @@ _SHOWN = 200
 
 
 def read_checkpoint(path: str, folder: Path) -> dict[str, Any] | None:
-    """Loads a checkpoint; nothing in it is executed.
-
-    Args:
-        path: the setting ``ckpt_path``, which may be one of Lightning's words, too.
-        folder: of the run.
+    """Loads the ``ckpt_path`` of the run in a folder; nothing in it is executed.
 
     Returns:
         The checkpoint, or ``None`` where it is not one file of this machine.
@@ -41,13 +35,12 @@ def read_checkpoint(path: str, folder: Path) -> dict[str, Any] | None:
     if Path(path).is_dir():
         raise UserError(f"ckpt_path: {path} is a folder, not a checkpoint.")
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
             f"ckpt_path: {path} is damaged, or holds more than tensors and plain values, so it was "
             "not loaded."
         ) from error
-    return checkpoint
 
 
 def validate_checkpoint(

@@ -1,7 +1,5 @@
 """The classes that a config names: by their short names, and with settings that may be null."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from inspect import Parameter
@@ -29,10 +27,9 @@ _OF_FIELD: dict[str, list[str]] = {
 
 
 def load_classes(text: str | None = None) -> None:
-    """Imports classes of this package: jsonargparse knows a short name once its class is there.
+    """Imports the classes of this package that a config's text names, or all of them.
 
-    Args:
-        text: a config, in which the names of the classes are found; by default all are imported.
+    jsonargparse knows a short name once its class is there.
 
     Example:
         >>> load_classes("{class_path: Blur, init_args: {factor: 4}}")
@@ -85,9 +82,8 @@ def validate_nulls(config: Any, field: str = "") -> None:
     owner = resolve_name(config["class_path"]) if nulls and config.get("class_path") else None
     for name, setting in class_parameters(owner).items() if owner else ():
         kind = setting.annotation
-        may_be_null = any(
-            one in (kind, *get_args(kind)) for one in (NoneType, Any, Parameter.empty)
-        )
+        kinds = (kind, *get_args(kind))  # of lists, too, in a Callable
+        may_be_null = any(one in kinds for one in (NoneType, Any, Parameter.empty))
         if name in nulls and setting.default is not None and not may_be_null:
             wanted = kind.__name__ if isinstance(kind, type) else str(kind)
             if get_origin(kind) is Literal:

@@ -1,7 +1,5 @@
 """Config files: those that a command line names, and reading their YAML."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path

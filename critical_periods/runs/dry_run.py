@@ -1,10 +1,9 @@
 """The dry run: everything of a run but the training, so that mistakes in it are found first."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import pytorch_lightning as pl
@@ -30,49 +29,36 @@ def dry_run(
 ) -> list[torch.optim.Optimizer]:
     """Validates a run of this package's classes, with a quiet trainer on the CPU.
 
-    Args:
-        settings: of the trainer that will train.
-        model: the task.
-        data: the DataModule.
-
-    Returns:
-        The optimisers that the run will have.
+    ``settings`` are those of the trainer that will train; returned are the optimisers that the run
+    will have.
 
     Raises:
         UserError: something does not fit.
     """
     log = logging.getLogger("pytorch_lightning")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"), isolate_rng():
-            trainer = pl.Trainer(
-                accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-                enable_progress_bar=False, enable_model_summary=False,
-                **{name: settings[name] for name in _SETTINGS},
-            )  # fmt: skip
-            try:
-                validate_run(trainer, model, data)
-                return trainer.optimizers
-            finally:
-                for callback in callbacks_of(trainer):
-                    if is_ours(callback):
-                        callback.teardown(trainer, model, "fit")
-                model.trainer = None
-    finally:
-        log.setLevel(level)
+    with ExitStack() as stack:
+        stack.callback(log.setLevel, log.level)
+        log.setLevel(logging.ERROR)
+        stack.enter_context(warnings.catch_warnings(action="ignore"))
+        stack.enter_context(isolate_rng())
+        trainer = pl.Trainer(
+            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+            **{name: settings[name] for name in _SETTINGS},
+        )  # fmt: skip
+        stack.callback(setattr, model, "trainer", None)
+        for callback in filter(is_ours, reversed(callbacks_of(trainer))):
+            stack.callback(callback.teardown, trainer, model, "fit")
+        validate_run(trainer, model, data)
+        return trainer.optimizers
 
 
 def validate_run(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> None:
     """Sets a run up as Lightning would, and tries its callbacks on two samples.
 
     Of the model and the callbacks, those of this package are tried: what others do in their
-    ``setup`` is not known.
-
-    Args:
-        trainer: of a single device; it must not be the one that trains.
-        model: the task.
-        data: a DataModule with a ``measurement_loader``.
+    ``setup`` is not known. The DataModule must have a ``measurement_loader``; the trainer is of a
+    single device and not the one that trains.
 
     Raises:
         UserError: something does not fit.

@@ -1,7 +1,5 @@
 """One run, built from its config: ``critical-periods fit|validate|test|predict``."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys
@@ -25,11 +23,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import set_option_type
 from critical_periods.core.randomness import LARGEST_SEED
-from critical_periods.runs.checkpoints import (
-    of_another_run,
-    read_checkpoint,
-    validate_checkpoint,
-)
+from critical_periods.runs.checkpoints import of_another_run, read_checkpoint, validate_checkpoint
 from critical_periods.runs.config_classes import load_classes, validate_nulls
 from critical_periods.runs.config_files import config_files, read_yaml
 from critical_periods.runs.dry_run import dry_run, is_ours
@@ -98,12 +92,8 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: ArgumentParser) -> None:
         """Adds what a run's bits depend on beside the trainer, the model and the data."""
-        parser.add_argument(
-            "--num_threads",
-            type=int | None,
-            default=None,
-            help="CPU threads of this run; sums, and so bits, depend on it. All cores by default.",
-        )
+        text = "CPU threads of this run; sums, and so bits, depend on it. All cores by default."
+        parser.add_argument("--num_threads", type=int | None, default=None, help=text)
         # Lightning takes 1 for one batch and 1.0 for all of them. jsonargparse tries float first.
         for name in _BATCHES:
             set_option_type(parser, f"--trainer.{name}", int | float | None)

@@ -3,8 +3,6 @@
 jsonargparse fails before there is a config to look at, so its message is all there is to go by.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import re
@@ -26,10 +24,7 @@ _BOILERPLATE = re.compile(
 
 
 def sentence(message: str) -> str:
-    r"""One sentence that names the field, its value and the way out.
-
-    Args:
-        message: of a jsonargparse error: nested lines, one for each type that was tried.
+    r"""One sentence that names the field, its value and the way out, from jsonargparse's lines.
 
     Example:
         >>> tried = "Expected a <class 'int'>. Got value: x"
@@ -44,14 +39,9 @@ def sentence(message: str) -> str:
         return f"the field {found[1]!r} is missing."
     if found := re.match(r"unrecognized arguments: --([\w.]+)", message):
         return f"{message.rstrip('.')}; {_near_field(found[1])}"
-    return (
-        _unknown_class(message, field)
-        or _unknown_field(message, field)
-        or _not_a_class(message, field)
-        or _wrong_type(message, field)
-        or _no_class_at_all(message, field)
-        or innermost(message, field)
-    )
+    of_kind = (_unknown_class, _unknown_field, _not_a_class, _wrong_type, _no_class_at_all)
+    told = (tell(message, field) for tell in of_kind)
+    return next(filter(None, told), None) or innermost(message, field)
 
 
 def innermost(message: str, field: str = "") -> str:

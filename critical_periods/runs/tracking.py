@@ -1,7 +1,5 @@
 """Weights & Biases, without an account too, and without ever waiting for anyone."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from contextlib import suppress
@@ -59,7 +57,7 @@ def wandb_logger(folder: Path, **settings: Any) -> WandbLogger | None:
     return WandbLogger(project=settings["project"], save_dir=folder, experiment=run)
 
 
-def _start(mode: str, settings: dict[str, Any]) -> Run:
+def _start(mode: str, settings: dict[str, Any]) -> "Run":
     import wandb
 
     if not mode:

@@ -1,7 +1,5 @@
 """The commands: what they run, and one sentence for each mistake of their user."""
 
-from __future__ import annotations
-
 import csv
 import runpy
 import subprocess
@@ -13,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from small_run import write_run
+from small_study import write_run
 
 from critical_periods.cli import main
 
@@ -133,10 +131,8 @@ def test_help_needs_no_lightning():
         ([], "no command; choose one of fit, validate, test, predict, study, kinetics, or see"),
         (["fitt"], "unknown command 'fitt'; choose one of fit, validate"),
         (["fit"], "the field 'data' is missing."),
-        (
-            ["fit", "--trainer.max_epoch=3"],
-            "unrecognized arguments: --trainer.max_epoch=3; did you mean 'max_epochs'",
-        ),
+        (["fit", "--trainer.max_epoch=3"],
+         "unrecognized arguments: --trainer.max_epoch=3; did you mean 'max_epochs'"),
         (["fit", "--data", "Nope"], "unknown class 'Nope' at data; choose one of"),
         (["fit", "--config"], "argument -c/--config: expected one argument."),
         (["fit", "--config", "run.yaml", "--ckpt_path", "no.ckpt"],
@@ -163,7 +159,7 @@ def test_as_a_module(monkeypatch, capfd):
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     for run in (
         lambda: runpy.run_module("critical_periods", run_name="__main__"),
-        lambda: resolve_name(scripts["critical-periods"])(),
+        lambda: sys.exit(resolve_name(scripts["critical-periods"])()),
     ):
         with pytest.raises(SystemExit) as ended:
             run()

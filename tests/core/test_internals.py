@@ -1,7 +1,5 @@
 """Internals of other packages still do what this package leans on them for."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,18 +52,13 @@ def trainer(*callbacks: Any, **settings: Any) -> Any:
 
 
 class AtStart(pl.Callback):
-    """Calls a function as training starts, or as one epoch does."""
+    """Calls a function as training starts, and keeps what it gives."""
 
-    def __init__(self, look: Any, epoch: int | None = None) -> None:
-        self.look, self.epoch, self.seen = look, epoch, []  # type: ignore[var-annotated]
+    def __init__(self, look: Any) -> None:
+        self.look, self.seen = look, []  # type: ignore[var-annotated]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.epoch is None:
-            self.seen.append(self.look(trainer))
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.current_epoch == self.epoch:
-            self.seen.append(self.look(trainer))
+        self.seen.append(self.look(trainer))
 
 
 @pytest.mark.parametrize(
@@ -75,20 +68,15 @@ class AtStart(pl.Callback):
         ("bf16-true", torch.bfloat16, torch.bfloat16),
         ("bf16-mixed", torch.float32, torch.float32),
         ("32-true", torch.float32, torch.float32),
+        (None, torch.float32, torch.float32),  # no Trainer
     ],
 )
 def test_precision(precision, made, converted):
-    run = trainer(precision=precision)
+    run = trainer(precision=precision) if precision else None
     assert internals.in_precision(run, torch.zeros(2)).dtype == converted
     with internals.default_dtype(run):
         assert torch.zeros(1).dtype == made and not torch.is_autocast_enabled("cpu")
     assert torch.zeros(1).dtype == torch.float32
-
-
-def test_precision_without_a_trainer():
-    assert internals.in_precision(None, 3) == 3
-    with internals.default_dtype(None):
-        assert torch.zeros(1).dtype == torch.float32
 
 
 @pytest.mark.parametrize("validating", [False, True])
@@ -226,9 +214,6 @@ def test_connect_makes_optimisers_without_training():
 # jsonargparse and LightningCLI, before it.
 
 
-# jsonargparse and LightningCLI, before it.
-
-
 @pytest.mark.parametrize(("kind", "parsed"), [(int | float, int), (float | int, float)])
 def test_the_types_of_an_option_are_tried_in_order(kind, parsed):
     parser = ArgumentParser()
@@ -257,7 +242,5 @@ def test_parameters_that_are_passed_on_are_known():
         "width": float, "size": int, "name": str | None,
     }  # fmt: skip
     assert (found["width"].default, found["size"].default) == (2, found["size"].empty)
-
-
-def test_a_default_that_is_not_known_may_be_null():
+    # A default that is not known may be null.
     assert internals.class_parameters(Conditional)["size"].default is None

@@ -1,7 +1,5 @@
 """What is asked of a Trainer of either package."""
 
-from __future__ import annotations
-
 import pytest
 import pytorch_lightning as pl
 from small_runs import WandbLogger, quiet_trainer

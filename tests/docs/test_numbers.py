@@ -1,7 +1,5 @@
 """Every number in README and on the site's pages comes from a committed table, or is checked."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,10 +15,7 @@ PAGES = [page for page in PAGES if not {"_build", "notebooks"} & set(page.parts)
 
 # What the README says, with what it is called in tables.py.
 README = [
-    (
-        "well for {} epochs.",
-        "setting('quickstart', 'windows.epochs_after')",
-    ),
+    ("well for {} epochs.", "setting('quickstart', 'windows.epochs_after')"),
     (
         "Without a deficit mean RSV is {}; after {} epochs of blur the right eye still counts less "
         "{} clean epochs later: {} (control of the same length: {}). Accuracy hardly suffers on so "

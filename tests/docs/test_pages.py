@@ -1,7 +1,5 @@
 """The code of README and of the site's pages runs, each page's blocks in order as one program."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,13 +1,10 @@
 """The site builds without a warning, and describes every public name."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
-from types import ModuleType
 
 import pytest
 from site_extension import FACES, public_names
@@ -53,14 +50,3 @@ def test_faces_are_all_packages_with_public_names():
     found = {name for _, name, is_package in packages if is_package}
     with_names = {name for name in found if getattr(import_module(name), "__all__", [])}
     assert with_names - {"critical_periods.cli"} <= {f"critical_periods.{face}" for face in FACES}
-
-
-@pytest.mark.parametrize("face", FACES)
-def test_public_names_are_no_modules(face):
-    """A module of the same name would take the place of a name that is loaded lazily."""
-    package = import_module(f"critical_periods.{face}")
-    for name in getattr(package, "__all__", []):
-        for _ in range(2):
-            thing = getattr(package, name)
-            assert not isinstance(thing, ModuleType), name
-        assert getattr(thing, "__doc__", None), name

@@ -1,23 +1,36 @@
 """The benchmarks run, and their tables say what they should."""
 
-from __future__ import annotations
-
-import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from statistics import mean, median
+from typing import Any
 
 import pytest
+import torch
 from small_videos import film, write_video
 
 BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 
 
-def run(script: str, *arguments: str) -> str:
-    command = [sys.executable, str(BENCHMARKS / script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """Runs a benchmark in this process, and gives what it prints."""
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def run(name: str, *arguments: str) -> str:
+        monkeypatch.syspath_prepend(BENCHMARKS)
+        script: Any = import_module(name)
+        if name == "throughput":
+            monkeypatch.setattr(script.product_ratio, "__defaults__", (64, 1))
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        script.main()
+        return capsys.readouterr().out
+
+    yield run
+    torch.set_num_threads(threads)
 
 
 def table(output: str, header: str) -> dict[str, list[float]]:
@@ -29,10 +42,9 @@ def table(output: str, header: str) -> dict[str, list[float]]:
 
 
 @pytest.mark.slow
-def test_throughput_compares_two_pipelines() -> None:
-    output = run("throughput.py", "--batches", "1", "--rounds", "2", "--width", "2")
-    assert "noise in memory" in output
-    assert "threads, torch" in output
+def test_throughput_compares_two_pipelines(run):
+    output = run("throughput", "--batches", "1", "--rounds", "2", "--width", "2")
+    assert "noise in memory" in output and "threads, torch" in output
     rows = table(output, "round")
     assert list(rows) == ["1", "2", "median"]
     for name in ("1", "2"):
@@ -43,14 +55,12 @@ def test_throughput_compares_two_pipelines() -> None:
 
 
 @pytest.mark.slow
-def test_precision_compares_bf16_with_float32() -> None:
-    output = run("precision.py", "--seeds", "2", "--epochs", "1", "--width", "2")
+def test_precision_compares_bf16_with_float32(run):
+    output = run("precision", "--seeds", "2", "--epochs", "1", "--width", "2")
     rows = table(output, "seed")
     assert list(rows) == ["0", "1", "mean", "SD"]
-    for column in range(3):
-        assert rows["mean"][column] == pytest.approx(
-            mean([rows["0"][column], rows["1"][column]]), abs=0.011
-        )
+    means = map(mean, zip(rows["0"], rows["1"], strict=True))
+    assert rows["mean"] == pytest.approx(list(means), abs=0.011)
     for name in ("0", "1", "mean"):
         bf16, float32, difference = rows[name]
         assert difference == pytest.approx(bf16 - float32, abs=0.021)
@@ -60,9 +70,9 @@ def test_precision_compares_bf16_with_float32() -> None:
 
 
 @pytest.mark.slow
-def test_frame_pairs_compares_four_ways(tmp_path: Path) -> None:
+def test_frame_pairs_compares_four_ways(run, tmp_path):
     clips = [write_video(tmp_path / f"{name}.mp4", film(36), g=12) for name in ("one", "two")]
-    output = run("frame_pairs.py", str(tmp_path), "--pairs", "2", "--rounds", "1")
+    output = run("frame_pairs", str(tmp_path), "--pairs", "2", "--rounds", "1")
     *lines, seeking_verdict, shards_verdict = output.splitlines()
     rows = table("\n".join(lines), "clip")
     assert list(rows) == [*(clip.name for clip in clips), "median"]

@@ -1,7 +1,5 @@
 """The notebooks run from a clean kernel, and hold what one run of theirs printed."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,8 @@ def code_cells(notebook: Any) -> list[Any]:
 
 def test_all_four_are_there():
     assert [path.stem for path in NOTEBOOKS] == [
-        "01_quickstart",
-        "02_relative_source_variance",
-        "03_linear_theory",
-        "04_your_own_project",
-    ]
+        "01_quickstart", "02_relative_source_variance", "03_linear_theory", "04_your_own_project",
+    ]  # fmt: skip
 
 
 @each_notebook

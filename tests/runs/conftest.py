@@ -1,7 +1,5 @@
 """Runs write below the folder that they are started in."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What the command line adds to LightningCLI: threads, batches, and safe checkpoints."""
 
-from __future__ import annotations
-
 import functools
 import pickle
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from small_run import write_run
+from small_study import write_run
 
 from critical_periods.cli import main
 

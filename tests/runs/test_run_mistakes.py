@@ -1,15 +1,12 @@
 """Mistakes in the config of a run: one sentence each, before anything is written or trained."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import yaml
-from small_run import write_run
-from small_study import BASE, changed
+from small_study import BASE, changed, write_run
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
