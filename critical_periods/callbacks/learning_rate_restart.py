@@ -1,7 +1,5 @@
 """A learning-rate schedule that starts over, such as when a deficit is removed."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any, ClassVar
 

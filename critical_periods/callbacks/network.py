@@ -1,7 +1,5 @@
 """The network that a callback acts on, and the modules in it that a setting names."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytorch_lightning as pl

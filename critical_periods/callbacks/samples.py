@@ -4,8 +4,6 @@ A DataModule of this package gives clean samples of any split by its ``measureme
 third party's project they come from the data loader of the split, as Lightning would take them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager

@@ -1,7 +1,5 @@
 """What a deficit leaves behind: the critical-period curve, the sensitivity curve, the surface."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

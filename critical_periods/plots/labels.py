@@ -1,7 +1,5 @@
 """What legends and trees call the runs of a variation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from typing import Any

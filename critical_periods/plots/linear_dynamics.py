@@ -1,7 +1,5 @@
 """Linear learning: the weight of each sensor for one task through training, shallow and deep."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Histograms of relative source variance (RSV): of trained networks, and beside a closed form."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What all figures share: colours, panels, legends, files, and groups of a table's rows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What was measured through training: Fisher traces, layers, information, reconstruction, modes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Classification of the views of a sample, the task of the papers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Dry runs of a schedule and of a network, which find before training what would fail later."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from typing import Any

@@ -1,7 +1,5 @@
 """The error of a reconstruction on the patches that were hidden from it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

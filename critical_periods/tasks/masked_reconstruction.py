@@ -1,7 +1,5 @@
 """Masked reconstruction: hidden patches of all views are predicted from a few visible ones."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Optimisers and learning-rate schedulers, built from a task's settings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

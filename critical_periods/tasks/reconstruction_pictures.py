@@ -1,7 +1,5 @@
 """Pictures of reconstructions: the input, its mask, the prediction and the target."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the tasks of this package share: exact random numbers, and means over an epoch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytorch_lightning as pl

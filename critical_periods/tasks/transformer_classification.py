@@ -1,7 +1,5 @@
 """Classification with the optimiser and the learning rate that transformers need."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

@@ -1,7 +1,5 @@
 """How transformers are trained: AdamW, a rate that scales with the batch, warm-up and cosine."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from dataclasses import dataclass

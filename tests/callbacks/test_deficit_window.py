@@ -1,7 +1,5 @@
 """The window in this package's DataModules and in projects that have never heard of it."""
 
-from __future__ import annotations
-
 import csv
 import functools
 from collections.abc import Callable, Iterator

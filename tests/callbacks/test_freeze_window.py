@@ -1,7 +1,5 @@
 """Freezing a part of a network: not a bit of it moves, and all else is as before."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Monitors: what they measure is right, on anyone's project, and training does not notice."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What one view tells of another, against oracles that know and a loop over patches."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Samples of anybody's data, without training noticing that they were taken."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from itertools import islice

@@ -1,7 +1,5 @@
 """Third parties' projects, which have never heard of this one and do what projects do."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Windows of regularisation and of subsets, restarts of the rate, and deficits in validation."""
 
-from __future__ import annotations
-
 import copy
 import csv
 import math

@@ -1,7 +1,5 @@
 """Figures: what is drawn is what the tables say, and the files are whole and always the same."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The task: what it logs, what it draws and what it refuses."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from typing import Any

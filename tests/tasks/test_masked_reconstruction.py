@@ -1,7 +1,5 @@
 """Masked reconstruction: its loss, its masks, its rate, and what follows from its checkpoints."""
 
-from __future__ import annotations
-
 import csv
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The Fisher trace through training."""
 
-from __future__ import annotations
-
 import pytorch_lightning as pl
 import torch
 from torch import nn

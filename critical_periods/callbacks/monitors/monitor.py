@@ -1,7 +1,5 @@
 """What all monitors share: when they measure, on what, and how they leave training as it was."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any

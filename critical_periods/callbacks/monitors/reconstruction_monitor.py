@@ -1,7 +1,5 @@
 """How well hidden patches are predicted from their own view, from another, and from both."""
 
-from __future__ import annotations
-
 import pytorch_lightning as pl
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Relative source variance through training: which view each unit depends on."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

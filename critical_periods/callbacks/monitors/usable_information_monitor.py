@@ -1,7 +1,5 @@
 """Usable information of all views and of each alone, through training."""
 
-from __future__ import annotations
-
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """A deficit that is put into training at one epoch and taken out at another."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Mapping

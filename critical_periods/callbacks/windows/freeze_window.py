@@ -1,7 +1,5 @@
 """A part of the network that does not learn for a while."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytorch_lightning as pl

@@ -1,7 +1,5 @@
 """The DataModule of this package that a window needs."""
 
-from __future__ import annotations
-
 import pytorch_lightning as pl
 
 from critical_periods.core.errors import UserError

@@ -1,7 +1,5 @@
 """Regularisation for a part of training only."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, get_args
 

@@ -1,7 +1,5 @@
 """Warm-starting on a part of the data, as a deficit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import ClassVar
 

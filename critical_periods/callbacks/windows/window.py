@@ -1,7 +1,5 @@
 """What all windows share: an onset and a removal, which have to fit into the run."""
 
-from __future__ import annotations
-
 from typing import ClassVar, TypeVar
 
 import pytorch_lightning as pl
