@@ -28,7 +28,7 @@ from critical_periods.core.errors import UserError
 from critical_periods.data import DigitsDataModule, StereoDigitsDataModule
 from critical_periods.deficits import Blur
 from critical_periods.metrics.functional import fisher_trace
-from critical_periods.models import SplitAllCNN, SplitResNet18
+from critical_periods.models import MLP, SplitAllCNN, SplitResNet18
 from critical_periods.tasks import ClassificationTask
 
 
@@ -167,8 +167,7 @@ class Whole(nn.Module):
         self.inner = network
 
     def forward(self, *views: Tensor) -> Tensor:
-        output: Tensor = self.inner(*views)
-        return output
+        return self.inner(*views)
 
 
 def test_each_view_encoded_once_gives_what_all_pairs_in_full_give(tmp_path):
@@ -207,8 +206,7 @@ def test_three_views_have_shares(tmp_path):
             self.head = nn.Linear(8, 3)
 
         def forward(self, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-            output: Tensor = self.head((a + 2 * b).flatten(1)[:, :8])
-            return output
+            return self.head((a + 2 * b).flatten(1)[:, :8])
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             return F.cross_entropy(self(*batch[0].unbind(1)), batch[1])
@@ -233,9 +231,8 @@ def test_fisher_and_information_by_their_definitions(tmp_path, precision):
     module, datamodule = task(), data()
     monitors = FisherMonitor(samples=7), UsableInformationMonitor(samples=50)
     window = DeficitWindow(Blur(views=[1]))
-    logged = train(
-        tmp_path, module, datamodule, window, *monitors, epochs=1, precision=precision
-    )[0]  # fmt: skip
+    settings = {"epochs": 1, "precision": precision}
+    (logged,) = train(tmp_path, module, datamodule, window, *monitors, **settings)
     network = module.network.eval()
     samples = clean_samples(datamodule, "train", 7)
     assert len(samples.index) == 7
@@ -256,20 +253,11 @@ def test_fisher_and_information_by_their_definitions(tmp_path, precision):
 
 
 def test_one_eye_has_information_but_no_rival(tmp_path):
-    class Flat(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = nn.Linear(256, 10)
-
-        def forward(self, view: Tensor) -> Tensor:
-            output: Tensor = self.head(view.flatten(1))
-            return output
-
-    eye = DigitsDataModule(limit_train=60)
-    logged = train(tmp_path, task(Flat()), eye, UsableInformationMonitor(), epochs=1)[0]
+    module, eye = task(MLP([], 256)), DigitsDataModule(limit_train=60)
+    logged = train(tmp_path, module, eye, UsableInformationMonitor(), epochs=1)[0]
     assert "information/both" in logged and "information/view_0" not in logged
     with pytest.raises(UserError, match="what views do to a network, but the data has one"):
-        train(tmp_path, task(Flat()), eye, SourceVarianceMonitor(["head"]))
+        train(tmp_path, module, eye, SourceVarianceMonitor(["head"]))
 
 
 # When.
@@ -331,8 +319,7 @@ class Dropping(nn.Module):
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         both = self.pathways[0](left) + self.pathways[1](right)
         both = self.trunk["norm"](self.trunk["conv"](F.dropout(both, 0.3, self.training)))
-        output: Tensor = self.head(both.mean((2, 3)))
-        return output
+        return self.head(both.mean((2, 3)))
 
 
 def all_monitors(layer: str, split: str = "train") -> list[Monitor]:
@@ -413,8 +400,7 @@ def third_party(framework: Any) -> tuple[Any, dict[str, Any]]:
 
         def forward(self, left: Tensor, right: Tensor) -> Tensor:
             both = self.norm(self.eyes[0](left) + self.eyes[1](right))
-            output: Tensor = self.head(F.dropout(both.relu().mean((2, 3)), 0.2, self.training))
-            return output
+            return self.head(F.dropout(both.relu().mean((2, 3)), 0.2, self.training))
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             (left, right), target = batch

@@ -95,15 +95,19 @@ def test_validation_by_the_training_step_sees_what_validation_should(validate: b
     assert first["train", 1] == first["val", 1] == pytest.approx(size)
 
 
-def test_several_training_loaders_are_refused():
-    with pytest.raises(UserError, match="trains on 2 at once; let one loader give all views"):
-        fit(Project(), DeficitWindow(Blur(2)), train={"a": loader(), "b": loader()})
-
-
-def test_images_with_the_colours_last_are_refused():
-    images = torch.randn(16, 32, 32, 3)
-    with pytest.raises(UserError, match=r"look like \[B, H, W, C\]; move the colours before"):
-        fit(Project(), DeficitWindow(Blur(2)), train=loader(images, TARGET[:16]))
+@pytest.mark.parametrize(
+    ("train", "sentence"),
+    [
+        ({"a": loader(), "b": loader()}, "trains on 2 at once; let one loader give all views"),
+        (
+            loader(torch.randn(16, 32, 32, 3), TARGET[:16]),
+            r"look like \[B, H, W, C\]; move the col",
+        ),
+    ],
+)
+def test_loaders_without_images_to_edit_are_refused(train: Any, sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        fit(Project(), DeficitWindow(Blur(2)), train=train)
 
 
 def test_a_class_that_shows_up_late_gets_a_sentence():
@@ -264,6 +268,13 @@ class Siamese(nn.Module):
         return self.head(self.sequence(both.transpose(0, 1)).transpose(0, 1).flatten(1))
 
 
+class Pairs(Project):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return F.cross_entropy(self.network(batch[0], batch[1]), batch[2])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("layer", "sentence"),
     [
@@ -272,10 +283,6 @@ class Siamese(nn.Module):
     ],
 )
 def test_layers_whose_units_are_not_one_per_sample(layer: str, sentence: str):
-    class Pairs(Project):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            return F.cross_entropy(self.network(batch[0], batch[0]), batch[1])
-
     pairs = loader(IMAGES, IMAGES, TARGET)
     with pytest.raises(UserError, match=sentence):
         fit(Pairs(Siamese()), SourceVarianceMonitor([layer]), train=pairs, val=pairs)
@@ -299,12 +306,6 @@ def test_two_monitors_of_a_kind_would_log_one_number(kind: Any):
 
 
 def test_monitors_of_other_layers_go_together():
-    class Pairs(Project):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            return F.cross_entropy(self.network(batch[0], batch[1]), batch[2])
-
-        def validation_step(self, batch: Any, batch_idx: int) -> None: ...
-
     class TwoLayers(Siamese):
         def __init__(self) -> None:
             super().__init__()

@@ -100,14 +100,10 @@ def test_the_error_against_loops():
     prediction.requires_grad_()
     error, counted = masked_error(prediction, target, hidden)
     for b in range(5):
-        squares = [
-            (prediction[b, n, p] - target[b, n, p]).item() ** 2
-            for n in range(4)
-            if hidden[b, n]
-            for p in range(6)
-        ]
-        assert bool(counted[b]) == bool(squares)
-        assert error[b].item() == pytest.approx(np.mean(squares) if squares else 0.0, abs=1e-12)
+        squares = (prediction[b] - target[b])[hidden[b]].square()
+        assert bool(counted[b]) == bool(len(squares))
+        expected = squares.mean().item() if len(squares) else 0.0
+        assert error[b].item() == pytest.approx(expected, abs=1e-12)
     error.sum().backward()
     assert prediction.grad is not None
     assert torch.equal(prediction.grad.abs().sum(2) > 0, hidden)
@@ -117,14 +113,10 @@ def test_normalised_patches_against_loops():
     torch.manual_seed(0)
     patches = torch.randn(3, 2, 8, dtype=torch.float64) * 3 + 1
     patches[0, 0] = 4.0
-    result = normalised(patches)
-    for b in range(3):
-        for n in range(2):
-            values = patches[b, n].tolist()
-            mean = sum(values) / 8
-            variance = sum((value - mean) ** 2 for value in values) / 7
-            expected = [(value - mean) / math.sqrt(variance + 1e-6) for value in values]
-            assert result[b, n].tolist() == pytest.approx(expected, abs=1e-9)
+    for values, result in zip(patches.view(6, 8), normalised(patches).view(6, 8), strict=True):
+        centred = values - values.sum() / 8
+        expected = centred / math.sqrt(centred.square().sum() / 7 + 1e-6)
+        assert result.tolist() == pytest.approx(expected.tolist(), abs=1e-9)
 
 
 def by_hand(task: MaskedReconstructionTask, batch: Batch, rows: list[list[int]]) -> list[list[Any]]:
