@@ -25,7 +25,7 @@ def name_list(setting: str, owner: object, names: Sequence[str]) -> list[str]:
 def modules_named(
     setting: str, owner: object, names: Sequence[str], network: nn.Module
 ) -> list[nn.Module]:
-    """The modules that a setting of a callback names; a UserError where the network has none so."""
+    """The modules that a setting of a callback names; a UserError where the network lacks one."""
     known = dict(network.named_modules())
     for name in names:
         if name not in known:

@@ -119,7 +119,7 @@ def _third_party_loader(trainer: pl.Trainer, split: str) -> Iterable[Any]:
 
 
 def _distinct_samples(loader: Any) -> float:
-    """How many samples a loader gives to this process, without the first ones again at the end."""
+    """How many samples a loader gives to this process, less those a DistributedSampler repeats."""
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
         return math.inf

@@ -138,7 +138,7 @@ class ClassificationTask(Task):
         """The optimiser, and its scheduler stepped once an epoch.
 
         Raises:
-            UserError: as :func:`validate_schedule`, or no epoch reaches one of the milestones.
+            UserError: they cannot go through all epochs, or no epoch reaches a milestone.
         """
         trainer = trainer_of(self)
         # A segment of a study, or a run without an end, has no more epochs than it says.

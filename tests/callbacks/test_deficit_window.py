@@ -374,15 +374,15 @@ def test_a_slot_in_a_datamodule_of_ones_own(framework: Any) -> None:
 # Random deficits.
 
 
-def noise(framework: Any, *windows: DeficitWindow, epochs: int = 4, **fit: Any) -> Any:
-    module, settings = third_party(framework), {}
-    callbacks: list[Any] = list(windows)
-    if "folder" in fit:
-        callbacks.append(framework.callbacks.ModelCheckpoint(
-            fit.pop("folder"), filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True
-        ))  # fmt: skip
-        settings = {"enable_checkpointing": True}
-    make_trainer(framework, *callbacks, epochs=epochs, **settings).fit(module, Slices(), **fit)
+def noise(
+    framework: Any, *callbacks: Any, epochs: int = 4, folder: Path | None = None, **fit: Any
+) -> Any:
+    if folder is not None:
+        saving = {"filename": "{epoch}", "save_top_k": -1, "save_on_train_epoch_end": True}
+        callbacks += (framework.callbacks.ModelCheckpoint(folder, **saving),)
+    settings = {"epochs": epochs, "enable_checkpointing": folder is not None}
+    module = third_party(framework)
+    make_trainer(framework, *callbacks, **settings).fit(module, Slices(), **fit)
     return module
 
 
@@ -510,7 +510,7 @@ def fit_wrong(framework: Any, window: DeficitWindow, loader: Any = None, **setti
     trainer = make_trainer(framework, window, **settings)
     with pytest.raises(UserError) as caught:
         trainer.fit(module, Slices() if loader is None else loader)
-    assert not module.trained and "training_step" not in vars(module)
+    assert not module.trained and not {"training_step", "validation_step"} & set(vars(module))
     message = str(caught.value)
     assert "\n" not in message and message.endswith(".")
     return message
@@ -557,13 +557,13 @@ def test_batches_that_do_not_suit(framework):
         assert words in fit_wrong(framework, window, loader)
 
 
-def test_steps_that_take_an_iterator(framework):
-    def training_step(self: Any, dataloader_iter: Any) -> Tensor:
+@pytest.mark.parametrize("name", ["training_step", "validation_step"])
+def test_steps_that_take_an_iterator(framework, name):
+    def step(self: Any, dataloader_iter: Any) -> Tensor:
         return self.loss(next(dataloader_iter)[0])
 
-    methods = {"training_step": training_step}
-    message = fit_wrong(framework, DeficitWindow(Blur()), methods=methods)
-    assert "training_step of ThirdParty takes dataloader_iter" in message
+    message = fit_wrong(framework, DeficitWindow(Blur(), validate=True), methods={name: step})
+    assert f"{name} of ThirdParty takes dataloader_iter" in message
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.artist import Artist
@@ -78,9 +79,6 @@ def is_inside(figure: Figure, part: Artist) -> bool:
 def of_window(onset: int, removal: int, epochs: int, **more: Any) -> dict[str, Any]:
     """What rows of measurements begin with, and the rest of one."""
     return {"onset": onset, "removal": removal, "epochs": epochs, "seeds": 2, **more}
-
-
-# The curve.
 
 
 def two_variants(measure: str = "") -> Rows:
@@ -179,9 +177,6 @@ def test_the_curve_of_onsets_leaves_the_control_out():
     np.testing.assert_allclose(data(axis.containers[0])[:, :2], [(0, 81), (3, 84), (6, 87)])
 
 
-# The sensitivity curve.
-
-
 def of_layers(traces: dict[str, list[float]], window: tuple[int, int, int], **before: Any) -> Rows:
     return [
         before | of_window(*window, epoch=epoch, layer=layer, fisher_trace=value)
@@ -213,9 +208,6 @@ def test_the_sensitivity_is_the_loss_before_the_fisher_trace():
     assert {(0, 1.5), (1, 3.25), (2, 2.125)} <= corners
     assert {y for _, y in corners} == {0, 1.5, 3.25, 2.125}
     assert axis.get_zorder() > behind.get_zorder() and behind.get_ylim()[0] == 0
-
-
-# Surfaces.
 
 
 def grid(**before: Any) -> Rows:
@@ -285,9 +277,6 @@ def test_a_surface_of_few_and_small_losses():
     assert bar.yaxis.get_offset_text().get_text() == ""
 
 
-# The Fisher trace through training.
-
-
 def test_the_fisher_trace_with_and_without_a_deficit():
     def of(window: tuple[int, int, int], *traces: float) -> Rows:
         return [row | {"fisher_trace_sd": 0.5} for row in of_layers({"": list(traces)}, window)]
@@ -310,9 +299,6 @@ def test_the_fisher_trace_with_and_without_a_deficit():
     band = axis.collections[0].get_paths()[0].vertices[:, 1]
     assert band.min() == 0.5 and band.max() == 4.5
     assert axis.get_ylim()[0] == 0 and axis.get_xlabel() == "Epoch"
-
-
-# Modes.
 
 
 def test_the_legend_of_modes_says_what_colours_are():
@@ -343,15 +329,11 @@ TRACES = {"conv1": [1.0, 2.0, 1.0], "stage2": [1.0, 1.0, 3.0], "head": [2.0, 1.0
 SHARES = np.array([[25, 50, 25], [25, 25, 75], [50, 25, 0]])
 
 
-def heights(axis: Axes) -> dict[str, np.ndarray]:
+def heights(axis: Axes) -> np.ndarray:
     """The height of each layer's area at each epoch, from what is drawn."""
-    found = {}
-    for area in axis.collections:
-        corners = area.get_paths()[0].vertices
-        epochs = sorted({x for x, _ in corners})
-        of_epoch = [[y for x, y in corners if x == epoch] for epoch in epochs]
-        found[str(area.get_label())] = np.array([max(ys) - min(ys) for ys in of_epoch])
-    return found
+    assert [area.get_label() for area in axis.collections] == list(TRACES)
+    corners = [pd.DataFrame(area.get_paths()[0].vertices) for area in axis.collections]
+    return np.stack([one.groupby(0)[1].agg(np.ptp) for one in corners])
 
 
 def test_layers_are_stacked_shares():
@@ -363,10 +345,8 @@ def test_layers_are_stacked_shares():
     titles = ["No deficit", "Deficit in epochs 0 to 0", "Deficit in epochs 1 to 1"]
     assert [axis.get_title() for axis in figure.axes] == titles
     for axis, expected in zip(figure.axes, (SHARES, np.full((3, 3), 100 / 3), SHARES), strict=True):
-        found = heights(axis)
-        assert list(found) == list(TRACES)
-        np.testing.assert_allclose(np.stack(list(found.values())), expected, atol=1e-9)
-        np.testing.assert_allclose(sum(found.values()), 100)
+        np.testing.assert_allclose(heights(axis), expected, atol=1e-9)
+        np.testing.assert_allclose(heights(axis).sum(0), 100)
         assert axis.get_ylim() == (0, 100)
     clean, _, last = figure.axes
     assert not clean.lines and [line.get_xdata()[0] for line in last.lines] == [1]
@@ -379,12 +359,9 @@ def test_layers_of_two_measures_at_their_own_epochs():
     for row in rows:
         row["information"] = {0: 1.0, 2: 3.0}.get(row["epoch"], "")
     upper, lower = plot_layers(as_table(rows)).axes
-    np.testing.assert_allclose(np.stack(list(heights(upper).values())), SHARES, atol=1e-9)
-    np.testing.assert_allclose(np.stack(list(heights(lower).values())), np.full((3, 2), 100 / 3))
+    np.testing.assert_allclose(heights(upper), SHARES, atol=1e-9)
+    np.testing.assert_allclose(heights(lower), np.full((3, 2), 100 / 3))
     assert "learned noise" in lower.get_ylabel() and lower.get_xlabel() == "Epoch"
-
-
-# Histograms of RSV.
 
 
 def histogram(window: tuple[int, int, int], *shares: float, layer: str = "conv") -> Rows:
@@ -415,9 +392,6 @@ def test_distributions_stand_in_a_row_from_no_deficit_to_the_last_removal():
     assert clean.get_ylabel().startswith("conv\n")
     assert figure.axes[3].get_ylabel().startswith("conv/channels\n")
     assert legend(figure) == ["after the deficit", "no deficit, as many epochs"]
-
-
-# Usable information.
 
 
 def told(window: tuple[int, int, int], **values: list[float]) -> Rows:

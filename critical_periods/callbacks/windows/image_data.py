@@ -8,7 +8,7 @@ from critical_periods.data.images import ImageDataModule
 
 
 def image_data(trainer: pl.Trainer, purpose: str) -> ImageDataModule:
-    """The run's DataModule of images of this package; a UserError with the purpose if not one."""
+    """The run's ImageDataModule; if it is none, a UserError that begins with the purpose."""
     data = datamodule_of(trainer)
     if not isinstance(data, ImageDataModule):
         found = "data loaders alone" if data is None else type(data).__name__
