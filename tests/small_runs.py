@@ -29,6 +29,13 @@ def clean_samples(datamodule: Any, split: str, samples: int | None = None) -> Ba
     return Batch(*map(torch.cat, zip(*found, strict=True)))
 
 
+class Untrained(pytorch_lightning.Callback):
+    """Fails where a run takes a step."""
+
+    def on_before_optimizer_step(self, *args: Any) -> None:
+        raise AssertionError("a step was taken")
+
+
 class WandbLogger(DummyLogger):
     """Stands in for the logger of W&B, which is found by its name, and keeps its media."""
 

@@ -1,7 +1,5 @@
 """A learning-rate schedule that starts over, such as when a deficit is removed."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any, ClassVar
 
@@ -12,7 +10,7 @@ from critical_periods.core.errors import UserError
 from critical_periods.core.trainer import ends_before
 
 # What torch's schedulers set in a parameter group.
-_SCHEDULED = ("lr", "momentum", "betas")
+_SCHEDULED = {"lr", "momentum", "betas"}
 
 
 class LearningRateRestart(pl.Callback):
@@ -34,9 +32,8 @@ class LearningRateRestart(pl.Callback):
         every_n_epochs: whether it starts over again every so many epochs after that.
 
     Raises:
-        UserError: the epoch is negative or the cycle shorter than 1; before training, the epoch
-            lies beyond the last one, there is neither an epoch nor a window to take it from, or
-            there is no schedule that could start over.
+        UserError: the epoch is negative or the cycle shorter than 1; before training, the epoch is
+            beyond the last one, or there is no window to take it from, or no schedule.
 
     Example:
         >>> restart = LearningRateRestart(epoch=20, every_n_epochs=5)
@@ -104,23 +101,17 @@ class LearningRateRestart(pl.Callback):
                 "LearningRateRestart finds no learning-rate schedule that could start over; give "
                 "the run one, such as lr_scheduler of ClassificationTask, or leave it out."
             )
+        schedulers = [one.scheduler.state_dict() for one in configured]
         groups = [
-            {name: group[name] for name in _SCHEDULED if name in group}
-            for group in _groups(trainer)
+            {name: group[name] for name in _SCHEDULED & group.keys()} for group in _groups(trainer)
         ]
-        self._start = copy.deepcopy(([one.scheduler.state_dict() for one in configured], groups))
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts over in an epoch that is resumed, which does not start again."""
-        self.on_train_epoch_start(trainer, pl_module)
+        self._start = copy.deepcopy((schedulers, groups))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the schedule over where that is due and not done yet."""
         epoch = trainer.current_epoch
         removals = [
-            window.removal
-            for window in windows(trainer, Window)
-            if window.removal is not None and window.onset < window.removal
+            end for one in windows(trainer, Window) if (end := one.removal) and one.onset < end
         ]
         first = max(removals, default=None) if self.epoch is None else self.epoch
         if epoch == self._latest or not self.is_due(epoch, first):
@@ -132,6 +123,9 @@ class LearningRateRestart(pl.Callback):
         # Groups that were added since keep their rates.
         for group, state in zip(_groups(trainer), groups, strict=False):
             group |= state
+
+    # An epoch that is resumed does not start again.
+    on_train_start = on_train_epoch_start
 
 
 def _groups(trainer: pl.Trainer) -> list[dict[str, Any]]:

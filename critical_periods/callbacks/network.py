@@ -1,7 +1,5 @@
 """The network that a callback acts on, and the modules in it that a setting names."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytorch_lightning as pl
@@ -17,11 +15,7 @@ def network_of(pl_module: pl.LightningModule) -> nn.Module:
 
 
 def name_list(setting: str, owner: object, names: Sequence[str]) -> list[str]:
-    """A setting that names modules, as a list; neither empty nor a string.
-
-    Raises:
-        UserError: it is.
-    """
+    """A setting that names modules, as a list; a UserError where it is empty or a string."""
     if not names or isinstance(names, str):
         owned = f"{setting}={names!r} of {type(owner).__name__}"
         raise UserError(f"{owned} must be a list of module names.")
@@ -31,11 +25,7 @@ def name_list(setting: str, owner: object, names: Sequence[str]) -> list[str]:
 def modules_named(
     setting: str, owner: object, names: Sequence[str], network: nn.Module
 ) -> list[nn.Module]:
-    """The modules of a network that a setting of a callback names, as ``named_modules`` does.
-
-    Raises:
-        UserError: the network has no module of such a name.
-    """
+    """The modules that a setting of a callback names; a UserError where the network lacks one."""
     known = dict(network.named_modules())
     for name in names:
         if name not in known:

@@ -4,8 +4,6 @@ A DataModule of this package gives clean samples of any split by its ``measureme
 third party's project they come from the data loader of the split, as Lightning would take them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -27,7 +25,7 @@ from critical_periods.core.trainer import datamodule_of
 def measurement_batches(
     trainer: pl.Trainer, split: str, samples: int | None, shared: bool = False
 ) -> Generator[Batch, None, None]:
-    """Batches to measure on, on the device, with the number of samples stated.
+    """Batches to measure on, on the device; a UserError where there is no loader for the split.
 
     Other projects give what their own loader of the split yields, so that ``train`` is as augmented
     as they train on it, and no more batches than they train or validate on.
@@ -38,9 +36,6 @@ def measurement_batches(
         samples: how many in all processes together; all by default.
         shared: whether every process gets all of them (of a third party's loader, all that it has
             for this process); by default each its share.
-
-    Raises:
-        UserError: the project has no loader for the split.
     """
     if _has_clean_samples(trainer):
         for indices in datamodule_of(trainer).measurement_loader(split, samples, shared):
@@ -76,20 +71,13 @@ def example_batch(trainer: pl.Trainer, split: str = "train") -> Batch | None:
 
 
 def validate_split(trainer: pl.Trainer, split: str) -> None:
-    """Checks before training that there will be something to measure on.
-
-    Raises:
-        UserError: the project has no loader for the split.
-    """
+    """Raises a UserError where a project has no loader for the split."""
     if not _has_clean_samples(trainer):
         _third_party_loader(trainer, split)
 
 
 def _has_clean_samples(trainer: pl.Trainer) -> bool:
     return hasattr(datamodule_of(trainer), "measurement_loader")
-
-
-# Of third parties' projects.
 
 
 def _third_party_batches(
@@ -131,11 +119,7 @@ def _third_party_loader(trainer: pl.Trainer, split: str) -> Iterable[Any]:
 
 
 def _distinct_samples(loader: Any) -> float:
-    """How many samples a loader gives to this process, without those that it gives twice.
-
-    Where the number of samples is not a multiple of that of processes, a DistributedSampler fills
-    up the last ones' share with the first samples again.
-    """
+    """How many samples a loader gives to this process, less those a DistributedSampler repeats."""
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
         return math.inf
@@ -160,8 +144,7 @@ def _random_state_kept(loader: Any) -> Iterator[None]:
     owners = [loader, getattr(loader, "batch_sampler", None)]
     owners += [getattr(owner, "sampler", None) for owner in owners]
     found = [getattr(owner, "generator", None) for owner in owners]
-    generators = {id(one): one for one in found if isinstance(one, torch.Generator)}
-    states = [(one, one.get_state()) for one in generators.values()]
+    states = [(one, one.get_state()) for one in found if isinstance(one, torch.Generator)]
     try:
         yield
     finally:

@@ -1,7 +1,5 @@
 """What a deficit leaves behind: the critical-period curve, the sensitivity curve, the surface."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -48,8 +46,7 @@ def plot_curve(curve: pd.DataFrame) -> Figure:
     be compared with. RSV is +1 for units that vary with view 0 (left) alone and -1 for view 1
     (right).
 
-    Args:
-        curve: the table of that name, such as ``load_study(folder).curve``.
+    The table is that of a study, ``load_study(folder).curve``.
 
     Raises:
         UserError: the table has nothing that could be drawn.
@@ -126,15 +123,14 @@ def _bars(
 
 def _of_controls(curve: pd.DataFrame, what: str) -> list[Artist | Container]:
     """What the legend shows of the runs without a deficit: markers, and the level of one length."""
-    marks: dict[str, Any] = {"color": "0.4", "marker": "o", "markerfacecolor": "white"}
     line: dict[str, Any] = {"color": "0.4", "linestyle": "--", "linewidth": 0.8}
+    marks = line | {"marker": "o", "markerfacecolor": "white", "markersize": 5}
     matched = f"no {what}, as many epochs"
     if curve["epochs"].nunique() == 1:
-        return [Line2D([], [], **line | marks, markersize=5, label=matched)]
-    return [
-        Line2D([], [], **marks, linestyle="none", markersize=5, label=matched),
-        Line2D([], [], **line, label=f"no {what}, fewest epochs"),
-    ]
+        return [Line2D([], [], **marks, label=matched)]
+    marks["linestyle"] = "none"
+    shortest = Line2D([], [], **line, label=f"no {what}, fewest epochs")
+    return [Line2D([], [], **marks, label=matched), shortest]
 
 
 def plot_sensitivity(
@@ -146,10 +142,7 @@ def plot_sensitivity(
     its epochs (Achille, Rovere & Soatto 2019 draw the two together). Points are means over
     seeds of the paired differences, bars one standard deviation of them.
 
-    Args:
-        curve: the table of that name.
-        fisher: the table of Fisher traces, if they were measured.
-        ax: drawn into instead of a figure of its own.
+    ``ax`` is drawn into instead of a figure of its own.
     """
     what = window_word(curve)
     figure, axis = one_panel(ax, (5.6, 3.8))
@@ -158,8 +151,7 @@ def plot_sensitivity(
         look = {"color": colour, "marker": marker, "label": name}
         _bars(axis, line, "onset", "final_accuracy_difference", -100, **look)
     axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    axis.set_xlabel(f"Onset of the {what}")
-    axis.set_ylabel("Loss of final accuracy (points)")
+    axis.set(xlabel=f"Onset of the {what}", ylabel="Loss of final accuracy (points)")
     if fisher is not None and (fisher["onset"] == fisher["removal"]).any():
         clean = fisher[fisher["onset"] == fisher["removal"]]
         trace = next(iter(by_window(next(iter(lines(clean).values()))).values()))
@@ -167,8 +159,7 @@ def plot_sensitivity(
         behind.fill_between(trace["epoch"], trace["fisher_trace"], color="0.85", zorder=0)
         behind.set_ylabel(f"Fisher trace without a {what}", color="0.4")
         behind.set_ylim(bottom=0)
-        axis.set_xlabel(f"Onset of the {what}, or epoch")
-        axis.set_zorder(behind.get_zorder() + 1)
+        axis.set(xlabel=f"Onset of the {what}, or epoch", zorder=behind.get_zorder() + 1)
         axis.patch.set_visible(False)
     axis.legend(frameon=False, fontsize="small")
     return figure
@@ -184,9 +175,6 @@ def surface_axes(curve: pd.DataFrame) -> tuple[str, str] | None:
 
     These are the onset and the ``length`` of the window, or, where one numeric field is varied,
     the removal (or onset) and that field.
-
-    Args:
-        curve: the table of that name.
     """
     deficits = _deficits(curve)
     if deficits.empty:
@@ -208,11 +196,7 @@ def plot_surface(curve: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draws the loss of final accuracy as a heat map over two settings, with its numbers.
 
     Cells are means over seeds of the paired differences to the runs without a deficit; settings
-    that were not run stay white.
-
-    Args:
-        curve: the table of that name.
-        ax: drawn into instead of a figure of its own.
+    that were not run stay white. ``ax`` is drawn into instead of a figure of its own.
 
     Raises:
         UserError: no two settings vary (:func:`surface_axes`).
@@ -231,17 +215,15 @@ def plot_surface(curve: pd.DataFrame, ax: Axes | None = None) -> Figure:
     # Cells say tenths of a point: a finer scale would only be read with powers of ten beside it.
     largest = max(float(np.nanmax(np.abs(table))), 0.1)
     lowest = min(0.0, float(np.nanmin(table)))
-    picture = axis.imshow(
-        table, origin="lower", aspect="auto", cmap="cividis", vmin=lowest, vmax=largest
-    )
+    scale: dict[str, Any] = {"cmap": "cividis", "vmin": lowest, "vmax": largest}
+    picture = axis.imshow(table, origin="lower", aspect="auto", **scale)
     for (row, column), value in np.ndenumerate(table):
         if not np.isnan(value):
             shade = "black" if value > 0.6 * largest else "white"
             axis.text(column, row, f"{value:z.1f}", ha="center", va="center", color=shade)
     axis.set_xticks(range(table.shape[1]), [f"{value:g}" for value in losses.columns])
     axis.set_yticks(range(table.shape[0]), [f"{value:g}" for value in losses.index])
-    axis.set_xlabel(axis_name(across, what))
-    axis.set_ylabel(axis_name(up, what))
+    axis.set(xlabel=axis_name(across, what), ylabel=axis_name(up, what))
     figure.colorbar(picture, ax=axis, label="Loss of final accuracy (points)")
     return figure
 

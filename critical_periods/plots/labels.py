@@ -1,7 +1,5 @@
 """What legends and trees call the runs of a variation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from typing import Any
@@ -20,16 +18,13 @@ def label_of(settings: Mapping[str, Any]) -> str:
     parts = []
     for name, setting in settings.items():
         # A table has nan where a plan has None.
-        is_none = setting is None or setting != setting
-        value = "none" if is_none else str(setting)
+        value = "none" if setting is None or setting != setting else str(setting)
         parts.append(value if name in _NAMES else f"{name.split('.')[-1]} = {value}")
     return ", ".join(parts)
 
 
 def settings_of(columns: Iterable[str]) -> list[str]:
-    """The columns of a table that say what sets runs apart: those before ``onset``.
-
-    These are ``variant``, every varied field and ``stage``.
+    """The columns before ``onset``: ``variant``, every varied field and ``stage``.
 
     Example:
         >>> settings_of(["variant", "onset", "removal", "epochs"])

@@ -1,7 +1,5 @@
 """Linear learning: the weight of each sensor for one task through training, shallow and deep."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -36,7 +34,7 @@ def plot_linear_dynamics(
     gaps: Mapping[int, Sequence[float]],
     task: int = 4,
 ) -> Figure:
-    """Draws the weights of one task against time: Fig. 2 of the paper, with what it leaves out.
+    """Draws the weights of one task against time: Fig. 2 of Kleinman et al. (CVPR 2023), and more.
 
     One row a case, a shallow network on the left and a deep one on the right: broad lines are the
     closed form, as far as it holds, dashes the ODE, marks gradient descent; a dotted line is where
@@ -44,26 +42,21 @@ def plot_linear_dynamics(
     weights, with the closed form of an aligned start for comparison, and the largest difference of
     the two against the width of the hidden layer.
 
-    Source: Kleinman, Achille & Soatto (CVPR 2023), Fig. 2.
-
     Args:
         cases: by their name, in a shallow and in a deep network.
         scattered: its name; and ODE and simulation from random weights beside the closed form.
-        gaps: by the width of the hidden layer, the largest difference over all entries and times
-            between ODE and closed form, one a seed.
+        gaps: by width, the largest |ODE − closed form| over all entries and times, one a seed.
         task: which row of W, from 0.
     """
     sensors = _moving([one for pair in cases.values() for one in pair], task)
     figure, axes = subplots(len(cases) + 1, 2, (7.4, 2.15 * len(cases) + 3.2))
     for row, (name, pair) in zip(axes, cases.items(), strict=False):
         for axis, case, network in zip(row, pair, ("Shallow", "Deep"), strict=True):
-            _courses(axis, case, sensors, task)
-            axis.set_title(f"{network}: {name}", fontsize="medium")
+            _courses(axis, case, sensors, task, f"{network}: {name}")
         row[1].sharey(row[0])
         row[0].set_ylabel(f"Weight for task {task + 1}")
 
-    _courses(axes[-1][0], scattered[1], sensors, task)
-    axes[-1][0].set_title(f"Deep: {scattered[0]}", fontsize="medium")
+    _courses(axes[-1][0], scattered[1], sensors, task, f"Deep: {scattered[0]}")
     axes[-1][0].set_ylabel(f"Weight for task {task + 1}")
     _gaps(axes[-1][1], gaps)
     for axis in [*axes[-2], axes[-1][0]]:
@@ -86,7 +79,8 @@ def _moving(cases: Sequence[Courses], task: int) -> list[int]:
     return sorted(int(sensor) for sensor in first if largest[sensor] > _DRAWN)
 
 
-def _courses(axis: Axes, case: Courses, sensors: Sequence[int], task: int) -> None:
+def _courses(axis: Axes, case: Courses, sensors: Sequence[int], task: int, title: str) -> None:
+    axis.set_title(title, fontsize="medium")
     times, closed, flow, simulation = case
     few = slice(None, None, max(1, len(times) // 20))
     axis.axhline(0, color="0.85", linewidth=0.8, zorder=0)
@@ -111,7 +105,6 @@ def _gaps(axis: Axes, gaps: Mapping[int, Sequence[float]]) -> None:
     axis.set_xscale("log", base=2)
     axis.xaxis.set_major_formatter("{x:g}")
     axis.set_ylim(bottom=0)
-    axis.set_xlabel("Hidden units")
-    axis.set_ylabel("Largest |ODE − closed form|")
+    axis.set(xlabel="Hidden units", ylabel="Largest |ODE − closed form|")
     axis.set_title("The gap that random weights leave", fontsize="medium")
     axis.legend(frameon=False, fontsize="small")

@@ -1,8 +1,7 @@
 """Histograms of relative source variance (RSV): of trained networks, and beside a closed form."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,10 +19,8 @@ def plot_rsv(rsv: pd.DataFrame) -> Figure:
     Filled: the runs with the deficit, by removal (or onset); the line: clean runs of the same
     length. +1 is a unit that varies with view 0 (left) alone, -1 with view 1 (right) alone; dotted
     lines at ±0.5 bound the polarised ones. One row of panels for a layer's units, one for its
-    channels averaged over positions. The layout of Kleinman et al. 2023, Fig. 4 and 6.
-
-    Args:
-        rsv: the table of that name, of one variation.
+    channels averaged over positions. The table is that of one variation. The layout of Kleinman et
+    al. 2023, Fig. 4 and 6.
     """
     what = window_word(rsv)
     groups = dict(iter(rsv.groupby(["layer", "onset", "removal", "epochs"])))
@@ -52,11 +49,8 @@ def _histogram(
     axis: Axes, window: Window, bins: pd.DataFrame, control: pd.DataFrame | None, what: str
 ) -> None:
     edges = [*bins["low"], bins["high"].iloc[-1]]
-    is_deficit = window[0] < window[1]
-    axis.stairs(
-        100 * bins["share"], edges, fill=True, color=COLOURS[0] if is_deficit else "0.7",
-        label=f"after the {what}" if is_deficit else None,
-    )  # fmt: skip
+    colour, label = (COLOURS[0], f"after the {what}") if window[0] < window[1] else ("0.7", None)
+    axis.stairs(100 * bins["share"], edges, fill=True, color=colour, label=label)
     if control is not None:
         label = f"no {what}, as many epochs"
         axis.stairs(100 * control["share"], edges, color="black", linewidth=1.0, label=label)
@@ -71,7 +65,7 @@ def plot_synthetic_rsv(
 ) -> Figure:
     """Draws histograms of 40 bins of RSVs in a row, each with the closed form's distribution.
 
-    Source: Kleinman, Achille & Soatto (CVPR 2023), Fig. 3.
+    This is Fig. 3 of Kleinman, Achille & Soatto (CVPR 2023).
 
     Args:
         measured: of each representation its name, the RSVs of its units, and the distribution
@@ -82,17 +76,13 @@ def plot_synthetic_rsv(
     for axis, (name, rsv, cdf) in zip(axes[0], measured, strict=True):
         counts, edges = rsv_histogram(rsv)
         expected = np.diff(cdf(edges.numpy()))
-        axis.stairs(
-            100 * counts.numpy() / int(counts.sum()), edges.numpy(), fill=True, color=COLOURS[5],
-            label="measured",
-        )  # fmt: skip
-        axis.stairs(
-            100 * expected, edges.numpy(), baseline=None, color=COLOURS[6], label="closed form"
-        )
-        share = f"{100 * float(polarization(rsv)):.0f} % polarised"
-        axis.set_title(f"{name}\n{share}", fontsize="medium")
-        axis.set_xlim(-1, 1)
-        axis.set_xlabel("RSV")
+        shares = 100 * counts.numpy() / int(counts.sum())
+        axis.stairs(shares, edges.numpy(), fill=True, color=COLOURS[5], label="measured")
+        closed: dict[str, Any] = {"baseline": None, "color": COLOURS[6], "label": "closed form"}
+        axis.stairs(100 * expected, edges.numpy(), **closed)
+        share = 100 * float(polarization(rsv))
+        axis.set_title(f"{name}\n{share:.0f} % polarised", fontsize="medium")
+        axis.set(xlim=(-1, 1), xlabel="RSV")
     axes[0][0].set_ylabel("Units (%)")
     axes[0][0].legend(frameon=False, fontsize="small", loc="upper right")
     return figure

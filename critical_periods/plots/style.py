@@ -1,7 +1,5 @@
 """What all figures share: colours, panels, legends, files, and groups of a table's rows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -49,11 +47,10 @@ class _Figure(Figure):
 def subplots(
     rows: int, columns: int, size: tuple[float, float], **shared: Any
 ) -> tuple[Figure, NDArray[Any]]:
-    """A figure of rows and columns of panels, made without pyplot.
+    """A figure of a size in inches, made without pyplot, and its axes, [rows, columns].
 
     pyplot keeps every figure until it is closed and has one backend for the whole process: a figure
-    of ours must not change what a notebook shows of its own. ``size`` is the width and height in
-    inches; ``shared`` are ``sharex`` and ``sharey``. Returns the figure and axes, [rows, columns].
+    of ours must not change what a notebook shows of its own. ``shared``: ``sharex``, ``sharey``.
 
     Example:
         >>> figure, ((left, right),) = subplots(1, 2, (6, 3), sharey=True)
@@ -73,12 +70,7 @@ def one_panel(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG and PDF, each whole or not at all.
-
-    Args:
-        figure: to write.
-        path: of the files without ``.png`` and ``.pdf``.
-    """
+    """Writes a figure to ``<path>.png`` and ``<path>.pdf``, each whole or not at all."""
     # A date inside would make the same figure another file each time.
     for kind, metadata in (("png", {}), ("pdf", {"CreationDate": None})):
         with replacing(path.with_name(f"{path.name}.{kind}")) as part:
@@ -88,10 +80,8 @@ def save(figure: Figure, path: Path) -> None:
 def legend_below(figure: Figure, handles: Sequence[Artist | Container]) -> None:
     """Puts a legend under the panels, in as many columns as fit, and makes the figure higher."""
     for columns in range(len(handles), 0, -1):
-        legend = figure.legend(
-            handles=handles, loc="outside lower center", ncols=columns, frameon=False,
-            fontsize="small",
-        )  # fmt: skip
+        look: dict[str, Any] = {"ncols": columns, "frameon": False, "fontsize": "small"}
+        legend = figure.legend(handles=handles, loc="outside lower center", **look)
         size = legend.get_window_extent()
         if size.width <= figure.bbox.width or columns == 1:
             break
@@ -123,10 +113,8 @@ def lines(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         {'blur': 2, 'flip': 1}
     """
     names = settings_of(table.columns)
-    labels = [
-        label_of(dict(zip(names, row[1:], strict=True)))
-        for row in table[names].itertuples(name=None)
-    ]
+    rows = table[names].itertuples(name=None)
+    labels = [label_of(dict(zip(names, row[1:], strict=True))) for row in rows]
     return dict(iter(table.groupby(pd.Series(labels, table.index), sort=False)))
 
 
@@ -149,9 +137,7 @@ def by_window(table: pd.DataFrame) -> dict[Window, pd.DataFrame]:
 
 
 def window_word(table: pd.DataFrame) -> str:
-    """What comes and goes in a study: ``deficit``, or ``window`` where it is anything else.
-
-    Tables of a study carry it in their ``attrs``; without it, it is a deficit.
+    """What comes and goes in a study, by the ``attrs`` of its tables: ``deficit`` or ``window``.
 
     Raises:
         UserError: the table is empty, so there is nothing to draw.

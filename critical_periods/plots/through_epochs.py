@@ -1,7 +1,5 @@
 """What was measured through training: Fisher traces, layers, information, reconstruction, modes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,11 +47,8 @@ def plot_fisher(fisher: pd.DataFrame, ax: Axes | None = None) -> Figure:
 
     Lines are means over seeds, bands one standard deviation; a line is broad while its window is
     open, and the one without a window is black and dashed. Achille, Rovere & Soatto 2019 show the
-    trace of both, and read from it when a network learns most from its data.
-
-    Args:
-        fisher: the table of that name, of one variation.
-        ax: drawn into instead of a figure of its own.
+    trace of both, and read from it when a network learns most from its data. The table is that of
+    one variation; ``ax`` is drawn into instead of a figure of its own.
     """
     what, windows = window_word(fisher), by_window(fisher)
     deficits = [window for window in windows if window[0] < window[1]]
@@ -67,8 +62,7 @@ def plot_fisher(fisher: pd.DataFrame, ax: Axes | None = None) -> Figure:
         is_open = (window[0] <= epochs) & (epochs < window[1])
         axis.plot(epochs[is_open], traces[is_open], color=colour, linewidth=3.5, alpha=0.6)
     axis.set_ylim(bottom=0)
-    axis.set_xlabel("Epoch")
-    axis.set_ylabel("Trace of the Fisher information")
+    axis.set(xlabel="Epoch", ylabel="Trace of the Fisher information")
     axis.spines[["top", "right"]].set_visible(False)
     handles, _ = axis.get_legend_handles_labels()
     if deficits:
@@ -86,10 +80,8 @@ def plot_layers(layers: pd.DataFrame) -> Figure:
     One column without a deficit, one for the earliest and one for the latest removal (or onset);
     one row for the Fisher trace and one for the information by learned noise, where they were
     measured. Dotted lines are the onset and the removal. Achille, Rovere & Soatto 2019: without a
-    deficit the middle layers hold most of it, after a long blur the last ones do.
-
-    Args:
-        layers: the table of that name, of one variation.
+    deficit the middle layers hold most of it, after a long blur the last ones do. The table is that
+    of one variation.
     """
     what, windows = window_word(layers), by_window(layers)
     clean = [window for window in windows if window[0] == window[1]]
@@ -129,10 +121,8 @@ def plot_information(information: pd.DataFrame) -> Figure:
     One panel without a deficit and one for each removal (or onset); the window is shaded. Lines are
     means over seeds, bands one standard deviation; at 0 bits the views tell nothing. What lies
     below -0.5 bits is not shown: while an eye is deprived, a network is confidently wrong about
-    clear images, which it has never seen. Kleinman et al. 2023, Fig. 4 and 9.
-
-    Args:
-        information: the table of that name, of one variation.
+    clear images, which it has never seen. The table is that of one variation. Kleinman et al. 2023,
+    Fig. 4 and 9.
     """
     measures = [name for name in information if name.startswith("information_")]
     names = {name: _INFORMATION.get(name, name) for name in measures if not name.endswith("_sd")}
@@ -145,11 +135,8 @@ def plot_information(information: pd.DataFrame) -> Figure:
 def plot_reconstruction(reconstruction: pd.DataFrame) -> Figure:
     """Draws the error on hidden patches against the epoch.
 
-    Panels, lines and bands as :func:`plot_information` has them. The line at 1 is the error of
-    predicting the patches' mean everywhere. Kleinman et al. 2023, Fig. 7.
-
-    Args:
-        reconstruction: the table of that name, of one variation.
+    Table, panels, lines and bands as :func:`plot_information` has them. The line at 1 is the error
+    of predicting the patches' mean everywhere. Kleinman et al. 2023, Fig. 7.
     """
     label = "Error on hidden patches\n(share of their variance)"
     return _plot(reconstruction, _RECONSTRUCTION, label, level=1.0)
@@ -204,10 +191,8 @@ def plot_modes(modes: pd.DataFrame) -> Figure:
 
     One panel without a deficit and one for each onset (or removal); the window is shaded. Markers
     are the simulation, one kind a path, lines the ODE; the colour says which mode, from the
-    strongest, dark, to the weakest, light. Kleinman, Achille & Soatto (ICLR 2024), Fig. 2.
-
-    Args:
-        modes: the table of that name, of one variation.
+    strongest, dark, to the weakest, light. The table is that of one variation. Kleinman, Achille &
+    Soatto (ICLR 2024), Fig. 2.
     """
     paths, places = (sorted(modes[name].unique()) for name in ("path", "mode"))
     colours = colormaps["viridis"](np.linspace(0, 0.9, len(places)))

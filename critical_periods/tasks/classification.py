@@ -1,7 +1,5 @@
 """Classification of the views of a sample, the task of the papers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,10 +30,8 @@ class ClassificationTask(Task):
 
     Logs ``train/loss``, ``val/loss``, ``val/accuracy`` and ``test/loss``, ``test/accuracy`` once
     an epoch. The learning rate follows the scheduler once an epoch, from the very first epoch on
-    (Kleinman et al. 2023: it is never reset when a deficit ends).
-
-    Random numbers drawn while training (dropout, say) are seeded anew at each batch from (seed,
-    epoch, batch, rank), so that a resumed run draws what an uninterrupted one would have drawn.
+    (Kleinman et al. 2023: it is never reset when a deficit ends). Dropout and the like are seeded
+    anew at each batch from (seed, epoch, batch, rank), so that a resumed run has the same bits.
 
     A network with several heads (``heads: [both, 0, 1]``) trains the one that each sample's target
     belongs to, and answers with the head for both in evaluation and prediction (Kleinman et al.
@@ -50,10 +46,7 @@ class ClassificationTask(Task):
         lr_scheduler: from the optimiser to a scheduler stepped once an epoch; none by default,
             which is a fixed rate. One that follows a measure is named in full,
             ``pytorch_lightning.cli.ReduceLROnPlateau``, with its ``monitor``.
-        label_smoothing: ε, which moves targets to (1 - ε) target + ε / K in training.
-
-    Raises:
-        UserError: ε is not in [0, 1].
+        label_smoothing: ε in [0, 1], which moves targets to (1 - ε) target + ε / K in training.
 
     Example:
         >>> class Linear(nn.Module):
@@ -91,12 +84,7 @@ class ClassificationTask(Task):
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def setup(self, stage: str) -> None:
-        """Checks the network against the data before anything is trained.
-
-        Raises:
-            UserError: the data has classes that the network has no output for, or views that it
-                cannot take.
-        """
+        """Raises a UserError where the network cannot take the data's views, or lacks classes."""
         data = datamodule_of(self.trainer)
         available = getattr(data, "num_classes", None)
         if available is not None and available > self.num_classes:
@@ -150,8 +138,7 @@ class ClassificationTask(Task):
         """The optimiser, and its scheduler stepped once an epoch.
 
         Raises:
-            UserError: a setting of theirs has no meaning, such as a negative rate, the schedule
-                cannot go through all epochs, or it has milestones that no epoch reaches.
+            UserError: they cannot go through all epochs, or no epoch reaches a milestone.
         """
         trainer = trainer_of(self)
         # A segment of a study, or a run without an end, has no more epochs than it says.

@@ -1,7 +1,5 @@
 """Dry runs of a schedule and of a network, which find before training what would fail later."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from typing import Any
@@ -21,12 +19,7 @@ from critical_periods.tasks.optimizers import build
 def validate_schedule(
     optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None, epochs: int
 ) -> None:
-    """Steps a schedule through all epochs of a training, for one small convolution.
-
-    Args:
-        optimizer: from parameters to an optimiser.
-        lr_scheduler: from the optimiser to a scheduler stepped once an epoch, if there is one.
-        epochs: of the training.
+    """Steps an optimiser and its schedule through all epochs, for one small convolution.
 
     Raises:
         UserError: the optimiser or the scheduler cannot be built or not be stepped so often, it
@@ -46,13 +39,10 @@ rate -1.0 in epoch 1; correct its settings.
     weight = nn.Parameter(filters)
     weight.grad = torch.zeros_like(filters)
     tried = build("optimizer", optimizer, [weight])
+    name = f"optimizer ({type(tried).__name__})"
     for setting, value in tried.param_groups[0].items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(
-                f"{setting}={value} of the optimizer ({type(tried).__name__}) is no finite "
-                "number; correct it."
-            )
-    name = f"optimizer ({type(tried).__name__})"
+            raise UserError(f"{setting}={value} of the {name} is no finite number; correct it.")
     try:
         # Some do not take the gradients of these networks at all; some want a closure.
         tried.step(lambda: torch.zeros(()))
@@ -86,12 +76,7 @@ rate -1.0 in epoch 1; correct its settings.
 
 
 def validate_network(task: pl.LightningModule, data: Any, num_classes: int) -> None:
-    """Sends two samples through a task's network, where the data has samples to give.
-
-    Args:
-        task: gives the logits of one tensor a view, by its attribute ``network``.
-        data: a DataModule that is set up; without a ``measurement_loader`` nothing is checked.
-        num_classes: how many logits there must be.
+    """Sends two samples through a task's network, where data has a ``measurement_loader``.
 
     Raises:
         UserError: the network cannot take the views, or gives another number of logits.

@@ -1,7 +1,5 @@
 """The error of a reconstruction on the patches that were hidden from it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -34,13 +32,10 @@ def masked_error(prediction: Tensor, target: Tensor, hidden: Tensor) -> tuple[Te
 
 
 def normalised(patches: Tensor) -> Tensor:
-    """Patches with mean 0 and variance 1 each, (x - mean) / √(variance + 1e-6).
+    """Patches [..., P] with mean 0 and variance 1 each, (x - mean) / √(variance + 1e-6).
 
     The variance is the unbiased one (He et al. 2022, MAE, section 4: normalised pixels make a
     better target).
-
-    Args:
-        patches: [..., P].
 
     Example:
         >>> normalised(torch.tensor([[1.0, 2, 3], [7, 7, 7]]))

@@ -1,7 +1,6 @@
 """Masked reconstruction: hidden patches of all views are predicted from a few visible ones."""
 
-from __future__ import annotations
-
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -55,11 +54,9 @@ class MaskedReconstructionTask(Task):
 
     Logs ``train/loss``, ``val/loss`` and ``val/loss/view_<v>`` (its two decoders), ``test/…``
     alike, and pictures of reconstructions in validation, to
-    ``<log_dir>/reconstructions/epoch_<epoch>.png`` and W&B.
-
-    Predicts a :class:`Reconstruction` of every batch, on the same masks as in validation.
-
-    A network starts from the encoder that this leaves behind by its setting ``weights``.
+    ``<log_dir>/reconstructions/epoch_<epoch>.png`` and W&B. Predicts a :class:`Reconstruction` of
+    every batch, on the same masks as in validation. A network starts from the encoder that this
+    leaves behind by its setting ``weights``.
 
     Args:
         network: the encoder; its classifier is not trained.
@@ -70,9 +67,6 @@ class MaskedReconstructionTask(Task):
         decoder_heads: of the decoders' attentions.
         pictures: how many samples of the first validation batch are shown; 0 for none.
         pictures_every_n_epochs: how often; the last epoch's are always shown.
-
-    Raises:
-        UserError: a number does not suit.
 
     Attributes:
         output_adapters: the decoders, ``view_0``, …, and ``norm_view_0``, … for normalised pixels.
@@ -110,8 +104,7 @@ class MaskedReconstructionTask(Task):
                 f"pictures_every_n_epochs={pictures_every_n_epochs} of MaskedReconstructionTask "
                 "must be at least 1; set pictures to 0 for none."
             )
-        rows, columns = network.grid
-        visible_total(mask_ratio, network.num_views, rows * columns)
+        visible_total(mask_ratio, network.num_views, math.prod(network.grid))
         # Distributed training waits for the gradients of all that asks for one.
         network.classifier.requires_grad_(False)
         self.network = network
@@ -138,15 +131,11 @@ class MaskedReconstructionTask(Task):
         """All views' pixels, from the patches that are visible.
 
         Args:
-            views: one tensor [B, C, H, W] a view.
+            views: one tensor [B, C, H, W] a view; a UserError if not those of the network.
             visible: places of the visible patches in the sequence of all, [B, n].
 
         Returns:
-            One tensor [B, C, H, W] a view: what the decoder says of every patch, the visible ones
-            too, on which it was not trained.
-
-        Raises:
-            UserError: the views are not those of the network.
+            One tensor [B, C, H, W] a view, of all patches; on visible ones it was not trained.
         """
         grid = patch_grid(views[0], self.network.patch)
         tokens = self.network.encode(views, visible)
@@ -157,13 +146,7 @@ class MaskedReconstructionTask(Task):
         ]
 
     def picture(self, batch: Batch, visible: Tensor, samples: int) -> Image:
-        """A picture of the first samples of a batch and their reconstructions.
-
-        Args:
-            batch: at least one sample.
-            visible: places of the visible patches in the sequence of all, [B, n].
-            samples: how many are shown, a row each.
-        """
+        """A picture of a batch's first samples as the patches ``visible`` [B, n] show them."""
         views, visible = batch.views[:samples].unbind(1), visible[:samples]
         predictions = self.reconstruct(views, visible)
         hidden = self._hidden(views, visible)
@@ -171,13 +154,13 @@ class MaskedReconstructionTask(Task):
 
     def _hidden(self, views: Sequence[Tensor], visible: Tensor) -> Tensor:
         """Which patches are not among the visible ones, bool [B, V, N]."""
-        rows, columns = patch_grid(views[0], self.network.patch)
-        return hidden_patches(visible, len(views), rows * columns)
+        patches = math.prod(patch_grid(views[0], self.network.patch))
+        return hidden_patches(visible, len(views), patches)
 
     def forward(self, *views: Tensor) -> list[Tensor]:
         """Reconstructions of views that are fully visible."""
-        rows, columns = patch_grid(views[0], self.network.patch)
-        visible = torch.arange(len(views) * rows * columns, device=views[0].device)
+        patches = len(views) * math.prod(patch_grid(views[0], self.network.patch))
+        visible = torch.arange(patches, device=views[0].device)
         return self.reconstruct(views, visible.expand(len(views[0]), -1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -196,7 +179,7 @@ class MaskedReconstructionTask(Task):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The errors on masks that are the same in every epoch."""
         visible = self._evaluate(self.val_errors, batch, batch_idx)
-        if batch_idx == 0 and self.pictures > 0 and self._pictures_are_due():
+        if batch_idx == 0:
             self._show(batch, visible)
 
     def on_validation_epoch_end(self) -> None:
@@ -240,24 +223,19 @@ class MaskedReconstructionTask(Task):
         self.log(f"{stage}/loss", total, sync_dist=True, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW, and its rate at every step.
-
-        Raises:
-            UserError: the recipe does not suit the data.
-        """
+        """AdamW, and its rate at every step (:meth:`TransformerRecipe.configure`)."""
         return self.recipe.configure(self)
 
     def _visible(self, batch: Batch, batch_idx: int, *words: int) -> Tensor:
         """Each sample's random visible patches."""
         size, views = batch.views.shape[:2]
-        rows, columns = patch_grid(batch.views, self.network.patch)
-        total = visible_total(self.mask_ratio, views, rows * columns)
+        patches = math.prod(patch_grid(batch.views, self.network.patch))
         # Where the data does not say which sample it is, its place in the epoch does.
         first = (batch_idx * self.trainer.world_size + self.global_rank) * size
         place = -1 - first - torch.arange(size, device=batch.index.device)
         index = torch.where(batch.index < 0, place, batch.index)
-        draws = uniform(index, views + views * rows * columns, Stream.HIDDEN_PATCHES, *words)
-        return random_visible(draws, views, total)
+        draws = uniform(index, views + views * patches, Stream.HIDDEN_PATCHES, *words)
+        return random_visible(draws, views, visible_total(self.mask_ratio, views, patches))
 
     def _errors(self, batch: Batch, visible: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
         """For each decoder the errors of the samples, and which of them count."""
@@ -272,14 +250,11 @@ class MaskedReconstructionTask(Task):
                 prediction = self.output_adapters[name](tokens, visible, grid)
                 yield name, *masked_error(prediction, target, hidden[:, view])
 
-    def _pictures_are_due(self) -> bool:
-        trainer = self.trainer
-        if trainer.sanity_checking:
-            return False
-        done = self.current_epoch + 1
-        return done % self.pictures_every_n_epochs == 0 or done == trainer.max_epochs
-
     def _show(self, batch: Batch, visible: Tensor) -> None:
+        done = self.current_epoch + 1
+        is_due = done % self.pictures_every_n_epochs == 0 or done == self.trainer.max_epochs
+        if not self.pictures or self.trainer.sanity_checking or not is_due:
+            return
         folder = results_folder(self.trainer, "reconstructions")
         if self.trainer.is_global_zero:
             picture = self.picture(batch, visible, self.pictures)

@@ -1,7 +1,5 @@
 """Optimisers and learning-rate schedulers, built from a task's settings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +10,7 @@ from critical_periods.core.errors import UserError, reason
 
 
 def build(setting: str, make: Callable[..., Any], *args: Any) -> Any:
-    """What a setting makes, such as an optimiser, with errors that name the setting.
-
-    Raises:
-        UserError: it cannot be made.
+    """What a setting makes, such as an optimiser; where that fails, a UserError that names it.
 
     Example:
         >>> build("lr_scheduler", lambda step_size: 1 / step_size, 0)
@@ -55,8 +50,8 @@ def _validate_state(optimizer: torch.optim.Optimizer) -> None:
     # Torch takes any state, and fails in the first step.
     for setting in optimizer.defaults:
         if any(setting not in group for group in optimizer.param_groups):
+            kind = type(optimizer).__name__
             raise UserError(
-                "ckpt_path: the state of the optimizer is not that of "
-                f"{type(optimizer).__name__}, as it has no {setting!r}; give the config that it "
-                "was trained with."
+                f"ckpt_path: the state of the optimizer is not that of {kind}, as it has no "
+                f"{setting!r}; give the config that it was trained with."
             )

@@ -1,7 +1,5 @@
 """Pictures of reconstructions: the input, its mask, the prediction and the target."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from critical_periods.core.files import replacing
-from critical_periods.models.multi_view.patches import to_image, to_patches
+from critical_periods.models.multi_view.patches import patch_grid, to_image, to_patches
 
 _COLUMNS = ("input", "mask", "prediction", "target")
 # Small images are enlarged to about this many pixels, so that the labels above them have room.
@@ -43,20 +41,16 @@ def reconstruction_picture(
     columns = []
     for view, prediction, unseen in zip(views, predictions, hidden.unbind(1), strict=True):
         target, guess = (_brightness(image, view) for image in (view, prediction))
-        unseen = to_image(
-            unseen[:, :, None].expand_as(to_patches(target, patch)),
-            (view.shape[2] // patch, view.shape[3] // patch),
-            patch,
-        )
+        pixels = unseen[:, :, None].expand_as(to_patches(target, patch))
+        unseen = to_image(pixels, patch_grid(view, patch), patch)
         columns += [torch.where(unseen, 0.5, target), 1 - unseen.to(target), guess, target]
-    table = torch.stack(columns, dim=1).float().cpu().clamp(0, 1)
-    table = table.expand(-1, -1, 3, -1, -1)
+    table = torch.stack(columns, dim=1).float().cpu().clamp(0, 1).expand(-1, -1, 3, -1, -1)
     scale = max(1, _WIDTH // table.shape[-1])
     table = table.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
     table = torch.nn.functional.pad(table, (0, _GAP, 0, _GAP), value=1.0)
-    pixels = (rearrange(table, "b k c h w -> (b h) (k w) c") * 255).round().byte().numpy()
-    header = np.full((_HEADER, *pixels.shape[1:]), 255, dtype=np.uint8)
-    picture = Image.fromarray(np.concatenate([header, pixels]))
+    rows = (rearrange(table, "b k c h w -> (b h) (k w) c") * 255).round().byte().numpy()
+    header = np.full((_HEADER, *rows.shape[1:]), 255, dtype=np.uint8)
+    picture = Image.fromarray(np.concatenate([header, rows]))
     draw = ImageDraw.Draw(picture)
     for place in range(len(columns)):
         number, kind = divmod(place, len(_COLUMNS))

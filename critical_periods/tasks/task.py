@@ -1,7 +1,5 @@
 """What the tasks of this package share: exact random numbers, and means over an epoch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytorch_lightning as pl
@@ -23,12 +21,5 @@ class Task(pl.LightningModule):
         torch.manual_seed(fold(global_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def log_mean(self, key: str, value: Any, samples: int, **settings: Any) -> None:
-        """Logs the mean of an epoch's batches, weighted by their samples.
-
-        Args:
-            key: the name in the log.
-            value: of one batch, a number or a metric that was updated with the batch.
-            samples: how many samples of this process the value is of.
-            **settings: of ``LightningModule.log``.
-        """
+        """Logs the mean of an epoch's batches, each a number or a metric, weighted by samples."""
         self.log(key, value, on_step=False, on_epoch=True, batch_size=samples, **settings)

@@ -1,7 +1,5 @@
 """Classification with the optimiser and the learning rate that transformers need."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn
@@ -44,9 +42,5 @@ class TransformerClassificationTask(ClassificationTask):
         self.recipe = recipe
 
     def configure_optimizers(self) -> Any:
-        """AdamW, and its rate at every step.
-
-        Raises:
-            UserError: the recipe does not suit the network or the data.
-        """
+        """AdamW, and its rate at every step (:meth:`TransformerRecipe.configure`)."""
         return self.recipe.configure(self)

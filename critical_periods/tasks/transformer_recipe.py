@@ -1,7 +1,5 @@
 """How transformers are trained: AdamW, a rate that scales with the batch, warm-up and cosine."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -49,9 +47,6 @@ class TransformerRecipe:
         weight_decay: of AdamW.
         layer_decay: the ratio of the rates of neighbouring layers.
 
-    Raises:
-        UserError: a number has no meaning.
-
     Example:
         >>> recipe = TransformerRecipe(epochs=10, base_rate=1e-3, warmup_epochs=2, final_rate=0)
         >>> [recipe.share(step, steps_per_epoch=1, peak=1e-3) for step in (0, 1, 2, 6, 10)]
@@ -68,14 +63,11 @@ class TransformerRecipe:
 
     def __post_init__(self) -> None:
         """Checks the numbers."""
+        warmup = f"lie between 0 and {self.epochs - 1}, as epochs={self.epochs}"
         for name, fits, wanted in (
             ("epochs", self.epochs >= 1, "be at least 1"),
             ("base_rate", self.base_rate >= 0, "not be negative"),
-            (
-                "warmup_epochs",
-                0 <= self.warmup_epochs < self.epochs,
-                f"lie between 0 and {self.epochs - 1}, as epochs={self.epochs}",
-            ),
+            ("warmup_epochs", 0 <= self.warmup_epochs < self.epochs, warmup),
             ("final_rate", self.final_rate >= 0, "not be negative"),
             ("betas", all(0 <= beta < 1 for beta in self.betas), "lie in [0, 1)"),
             ("weight_decay", self.weight_decay >= 0, "not be negative"),
@@ -85,13 +77,7 @@ class TransformerRecipe:
                 raise UserError(f"{name}={getattr(self, name)} of TransformerRecipe must {wanted}.")
 
     def share(self, step: int, steps_per_epoch: int, peak: float) -> float:
-        """What share of its peak the rate has at a step.
-
-        Args:
-            step: of the optimiser, from 0, counted from the very start.
-            steps_per_epoch: of the optimiser.
-            peak: the highest rate, of which ``final_rate`` is a share.
-        """
+        """The rate at a step of the optimiser, counted from the very start, as a share of peak."""
         warmup = self.warmup_epochs * steps_per_epoch
         if step < warmup:
             return step / warmup
@@ -100,15 +86,11 @@ class TransformerRecipe:
         return end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2
 
     def configure(self, task: pl.LightningModule) -> dict[str, Any]:
-        """What ``configure_optimizers`` of a task gives to Lightning.
-
-        Args:
-            task: with an attribute ``network``, attached to a trainer and its data.
+        """What ``configure_optimizers`` of a task with a ``network`` gives to Lightning.
 
         Raises:
-            UserError: the trainer has more epochs than the recipe, the data does not say its
-                ``batch_size``, or the network does not say its layers although ``layer_decay`` is
-                below 1; after the first step, the data has no length.
+            UserError: the trainer has more epochs than the recipe, the data no ``batch_size``, or
+                the network no layers for a ``layer_decay``; after a step, the data has no length.
         """
         trainer = task.trainer
         # A trainer without an end has -1 of them.
@@ -127,10 +109,8 @@ class TransformerRecipe:
             return self.share(step, _steps_per_epoch(trainer) if step else 1, peak)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        by_step = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": by_step}
 
 
 def parameter_groups(
@@ -139,14 +119,11 @@ def parameter_groups(
     """Trainable parameters by their rates and by whether they decay.
 
     Args:
-        task: with an attribute ``network``, whose ``group_matcher`` (timm's form) says its layers;
-            parameters outside the network count as its top layer.
+        task: with an attribute ``network``, whose ``group_matcher`` (timm's form) says its layers,
+            as ``layer_decay`` needs; parameters outside the network count as its top layer.
         rate: of the top layer.
         weight_decay: of matrices; norms, biases and learned tokens have none.
         layer_decay: the ratio of the rates of neighbouring layers.
-
-    Raises:
-        UserError: ``layer_decay`` is below 1, but the network does not say its layers.
 
     Example:
         >>> from critical_periods.models import MultiViewTransformer
@@ -169,8 +146,7 @@ def parameter_groups(
     for name, parameter in task.named_parameters():
         if parameter.requires_grad:
             layer = layers.get(name.removeprefix("network."), top)
-            learned_token = not _UNDECAYED.isdisjoint(name.split("."))
-            decays = parameter.ndim > 1 and not learned_token
+            decays = parameter.ndim > 1 and _UNDECAYED.isdisjoint(name.split("."))
             groups[rate * layer_decay ** (top - layer), decays].append(parameter)
     return [
         {"params": parameters, "lr": own_rate, "weight_decay": weight_decay if decays else 0.0}

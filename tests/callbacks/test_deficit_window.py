@@ -1,14 +1,12 @@
 """The window in this package's DataModules and in projects that have never heard of it."""
 
-from __future__ import annotations
-
-import csv
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import pytest
 import pytorch_lightning
 import torch
@@ -76,9 +74,10 @@ FORMS: dict[str, tuple[Callable[..., Any], Callable[[Any], tuple[Tensor, Tensor,
         lambda batch: (batch["views"]["left"], batch["views"]["right"], batch["label"]),
     ),
     "named tuple": (lambda a, b, y: Named((a, b), y), lambda batch: (*batch.pair, batch.label)),
-    "dataclass": (
-        lambda a, b, y: Record(a, b, y),
-        lambda batch: (batch.left, batch.right, batch.y),
+    "dataclass": (Record, lambda batch: (batch.left, batch.right, batch.y)),
+    "batch": (
+        lambda a, b, y: Batch(torch.stack([a, b], 1), y, *torch.full((2, len(y)), -1)),
+        lambda batch: (*batch.views.unbind(1), batch.target),
     ),
     "stack": (
         lambda a, b, y: (torch.stack([a, b], 1), y),
@@ -234,14 +233,18 @@ def test_a_step_of_the_instances_own_comes_back(framework):
     assert module.training_step is mine
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_exception_leaves_no_trace(framework, error):
+def fails_in_epoch_1(error: type[BaseException]) -> Callable[..., Tensor]:
     def training_step(self: Any, batch: Any, batch_idx: int) -> Tensor:
         if self.current_epoch == 1:
             raise error("enough")
         return self.loss(batch)
 
-    module, loader = third_party(framework, training_step=training_step), Slices()
+    return training_step
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_leaves_no_trace(framework, error):
+    module, loader = third_party(framework, training_step=fails_in_epoch_1(error)), Slices()
     with pytest.raises((error, SystemExit)):
         make_trainer(framework, DeficitWindow(Occlusion())).fit(module, loader)
     assert "training_step" not in vars(module) and loader.is_untouched()
@@ -296,27 +299,9 @@ def test_several_windows_act_in_the_order_of_the_callbacks(framework):
 # Projects with a slot.
 
 
-class Eyes(pytorch_lightning.LightningModule):
+def eyes(**methods: Any) -> Any:
     """Keeps what it receives from this package's DataModule."""
-
-    def __init__(self, fails_at: int | None = None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(()))
-        self.fails_at = fails_at
-        self.trained: list[tuple[int, Batch]] = []
-        self.validated: list[Batch] = []
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        if self.current_epoch == self.fails_at:
-            raise RuntimeError("enough")
-        self.trained.append((self.current_epoch, batch))
-        return self.weight * batch.views.mean()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validated.append(batch)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+    return third_party(pytorch_lightning, "batch", **methods)
 
 
 def eyes_data(**settings: Any) -> StereoDigitsDataModule:
@@ -324,7 +309,7 @@ def eyes_data(**settings: Any) -> StereoDigitsDataModule:
 
 
 def test_the_slot_is_filled_in_the_window_alone():
-    module, data, clean = Eyes(), eyes_data(), Eyes()
+    module, data, clean = eyes(), eyes_data(), eyes()
     window = DeficitWindow(Blur(factor=4, views=[1]), onset=1, removal=3)
     filled = []
 
@@ -348,7 +333,7 @@ def test_the_slot_is_filled_in_the_window_alone():
 
 
 def test_several_windows_in_a_slot():
-    module, clean = Eyes(), Eyes()
+    module, clean = eyes(), eyes()
     make_trainer(pytorch_lightning, *scales()).fit(module, eyes_data())
     make_trainer(pytorch_lightning).fit(clean, eyes_data())
     for (epoch, batch), (_, plain) in zip(module.trained, clean.trained, strict=True):
@@ -356,7 +341,7 @@ def test_several_windows_in_a_slot():
 
 
 def test_an_exception_leaves_the_slot_empty():
-    module, data = Eyes(fails_at=1), eyes_data()
+    module, data = eyes(training_step=fails_in_epoch_1(RuntimeError)), eyes_data()
     with pytest.raises(RuntimeError, match="enough"):
         make_trainer(pytorch_lightning, DeficitWindow(Occlusion())).fit(module, data)
     assert len(module.trained) == 2 and not list(data.deficits.active)
@@ -389,15 +374,15 @@ def test_a_slot_in_a_datamodule_of_ones_own(framework: Any) -> None:
 # Random deficits.
 
 
-def noise(framework: Any, *windows: DeficitWindow, epochs: int = 4, **fit: Any) -> Any:
-    module, settings = third_party(framework), {}
-    callbacks: list[Any] = list(windows)
-    if "folder" in fit:
-        callbacks.append(framework.callbacks.ModelCheckpoint(
-            fit.pop("folder"), filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True
-        ))  # fmt: skip
-        settings = {"enable_checkpointing": True}
-    make_trainer(framework, *callbacks, epochs=epochs, **settings).fit(module, Slices(), **fit)
+def noise(
+    framework: Any, *callbacks: Any, epochs: int = 4, folder: Path | None = None, **fit: Any
+) -> Any:
+    if folder is not None:
+        saving = {"filename": "{epoch}", "save_top_k": -1, "save_on_train_epoch_end": True}
+        callbacks += (framework.callbacks.ModelCheckpoint(folder, **saving),)
+    settings = {"epochs": epochs, "enable_checkpointing": folder is not None}
+    module = third_party(framework)
+    make_trainer(framework, *callbacks, **settings).fit(module, Slices(), **fit)
     return module
 
 
@@ -444,12 +429,8 @@ def test_random_deficits_go_on_exactly_where_they_were(framework, tmp_path):
 
 
 def logged(folder: Path) -> dict[int, list[float]]:
-    values: dict[int, list[float]] = {}
-    with (folder / "metrics.csv").open() as file:
-        for row in csv.DictReader(file):
-            if row["deficit/active"]:
-                values.setdefault(int(row["epoch"]), []).append(float(row["deficit/active"]))
-    return values
+    rows = pd.read_csv(folder / "metrics.csv").dropna(subset="deficit/active")
+    return {epoch: list(values) for epoch, values in rows.groupby("epoch")["deficit/active"]}
 
 
 @pytest.mark.parametrize("has_slot", [False, True])
@@ -464,7 +445,7 @@ def test_active_is_logged_once_an_epoch_as_nought_or_one(framework, has_slot, tm
     ]
     trainer = make_trainer(framework, *windows, epochs=6, logger=logger)
     if has_slot:
-        trainer.fit(Eyes(), eyes_data())
+        trainer.fit(eyes(), eyes_data())
     else:
         trainer.fit(third_party(framework), Slices())
     assert logged(tmp_path) == {0: [0.0], 1: [1.0], 2: [1.0], 3: [1.0], 4: [0.0], 5: [1.0]}
@@ -472,14 +453,14 @@ def test_active_is_logged_once_an_epoch_as_nought_or_one(framework, has_slot, tm
 
 
 def test_active_is_logged_for_an_epoch_that_was_resumed_half_way(tmp_path):
-    def fit(folder: str, **fit: Any) -> Eyes:
+    def fit(folder: str, **fit: Any) -> Any:
         checkpoint = pytorch_lightning.callbacks.ModelCheckpoint(
             tmp_path / folder, filename="{step}", save_top_k=-1, every_n_train_steps=1
         )
         logger = pytorch_lightning.loggers.CSVLogger(tmp_path / folder, name="", version="")
         settings: dict[str, Any] = {"epochs": 3, "logger": logger, "enable_checkpointing": True}
         window = DeficitWindow(Occlusion(views=[1]), onset=1, removal=2)
-        trainer, module = make_trainer(pytorch_lightning, window, checkpoint, **settings), Eyes()
+        trainer, module = make_trainer(pytorch_lightning, window, checkpoint, **settings), eyes()
         trainer.fit(module, eyes_data(), **fit)
         return module
 
@@ -529,7 +510,7 @@ def fit_wrong(framework: Any, window: DeficitWindow, loader: Any = None, **setti
     trainer = make_trainer(framework, window, **settings)
     with pytest.raises(UserError) as caught:
         trainer.fit(module, Slices() if loader is None else loader)
-    assert not module.trained and "training_step" not in vars(module)
+    assert not module.trained and not {"training_step", "validation_step"} & set(vars(module))
     message = str(caught.value)
     assert "\n" not in message and message.endswith(".")
     return message
@@ -560,32 +541,29 @@ def test_windows_up_to_the_last_epoch(framework, epochs, settings):
     assert not received(module)[0][2].any()
 
 
-def test_views_that_the_data_does_not_have(framework):
-    message = fit_wrong(framework, DeficitWindow(Blur(views=[2])))
-    assert "views=[2] of Blur names view 2, but the data has 2 views" in message
+def test_batches_that_do_not_suit(framework):
+    flat = DataLoader(TensorDataset(IMAGES[0].flatten(1), TARGET), SIZE)
+    no_target = DataLoader(TensorDataset(IMAGES[0]), SIZE)
+    for window, loader, words in (
+        (
+            DeficitWindow(Blur(views=[2])),
+            None,
+            "views=[2] of Blur names view 2, but the data has 2",
+        ),
+        (DeficitWindow(Blur()), flat, "no images were found in a batch that is"),
+        (DeficitWindow(Blur(), 3), flat, "float32 [4, 192], 1: int64 [4]"),
+        (DeficitWindow(LabelPermutation()), no_target, "no target was found"),
+    ):
+        assert words in fit_wrong(framework, window, loader)
 
 
-@pytest.mark.parametrize("onset", [0, 3])
-def test_batches_without_images(framework, onset):
-    loader = DataLoader(TensorDataset(IMAGES[0].flatten(1), TARGET), SIZE)
-    message = fit_wrong(framework, DeficitWindow(Blur(), onset), loader)
-    assert "no images were found in a batch that is" in message
-    assert "float32 [4, 192], 1: int64 [4]" in message
-
-
-def test_batches_without_a_target(framework):
-    loader = DataLoader(TensorDataset(IMAGES[0]), SIZE)
-    message = fit_wrong(framework, DeficitWindow(LabelPermutation()), loader)
-    assert "no target was found" in message
-
-
-def test_steps_that_take_an_iterator(framework):
-    def training_step(self: Any, dataloader_iter: Any) -> Tensor:
+@pytest.mark.parametrize("name", ["training_step", "validation_step"])
+def test_steps_that_take_an_iterator(framework, name):
+    def step(self: Any, dataloader_iter: Any) -> Tensor:
         return self.loss(next(dataloader_iter)[0])
 
-    methods = {"training_step": training_step}
-    message = fit_wrong(framework, DeficitWindow(Blur()), methods=methods)
-    assert "training_step of ThirdParty takes dataloader_iter" in message
+    message = fit_wrong(framework, DeficitWindow(Blur(), validate=True), methods={name: step})
+    assert f"{name} of ThirdParty takes dataloader_iter" in message
 
 
 @pytest.mark.parametrize(
@@ -598,7 +576,7 @@ def test_steps_that_take_an_iterator(framework):
     ],
 )
 def test_deficits_that_do_not_fit_a_datamodule(deficit, sentence):
-    module, data = Eyes(), eyes_data()
+    module, data = eyes(), eyes_data()
     with pytest.raises(UserError, match=sentence):
         make_trainer(pytorch_lightning, DeficitWindow(deficit, onset=3)).fit(module, data)
     assert not module.trained and not list(data.deficits.active)

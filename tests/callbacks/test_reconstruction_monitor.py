@@ -1,7 +1,5 @@
 """What one view tells of another, against oracles that know and a loop over patches."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -121,17 +119,11 @@ def test_against_a_loop_over_hidden_patches(monkeypatch, tmp_path: Path):
         assert found[name] == pytest.approx(sum(values) / len(values) / variance, rel=1e-5)
 
 
-def test_it_does_not_depend_on_batches(tmp_path: Path):
+def test_it_does_not_depend_on_batches_and_draws_what_each_view_tells(tmp_path: Path):
     one, other = (measured(tmp_path, a_task(), size) for size in (50, 17))
     assert one == pytest.approx(other, rel=1e-5)
-
-
-def test_pictures_show_what_each_view_tells(tmp_path: Path):
-    measured(tmp_path, a_task())
     pictures = sorted((tmp_path / "reconstruction").iterdir())
-    assert [one.name for one in pictures] == [
-        "epoch_0000_from_view_0.png", "epoch_0000_from_view_1.png",
-    ]  # fmt: skip
+    assert [one.name for one in pictures] == [f"epoch_0000_from_view_{v}.png" for v in range(2)]
     with Image.open(pictures[0]) as picture:
         # Four columns for each of two views, enlarged to 96 pixels, with gaps.
         assert picture.width == 2 * 4 * (96 + 4)

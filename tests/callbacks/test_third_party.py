@@ -1,7 +1,5 @@
 """Third parties' projects, which have never heard of this one and do what projects do."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
-from small_runs import quiet_trainer
+from small_runs import Untrained, quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
@@ -62,11 +60,10 @@ class Project(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.rate)
 
 
-def fit(project: pl.LightningModule, *callbacks: Any, train: Any = None, val: Any = None,
-        **settings: Any) -> dict[str, float]:  # fmt: skip
+def fit(project: Any, *callbacks: Any, **settings: Any) -> dict[str, float]:
+    loaders = [settings.pop(split, loader()) for split in ("train", "val")]
     trainer = quiet_trainer(*callbacks, **({"max_epochs": 1} | settings))
-    train, val = (loader() if given is None else given for given in (train, val))
-    trainer.fit(project, train, val)
+    trainer.fit(project, *loaders)
     return {name: value.item() for name, value in trainer.callback_metrics.items()}
 
 
@@ -97,15 +94,19 @@ def test_validation_by_the_training_step_sees_what_validation_should(validate: b
     assert first["train", 1] == first["val", 1] == pytest.approx(size)
 
 
-def test_several_training_loaders_are_refused():
-    with pytest.raises(UserError, match="trains on 2 at once; let one loader give all views"):
-        fit(Project(), DeficitWindow(Blur(2)), train={"a": loader(), "b": loader()})
-
-
-def test_images_with_the_colours_last_are_refused():
-    images = torch.randn(16, 32, 32, 3)
-    with pytest.raises(UserError, match=r"look like \[B, H, W, C\]; move the colours before"):
-        fit(Project(), DeficitWindow(Blur(2)), train=loader(images, TARGET[:16]))
+@pytest.mark.parametrize(
+    ("train", "sentence"),
+    [
+        ({"a": loader(), "b": loader()}, "trains on 2 at once; let one loader give all views"),
+        (
+            loader(torch.randn(16, 32, 32, 3), TARGET[:16]),
+            r"look like \[B, H, W, C\]; move the col",
+        ),
+    ],
+)
+def test_loaders_without_images_to_edit_are_refused(train: Any, sentence: str):
+    with pytest.raises(UserError, match=sentence):
+        fit(Project(), DeficitWindow(Blur(2)), train=train)
 
 
 def test_a_class_that_shows_up_late_gets_a_sentence():
@@ -228,56 +229,45 @@ def flat(kind: Any = nn.Sequential) -> Any:
 def test_what_cannot_be_measured_is_found_before_the_first_step(
     monitor: Any, network: nn.Module, sentence: str
 ):
-    class Counting(Project):
-        steps = 0
-
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            self.steps += 1
-            answer = self.network(batch[0])
-            return F.cross_entropy(answer[0] if isinstance(answer, tuple) else answer, batch[1])
-
-        validation_step = None  # type: ignore[assignment]
-
-    project = Counting(network)
-    project.__class__.__name__ = "Project"
-    val = None if monitor is not UsableInformationMonitor else loader()
     with pytest.raises(UserError, match=sentence):
-        fit(project, monitor(split="train"), val=val, max_epochs=2)
-    assert project.steps == 0
+        fit(Project(network), Untrained(), monitor(split="train"))
 
 
 def test_samples_without_classes_are_found_before_the_first_step():
-    project = Project()
-    project.training_step = lambda batch, batch_idx: None  # type: ignore[method-assign]
     for monitor in (UsableInformationMonitor(split="train"), WeightInformationMonitor()):
         with pytest.raises(UserError, match=r"targets run from -1|samples without a class"):
-            fit(project, monitor, train=loader(IMAGES))
+            fit(Project(), Untrained(), monitor, train=loader(IMAGES))
 
 
 class Siamese(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+        self.attention = nn.MultiheadAttention(8, 1, batch_first=True)
         self.sequence = nn.Identity()
         self.head = nn.Linear(16, 3)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         both = torch.stack([self.encoder(left), self.encoder(right)], 1)
+        both, _ = self.attention(both, both, both)
         return self.head(self.sequence(both.transpose(0, 1)).transpose(0, 1).flatten(1))
+
+
+class Pairs(Project):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return F.cross_entropy(self.network(batch[0], batch[1]), batch[2])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None: ...
 
 
 @pytest.mark.parametrize(
     ("layer", "sentence"),
     [
         ("encoder", "which the network has but calls 2 times in a forward pass"),
-        ("sequence.0", "which the network does not have"),
+        ("attention", "the layer 'attention' puts out a tuple, not a tensor"),
     ],
 )
 def test_layers_whose_units_are_not_one_per_sample(layer: str, sentence: str):
-    class Pairs(Project):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            return F.cross_entropy(self.network(batch[0], batch[0]), batch[1])
-
     pairs = loader(IMAGES, IMAGES, TARGET)
     with pytest.raises(UserError, match=sentence):
         fit(Pairs(Siamese()), SourceVarianceMonitor([layer]), train=pairs, val=pairs)
@@ -301,12 +291,6 @@ def test_two_monitors_of_a_kind_would_log_one_number(kind: Any):
 
 
 def test_monitors_of_other_layers_go_together():
-    class Pairs(Project):
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            return F.cross_entropy(self.network(batch[0], batch[1]), batch[2])
-
-        def validation_step(self, batch: Any, batch_idx: int) -> None: ...
-
     class TwoLayers(Siamese):
         def __init__(self) -> None:
             super().__init__()
@@ -323,16 +307,13 @@ def test_monitors_of_other_layers_go_together():
 
 
 @pytest.mark.parametrize(
-    ("settings", "refused"),
-    [
-        ({"every_n_epochs": None}, True), ({"every_n_epochs": 10}, True),
-        ({"every_n_epochs": 1}, False),
-    ],
-)  # fmt: skip
-def test_early_stopping_does_not_hide_the_last_epoch(settings: dict[str, Any], refused: bool):
+    ("every_n_epochs", "refused"),
+    [(None, True), (10, True), (1, False)],
+)
+def test_early_stopping_does_not_hide_the_last_epoch(every_n_epochs: int | None, refused: bool):
     def run(**stops: Any) -> dict[str, float]:
         stopper = EarlyStopping("val/loss", patience=1, **stops)
-        return fit(Project(), FisherMonitor(samples=8, **settings), stopper, max_epochs=9)
+        return fit(Project(), FisherMonitor(every_n_epochs, samples=8), stopper, max_epochs=9)
 
     assert "fisher/trace" in run(check_on_train_epoch_end=False)
     if not refused:

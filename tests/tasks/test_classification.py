@@ -1,8 +1,5 @@
 """The task: what it logs, what it draws and what it refuses."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -59,6 +56,7 @@ def evaluated(task: ClassificationTask, split: str) -> tuple[float, float]:
 
 
 def test_what_is_logged_is_the_mean_over_samples():
+    """Of batches of 100 and one of 50 in training, or of 97 in validation."""
     fitting = trainer(1)
     # At a rate of 0 the network that is trained is the one that is evaluated.
     task = ClassificationTask(Recorder(), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
@@ -74,27 +72,6 @@ def test_what_is_logged_is_the_mean_over_samples():
         "test/loss": pytest.approx(loss, rel=1e-5),
         "test/accuracy": pytest.approx(accuracy, abs=1e-6),
     }
-
-
-class Uneven:
-    """Two batches: one sample, then nine."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(0)
-        for size in (1, 9):
-            views = torch.randn(size, 2, 1, 16, 16, generator=generator) * 5
-            yield Batch(views, torch.arange(size), *torch.full((2, size), -1))
-
-
-def test_batches_count_by_their_samples():
-    task = ClassificationTask(Recorder())
-    logged = trainer().validate(task, Uneven(), verbose=False)[0]
-    with torch.no_grad():
-        losses = [
-            F.cross_entropy(task(*batch.views.unbind(1)), batch.target, reduction="none")
-            for batch in Uneven()
-        ]
-    assert logged["val/loss"] == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
 
 
 def test_predictions_are_probabilities():
@@ -153,12 +130,7 @@ def test_convolutions_run_channels_last():
 
 @pytest.mark.parametrize(
     ("precision", "dtype"),
-    [
-        ("64-true", torch.float64),
-        ("bf16-true", torch.bfloat16),
-        ("bf16-mixed", torch.float32),
-        ("32-true", torch.float32),
-    ],
+    [("64-true", torch.float64), ("bf16-true", torch.bfloat16), ("bf16-mixed", torch.float32)],
 )
 def test_every_precision(precision, dtype):
     dtypes = []
@@ -171,18 +143,6 @@ def test_every_precision(precision, dtype):
     trainer(1, Spy(), DeficitWindow(Blur(views=[1])), precision=precision).fit(task, data())
     assert set(dtypes) == {(dtype, torch.int64)}
     assert task.dtype == dtype
-
-
-def test_soft_targets():
-    task = ClassificationTask(Recorder(4))
-    task.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
-    views, hard = torch.randn(5, 2, 1, 16, 16), torch.tensor([0, 3, 1, 1, 2])
-    nothing = torch.full((5,), -1)
-    first, second = (
-        task.training_step(Batch(views, target, nothing, nothing), 0)
-        for target in (hard, F.one_hot(hard, 4).float())
-    )
-    torch.testing.assert_close(first, second)
 
 
 def test_soft_targets_of_fewer_classes_than_the_network_has():
@@ -199,9 +159,7 @@ def test_soft_targets_of_fewer_classes_than_the_network_has():
 
 def test_data_with_more_classes_than_the_network():
     task = ClassificationTask(Recorder(7, views=1), num_classes=7)
-    with pytest.raises(
-        UserError, match="num_classes=7 of ClassificationTask is less than the 10 c"
-    ):
+    with pytest.raises(UserError, match="num_classes=7 of ClassificationTask is less than the 10"):
         trainer().fit(task, DigitsDataModule())
     assert not task.network.draws
 
@@ -211,15 +169,16 @@ def two_rates(optimizer: torch.optim.Optimizer) -> Any:
     return torch.optim.lr_scheduler.SequentialLR(optimizer, rates, milestones=[3])
 
 
-def steps(optimizer: torch.optim.Optimizer) -> Any:
-    return torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[3, 1])
+SGD = partial(torch.optim.SGD, lr=0.1)
+SCHEDULES = torch.optim.lr_scheduler
+STEPS = partial(SCHEDULES.MultiStepLR, milestones=[3, 1])
 
 
 @pytest.mark.parametrize(
     ("schedule", "sentence"),
     [
         (two_rates, r"milestones=\[3\] of SequentialLR reach beyond .* trainer\.max_epochs=3\."),
-        (steps, r"milestones=\[1, 3\] of MultiStepLR reach beyond .* trainer\.max_epochs=3\."),
+        (STEPS, r"milestones=\[1, 3\] of MultiStepLR reach beyond .* trainer\.max_epochs=3\."),
     ],
 )
 def test_milestones_that_no_epoch_reaches(schedule, sentence):
@@ -230,10 +189,6 @@ def test_milestones_that_no_epoch_reaches(schedule, sentence):
     task = ClassificationTask(Recorder(), lr_scheduler=schedule)
     trainer(4, limit_val_batches=0, limit_train_batches=1).fit(task, data())
     assert len(task.network.draws) == 4
-
-
-SGD = partial(torch.optim.SGD, lr=0.1)
-SCHEDULES = torch.optim.lr_scheduler
 
 
 @pytest.mark.parametrize(
@@ -275,16 +230,10 @@ def test_a_schedule_that_just_fits_and_one_that_follows_a_measure():
     assert [group["lr"] for group in run.optimizers[0].param_groups] == [0.1 * 0.5**3]
 
 
-def test_the_dry_run_of_a_schedule_leaves_no_trace_in_training():
-    weights = []
-    for tried in (True, False):
-        pl.seed_everything(5)
-        task = ClassificationTask(Recorder(), optimizer=SGD)
-        if tried:
-            validate_schedule(SGD, partial(SCHEDULES.ExponentialLR, gamma=0.5), epochs=4)
-        trainer(1, limit_val_batches=0).fit(task, data())
-        weights.append(task.network.head.weight.detach())
-    assert torch.equal(*weights)
+def test_the_dry_run_of_a_schedule_draws_nothing_of_training():
+    state = torch.get_rng_state()
+    validate_schedule(SGD, partial(SCHEDULES.ExponentialLR, gamma=0.5), epochs=4)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """The Fisher trace through training."""
 
-from __future__ import annotations
-
 import pytorch_lightning as pl
 import torch
 from torch import nn
@@ -26,10 +24,8 @@ class FisherMonitor(Monitor):
         every_n_epochs: the cadence; the last epoch is always measured.
         split: which samples; clean training data by default.
         samples: how many, over all processes together.
-        num_draws: labels drawn for each sample; by default the exact expectation over all classes.
-
-    Raises:
-        UserError: there are to be less than one draw.
+        num_draws: labels drawn for each sample, 1 or more; by default the exact expectation over
+            all classes.
 
     Example:
         >>> monitor = FisherMonitor(every_n_epochs=2, samples=100)
@@ -45,7 +41,7 @@ class FisherMonitor(Monitor):
         super().__init__(every_n_epochs, split, samples)
         if num_draws is not None and num_draws < 1:
             raise UserError(
-                f"num_draws={num_draws} of FisherMonitor must be at least 1, or null for the exact "
+                f"{num_draws=} of FisherMonitor must be at least 1, or null for the exact "
                 "expectation over all classes."
             )
         self.num_draws = num_draws

@@ -1,7 +1,6 @@
 """What all monitors share: when they measure, on what, and how they leave training as it was."""
 
-from __future__ import annotations
-
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,9 +38,8 @@ class Monitor(pl.Callback):
 
     Raises:
         UserError: the cadence or the number of samples is less than 1; before training, there are
-            fewer samples than processes, or there is no data loader of the split, or another
-            monitor logs the same names, or EarlyStopping would hide the last epoch, or the network
-            or the samples are not such that this can be measured.
+            fewer samples than processes or no data loader of the split, another monitor logs the
+            same names, EarlyStopping would hide the last epoch, or a dry run fails.
     """
 
     def __init__(
@@ -112,11 +110,7 @@ class Monitor(pl.Callback):
             self.dry_run(pl_module, Batch(*(part[:2] for part in found)))
 
     def dry_run(self, pl_module: pl.LightningModule, example: Batch) -> None:
-        """Measures a batch and logs nothing, to find out before training what would fail later.
-
-        Raises:
-            UserError: the measurement cannot be made.
-        """
+        """Measures a batch and logs nothing, to raise before training what would fail later."""
         network = network_of(pl_module)
         try:
             with undisturbed(pl_module), answering_together(network):
@@ -180,19 +174,12 @@ def reestimated_batch_norm(
 
     One pass in training mode (of the batch-norm layers alone) averages the statistics of all
     batches with equal weight, as Kleinman et al. did before they evaluated (on clean training
-    data before RSV).
-
-    Args:
-        network: with batch-norm layers, or without.
-        batches: of this process.
-        average: of a tensor over all processes, which have as many batches each.
+    data before RSV). ``average`` takes a tensor's mean over all processes, which have as many
+    batches each.
     """
-    layers = [part for part in network.modules() if isinstance(part, _BATCH_NORM)]
-    layers = [layer for layer in layers if layer.track_running_stats]
-    saved = [
-        (layer.momentum, {name: buffer.clone() for name, buffer in layer.named_buffers()})
-        for layer in layers
-    ]
+    found = [part for part in network.modules() if isinstance(part, _BATCH_NORM)]
+    layers = [layer for layer in found if layer.track_running_stats]
+    saved = [(layer.momentum, copy.deepcopy(dict(layer.named_buffers()))) for layer in layers]
     try:
         for layer in layers:
             layer.reset_running_stats()
@@ -208,5 +195,4 @@ def reestimated_batch_norm(
     finally:
         for layer, (momentum, buffers) in zip(layers, saved, strict=True):
             layer.momentum = momentum
-            for name, buffer in buffers.items():
-                getattr(layer, name).copy_(buffer)
+            layer.load_state_dict(buffers, strict=False)

@@ -1,7 +1,5 @@
 """How well hidden patches are predicted from their own view, from another, and from both."""
 
-from __future__ import annotations
-
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -36,10 +34,10 @@ class ReconstructionMonitor(Monitor):
 
         mean (prediction - x)² / (mean x² - (mean x)²),
 
-    averaged over views: a prediction of their mean everywhere has 1, a perfect one 0. Pictures
-    go to ``<log_dir>/reconstruction/epoch_<epoch>_from_view_<v>.png``, with view v's S_v as all
-    that is seen. (Kleinman, Achille & Soatto 2023, section 4.4 and Fig. 7, which shows
-    such pictures.)
+    averaged over views: a prediction of their mean everywhere has 1, a perfect one 0. Pictures, in
+    which S_v is all that is seen, go to
+    ``<log_dir>/reconstruction/epoch_<epoch>_from_view_<v>.png`` (Kleinman, Achille & Soatto 2023,
+    section 4.4 and Fig. 7).
 
     Args:
         every_n_epochs: the cadence; the last epoch is always measured, and by default it alone.
@@ -48,8 +46,7 @@ class ReconstructionMonitor(Monitor):
         pictures: how many samples of the first process are shown.
 
     Raises:
-        UserError: before training, the task is not a ``MaskedReconstructionTask``, or there is
-            only one view.
+        UserError: before training, the task is another, or there is only one view.
 
     Example:
         >>> monitor = ReconstructionMonitor(every_n_epochs=10, samples=512)

@@ -1,7 +1,5 @@
 """Relative source variance through training: which view each unit depends on."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -57,8 +55,8 @@ class SourceVarianceMonitor(Monitor):
             data first, as the authors did. Training keeps its own.
 
     Raises:
-        UserError: before training, a layer that the network does not have, or not call exactly
-            once, or that puts out anything but a tensor of samples; data of one view.
+        UserError: before training, the network does not have a layer, or not call it exactly once,
+            or it puts out anything but a tensor of samples; the data has one view.
 
     Example:
         >>> monitor = SourceVarianceMonitor(layers=["trunk.stage4"], samples=500, pairs=20)
@@ -160,12 +158,10 @@ class SourceVarianceMonitor(Monitor):
             path = folder / f"epoch_{trainer.current_epoch:04d}.npz"
             with replacing(path) as beside, beside.open("wb") as file:
                 np.savez_compressed(file, **arrays)
-            pairs = {name: (arrays[f"{name}/counts"], arrays[f"{name}/edges"]) for name in rsv}
+            pairs = {n: (arrays[f"{n}/counts"], arrays[f"{n}/edges"]) for n in rsv}
             log_to_wandb(
                 trainer,
-                lambda wandb: {
-                    f"rsv/{n}": wandb.Histogram(np_histogram=p) for n, p in pairs.items()
-                },
+                lambda wandb: {f"rsv/{n}": wandb.Histogram(np_histogram=pairs[n]) for n in rsv},
             )
 
 
@@ -173,15 +169,10 @@ class SourceVarianceMonitor(Monitor):
 def recording(
     network: nn.Module, layers: Sequence[str], calls: Counter[str] | None = None
 ) -> Iterator[dict[str, Tensor]]:
-    """Keeps what the named layers put out at each forward pass: units, and means of channels.
-
-    Args:
-        network: with the layers.
-        layers: names of modules.
-        calls: counts how often each is called.
+    """Keeps what layers put out in the latest forward pass, and counts how often they are called.
 
     Yields:
-        ``{"<layer>": [B, *units], "<layer>/channels": [B, C], …}`` of the latest forward pass.
+        ``{"<layer>": [B, *units], "<layer>/channels": [B, C], …}``.
     """
     outputs: dict[str, Tensor] = {}
 
@@ -208,10 +199,9 @@ def recording(
 def _halves(
     network: nn.Module, layers: Sequence[str]
 ) -> tuple[Callable[[list[Tensor]], list[Tensor]], Callable[..., Any]]:
-    """A network in two parts: what it does to each view alone, and what to all views together.
+    """What a network does to each view alone (nothing, unless it is split), and to all together.
 
-    A split network encodes each sample once, not once for every pair, where all layers lie after
-    its pathways. Of any other network the first part gives the views as they are.
+    A split network encodes each sample once, not once for every pair, if the layers come later.
     """
     pathways = getattr(network, "pathways", None)
     fuse = getattr(network, "fuse", None)

@@ -1,10 +1,8 @@
 """Usable information of all views and of each alone, through training."""
 
-from __future__ import annotations
-
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
 from critical_periods.callbacks.network import network_of
@@ -53,14 +51,12 @@ def _add(network: nn.Module, batch: Batch, metrics: dict[str, UsableInformation]
     """Adds a batch to the metrics of all views and of each alone."""
     views = list(batch.views.unbind(1))
     conditions = {"both": views}
-    if len(views) > 1:
-        conditions |= {f"view_{view}": _alone(views, view) for view in range(len(views))}
+    for view in range(len(views)) if len(views) > 1 else ():
+        conditions[f"view_{view}"] = [
+            seen if place == view else torch.zeros_like(seen) for place, seen in enumerate(views)
+        ]
     for name, seen in conditions.items():
         logits = network(*seen)
         if name not in metrics:
             metrics[name] = UsableInformation(logits.shape[1]).to(logits.device)
         metrics[name].update(logits, batch.target)
-
-
-def _alone(views: list[Tensor], view: int) -> list[Tensor]:
-    return [seen if place == view else torch.zeros_like(seen) for place, seen in enumerate(views)]

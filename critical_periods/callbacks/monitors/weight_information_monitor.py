@@ -1,7 +1,5 @@
 """The information in the weights through training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

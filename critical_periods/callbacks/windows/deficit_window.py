@@ -1,7 +1,5 @@
 """A deficit that is put into training at one epoch and taken out at another."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -42,8 +40,7 @@ class DeficitWindow(Window):
             draws the same in every epoch there, from (seed, batch, rank).
 
     Raises:
-        UserError: the window ends before it begins; before the first step of training, that it
-            lies beyond the last epoch, or that the deficit cannot act on this project's batches.
+        UserError: before the first step of training, the deficit cannot act on its batches.
 
     Example:
         >>> from critical_periods.deficits import Blur
@@ -67,10 +64,7 @@ class DeficitWindow(Window):
 
     @property
     def state_key(self) -> str:
-        """What tells this window from others in a checkpoint: its deficit's settings and its onset.
-
-        The removal is left out, so that a run that goes on with another one keeps the state.
-        """
+        """What tells this window from others in a checkpoint, whatever the removal of that run."""
         return f"DeficitWindow({self.deficit}, onset={self.onset})"
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,12 +118,8 @@ class DeficitWindow(Window):
         if slot is not None:
             # Every window fills in the same deficits, so the order never depends on history.
             open_now = open_windows(trainer, DeficitWindow)
-            for window in open_now:
-                window.deficit.to(pl_module.device)
-            slot.fill(
-                [window.deficit for window in open_now],
-                [window.deficit for window in open_now if window.validate],
-            )
+            deficits = [window.deficit.to(pl_module.device) for window in open_now]
+            slot.fill(deficits, [window.deficit for window in open_now if window.validate])
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -137,7 +127,7 @@ class DeficitWindow(Window):
         """Remembers the number of the batch, which names the draws of a random deficit."""
         self._batch_idx = batch_idx
         # A third party's first batch is checked only now, as taking it earlier could use up a
-        # stream. No step has been taken yet, even if the window opens much later.
+        # stream, and before any step, even if the window opens much later.
         if not self._is_checked:
             self._check(batch)
 
@@ -167,10 +157,10 @@ class DeficitWindow(Window):
             self._unwrap.pop()()
 
     def _draws(self, trainer: pl.Trainer, device: torch.device) -> torch.Generator:
-        place = [w is self for w in windows(trainer, DeficitWindow)].index(True)
+        place = windows(trainer, DeficitWindow).index(self)
         epoch = -1 if trainer.validating else trainer.current_epoch
-        words = (self._seed, epoch, self._batch_idx, trainer.global_rank)
-        return generator(device, Stream.THIRD_PARTY_DEFICIT, *words, place)
+        key = (self._seed, epoch, self._batch_idx, trainer.global_rank, place)
+        return generator(device, Stream.THIRD_PARTY_DEFICIT, *key)
 
 
 def _slot(trainer: pl.Trainer) -> DeficitSlot | None:
@@ -179,16 +169,7 @@ def _slot(trainer: pl.Trainer) -> DeficitSlot | None:
 
 
 def _wrap_step(trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> Callable[[], None]:
-    """Lets an instance's step receive batches with the deficits that are open.
-
-    Args:
-        trainer: whose windows they are.
-        pl_module: the instance.
-        name: ``training_step``, or ``validation_step`` for the windows that validate alone.
-
-    Returns:
-        What undoes it.
-    """
+    """Lets an instance's step receive batches with the open deficits; returns what undoes it."""
     own_step = getattr(pl_module, name)
     if "dataloader_iter" in inspect.signature(own_step).parameters:
         raise UserError(

@@ -1,8 +1,7 @@
 """A part of the network that does not learn for a while."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from itertools import chain
 
 import pytorch_lightning as pl
 import torch
@@ -20,9 +19,8 @@ class FreezeWindow(Window):
     optimiser sees a gradient of theirs: not a bit of them changes, whatever momentum or weight
     decay would have done, and what the optimiser remembers of them waits for the removal, too.
     Buffers, such as the statistics of batch norm, go on. In Kleinman, Achille & Soatto (ICLR 2024,
-    arXiv 2308.12221) the deficit freezes one of two paths while the other learns.
-
-    ``deficit/active`` is logged each epoch: 1 where this or any other deficit is there.
+    arXiv 2308.12221) the deficit freezes one of two paths while the other learns. It logs
+    ``deficit/active`` as other deficits do.
 
     Args:
         modules: by the names that ``named_modules`` of the network has for them: the module's
@@ -31,9 +29,8 @@ class FreezeWindow(Window):
         removal: the first epoch in which they learn again; ``None`` means to the end.
 
     Raises:
-        UserError: no module is named, or the window ends before it begins; before training, the
-            window lies beyond the last epoch, or the network has no such module or no parameter
-            in it.
+        UserError: no module is named; before training, the network has no such module or no
+            parameter in it.
 
     Example:
         >>> window = FreezeWindow(["paths.1"], onset=400, removal=550)
@@ -52,15 +49,13 @@ class FreezeWindow(Window):
     def parameters(self, pl_module: pl.LightningModule) -> list[nn.Parameter]:
         """What the window freezes."""
         modules = modules_named("modules", self, self.modules, network_of(pl_module))
-        found = []
-        for name, module in zip(self.modules, modules, strict=True):
-            inside = list(module.parameters())
-            if not inside:
-                raise UserError(
-                    f"modules of FreezeWindow names {name!r}, which has no parameters to freeze."
-                )
-            found += inside
-        return found
+        inside = [list(module.parameters()) for module in modules]
+        if [] in inside:
+            name = self.modules[inside.index([])]
+            raise UserError(
+                f"modules of FreezeWindow names {name!r}, which has no parameters to freeze."
+            )
+        return list(chain(*inside))
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer

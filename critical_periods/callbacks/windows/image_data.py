@@ -1,7 +1,5 @@
 """The DataModule of this package that a window needs."""
 
-from __future__ import annotations
-
 import pytorch_lightning as pl
 
 from critical_periods.core.errors import UserError
@@ -10,11 +8,7 @@ from critical_periods.data.images import ImageDataModule
 
 
 def image_data(trainer: pl.Trainer, purpose: str) -> ImageDataModule:
-    """The run's DataModule, where it is one of images of this package.
-
-    Raises:
-        UserError: it is none; the message begins with the purpose.
-    """
+    """The run's ImageDataModule; if it is none, a UserError that begins with the purpose."""
     data = datamodule_of(trainer)
     if not isinstance(data, ImageDataModule):
         found = "data loaders alone" if data is None else type(data).__name__

@@ -1,7 +1,5 @@
 """Regularisation for a part of training only."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, get_args
 
@@ -31,8 +29,8 @@ class RegularizationWindow(Window):
     ``drop_rate`` and ``nn.MultiheadAttention``'s own). Outside of the window these are 0,
     ``"none"`` and 0; after training they are as they were.
 
-    With several windows for one regulariser, it acts where any of them is open.
-    ``regularization/active`` is logged each epoch: 1 where any window, of any regulariser, is open.
+    With several windows for one regulariser, it acts where any of them is open. Each epoch logs
+    ``regularization/active``: 1 where any window, of any regulariser, is open.
 
     Args:
         regularizer: ``weight_decay``, ``augmentation`` or ``dropout``.
@@ -40,8 +38,8 @@ class RegularizationWindow(Window):
         removal: the first epoch without it; ``None`` means to the end.
 
     Raises:
-        UserError: the regulariser is none of the three, or the window ends before it begins; before
-            training, the window lies beyond the last epoch, or the run has nothing to switch.
+        UserError: the regulariser is none of the three; before training, there is nothing to switch
+            in the run.
 
     Example:
         >>> window = RegularizationWindow("weight_decay", removal=60)
@@ -68,8 +66,8 @@ class RegularizationWindow(Window):
         """Remembers what is configured, before a checkpoint brings what it was switched to."""
         self._configured = []
         settings = _settings(self.regularizer, trainer, pl_module)
-        configured = [holder[name] for holder, name in settings]
-        if not any(value not in (0, "none") for value in configured):
+        self._configured = [holder[name] for holder, name in settings]
+        if all(value in (0, "none") for value in self._configured):
             missing = {
                 "weight_decay": "the weight decay of every parameter group is 0",
                 "augmentation": "its DataModule has augment='none'",
@@ -79,13 +77,11 @@ class RegularizationWindow(Window):
                 f"regularizer={self.regularizer!r} of RegularizationWindow has nothing to switch "
                 f"in this run: {missing[self.regularizer]}; configure what is to act in the window."
             )
-        self._configured = configured
 
     def switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switches the regulariser on or off for this epoch."""
-        others = open_windows(trainer, RegularizationWindow)
-        is_on = any(window.regularizer == self.regularizer for window in others)
-        self._set(trainer, pl_module, is_on)
+        open_now = {one.regularizer for one in open_windows(trainer, RegularizationWindow)}
+        self._set(trainer, pl_module, self.regularizer in open_now)
 
     def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Sets everything as it was configured."""
@@ -103,7 +99,7 @@ class RegularizationWindow(Window):
 def _settings(
     regularizer: Regularizer, trainer: pl.Trainer, pl_module: pl.LightningModule
 ) -> list[tuple[dict[str, Any], str]]:
-    """All settings of a regulariser: what holds them, and their names there."""
+    """What holds each setting of a regulariser, and its name there."""
     if regularizer == "weight_decay":
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         return [(group, "weight_decay") for group in groups if "weight_decay" in group]

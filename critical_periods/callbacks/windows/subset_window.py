@@ -1,7 +1,5 @@
 """Warm-starting on a part of the data, as a deficit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -19,11 +17,10 @@ class SubsetWindow(Window):
     """From epoch ``onset`` to ``removal - 1``, training sees only a share of its images.
 
     The share is fixed, class-balanced and the same in every run; its epochs are shorter
-    accordingly. Where several of these windows are open, the smallest share rules. A network that
-    is warm-started so generalises worse than one that has seen everything from the start (Ash &
-    Adams 2020), which Pawlak 2025 (arXiv 2510.09687) reads as a critical period.
-
-    ``deficit/active`` is logged each epoch: 1 where this or any other deficit is there.
+    accordingly. Where several of these windows are open, the smallest share rules. It logs
+    ``deficit/active`` as other deficits do. A network that is warm-started so generalises worse
+    than one that has seen everything from the start (Ash & Adams 2020), which Pawlak 2025 (arXiv
+    2510.09687) reads as a critical period.
 
     Args:
         share: of the training images, in (0, 1).
@@ -31,9 +28,8 @@ class SubsetWindow(Window):
         removal: the first epoch on all images again; ``None`` means to the end.
 
     Raises:
-        UserError: the share is not in (0, 1), or the window ends before it begins; before training,
-            the window lies beyond the last epoch, the DataModule is none of this package, or the
-            share is too small for its classes, for the processes or for ``val_check_interval``.
+        UserError: the share is not in (0, 1); before training, the DataModule is none of this
+            package, or the share too small for classes, processes or ``val_check_interval``.
 
     Example:
         >>> window = SubsetWindow(share=0.5, removal=30)

@@ -1,7 +1,5 @@
 """What all windows share: an onset and a removal, which have to fit into the run."""
 
-from __future__ import annotations
-
 from typing import ClassVar, TypeVar
 
 import pytorch_lightning as pl
@@ -33,10 +31,7 @@ class Window(pl.Callback):
     kind: ClassVar[str] = "deficit"
     """What comes and goes; ``deficit`` in every window that takes something away."""
     changes_nothing_while_closed: ClassVar[bool] = False
-    """Whether the epochs before the window opens are those of a run without it.
-
-    A study then trains them once for all its windows. ``False`` is right for any window.
-    """
+    """Whether epochs before it opens are as without it: a study trains these once for all."""
 
     def __init__(self, onset: int = 0, removal: int | None = None) -> None:
         name = type(self).__name__
@@ -60,8 +55,7 @@ class Window(pl.Callback):
         if stage == "fit" and ends_before(trainer, needed):
             raise UserError(
                 f"the window of {type(self).__name__} (onset={self.onset}, removal={self.removal}) "
-                "reaches beyond the last epoch of training: "
-                f"trainer.max_epochs={trainer.max_epochs}."
+                f"reaches beyond the last epoch of training: {trainer.max_epochs=}."
             )
 
     def switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -70,13 +64,12 @@ class Window(pl.Callback):
     def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Undoes every change, at the end of training or after an error."""
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Switches for an epoch that is resumed, which does not start again."""
-        self.switch(trainer, pl_module)
-
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switches for this epoch."""
         self.switch(trainer, pl_module)
+
+    # An epoch that is resumed does not start again.
+    on_train_start = on_train_epoch_start
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restores."""
