@@ -1,7 +1,5 @@
 """What holds for the batches of all DataModules of images, whatever their views are."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """CIFAR-10 from folders and archives as small as a test, and, where it is there, the real one."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pickle

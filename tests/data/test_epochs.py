@@ -1,7 +1,5 @@
 """Which samples make up which batch, and going on within an epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import chain
 from typing import Any

@@ -1,7 +1,5 @@
 """Batches of images in memory: what they are made of, and that they depend on nothing else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """MNIST's files, as small as a test and in every layout, and, where it is there, Fashion-MNIST."""
 
-from __future__ import annotations
-
 import gzip
 import os
 from pathlib import Path

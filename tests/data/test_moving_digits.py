@@ -1,7 +1,5 @@
 """Moving digits: motion that no single frame has, the splits, the files and what can be learned."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

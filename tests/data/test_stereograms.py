@@ -1,7 +1,5 @@
 """Random-dot stereograms: noise to either eye, a digit to both."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

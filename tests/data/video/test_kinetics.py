@@ -1,7 +1,5 @@
 """The DataModule of video pairs: what a batch is made of, and what becomes of bad videos."""
 
-from __future__ import annotations
-
 import csv
 import functools
 import multiprocessing

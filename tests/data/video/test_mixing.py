@@ -1,7 +1,5 @@
 """Mixup and CutMix: one partner, one share and one rectangle for all views of a sample."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """``critical-periods kinetics extract``: frames of all videos, once, whatever comes between."""
 
-from __future__ import annotations
-
 import csv
 import os
 import signal

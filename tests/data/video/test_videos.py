@@ -1,7 +1,5 @@
 """Single frames of video files: the right ones, at no more cost than needed, or a clear error."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,10 +70,10 @@ class Counter:
             self.counted[0] += 1
             yield frame
 
-    def seek(self, place: int, stream: Counter) -> None:
+    def seek(self, place: int, stream: "Counter") -> None:
         self.inner.seek(place, stream=stream.inner)
 
-    def demux(self, stream: Counter) -> Any:
+    def demux(self, stream: "Counter") -> Any:
         return self.inner.demux(stream.inner)
 
 
