@@ -47,8 +47,7 @@ class StereoCIFAR10DataModule(Stereo, CIFAR10DataModule):
     Args:
         root: the folder that holds ``cifar-10-batches-py``, or ``train`` and ``test``.
         width: columns that each view keeps, of 32.
-        settings: those of :class:`~critical_periods.data.stereo.Stereo` and
-            :class:`CIFAR10DataModule`.
+        settings: those of :class:`.Stereo` and :class:`CIFAR10DataModule`.
     """
 
     def __init__(self, root: str | Path = "data", width: int = 16, **settings: Any) -> None:

@@ -81,8 +81,7 @@ class StereoDigitsDataModule(Stereo, DigitsDataModule):
 
     Args:
         width: columns that each view keeps, of 16 (24 with clutter).
-        settings: those of :class:`~critical_periods.data.stereo.Stereo` and
-            :class:`DigitsDataModule`.
+        settings: those of :class:`.Stereo` and :class:`DigitsDataModule`.
 
     Example:
         >>> data = StereoDigitsDataModule(width=8)

@@ -57,9 +57,8 @@ class MovingDigitsDataModule(Stereo):
         size: S, height and width of a frame in pixels, at least 16, the size of a digit.
         step: d, by how many pixels the digit has moved, from 1 to below half of ``size``.
         directions: 4 or 8.
-        settings: ``mask_probability`` of :class:`~critical_periods.data.stereo.Stereo` and those of
-            :class:`~critical_periods.data.images.ImageDataModule` but for ``augment``; subsets are
-            balanced over the ten digits.
+        settings: ``mask_probability`` of :class:`.Stereo` and those of :class:`.ImageDataModule`
+            but for ``augment``; subsets are balanced over the ten digits.
 
     Raises:
         UserError: a setting is unknown or out of its range.

@@ -42,8 +42,8 @@ class StereogramDataModule(Stereo):
     Args:
         size: height and width of a view in pixels, at least 8.
         disparity: by how many pixels the dots of the shape are shifted, from 1 to below ``size``.
-        settings: ``mask_probability`` of :class:`~critical_periods.data.stereo.Stereo` and those of
-            :class:`~critical_periods.data.images.ImageDataModule` but for ``augment``.
+        settings: ``mask_probability`` of :class:`.Stereo` and those of :class:`.ImageDataModule`
+            but for ``augment``.
 
     Raises:
         UserError: a setting is out of its range.

@@ -22,10 +22,7 @@ MODULES: dict[str, tuple[type[ImageDataModule], dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(params=MODULES)
-def kind(request: pytest.FixtureRequest) -> str:
-    """Each of the modules."""
-    return request.param
+pytestmark = pytest.mark.parametrize("kind", MODULES)
 
 
 def ready(kind: str, **settings: Any) -> Any:

@@ -92,12 +92,6 @@ def test_the_check_would_see_a_shape_that_left_its_old_place_uncovered():
     assert excess(right)[1] > 20
 
 
-def test_dots_are_black_and_white_alike():
-    views, _ = drawn(2)
-    assert views.unique().tolist() == [-1.0, 1.0]
-    assert views.mean().abs() < 4 / views[:, 0].numel() ** 0.5
-
-
 # Both views together.
 
 

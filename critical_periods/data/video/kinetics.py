@@ -270,7 +270,6 @@ class _GatherBroken(Callback):
         self.data = data
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gathers the broken videos."""
         self.data.gather_broken()
 
     on_validation_epoch_end = on_test_epoch_end = on_predict_epoch_end = on_train_epoch_end
