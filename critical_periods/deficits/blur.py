@@ -1,7 +1,5 @@
 """Blur: images downsampled and upsampled again, the model of a cataract."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -36,6 +34,8 @@ class Blur(Deficit):
         (torch.Size([1, 1, 32, 32]), True)
     """
 
+    _shown = ("factor", "views")
+
     def __init__(self, factor: float = 4, views: Sequence[int] | None = None) -> None:
         super().__init__(views)
         if not factor > 1:
@@ -56,7 +56,3 @@ class Blur(Deficit):
         pixels = F.interpolate(pixels, small, mode="bilinear", antialias=True)
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
         return (pixels if images.is_floating_point() else pixels.round()).to(images.dtype)
-
-    def extra_repr(self) -> str:
-        """The settings, as ``print`` shows them."""
-        return f"factor={self.factor}, {super().extra_repr()}"

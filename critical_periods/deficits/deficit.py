@@ -1,7 +1,5 @@
 """The base class of deficits, and the slot for them in a DataModule."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -38,6 +36,8 @@ class Deficit(nn.Module):
 
     edits_target: bool = False
     """Whether targets change; images change otherwise."""
+
+    _shown: tuple[str, ...] = ("views",)
 
     def __init__(self, views: Sequence[int] | None = None) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Deficit(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings; ``print`` shows them, and checkpoints distinguish windows by them."""
-        return f"views={self.views}"
+        return ", ".join(f"{name}={getattr(self, name)}" for name in self._shown)
 
 
 class DeficitSlot(nn.Module):

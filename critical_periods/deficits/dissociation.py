@@ -1,7 +1,5 @@
 """Dissociation: the views of a sample come from different images, the model of strabismus."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -44,6 +42,7 @@ class Dissociation(Deficit):
         True
     """
 
+    _shown = ("p", "views")
     edits_target = True
 
     def __init__(self, p: float = 0.5, views: Sequence[int] | None = None) -> None:
@@ -56,11 +55,7 @@ class Dissociation(Deficit):
         check_others(len(batch.target), "Dissociation takes views from other images")
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        """A batch with views of different images.
-
-        Args:
-            batch: the batch without it; at least two views, [B, V, C, H, W].
-            generator: of the draws, on the device of the batch.
+        """A batch with views [B, V, C, H, W] of different images.
 
         Raises:
             UserError: there is not exactly one view that stays.
@@ -75,10 +70,8 @@ class Dissociation(Deficit):
             sources[view] = random_cycle(size, generator, device)
             views[:, view] = batch.views[sources[view], view]
         draw = torch.rand(size, generator=generator, device=device)
-        chosen = torch.tensor(moved, device=device)[
-            torch.randint(len(moved), (size,), generator=generator, device=device)
-        ]
-        whose = torch.where(draw < self.p, chosen, stays)
+        place = torch.randint(len(moved), (size,), generator=generator, device=device)
+        whose = torch.where(draw < self.p, torch.tensor(moved, device=device)[place], stays)
         source = sources.gather(0, whose[None])[0]
         return batch._replace(views=views, target=batch.target[source], target_view=whose)
 
@@ -93,7 +86,3 @@ class Dissociation(Deficit):
                 "exactly one must stay in place, and at least one move."
             )
         return moved, staying[0]
-
-    def extra_repr(self) -> str:
-        """The settings, as ``print`` shows them."""
-        return f"p={self.p}, {super().extra_repr()}"

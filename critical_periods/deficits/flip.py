@@ -1,7 +1,5 @@
 """Vertical flip: the rows of images in reverse order."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Label noise: targets replaced by those of other samples, the control of dissociation."""
 
-from __future__ import annotations
-
 import torch
 
 from critical_periods.core.batch import Batch
@@ -36,6 +34,7 @@ class LabelNoise(Deficit):
         ([0, 1, 2, 3], False)
     """
 
+    _shown = ("p",)
     edits_target = True
 
     def __init__(self, p: float = 0.5) -> None:
@@ -48,12 +47,7 @@ class LabelNoise(Deficit):
         check_others(len(batch.target), "LabelNoise takes targets from other samples")
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        """A batch with some targets replaced.
-
-        Args:
-            batch: the batch without it; targets [B] or [B, K].
-            generator: of the draws, on the device of the batch.
-        """
+        """A batch with some targets, [B] or [B, K], replaced."""
         size, device = len(batch.target), batch.target.device
         if size < 2:
             return batch
@@ -61,7 +55,3 @@ class LabelNoise(Deficit):
         is_other = torch.rand(size, generator=generator, device=device) < self.p
         own = torch.arange(size, device=device)
         return batch._replace(target=batch.target[torch.where(is_other, others, own)])
-
-    def extra_repr(self) -> str:
-        """The settings, as ``print`` shows them."""
-        return f"p={self.p}"

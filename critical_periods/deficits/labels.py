@@ -1,7 +1,5 @@
 """Label permutation: classes renamed by one fixed permutation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -39,6 +37,7 @@ class LabelPermutation(Deficit):
         [0, 1, 2, 3]
     """
 
+    _shown = ("seed", "num_classes", "views")
     edits_target = True
     permutation: Tensor
 
@@ -68,17 +67,15 @@ class LabelPermutation(Deficit):
             renamed = torch.where(batch.target < 0, batch.target, renamed)
         if self.views is not None:
             named = torch.tensor(self.views, device=batch.target_view.device)
-            chosen = torch.isin(batch.target_view, named)
-            chosen = chosen.view(-1, *[1] * (renamed.ndim - 1))
+            chosen = torch.isin(batch.target_view, named).view(-1, *[1] * (renamed.ndim - 1))
             renamed = torch.where(chosen, renamed, batch.target)
         return batch._replace(target=renamed)
 
     def check(self, batch: Batch) -> None:
         """Checks before training that all targets are among the permuted classes."""
-        classes = self.num_classes
         soft = batch.target.is_floating_point()
         found = batch.target.shape[-1] if soft else int(batch.target.max()) + 1
-        if found > classes or (soft and found < classes):
+        if found > self.num_classes or (soft and found < self.num_classes):
             raise self._misfit(found)
         super().check(batch)
 
@@ -87,7 +84,3 @@ class LabelPermutation(Deficit):
             f"num_classes={self.num_classes} of LabelPermutation does not fit the data, whose "
             f"targets reach {found} classes; set it to the number of classes."
         )
-
-    def extra_repr(self) -> str:
-        """The settings, as ``print`` shows them."""
-        return f"seed={self.seed}, num_classes={self.num_classes}, {super().extra_repr()}"

@@ -1,7 +1,5 @@
 """Noise: images replaced by Gaussian noise, the model of sensory deprivation."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Occlusion: images replaced by zeros, the model of a closed eye."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The DataModule of data so small that all of it is one batch."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any

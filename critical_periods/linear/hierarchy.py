@@ -1,7 +1,5 @@
 """Items and their properties, taken from a binary tree: the task of Saxe et al. (2019)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """A random matrix of low rank with some entries observed: the data of matrix completion."""
 
-from __future__ import annotations
-
 import torch
 
 from critical_periods.core.batch import Batch
@@ -49,8 +47,6 @@ class MatrixDataModule(FullBatchDataModule):
         """The matrix and its observed places, as one sample."""
         seed = global_seed()
         matrix = low_rank_matrix(self.size, self.rank, fold(seed, Stream.MATRIX))
-        places = torch.randperm(
-            self.size**2, generator=generator("cpu", seed, Stream.OBSERVED_ENTRIES)
-        )
-        places = places[: self.observed].sort().values
+        draws = generator("cpu", seed, Stream.OBSERVED_ENTRIES)
+        places = torch.randperm(self.size**2, generator=draws)[: self.observed].sort().values
         return Batch(matrix[None, None, None], places[None], torch.tensor([-1]), torch.tensor([0]))

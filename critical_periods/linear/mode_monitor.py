@@ -1,7 +1,5 @@
 """The monitor of mode strengths in the paths of a deep linear network, measured and in theory."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytorch_lightning as pl
@@ -67,15 +65,14 @@ class ModeMonitor(Monitor):
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Logs the strengths, measured and by theory."""
         strengths = _strengths(trainer, pl_module)
-        self._advance(trainer, pl_module)
-        assert self._theory is not None
-        for name, table in (("modes", strengths), ("modes/ode", self._theory)):
+        theory = self._advance(trainer, pl_module)
+        for name, table in (("modes", strengths), ("modes/ode", theory)):
             for path, modes in enumerate(table):
                 for mode, value in enumerate(modes):
                     log_scalar(pl_module, f"{name}/path_{path}/{mode}", value)
         log_scalar(pl_module, "modes/share", (strengths[0] / strengths.sum(0)).mean())
 
-    def _advance(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _advance(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Tensor:
         """Integrates the theory to the end of this epoch."""
         (network, task), began = _paths_and_task(trainer, pl_module), self._epoch
         done = trainer.current_epoch + 1
@@ -92,9 +89,9 @@ class ModeMonitor(Monitor):
         assert self._theory is not None
         _, targets, _ = torch.linalg.svd(task.double(), full_matrices=False)
         start = layer_strength(self._theory.numpy(), network.depth)
-        times = [rate * (done - began)]
-        found = path_strengths(times, targets, start, network.depth, freezes)
+        found = path_strengths(rate * (done - began), targets, start, network.depth, freezes)
         self._epoch, self._theory = done, torch.from_numpy(found[-1].copy())
+        return self._theory
 
 
 def _paths_and_task(

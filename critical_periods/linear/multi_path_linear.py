@@ -1,7 +1,5 @@
 """A deep linear network of several paths, whose learning dynamics are known in theory."""
 
-from __future__ import annotations
-
 import math
 from functools import reduce
 from itertools import pairwise
@@ -71,11 +69,7 @@ class MultiPathLinear(Network):
             nn.init.normal_(weight, std=scale ** (1 / depth) / math.sqrt(width))
 
     def forward(self, *views: Tensor) -> Tensor:
-        """The summed outputs [B, outputs] of one view [B, ...] of ``inputs`` numbers a sample.
-
-        Raises:
-            UserError: there is more than one view, or none.
-        """
+        """The summed outputs [B, outputs] of one view [B, ...] of ``inputs`` numbers a sample."""
         check_views(type(self).__name__, len(views), 1)
         flat = views[0].flatten(1)
         return reduce(torch.add, (path(flat) for path in self.paths))

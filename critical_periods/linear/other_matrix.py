@@ -1,7 +1,5 @@
 """A deficit of matrix completion: another matrix in place of the one to complete."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -11,25 +9,12 @@ from critical_periods.deficits.deficit import Deficit
 
 
 def low_rank_matrix(size: int, rank: int, seed: int) -> Tensor:
-    """A random square matrix L R^T of a rank, scaled to the Frobenius norm ``size``.
+    """A random matrix L R^T, float32 [n, n] with n = ``size``, scaled to the Frobenius norm n.
 
-    The entries of L and R are Gaussian; the norm makes the entries' root mean square 1.
-
-    Args:
-        size: n, rows and columns.
-        rank: columns of L and R.
-        seed: which matrix.
-
-    Returns:
-        float32 [n, n].
+    The entries of L and R [n, rank] are Gaussian; the norm makes the root mean square 1.
 
     Raises:
         UserError: the rank is not between 1 and n.
-
-    Example:
-        >>> matrix = low_rank_matrix(20, rank=3, seed=0)
-        >>> torch.linalg.matrix_rank(matrix).item(), round(matrix.norm().item(), 3)
-        (3, 20.0)
     """
     if not 1 <= rank <= size:
         raise UserError(f"rank={rank} must lie between 1 and the {size} rows of the matrix.")
@@ -62,6 +47,8 @@ class OtherMatrix(Deficit):
         3
     """
 
+    _shown = ("rank", "seed", "views")
+
     def __init__(self, rank: int = 10, seed: int | None = None) -> None:
         super().__init__()
         if rank < 1:
@@ -73,7 +60,3 @@ class OtherMatrix(Deficit):
         """The other matrix for each of the images, [N, 1, n, n]."""
         other = low_rank_matrix(images.shape[-1], self.rank, fold(self.seed, Stream.OTHER_MATRIX))
         return other.to(images).expand_as(images)
-
-    def extra_repr(self) -> str:
-        """The settings, as ``print`` shows them."""
-        return f"rank={self.rank}, seed={self.seed}, {super().extra_repr()}"

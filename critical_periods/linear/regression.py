@@ -1,7 +1,5 @@
 """The regression task: half the summed squared errors, as in the theory of deep linear networks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -67,9 +65,8 @@ class RegressionTask(Task):
         """Aligns the network with the task; a checkpoint is loaded after this."""
         if stage == "fit" and self.aligned is not None:
             owner = f"aligned={self.aligned} of RegressionTask"
-            data = datamodule_of(self.trainer)
-            network, task_map = paths_and_task(owner, self.network, data)
-            network.align(task_map, self.aligned)
+            network, task = paths_and_task(owner, self.network, datamodule_of(self.trainer))
+            network.align(task, self.aligned)
 
     def forward(self, *views: Tensor) -> Tensor:
         """Outputs [B, K] of one tensor a view."""
@@ -88,10 +85,7 @@ class RegressionTask(Task):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Half the summed squares on the validation split."""
-        loss = self._loss("val", batch)
-        # In training this is the first loss after the last step; validating alone only reports it.
-        if self.trainer.state.fn == "fit":
-            check_finite(self, loss, _REMEDY)
+        check_finite(self, self._loss("val", batch), _REMEDY)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Half the summed squares on the test split."""
@@ -108,9 +102,5 @@ class RegressionTask(Task):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimiser.
-
-        Raises:
-            UserError: a setting of it has no meaning, such as a negative rate.
-        """
+        """The optimiser; a UserError if a setting of it has no meaning, such as a negative rate."""
         return build_optimizer(self.optimizer, self.parameters())

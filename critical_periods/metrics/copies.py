@@ -1,8 +1,6 @@
 """A reference to an object that a metric uses but does not own, such as the network it measures."""
 
-from __future__ import annotations
-
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -12,9 +10,6 @@ class Shared(Generic[T]):
 
     As an attribute of a ``Metric`` it also keeps a network from being registered as a sub-module,
     whose parameters and device would be the metric's. Pickling copies the object.
-
-    Args:
-        value: the object.
 
     Example:
         >>> import copy
@@ -26,5 +21,5 @@ class Shared(Generic[T]):
     def __init__(self, value: T) -> None:
         self.value = value
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Shared[T]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self

@@ -1,7 +1,5 @@
 """The Fisher trace as a metric."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -77,18 +75,14 @@ class FisherTrace(Metric):
         return self._network.value
 
     def update(self, *views: Tensor) -> None:
-        """Adds a batch.
-
-        Args:
-            *views: one tensor [B, ...] a view.
+        """Adds a batch, one tensor [B, ...] a view.
 
         Raises:
-            UserError: the network does not return logits [B, K], has nothing to train, or trains
-                other layers than before.
+            UserError: as :func:`critical_periods.metrics.functional.squared_score_norms`, or the
+                network trains other layers than before.
         """
-        norms = squared_score_norms(
-            self.network, views, self.num_draws, self.generator, self.chunk_size
-        )
+        settings = (self.num_draws, self.generator, self.chunk_size)
+        norms = squared_score_norms(self.network, views, *settings)
         if list(norms) != self.layers:
             raise UserError(
                 f"FisherTrace was built for the layers {self.layers}, but now {list(norms)} are "

@@ -1,7 +1,5 @@
 """Usable information as a metric."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -47,11 +45,7 @@ class UsableInformation(Metric):
 
     @torch.no_grad()
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Adds a batch.
-
-        Args:
-            logits: [N, num_classes].
-            target: class indices, integers [N].
+        """Adds a batch of logits [N, num_classes] and class indices, integers [N].
 
         Raises:
             UserError: the shapes do not fit, or a target is not one of the classes.

@@ -1,7 +1,5 @@
 """Relative source variance as a metric."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -101,10 +99,7 @@ class RelativeSourceVariance(Metric):
         return [getattr(self, f"fixed_{view}") for view in range(self.num_views)]
 
     def update(self, *views: Tensor) -> None:
-        """Adds a batch of draws.
-
-        Args:
-            *views: one tensor [B, ...] a view, draws from its marginal.
+        """Adds draws of each view from its marginal, one tensor [B, ...] a view.
 
         Raises:
             UserError: there is another number of views, or their numbers of draws differ.
@@ -123,10 +118,10 @@ class RelativeSourceVariance(Metric):
         self.draws = self.draws + sizes[0]
 
     def compute(self) -> Tensor | dict[str, Tensor]:
-        """The RSVs, float64 [K, *units] for two views and [V, K, *units] for more.
+        """The RSVs, or a dict of them if the function returns one.
 
         Returns:
-            One tensor, or a dict of them when the function returns a dict.
+            Float64 [K, *units] for two views, [V, K, *units] for more.
         """
         sizes = [torch.Size(shape).numel() for shape in self._shapes.values()]
         blocks = zip(self.sums.split(sizes, -1), self.reference.split(sizes, -1), strict=True)

@@ -1,14 +1,11 @@
 """The All-CNN, for one view and split for several."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import nn
 
 from critical_periods.models.checks import check_dropout, check_sizes
-from critical_periods.models.layers import norm_relu
-from critical_periods.models.one_view import OneViewNetwork
+from critical_periods.models.network import OneViewNetwork, norm_relu
 from critical_periods.models.split import Heads, SplitNetwork, outputs
 
 
@@ -78,9 +75,8 @@ class AllCNN(OneViewNetwork):
                 **_end(2 * width, num_classes),
             )
         else:
-            check_sizes(depth=depth)
             layers = _start(depth, width, in_channels, dropout)
-            layers.update(_middle_and_end(depth, width, num_classes))
+            layers |= _middle_and_end(depth, width, num_classes)
         super().__init__(layers)
 
 
@@ -122,7 +118,7 @@ class SplitAllCNN(SplitNetwork):
         num_views: int = 2,
         heads: Heads = None,
     ) -> None:
-        check_sizes(depth=depth, width=width, in_channels=in_channels)
+        check_sizes(width=width, in_channels=in_channels)
         check_sizes(num_classes=num_classes, num_views=num_views)
         super().__init__(
             [nn.Sequential(_start(depth, width, in_channels)) for _ in range(num_views)],
@@ -134,6 +130,7 @@ class SplitAllCNN(SplitNetwork):
 def _start(
     depth: int, width: int, in_channels: int, dropout: float = 0.0
 ) -> OrderedDict[str, nn.Module]:
+    check_sizes(depth=depth)
     layers = OrderedDict[str, nn.Module](stem=_conv(in_channels, width))
     for i in range(1, depth + 1):
         narrow, wide = width * 2 ** (i - 1), width * 2**i

@@ -1,42 +1,23 @@
 """Checks of the arguments of networks."""
 
-from __future__ import annotations
-
 from critical_periods.core.errors import UserError
 
 
 def check_sizes(**sizes: int) -> None:
-    """Requires that each named argument is a whole number of at least one.
-
-    Raises:
-        UserError: one of them is something else.
-    """
+    """Raises a UserError unless each named argument is a whole number of at least one."""
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
             raise UserError(f"{name} must be a whole number of at least 1, not {size!r}.")
 
 
 def check_dropout(dropout: float) -> None:
-    """Requires a probability of dropout from 0 to below 1.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """Raises a UserError unless ``dropout`` is a probability from 0 to below 1."""
     if not 0 <= dropout < 1:
         raise UserError(f"dropout must be a probability from 0 to below 1, not {dropout!r}.")
 
 
 def check_views(network: str, given: int, expected: int) -> None:
-    """Requires one tensor per view.
-
-    Args:
-        network: the network's name, for the message.
-        given: how many tensors the network was called with.
-        expected: how many it takes.
-
-    Raises:
-        UserError: the two differ.
-    """
+    """Raises a UserError unless the named network is given as many views as it expects."""
     if given != expected:
         raise UserError(
             f"{network} takes {expected} view{'s' if expected > 1 else ''} but was given {given}; "

@@ -1,7 +1,5 @@
 """Networks with several heads: one for all views together, others for single views."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,15 +13,7 @@ BOTH = "both"
 
 
 def check_heads(heads: Sequence[int | str] | None, num_views: int) -> None:
-    """Requires one head for both views, and others of existing views.
-
-    Args:
-        heads: "both" and numbers of views; None is a network with a single, unnamed head.
-        num_views: how many views the network takes.
-
-    Raises:
-        UserError: "both" is missing, a head comes twice, or one is of no existing view.
-    """
+    """Raises a UserError unless ``heads`` is None or holds "both" and views, each at most once."""
     if heads is None:
         return
     views = [head for head in heads if head != BOTH]

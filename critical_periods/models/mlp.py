@@ -1,7 +1,5 @@
 """The fully connected network of Achille, Rovere & Soatto (ICLR 2019) for MNIST."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,8 +8,7 @@ from torch import Tensor, nn
 
 from critical_periods.core.errors import UserError
 from critical_periods.models.checks import check_dropout, check_sizes, check_views
-from critical_periods.models.layers import norm_relu
-from critical_periods.models.one_view import OneViewNetwork
+from critical_periods.models.network import OneViewNetwork, norm_relu
 
 
 class MLP(OneViewNetwork):
@@ -31,7 +28,7 @@ class MLP(OneViewNetwork):
 
     Raises:
         UserError: an argument is not a whole number of at least one or no probability, or (by
-            ``forward``) the view does not have ``in_features`` numbers.
+            ``forward``) there is not one view, of ``in_features`` numbers.
 
     Example:
         >>> import torch
@@ -62,11 +59,7 @@ class MLP(OneViewNetwork):
         self.in_features = in_features
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Logits [B, num_classes] of exactly one view [B, C, H, W], C·H·W = ``in_features``.
-
-        Raises:
-            UserError: there is more than one view, or none, or it has another size.
-        """
+        """Logits [B, num_classes] of exactly one view [B, C, H, W], C·H·W = ``in_features``."""
         check_views("MLP", len(views), 1)
         shape = views[0].shape[1:]
         if shape.numel() != self.in_features:

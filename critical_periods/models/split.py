@@ -1,12 +1,9 @@
 """The base class of split networks: a pathway for each view, their sum, and one trunk."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import reduce
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from critical_periods.models.checks import check_views
@@ -41,11 +38,11 @@ class SplitNetwork(Network):
             a single head, for both, and logits are not stacked.
 
     Raises:
-        UserError: ``heads`` lacks "both", or names a view twice or one that there is not.
+        UserError: ``heads`` lacks "both", or names a view twice or one that there is not; or (by
+            ``forward`` and ``fuse``) there are not as many tensors as pathways.
 
     Attributes:
         pathways: an ``nn.ModuleList``, one pathway a view.
-        trunk: all that comes after the sum.
         heads: the views that each head classifies; None with a single one.
 
     Example:
@@ -73,9 +70,6 @@ class SplitNetwork(Network):
         Returns:
             Logits [B, num_classes], or [B, heads, num_classes] with several heads.
 
-        Raises:
-            UserError: there are not as many feature maps as pathways.
-
         Example:
             >>> network = SplitNetwork([nn.ReLU(), nn.Identity()], trunk=nn.Flatten())
             >>> views = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
@@ -85,16 +79,10 @@ class SplitNetwork(Network):
         """
         check_views(type(self).__name__, len(features), len(self.pathways))
         logits: Tensor = self.trunk(reduce(torch.add, features))
-        if self.heads is None:
-            return logits
-        return rearrange(logits, "b (h k) -> b h k", h=len(self.heads))
+        return logits if self.heads is None else logits.unflatten(1, (len(self.heads), -1))
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Logits of one tensor [B, C, H, W] a view, in the shape of :meth:`fuse`.
-
-        Raises:
-            UserError: there are not as many views as pathways.
-        """
+        """Logits of one tensor [B, C, H, W] a view, in the shape of :meth:`fuse`."""
         check_views(type(self).__name__, len(views), len(self.pathways))
         return self.fuse(*(path(view) for path, view in zip(self.pathways, views, strict=True)))
 

@@ -1,15 +1,12 @@
 """ResNet-18 for small images, for one view and split for several."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from critical_periods.models.checks import check_sizes
-from critical_periods.models.layers import norm_relu
-from critical_periods.models.one_view import OneViewNetwork
+from critical_periods.models.network import OneViewNetwork, norm_relu
 from critical_periods.models.split import Heads, SplitNetwork, outputs
 
 

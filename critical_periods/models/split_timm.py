@@ -1,7 +1,5 @@
 """Convolutional networks of timm, split for several views."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -123,9 +121,8 @@ def _run_uncut(model: nn.Module, fuse_after: str, image: Tensor) -> tuple[Tensor
 
 def _equal(actual: Tensor, expected: Tensor) -> bool:
     """Equal up to rounding, measured against the largest value (fresh logits can be tiny)."""
-    if actual.shape != expected.shape:
-        return False
-    return bool((actual - expected).abs().max() <= 1e-4 * expected.abs().max())
+    tolerance = 1e-4 * expected.abs().max().item()
+    return actual.shape == expected.shape and torch.allclose(actual, expected, 0.0, tolerance)
 
 
 def _cut(module: nn.Module, path: str) -> nn.Sequential:

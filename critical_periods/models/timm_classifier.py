@@ -1,7 +1,5 @@
 """Classifiers of timm, for one view."""
 
-from __future__ import annotations
-
 from itertools import takewhile
 from typing import Any
 
@@ -30,7 +28,7 @@ class TimmClassifier(Network):
     Raises:
         UserError: timm has no such model or cannot build it so, the stem cannot be changed, an
             argument is not a whole number of at least one or no probability, or (by ``forward``)
-            the network is tied to another image size.
+            there is not one view or the network is tied to another image size.
 
     Example:
         >>> import torch
@@ -60,17 +58,11 @@ class TimmClassifier(Network):
             check_sizes(image_size=image_size)
             settings["img_size"] = image_size
         self.model = create_timm(name, num_classes, in_channels, cifar_stem, **settings)
-        self._size = fixed_size(self.model)
-        if self._size is not None and image_size is not None:
-            self._size = (image_size, image_size)
+        size = fixed_size(self.model)
+        self._size = (image_size, image_size) if size and image_size else size
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Logits [B, num_classes] of exactly one view [B, C, H, W].
-
-        Raises:
-            UserError: there is more than one view, or none, or its size is not the only one that
-                the network takes.
-        """
+        """Logits [B, num_classes] of exactly one view [B, C, H, W]."""
         check_views("TimmClassifier", len(views), 1)
         given, size = tuple(views[0].shape[-2:]), self._size
         if size is not None and size != given:
@@ -156,17 +148,13 @@ def _use_cifar_stem(model: nn.Module, name: str) -> None:
             model.set_submodule(path, small)
         else:
             conv.stride = (1, 1)
-    for path, module in _stem_modules(model):
+    # all that is registered before the first stage at a quarter of the image's size
+    first_stage = next((i["module"] for i in feature_info(model) if i["reduction"] >= 4), None)
+    for path, module in takewhile(lambda item: item[0] != first_stage, list(model.named_modules())):
         has_max_pool = any(isinstance(part, nn.MaxPool2d) for part in module.modules())
         is_pool = "pool" in path.rpartition(".")[2].lower() and has_max_pool
         if is_pool or isinstance(module, nn.ConstantPad2d):  # the pad belongs to the pool
             model.set_submodule(path, nn.Identity())
-
-
-def _stem_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """All modules registered before the first stage at a quarter of the image's size."""
-    first_stage = next((i["module"] for i in feature_info(model) if i["reduction"] >= 4), None)
-    return list(takewhile(lambda item: item[0] != first_stage, model.named_modules()))
 
 
 def _config(model: nn.Module) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10, ImageFolder
 
 from critical_periods.data import StereoCIFAR10DataModule
-from critical_periods.data.images import Images
+from critical_periods.data.batch_stage import Images
 from critical_periods.models import SplitResNet18
 from critical_periods.tasks import ClassificationTask
 

@@ -1,6 +1,6 @@
 """Deficits against independent formulas, and what they must never do."""
 
-from __future__ import annotations
+import re
 
 import numpy as np
 import pytest
@@ -14,13 +14,16 @@ from critical_periods.deficits import (
     Blur,
     Deficit,
     DeficitSlot,
+    Dissociation,
     GaussianNoise,
+    LabelNoise,
     LabelPermutation,
     Occlusion,
+    OtherMatrix,
     VerticalFlip,
 )
 
-ALL = [Blur(), Occlusion(), GaussianNoise(), VerticalFlip(), LabelPermutation()]
+OF_IMAGES = [Blur, Occlusion, GaussianNoise, VerticalFlip]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -55,7 +58,7 @@ def resizing(old: int, new: int) -> Tensor:
 
 @pytest.mark.parametrize(
     ("size", "factor", "small"),
-    [((32, 32), 4, (8, 8)), ((16, 24), 4, (4, 6)), ((30, 14), 3, (10, 5)), ((9, 8), 1.5, (6, 5))],
+    [((32, 32), 4, (8, 8)), ((30, 14), 3, (10, 5)), ((9, 8), 1.5, (6, 5))],
 )
 def test_blur_is_two_matrices_on_each_side(size, factor, small):
     images = torch.randn(2, 3, *size, dtype=torch.float64, generator=seeded())
@@ -117,10 +120,8 @@ def test_blur_needs_a_factor_above_one_that_leaves_a_pixel():
 
 
 def test_noise_is_standard_normal():
-    images = torch.full((40, 3, 32, 32), 5.0)
-    noise = GaussianNoise().degrade(images, seeded())
+    noise = GaussianNoise().degrade(torch.full((40, 3, 32, 32), 5.0), seeded())
     count = noise.numel()
-    assert noise.shape == images.shape and noise.dtype == images.dtype
     assert noise.mean().abs() < 4 / count**0.5
     assert (noise.var() - 1).abs() < 4 * (2 / count) ** 0.5
     assert (noise.pow(4).mean() - 3).abs() < 4 * (96 / count) ** 0.5
@@ -147,9 +148,7 @@ def test_noise_is_reproducible_by_its_generator():
 
 def test_vertical_flip_reverses_rows_and_twice_is_identity():
     batch, flip = a_batch(), VerticalFlip()
-    flipped = flip(batch).views
-    for row in range(16):
-        assert torch.equal(flipped[..., row, :], batch.views[..., 15 - row, :])
+    assert torch.equal(flip(batch).views, batch.views[..., range(15, -1, -1), :])
     assert torch.equal(flip(flip(batch)).views, batch.views)
 
 
@@ -172,22 +171,16 @@ def with_target(target: Tensor, whose: list[int] | None = None) -> Batch:
 
 @pytest.mark.parametrize("classes", [2, 400])
 def test_labels_are_permuted_by_one_fixed_permutation(classes):
-    everything = with_target(torch.arange(classes))
+    everything, state = with_target(torch.arange(classes)), torch.get_rng_state()
     renamed = [LabelPermutation(seed, classes)(everything).target for seed in range(20)]
     for permutation in renamed:
         assert torch.equal(permutation.sort().values, torch.arange(classes))
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(5)
     assert torch.equal(renamed[0], LabelPermutation(0, classes)(everything).target)
     assert len({tuple(permutation.tolist()) for permutation in renamed}) > 1
     twice = with_target(torch.tensor([1, 0, 1, 1]))
     assert torch.equal(LabelPermutation(0, classes)(twice).target, renamed[0][twice.target])
-
-
-def test_labels_depend_on_the_seed_alone():
-    torch.manual_seed(5)
-    first = LabelPermutation(seed=1).permutation
-    state = torch.get_rng_state()
-    assert torch.equal(first, LabelPermutation(seed=1).permutation)
-    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_soft_targets_agree_with_hard_ones():
@@ -195,9 +188,7 @@ def test_soft_targets_agree_with_hard_ones():
     expected = torch.eye(6)[deficit(with_target(hard)).target]
     assert torch.equal(deficit(with_target(torch.eye(6)[hard])).target, expected)
     mixed = torch.softmax(torch.randn(5, 6, generator=seeded()), dim=1)
-    renamed = deficit(with_target(mixed)).target
-    for k in range(6):
-        assert torch.equal(renamed[:, deficit.permutation[k]], mixed[:, k])
+    assert torch.equal(deficit(with_target(mixed)).target[:, deficit.permutation], mixed)
 
 
 def test_labels_of_any_whole_type_and_samples_without_one():
@@ -237,24 +228,21 @@ def test_labels_that_do_not_fit_the_data(target, found):
 # All of them.
 
 
-@pytest.mark.parametrize("deficit", ALL, ids=lambda deficit: type(deficit).__name__)
-def test_nothing_is_edited_in_place_and_shapes_stay(deficit):
-    for views in (None, [1]):
-        deficit.views = views
-        batch = a_batch()
-        # One picture seen by both views, as a DataModule with shared augmentation has it.
-        shared = batch.views[:, :1].expand(-1, 2, -1, -1, -1)
-        batch = batch._replace(views=shared, target_view=torch.tensor([-1, 0, 1, 1]))
-        before = Batch(*(part.clone() for part in batch))
-        result = deficit(batch, seeded())
-        assert all(torch.equal(a, b) for a, b in zip(batch, before, strict=True))
-        for part, original in zip(result, batch, strict=True):
-            assert part.shape == original.shape and part.dtype == original.dtype
-        edits = "target" if deficit.edits_target else "views"
-        assert not torch.equal(getattr(result, edits), getattr(batch, edits))
-        for other in set(Batch._fields) - {edits}:
-            assert getattr(result, other) is getattr(batch, other)
-    deficit.views = None
+@pytest.mark.parametrize("views", [None, [1]])
+@pytest.mark.parametrize("cls", [*OF_IMAGES, LabelPermutation])
+def test_nothing_is_edited_in_place_and_shapes_stay(cls, views):
+    deficit, batch = cls(views=views), a_batch()
+    # One picture seen by both views, as a DataModule with shared augmentation has it.
+    shared = batch.views[:, :1].expand(-1, 2, -1, -1, -1)
+    batch = batch._replace(views=shared, target_view=torch.tensor([-1, 0, 1, 1]))
+    before = Batch(*(part.clone() for part in batch))
+    result = deficit(batch, seeded())
+    assert all(torch.equal(a, b) for a, b in zip(batch, before, strict=True))
+    edits = "target" if deficit.edits_target else "views"
+    for name, part, original in zip(Batch._fields, result, batch, strict=True):
+        assert part.shape == original.shape and part.dtype == original.dtype
+        assert (part is original) == (name != edits)
+    assert not torch.equal(getattr(result, edits), getattr(batch, edits))
 
 
 @pytest.mark.parametrize("views", [None, [0, 1], [1]])
@@ -269,8 +257,8 @@ def test_a_deficit_of_ones_own_may_work_in_place(views):
     assert (data == 1).all()
 
 
-@pytest.mark.parametrize("chosen", [[0], [1], [2, 0], [0, 1, 2]])
-@pytest.mark.parametrize("cls", [Blur, Occlusion, GaussianNoise, VerticalFlip])
+@pytest.mark.parametrize("chosen", [[1], [2, 0], [0, 1, 2]])
+@pytest.mark.parametrize("cls", OF_IMAGES)
 def test_only_named_views_are_touched(cls, chosen):
     batch = a_batch(views=3)
     result = cls(views=chosen)(batch, seeded())
@@ -281,14 +269,13 @@ def test_only_named_views_are_touched(cls, chosen):
         torch.testing.assert_close(result.views[:, 1], alone)
 
 
-@pytest.mark.parametrize("cls", [Blur, Occlusion, GaussianNoise, VerticalFlip, LabelPermutation])
+@pytest.mark.parametrize("cls", [*OF_IMAGES, LabelPermutation])
 def test_a_view_that_the_data_lacks(cls):
     cls(views=[0, 1]).check(a_batch(views=2))
-    name = cls.__name__
-    with pytest.raises(UserError, match=rf"views=\[1, 2\] of {name} names view 2, .* has 2 views,"):
-        cls(views=[1, 2]).check(a_batch(views=2))
-    with pytest.raises(UserError, match=rf"views=\[1\] of {name} names view 1, .* has 1 view,"):
-        cls(views=[1]).check(a_batch(views=1))
+    for views, available in ([1, 2], "2 views"), ([1], "1 view"):
+        expected = f"views={views} of {cls.__name__} names view {views[-1]}, but the data has "
+        with pytest.raises(UserError, match=re.escape(f"{expected}{available},")):
+            cls(views=views).check(a_batch(views=int(available[0])))
 
 
 def test_views_that_are_none():
@@ -301,26 +288,20 @@ def test_settings_show():
     assert repr(Blur(2, views=[1])) == "Blur(factor=2, views=[1])"
     assert repr(LabelPermutation(3, 4)) == "LabelPermutation(seed=3, num_classes=4, views=None)"
     assert repr(Occlusion()) == "Occlusion(views=None)"
+    assert repr(Dissociation(0.25, views=[1])) == "Dissociation(p=0.25, views=[1])"
+    assert repr(LabelNoise(0.25)) == "LabelNoise(p=0.25)"
+    assert repr(OtherMatrix(3, 4)) == "OtherMatrix(rank=3, seed=4, views=None)"
 
 
 # The slot.
 
 
-class Add(Deficit):
-    def __init__(self, number: float) -> None:
-        super().__init__()
-        self.number = number
-
-    def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return 2 * images + self.number
-
-
 def test_slot_applies_deficits_in_order_and_empties():
     slot, batch = DeficitSlot(), a_batch()
-    slot.fill([Add(1), Add(10)])
-    torch.testing.assert_close(slot(batch).views, 4 * batch.views + 12)
-    slot.fill(iter([Add(10)]))
-    torch.testing.assert_close(slot(batch).views, 2 * batch.views + 10)
+    slot.fill([Occlusion(), GaussianNoise()])
+    assert slot(batch, seeded()).views.all()
+    slot.fill(iter([GaussianNoise(), Occlusion()]))
+    assert not slot(batch, seeded()).views.any()
     slot.fill([])
     assert slot(batch) is batch
 

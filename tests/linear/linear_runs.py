@@ -1,10 +1,11 @@
 """What the tests of linear networks in training share: a log of epochs, and runs of studies."""
 
-from __future__ import annotations
-
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from small_runs import quiet_trainer
 
 from critical_periods.studies import worker
 from critical_periods.studies.folder import StudyFolder
@@ -25,6 +26,21 @@ class Logged(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         values = {key: float(value) for key, value in trainer.callback_metrics.items()}
         self.epochs[trainer.current_epoch] = values
+
+
+def train(
+    task: pl.LightningModule,
+    data: pl.LightningDataModule,
+    *callbacks: pl.Callback,
+    checkpoint: str | None = None,
+    **settings: Any,
+) -> dict[int, dict[str, float]]:
+    """Trains, from a checkpoint if one is given, and returns the logged values of each epoch."""
+    logged = Logged()
+    keeps = any(isinstance(one, ModelCheckpoint) for one in callbacks)
+    trainer = quiet_trainer(*callbacks, logged, enable_checkpointing=keeps, **settings)
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    return logged.epochs
 
 
 def run_study(name: str, cuts: list[str], path: Path) -> tuple[Plan, StudyFolder, list[str]]:

@@ -1,62 +1,41 @@
 """Data that is one batch goes the same way as all other data."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 import pytorch_lightning as pl
 import torch
 from batches import evaluated, measured, place, training
-from torch import Tensor, nn
+from small_runs import quiet_trainer
 
 from critical_periods.callbacks import DeficitWindow
-from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.deficits import Deficit, GaussianNoise
-from critical_periods.linear import HierarchyDataModule
+from critical_periods.deficits import GaussianNoise, Occlusion
+from critical_periods.linear import HierarchyDataModule, MultiPathLinear, RegressionTask
 
 
-class Double(Deficit):
-    """Twice what there is."""
-
-    def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return 2 * images
-
-
-class Witness(pl.LightningModule):
-    """Notes the brightest pixel of all that it trains and validates on."""
+class Witness(pl.Callback):
+    """Notes the brightest pixel of all that is trained and validated on."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(8, 15)
         self.trained: list[float] = []
         self.validated: list[float] = []
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.trained.append(batch.views.max().item())
-        return self.layer(batch.views.flatten(1)).square().mean()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.validated.append(batch.views.max().item())
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 @pytest.mark.parametrize("validate", [False, True])
 def test_a_window_reaches_validation_where_it_is_asked_to(validate: bool):
     """As in every DataModule with a slot; with data of one batch it once did not."""
-    data, task = HierarchyDataModule(), Witness()
-    trainer = pl.Trainer(
-        max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[DeficitWindow(Double(), onset=1, removal=2, validate=validate)],
-    )  # fmt: skip
-    trainer.fit(task, data)
-    assert task.trained == [1, 2, 1]
+    task, witness = RegressionTask(MultiPathLinear(2, 4)), Witness()
+    window = DeficitWindow(Occlusion(), onset=1, removal=2, validate=validate)
+    trainer = quiet_trainer(window, witness, max_epochs=3, num_sanity_val_steps=2)
+    trainer.fit(task, HierarchyDataModule())
+    assert witness.trained == [1, 0, 1]
     # The sanity check comes before all.
-    assert task.validated == [1, 1, 2 if validate else 1, 1]
+    assert witness.validated == [1, 1, 0 if validate else 1, 1]
 
 
 def test_every_process_has_the_whole_batch_and_the_same_noise():

@@ -1,13 +1,12 @@
 """Linear learning: closed forms, the ODE and gradient descent, each against what it must equal."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from numpy.random import default_rng as rng
 
 from critical_periods.core.errors import UserError
 from critical_periods.linear import (
@@ -17,7 +16,6 @@ from critical_periods.linear import (
     compare,
     deep_strengths,
     deep_weights,
-    descent,
     drop_sensors,
     five_tasks,
     gradient_descent,
@@ -37,10 +35,6 @@ SWITCHES = {
     "restored": (Dropped(2, removal=6.0),),
     "dropped later": (Dropped(2, onset=2.0, removal=4.0), Dropped(0, onset=3.0)),
 }
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
 
 
 # Closed forms.
@@ -74,15 +68,12 @@ def test_strengths_are_stable_at_both_ends():
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_entries_are_sums_over_modes(depth):
-    sigma, times = rng().standard_normal((3, 4)), [0.0, 0.7, 2.0]
+    sigma, times = rng(0).standard_normal((3, 4)), [0.0, 0.7, 2.0]
     u, s, vt = np.linalg.svd(sigma)
     strengths = (shallow_strengths, deep_strengths)[depth - 1](s, 0.01, times)
     weights = WEIGHTS[depth - 1](sigma, 0.01, times)
-    for t in range(3):
-        for j in range(3):
-            for k in range(4):
-                entry = sum(u[j, m] * strengths[t, m] * vt[m, k] for m in range(3))
-                assert weights[t, j, k] == pytest.approx(entry, abs=1e-14)
+    expected = [u @ np.diag(now) @ vt[:3] for now in strengths]
+    np.testing.assert_allclose(weights, expected, atol=1e-14)
     np.testing.assert_allclose(mode_strengths(sigma, weights), strengths, atol=1e-14)
     np.testing.assert_allclose(WEIGHTS[depth - 1](sigma, 0.01, [200.0])[0], sigma, atol=1e-12)
 
@@ -126,7 +117,7 @@ def test_closed_form_flow_and_simulation_agree(depth, switch, until, step):
 
 def test_the_gap_is_a_multiple_of_the_step_and_by_default_less_than_a_thousandth():
     """The figure's case, and what a user gets who chooses no step."""
-    times = np.linspace(0, 10, 201)
+    times = np.linspace(0, 4, 81)
     gaps = [compare(five_tasks(), 2, A0, times, step=step).gap for step in (1e-3, 5e-4)]
     assert gaps[0] == pytest.approx(2 * gaps[1], rel=0.05) and gaps[0] > 0.01
     default = compare(five_tasks(), 2, A0, times)
@@ -152,18 +143,14 @@ def test_of_one_deep_mode_the_switches_have_closed_forms():
     learned = deep_strengths([3.0], 0.01, [1.0, 2.0])
     forgotten = deep_strengths([0.0], learned[-1, 0], [1.0, 3.0])
     anew = deep_strengths([3.0], forgotten[-1, 0], [0.5, 1.0])
-    expected = np.concatenate([learned, forgotten, anew])
-    np.testing.assert_allclose(course[:, 0], expected, rtol=1e-8)
+    np.testing.assert_allclose(course[:, 0], [*learned, *forgotten, *anew], rtol=1e-8)
 
 
 def test_a_shallow_sensor_that_is_dropped_decays_and_disturbs_no_other():
-    dropped = [Dropped(2, onset=2.0, removal=3.0)]
-    times = np.array([2.0, 2.5, 3.0, 4.0])
-    start = [np.zeros((5, 8))]
-    course = product(gradient_flow(five_tasks(), start, times, dropped))
-    undisturbed = shallow_weights(five_tasks(), 0.0, times)
-    others = [0, 1, 3, 4, 5, 6, 7]
-    np.testing.assert_allclose(course[..., others], undisturbed[..., others], atol=1e-9)
+    sigma, times, start = five_tasks(), [2.0, 2.5, 3.0, 4.0], [np.zeros((5, 8))]
+    course = product(gradient_flow(sigma, start, times, [Dropped(2, onset=2.0, removal=3.0)]))
+    others = np.delete(course - shallow_weights(sigma, 0.0, times), 2, axis=-1)
+    np.testing.assert_allclose(others, 0, atol=1e-9)
     at_onset = 3 * (1 - math.exp(-2))
     at_removal = at_onset * math.exp(-1)
     expected = [at_onset, at_onset * math.exp(-0.5), at_removal, 3 + (at_removal - 3) / math.e]
@@ -182,13 +169,13 @@ def test_hidden_rotations_do_not_show_and_the_layers_stay_in_balance():
     dropped = SWITCHES["dropped later"]
     plain, turned = (
         gradient_flow(five_tasks(), balanced_starts(five_tasks(), A0, 2, draws), times, dropped)
-        for draws in (None, rng())
+        for draws in (None, rng(0))
     )
     np.testing.assert_allclose(product(plain), product(turned), atol=1e-7)
     assert abs(plain[0] - turned[0]).max() > 0.1
 
     # Whatever the start, W2^T W2 - W1 W1^T never changes.
-    starts = random_starts([8, 6, 5], 0.3, rng())
+    starts = random_starts([8, 6, 5], 0.3, rng(0))
     first, second = gradient_flow(five_tasks(), starts, times, dropped)
     balance = np.swapaxes(second, 1, 2) @ second - first @ np.swapaxes(first, 1, 2)
     np.testing.assert_allclose(balance, np.broadcast_to(balance[0], balance.shape), atol=1e-7)
@@ -197,7 +184,7 @@ def test_hidden_rotations_do_not_show_and_the_layers_stay_in_balance():
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_balanced_starts_of_any_depth(depth):
     """Every mode follows da/dt = D a^(2 - 2/D) (s - a), and the layers share it alike."""
-    starts = balanced_starts(five_tasks(), 0.2, depth, rng())
+    starts = balanced_starts(five_tasks(), 0.2, depth, rng(0))
     u, s, vt = np.linalg.svd(five_tasks(), full_matrices=False)
     np.testing.assert_allclose(product(starts), 0.2 * u @ vt, atol=1e-14)
     for below, above in pairwise(starts):
@@ -209,18 +196,10 @@ def test_balanced_starts_of_any_depth(depth):
     np.testing.assert_allclose((course[2] - course[0]) / (2 * h), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_descent_is_what_autograd_says():
+def test_a_network_is_trained_from_integers_too():
     integers = DeepLinear([[[1, 2]], [[3]]])
     integers(torch.ones(1, 2)).sum().backward()
     assert integers.layers[0].grad.tolist() == [[3.0, 3.0]]
-
-    starts = random_starts([4, 6, 5, 3], 0.5, rng())
-    network, sigma = DeepLinear(starts), torch.from_numpy(rng(1).standard_normal((3, 4)))
-    x = torch.from_numpy(np.linalg.qr(rng(2).standard_normal((9, 4)))[0]) * 3  # x^T x / 9 = I
-    y = x @ sigma.T
-    ((y - network(x)).square().sum() / 18).backward()
-    for layer, direction in zip(network.layers, descent(starts, sigma.numpy()), strict=True):
-        np.testing.assert_allclose(-layer.grad.numpy(), direction, atol=1e-13)
 
 
 # Simulations.
@@ -238,14 +217,11 @@ def test_gradient_descent_is_full_batch_sgd_on_white_data(widths):
     course = gradient_descent(network, sigma, times, dropped, step=1 / 16)
     optimizer = torch.optim.SGD(twin.parameters(), lr=1 / 16)
     for epoch in range(31):
-        assert all(
-            torch.allclose(torch.from_numpy(of[epoch]), layer, atol=1e-12)
-            for of, layer in zip(course, twin.layers, strict=True)
-        )
+        for of, layer in zip(course, twin.layers, strict=True):
+            np.testing.assert_allclose(of[epoch], layer.detach(), atol=1e-12)
         held = drop_sensors(sigma, [1]) if 10 <= epoch < 20 else sigma
         optimizer.zero_grad()
-        loss = (x @ torch.from_numpy(held).T - twin(x)).square().sum(1).mean() / 2
-        loss.backward()
+        ((x @ torch.from_numpy(held).T - twin(x)).square().sum(1).mean() / 2).backward()
         optimizer.step()
     assert torch.equal(network.weights, product([torch.from_numpy(of[-1]) for of in course]))
 
@@ -253,14 +229,12 @@ def test_gradient_descent_is_full_batch_sgd_on_white_data(widths):
 def test_a_step_is_never_longer_than_asked_and_hits_every_time():
     network = DeepLinear([np.zeros((1, 1))])
     (course,) = gradient_descent(network, [[1.0]], [0.05, 0.3, 1.0], step=0.1)
-    expected = [1 - 0.95, 1 - 0.95 * (1 - 0.25 / 3) ** 3]
-    expected.append(1 - (1 - expected[1]) * 0.9**7)
-    np.testing.assert_allclose(course[:, 0, 0], expected, rtol=1e-12)
+    left = np.cumprod([0.95, (1 - 0.25 / 3) ** 3, 0.9**7])
+    np.testing.assert_allclose(course[:, 0, 0], 1 - left, rtol=1e-12)
 
 
-@pytest.mark.parametrize("widths", [[8, 16, 5], [8, 6, 7, 5]])
-def test_simulation_follows_the_flow_from_random_weights(widths):
-    starts, times = random_starts(widths, 0.3, rng()), np.linspace(0, 3, 7)
+def test_simulation_follows_the_flow_from_random_weights():
+    starts, times = random_starts([8, 6, 7, 5], 0.3, rng(0)), np.linspace(0, 3, 7)
     dropped = [Dropped(2, removal=1.5)]
     flow = product(gradient_flow(five_tasks(), starts, times, dropped))
     trained = gradient_descent(DeepLinear(starts), five_tasks(), times, dropped, step=2e-4)
@@ -270,27 +244,23 @@ def test_simulation_follows_the_flow_from_random_weights(widths):
 def test_random_weights_leave_a_gap_that_closes_as_the_hidden_layer_widens():
     times = np.linspace(0, 8, 81)
     closed = deep_weights(five_tasks(), A0, times)
-    medians = {}
-    for width in (8, 64, 512):
-        std = math.sqrt(2 * A0 / width)
-        flows = [
-            product(gradient_flow(five_tasks(), random_starts([8, width, 5], std, rng(s)), times))
-            for s in range(5)
-        ]
-        medians[width] = np.median([abs(flow - closed).max() for flow in flows])
-    assert medians[8] > 2 * medians[64] > 4 * medians[512] > 0.01
+
+    def gap(width: int, seed: int) -> float:
+        starts = random_starts([8, width, 5], math.sqrt(2 * A0 / width), rng(seed))
+        return abs(product(gradient_flow(five_tasks(), starts, times)) - closed).max()
+
+    narrow, middle, wide = (np.median([gap(width, s) for s in range(5)]) for width in (8, 64, 512))
+    assert narrow > 2 * middle > 4 * wide > 0.01
 
 
 def test_random_starts_begin_growing_from_a0_on_average():
     """The mean of W1 v and W2^T u has the expected square h std² / 2."""
-    squares = []
-    for seed in range(400):
-        first, second = random_starts([3, 8, 2], math.sqrt(2 * A0 / 8), rng(seed))
-        squares.append(float(((first[:, 0] + second[1]) ** 2).sum() / 4))
+    starts = [random_starts([3, 8, 2], math.sqrt(2 * A0 / 8), rng(seed)) for seed in range(400)]
+    squares = [((first[:, 0] + second[1]) ** 2).sum() / 4 for first, second in starts]
     assert np.mean(squares) == pytest.approx(A0, abs=4 * A0 * math.sqrt(2 / 8 / 400))
 
 
-# Complaints.
+# Messages.
 
 SIGMA = [[1.0, 2.0]]
 STARTS = [np.ones((1, 2))]
@@ -300,7 +270,6 @@ STARTS = [np.ones((1, 2))]
     ("call", "message"),
     [
         (lambda: deep_weights(SIGMA, 0.0, [1]), "a0 is 0.0"),
-        (lambda: deep_weights(SIGMA, math.nan, [1]), "a0 is nan"),
         (lambda: shallow_weights(SIGMA, -1.0, [1]), "a0 is -1"),
         (lambda: deep_weights([1.0, 2.0], A0, [1]), r"sigma has shape \[2\]"),
         (lambda: deep_weights(np.zeros((0, 2)), A0, [1]), r"sigma has shape \[0, 2\]"),
@@ -319,9 +288,8 @@ STARTS = [np.ones((1, 2))]
         (lambda: Dropped(0, onset=3.0, removal=3.0), "removal 3.0 is not after onset 3.0"),
         (lambda: balanced_starts(SIGMA, A0, depth=0), "depth is 0"),
         (lambda: balanced_starts(SIGMA, 0.0, depth=2), "stays there"),
-        (lambda: random_starts([3], 0.1, rng()), "widths are"),
-        (lambda: random_starts([3, 0], 0.1, rng()), "widths are"),
-        (lambda: random_starts([3, 2], -0.1, rng()), "std is -0.1"),
+        (lambda: random_starts([3], 0.1, rng(0)), "widths are"),
+        (lambda: random_starts([3, 2], -0.1, rng(0)), "std is -0.1"),
         (lambda: DeepLinear([np.ones((3, 2)), np.ones((2, 2))]), "each layer takes"),
         (lambda: DeepLinear([]), "a matrix for each layer"),
         (lambda: DeepLinear([[1.0, 2.0]]), "a matrix for each layer"),
@@ -331,6 +299,6 @@ STARTS = [np.ones((1, 2))]
         (lambda: compare(SIGMA, 3, A0, [1]), "depth is 3"),
     ],
 )  # fmt: skip
-def test_complaints(call, message):
+def test_messages(call, message):
     with pytest.raises(UserError, match=message):
         call()

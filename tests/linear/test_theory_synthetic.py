@@ -3,13 +3,12 @@
 Estimates must lie within four standard errors of the closed form.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
 import pytest
 import torch
+from numpy.random import default_rng as rng
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
@@ -33,8 +32,9 @@ NOISES = [EQUAL, UNEQUAL, (0.0, (1.0, 3.0)), (5.0, (0.01, 0.3))]
 WEIGHTS = np.stack([np.linspace(0, 1, 9), np.linspace(1, 0, 9)])
 
 
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
+def both(weights: np.ndarray, covariance: np.ndarray) -> list[np.ndarray]:
+    variances = (conditional_variances, marginal_variances)
+    return [one(weights, covariance) for one in variances]
 
 
 def any_covariance(views: int, seed: int) -> np.ndarray:
@@ -62,13 +62,9 @@ def test_two_views_are_the_papers_derivation(common, noises):
     [views_covariance(*noise) for noise in NOISES] + [any_covariance(2, s) for s in range(3)],
 )
 def test_of_two_views_conditional_and_marginal_rsv_agree_at_any_covariance(covariance):
-    conditional, marginal = (
-        one(WEIGHTS, covariance) for one in (conditional_variances, marginal_variances)
-    )
+    conditional, marginal = both(WEIGHTS, covariance)
     assert (conditional[0, 1:] < marginal[0, 1:]).all() == (abs(covariance[0, 1]) > 0.05)
-    np.testing.assert_allclose(
-        relative_variances(conditional), relative_variances(marginal), atol=1e-9
-    )
+    np.testing.assert_allclose(*map(relative_variances, (conditional, marginal)), atol=1e-9)
 
 
 @pytest.mark.parametrize("views", [2, 3, 4])
@@ -80,15 +76,11 @@ def test_conditional_variance_is_one_over_the_precision(views):
 
 
 def test_of_three_views_they_agree_only_where_the_views_are_independent_or_alike():
-    weights = rng().uniform(0.2, 1, (3, 6))
+    weights = rng(0).uniform(0.2, 1, (3, 6))
 
     def apart(covariance: np.ndarray) -> float:
-        shares = [
-            relative_variances(one(weights, covariance))
-            for one in (conditional_variances, marginal_variances)
-        ]
-        for share in shares:
-            np.testing.assert_allclose(share.sum(0), 1)
+        shares = [relative_variances(variances) for variances in both(weights, covariance)]
+        np.testing.assert_allclose(np.sum(shares, axis=1), 1)
         return float(abs(shares[0] - shares[1]).max())
 
     assert apart(np.diag([0.5, 1.0, 4.0])) < 1e-12
@@ -97,17 +89,15 @@ def test_of_three_views_they_agree_only_where_the_views_are_independent_or_alike
 
 
 def test_views_that_say_the_same_have_no_variance_of_their_own():
-    same = views_covariance(1.0, [0.0, 0.0])
-    assert (conditional_variances(WEIGHTS, same) == 0).all()
-    assert np.isnan(relative_variances(conditional_variances(WEIGHTS, same))).all()
-    np.testing.assert_allclose(
-        relative_variances(marginal_variances(WEIGHTS, same))[[0, 4, 8]], [-1, 0, 1], atol=1e-14
-    )
+    conditional, marginal = both(WEIGHTS, views_covariance(1.0, [0.0, 0.0]))
+    assert (conditional == 0).all() and np.isnan(relative_variances(conditional)).all()
+    rsv = relative_variances(marginal)
+    np.testing.assert_allclose(rsv[[0, 4, 8]], [-1, 0, 1], atol=1e-14)
 
 
 @pytest.mark.parametrize("views", [2, 3])
 def test_relative_variances_are_the_metrics_own(views):
-    variances = rng().uniform(0, 2, (views, 4, 5))
+    variances = rng(0).uniform(0, 2, (views, 4, 5))
     variances[:, 0, 0] = 0
     expected = relative_source_variance(torch.from_numpy(variances)).numpy()
     np.testing.assert_allclose(relative_variances(variances), expected, atol=1e-15)
@@ -120,7 +110,7 @@ def test_relative_variances_are_the_metrics_own(views):
 @pytest.mark.parametrize(("common", "noises"), [*NOISES, (1.0, (0.2, 0.5, 2.0))])
 def test_samples_have_the_covariance_and_the_conditional_variance(common, noises):
     count, covariance = 40_000, views_covariance(common, noises)
-    x = sample_views(common, noises, count, rng())
+    x = sample_views(common, noises, count, rng(0))
     error = np.sqrt((covariance**2 + np.outer(*[np.diag(covariance)] * 2)) / count)
     assert (abs(x @ x.T / count - covariance) < 4 * error).all()
 
@@ -145,6 +135,7 @@ def test_histograms_of_samples_follow_the_closed_distribution(distribution, comm
     counts = np.histogram(rsv, edges)[0]
     share = np.diff(rsv_cdf(edges, distribution, covariance))
     assert share.sum() == pytest.approx(1)
+    assert (share >= 0).all()
     # One unit more: the normal bound is too tight where less than one is expected.
     assert (abs(counts - units * share) <= 4 * np.sqrt(units * share * (1 - share)) + 1).all()
 
@@ -161,10 +152,8 @@ def test_half_of_the_units_are_reversed():
     assert [(one.alpha, one.beta) for one in FIGURE_3] == [(10, 20), (1, 20), (20, 20), (30, 20)]
 
 
-def test_the_distribution_is_monotone_and_symmetric():
+def test_the_distribution_is_symmetric_where_the_views_are_alike():
     edges = np.linspace(-1, 1, 81)
-    for distribution in FIGURE_3:
-        assert (np.diff(rsv_cdf(edges, distribution, views_covariance(*UNEQUAL))) >= 0).all()
     for distribution in FIGURE_3[1:]:
         cdf = rsv_cdf(edges, distribution, views_covariance(*EQUAL))
         np.testing.assert_allclose(cdf + cdf[::-1], 1, atol=1e-12)
@@ -221,23 +210,7 @@ def test_measured_rsv_of_two_views_is_within_four_standard_errors(weights, commo
     assert (abs(rsv.numpy() - relative_variances(variances)) <= 4 * error + 1e-9).all()
 
 
-@pytest.mark.parametrize(("common", "noises"), [(0.0, (0.5, 1.0, 2.0)), (1.0, (0.1, 0.5, 2.0))])
-def test_measured_shares_of_three_views_are_within_four_standard_errors(common, noises):
-    draws, covariance = 2_000, views_covariance(common, noises)
-    weights = rng(5).dirichlet([1, 1, 1], 7).T
-    # Draws of their own for each view; the marginals are those of the correlated views.
-    pools = np.stack([sample_views(common, noises, draws, rng(v))[v] for v in range(3)])
-    shares = measured(built(weights), pools).numpy()
-    expected = relative_variances(marginal_variances(weights, covariance))
-    squares = (expected**2).sum(0) - expected**2 + (1 - expected) ** 2
-    error = expected * np.sqrt(squares * 2 / draws)
-    assert (abs(shares - expected[:, None]) <= 4 * error[:, None]).all()
-    if common:
-        other = relative_variances(conditional_variances(weights, covariance))
-        assert abs(shares - other[:, None]).max() > 0.1
-
-
-# Complaints.
+# Messages.
 
 
 @pytest.mark.parametrize(
@@ -245,7 +218,7 @@ def test_measured_shares_of_three_views_are_within_four_standard_errors(common, 
     [
         (lambda: views_covariance(-1.0, [1, 1]), "common is -1.0"),
         (lambda: views_covariance(1.0, [1, math.nan]), "variances from 0"),
-        (lambda: sample_views(1.0, [1], 5, rng()), "two views or more"),
+        (lambda: sample_views(1.0, [1], 5, rng(0)), "two views or more"),
         (lambda: marginal_variances([1, 1, 1], np.eye(2)), r"shape \[3\], covariance is of 2"),
         (lambda: conditional_variances([1, 1], np.ones(2)), r"covariance has shape \[2\]"),
         (lambda: conditional_variances([1, 1], [[1, 0.5], [0, 1]]), "is not symmetric"),
@@ -253,12 +226,11 @@ def test_measured_shares_of_three_views_are_within_four_standard_errors(common, 
         (lambda: conditional_variances([1, 1], [[1, 2], [2, 1]]), "eigenvalue -1"),
         (lambda: relative_variances([[1.0]]), "two views or more"),
         (lambda: BetaWeights(0, 1), "alpha is 0, beta 1"),
-        (lambda: BetaWeights(1, -2), "must be positive"),
         (lambda: rsv_cdf([1.5], BetaWeights(1, 1), np.eye(2)), "from -1 to 1"),
         (lambda: rsv_cdf([0.5], BetaWeights(1, 1), [[1, 0], [0, 0]]), "both must be positive"),
         (lambda: rsv_cdf([0.5], BetaWeights(1, 1), np.eye(3)), "covariance is of 3 views"),
     ],
 )
-def test_complaints(call, message):
+def test_messages(call, message):
     with pytest.raises(UserError, match=message):
         call()

@@ -1,10 +1,9 @@
-"""Relative source variance against closed forms, plain loops and two processes."""
-
-from __future__ import annotations
+"""Relative source variance against closed forms and plain loops, in shares of its draws too."""
 
 import itertools
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,6 +160,9 @@ def test_dead_units_are_left_out_and_counted():
     assert dead_units(rsv) == 10
     assert rsv.nanmean().item() == pytest.approx(-1 / 3, abs=1e-15)
     assert polarization(rsv) == 1
+    none = torch.full((2, 3), torch.nan)
+    assert polarization(none).isnan() and dead_units(none) == 6
+    assert rsv_histogram(none)[0].tolist() == [0] * 40
 
 
 @pytest.mark.parametrize(("batch_size", "parts"), [(1, [30]), (7, [1, 29]), (64, [10, 10, 10])])
@@ -198,34 +200,26 @@ def test_one_forward_pass_for_many_representations():
         torch.testing.assert_close(rsv[name], alone, rtol=0, atol=1e-15)
 
 
-def test_sharded_pools_merge_to_one():
+def test_shares_of_the_pools_merge_and_synchronise_to_one():
     pools = [draws(31, 2, seed=3) * 3 - 100, draws(31, 2, seed=4)]
-    shards = [RelativeSourceVariance(nonlinear, FIXED) for _ in range(3)]
-    for i, shard in enumerate(shards):
-        shard.update(*[pool[i::3] for pool in pools])
-    for shard in shards[1:]:
-        shards[0].merge_state(shard)
+
+    def share(rank: int, **settings: Any) -> RelativeSourceVariance:
+        metric = RelativeSourceVariance(nonlinear, FIXED, **settings)
+        metric.update(*[pool[rank::3] for pool in pools])
+        return metric
+
+    def gather(state: Tensor, group: Any) -> list[Tensor]:
+        """What each process gets; tests/test_ddp.py has real ones."""
+        return [rank.sums if state.ndim else rank.draws for rank in ranks]
+
+    together = {"dist_sync_fn": gather, "distributed_available_fn": lambda: True}
+    ranks = [share(rank, **together) for rank in range(3)]
+    merged, *others = map(share, range(3))
+    for other in others:
+        merged.merge_state(other)
     expected = rsv_of(nonlinear, FIXED, *pools)
-    torch.testing.assert_close(shards[0].compute(), expected, rtol=0, atol=1e-12, equal_nan=True)
-
-
-def one_process(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
-    metric = RelativeSourceVariance(nonlinear, FIXED)
-    metric.update(*[pool[rank:29:2] for pool in POOLS])
-    torch.save(metric.compute(), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_equal_one(tmp_path):
-    torch.multiprocessing.spawn(one_process, (tmp_path,), nprocs=2)
-    expected = rsv_of(nonlinear, FIXED, *[pool[:29] for pool in POOLS])
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt")
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for metric in (merged, *ranks):
+        torch.testing.assert_close(metric.compute(), expected, rtol=0, atol=1e-12, equal_nan=True)
 
 
 def test_reset_looks_at_changed_weights():
@@ -257,9 +251,8 @@ def test_forward_gives_the_batch_and_keeps_the_whole():
 
 def test_metric_moves_pickles_and_owns_no_network():
     network = nn.Bilinear(2, 2, 3)
-    fixed = [draws(4, 2, seed=s, dtype=torch.float32) for s in (1, 2)]
-    pools = [draws(9, 2, seed=s, dtype=torch.float32) for s in (3, 4)]
-    metric = RelativeSourceVariance(network, fixed)
+    first, second, *pools = (draws(9, 2, seed=s, dtype=torch.float32) for s in (1, 2, 3, 4))
+    metric = RelativeSourceVariance(network, [first[:4], second[:4]])
     with torch.inference_mode():
         metric.update(*pools)
     metric.update(*pools)
@@ -285,13 +278,6 @@ def test_histogram_equals_numpy():
         np.testing.assert_array_equal(counts.numpy(), expected)
         np.testing.assert_allclose(expected_edges, np.linspace(-1, 1, bins + 1), atol=1e-15)
         assert counts.sum() == len(rsv) - 1
-
-
-def test_summaries_of_nothing_alive():
-    rsv = torch.full((2, 3), torch.nan)
-    assert polarization(rsv).isnan()
-    assert dead_units(rsv) == 6
-    assert rsv_histogram(rsv)[0].tolist() == [0] * 40
 
 
 @pytest.mark.parametrize(
@@ -322,3 +308,22 @@ def test_bad_input_is_one_sentence():
             RelativeSourceVariance(linear, two).update(*pools)
     with pytest.raises(UserError, match=r"shape \[2\];"):
         channel_mean(torch.zeros(2))
+
+
+def one_process(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    metric = RelativeSourceVariance(nonlinear, FIXED)
+    metric.update(*[pool[rank:29:2] for pool in POOLS])
+    torch.save(metric.compute(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    torch.multiprocessing.spawn(one_process, (tmp_path,), nprocs=2)
+    expected = rsv_of(nonlinear, FIXED, *[pool[:29] for pool in POOLS])
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

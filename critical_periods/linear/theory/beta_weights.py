@@ -1,7 +1,5 @@
 """Units whose weights follow a Beta distribution, and the distribution of their RSV (Fig. 3)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,15 +44,7 @@ class BetaWeights:
             raise UserError(f"alpha is {self.alpha}, beta {self.beta}; both must be positive.")
 
     def sample(self, units: int, rng: np.random.Generator) -> Array:
-        """The weights of some units.
-
-        Args:
-            units: how many; the last ``units // 2`` are reversed.
-            rng: draws them.
-
-        Returns:
-            Of view a and of view b, float64 [2, units].
-        """
+        """The weights of view a and view b, float64 [2, units]; the last half is reversed."""
         of_a = rng.beta(self.alpha, self.beta, units)
         if self.reversed_half:
             half = units - units // 2
@@ -62,14 +52,7 @@ class BetaWeights:
         return np.stack([of_a, 1 - of_a])
 
     def cdf(self, weight: ArrayLike) -> Array:
-        """The distribution function of the weight of view a, P(w <= weight).
-
-        Args:
-            weight: from 0 to 1, any shape.
-
-        Returns:
-            Probabilities of the same shape.
-        """
+        """P(w <= weight) of view a, for weights from 0 to 1 of any shape."""
         w = np.asarray(weight, dtype=np.float64)
         plain: Array = beta_distribution.cdf(w, self.alpha, self.beta)
         if not self.reversed_half:
@@ -91,12 +74,9 @@ def rsv_cdf(rsv: ArrayLike, distribution: BetaWeights, covariance: ArrayLike) ->
     Source: from Kleinman, Achille & Soatto (CVPR 2023), appendix A.1 and Fig. 3.
 
     Args:
-        rsv: r from -1 to 1, any shape.
+        rsv: r from -1 to 1, any shape, which is that of the result.
         distribution: of the weights.
         covariance: of the two views, [2, 2].
-
-    Returns:
-        Probabilities of the same shape.
 
     Raises:
         UserError: an RSV is not from -1 to 1, or the covariance is not one of two views that vary.

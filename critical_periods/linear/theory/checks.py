@@ -1,6 +1,7 @@
-"""Checks of the theory's arguments: float64, finite, and of the shapes that the formulas name."""
+"""Checks of the theory's arguments: float64, finite, and of the shapes that the formulas name.
 
-from __future__ import annotations
+Each raises a UserError that names the argument and says what to give instead.
+"""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,12 +11,16 @@ from critical_periods.core.errors import UserError
 Array = NDArray[np.float64]
 
 
-def checked_matrix(name: str, value: ArrayLike) -> Array:
-    """The value as a float64 matrix [rows, columns].
+def checked_finite(name: str, value: ArrayLike) -> Array:
+    """Finite numbers of the same shape."""
+    numbers = np.asarray(value, dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        raise UserError(f"{name} holds nan or inf; give finite numbers.")
+    return numbers
 
-    Raises:
-        UserError: it has not two dimensions, is empty or holds nan or inf; the message names it.
-    """
+
+def checked_matrix(name: str, value: ArrayLike) -> Array:
+    """A finite matrix [rows, columns] with at least one entry."""
     matrix = np.asarray(value, dtype=np.float64)
     if matrix.ndim != 2 or matrix.size == 0:
         raise UserError(
@@ -24,28 +29,8 @@ def checked_matrix(name: str, value: ArrayLike) -> Array:
     return checked_finite(name, matrix)
 
 
-def checked_finite(name: str, value: ArrayLike) -> Array:
-    """The value as float64 numbers of the same shape.
-
-    Raises:
-        UserError: it holds nan or inf; the message names it.
-    """
-    numbers = np.asarray(value, dtype=np.float64)
-    if not np.isfinite(numbers).all():
-        raise UserError(f"{name} holds nan or inf; give finite numbers.")
-    return numbers
-
-
 def checked_times(value: ArrayLike, increasing: bool = False) -> Array:
-    """Times as float64 [T], each finite and from 0 on, in units of tau.
-
-    Args:
-        value: the times.
-        increasing: whether each must be later than the one before.
-
-    Raises:
-        UserError: there is none, one is negative or not finite, or they do not increase.
-    """
+    """At least one time [T] in units of tau, each finite and from 0 on, rising where they must."""
     times = np.asarray(value, dtype=np.float64)
     if times.ndim != 1 or times.size == 0:
         raise UserError(f"times have shape {list(times.shape)}; give a list of at least one time.")
@@ -57,15 +42,7 @@ def checked_times(value: ArrayLike, increasing: bool = False) -> Array:
 
 
 def checked_strength(a0: float, deep: bool) -> float:
-    """The strength of every mode at time 0.
-
-    Args:
-        a0: the strength.
-        deep: whether the network has a hidden layer, where a strength of 0 would stay 0.
-
-    Raises:
-        UserError: it is negative, not finite, or 0 in a deep network.
-    """
+    """The strength of every mode at time 0; 0 only without a hidden layer, with which it stays."""
     if not (np.isfinite(a0) and (a0 > 0 or (a0 == 0 and not deep))):
         least = "a positive number; a deep network that starts at 0 stays there" if deep else "0 up"
         raise UserError(f"a0 is {a0}; give {least}.")
@@ -73,13 +50,6 @@ def checked_strength(a0: float, deep: bool) -> float:
 
 
 def singular_modes(sigma: ArrayLike) -> tuple[Array, Array, Array]:
-    """The singular value decomposition U diag(s) V^T of Sigma_yx, s falling.
-
-    Returns:
-        U [outputs, modes], s [modes] and V^T [modes, inputs].
-
-    Raises:
-        UserError: sigma is no finite matrix.
-    """
+    """U [outputs, modes], falling s [modes] and V^T [modes, inputs] of Sigma_yx = U diag(s) V^T."""
     u, s, vt = np.linalg.svd(checked_matrix("sigma", sigma), full_matrices=False)
     return u, s, vt

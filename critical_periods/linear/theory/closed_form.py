@@ -1,6 +1,6 @@
 """Closed forms of linear learning: each mode over time, with a hidden layer and without."""
 
-from __future__ import annotations
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,7 +41,7 @@ def deep_strengths(singular_values: ArrayLike, a0: float, times: ArrayLike) -> A
         times: t in units of tau, [T].
 
     Returns:
-        The strengths, float64 [T, modes].
+        float64 [T, modes].
 
     Raises:
         UserError: a singular value or a time is negative or not finite, or a0 is not positive.
@@ -103,8 +103,7 @@ def deep_weights(sigma: ArrayLike, a0: float, times: ArrayLike) -> Array:
         array([[[0.  , 1.78],
                 [0.04, 0.  ]]])
     """
-    u, s, vt = singular_modes(sigma)
-    return _from_modes(u, deep_strengths(s, a0, times), vt)
+    return _weights(deep_strengths, sigma, a0, times)
 
 
 def shallow_weights(sigma: ArrayLike, a0: float, times: ArrayLike) -> Array:
@@ -123,8 +122,7 @@ def shallow_weights(sigma: ArrayLike, a0: float, times: ArrayLike) -> Array:
         array([[[0.  , 1.9 ],
                 [0.95, 0.  ]]])
     """
-    u, s, vt = singular_modes(sigma)
-    return _from_modes(u, shallow_strengths(s, a0, times), vt)
+    return _weights(shallow_strengths, sigma, a0, times)
 
 
 def mode_strengths(sigma: ArrayLike, weights: ArrayLike) -> Array:
@@ -135,7 +133,7 @@ def mode_strengths(sigma: ArrayLike, weights: ArrayLike) -> Array:
         weights: W at one time or at many, [..., outputs, inputs].
 
     Returns:
-        The strengths, the strongest mode of Sigma_yx first, float64 [..., modes].
+        float64 [..., modes], the strongest mode of Sigma_yx first.
 
     Raises:
         UserError: sigma is no finite matrix, or the weights have another shape.
@@ -162,6 +160,9 @@ def _checked_modes(singular_values: ArrayLike) -> Array:
     return s
 
 
-def _from_modes(u: Array, strengths: Array, vt: Array) -> Array:
-    weights: Array = np.einsum("om,tm,mi->toi", u, strengths, vt)
+def _weights(
+    strengths: Callable[..., Array], sigma: ArrayLike, a0: float, times: ArrayLike
+) -> Array:
+    u, s, vt = singular_modes(sigma)
+    weights: Array = np.einsum("om,tm,mi->toi", u, strengths(s, a0, times), vt)
     return weights

@@ -1,8 +1,7 @@
 """The same case of linear learning in closed form, as an ODE and by gradient descent."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -36,13 +35,8 @@ class Comparison(NamedTuple):
     @property
     def gap(self) -> float:
         """The largest difference of any two of them, over all entries and times."""
-        return float(
-            max(
-                np.nanmax(abs(self.closed - self.flow)),
-                np.nanmax(abs(self.closed - self.simulation)),
-                abs(self.flow - self.simulation).max(),
-            )
-        )
+        pairs = combinations((self.closed, self.flow, self.simulation), 2)
+        return float(max(np.nanmax(abs(one - other)) for one, other in pairs))
 
 
 def compare(
@@ -73,9 +67,6 @@ def compare(
         dropped: which sensors are dropped when.
         step: the learning rate of the simulation; stronger modes than those of
             :func:`five_tasks` take smaller ones.
-
-    Returns:
-        The three courses.
 
     Raises:
         UserError: the depth is not 1 or 2, or see :func:`gradient_descent` and

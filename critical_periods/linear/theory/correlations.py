@@ -1,7 +1,5 @@
 """The correlations of sensors with tasks that a linear network learns, with sensors dropped."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,15 +13,12 @@ from critical_periods.linear.theory.checks import Array, checked_matrix
 
 
 def five_tasks() -> Array:
-    """Correlations of 5 tasks (rows) with 8 sensors (columns), as in Fig. 2 of the paper.
+    """Sigma_yx of 5 tasks (rows) with 8 sensors (columns), float64, as in Fig. 2 of the paper.
 
     Tasks 1 and 5 share sensor 3, tasks 1 and 2 sensor 1, tasks 3 and 4 sensor 2; every other sensor
     serves one task. The paper drops the third sensor and shows the fifth task.
 
     Source: Kleinman, Achille & Soatto (CVPR 2023), appendix A.3.
-
-    Returns:
-        Sigma_yx, float64 [5, 8].
 
     Example:
         >>> five_tasks()[4]
@@ -77,14 +72,11 @@ class Dropped:
 
 
 def drop_sensors(sigma: ArrayLike, sensors: Iterable[int]) -> Array:
-    """Correlations with some sensors dropped: their columns are zero.
+    """A copy of the correlations with some sensors dropped: their columns are zero.
 
     Args:
         sigma: Sigma_yx, [outputs, inputs].
         sensors: the columns to drop, from 0.
-
-    Returns:
-        A copy with those columns zero, float64 [outputs, inputs].
 
     Raises:
         UserError: sigma is no matrix, or there is no such column.
@@ -105,23 +97,9 @@ def drop_sensors(sigma: ArrayLike, sensors: Iterable[int]) -> Array:
 def stretches(
     sigma: ArrayLike, dropped: Sequence[Dropped], until: float
 ) -> list[tuple[float, float, Array]]:
-    """The stretches of time between switches: begin, end and Sigma_yx of each, from time 0 on.
-
-    Args:
-        sigma: Sigma_yx of all sensors, [outputs, inputs].
-        dropped: which sensors are dropped when.
-        until: the end of the last stretch.
-
-    Raises:
-        UserError: see :func:`drop_sensors`.
-
-    Example:
-        >>> for begin, end, sigma in stretches([[3, 1]], [Dropped(0, removal=6.0)], until=10.0):
-        ...     print(begin, end, sigma)
-        0.0 6.0 [[0. 1.]]
-        6.0 10.0 [[3. 1.]]
-    """
-    drop_sensors(sigma, [one.sensor for one in dropped])  # those of later stretches are named too
+    """Begin, end and Sigma_yx of each stretch between switches, from time 0 to ``until``."""
+    # A sensor that does not exist is named now, not when its stretch comes.
+    drop_sensors(sigma, [one.sensor for one in dropped])
     switches = {time for one in dropped for time in (one.onset, one.removal)}
     marks = sorted({0.0, until, *(time for time in switches if 0 < time < until)})
 

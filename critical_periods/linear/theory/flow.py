@@ -1,7 +1,5 @@
 """Gradient flow of all layers as an ordinary differential equation, from any start."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +17,7 @@ from critical_periods.linear.theory.layers import (
 
 
 def descent(layers: Sequence[Matrix], sigma: Matrix) -> list[Matrix]:
-    """Minus the gradient of the squared error in every layer: its direction of steepest descent.
+    """Minus the gradient of the squared error in every layer, of the shape of the layer.
 
     With white inputs the mean of ½|y - Wx|² is ½|Sigma_yx - WD … W1|² and a constant, so
 
@@ -33,9 +31,6 @@ def descent(layers: Sequence[Matrix], sigma: Matrix) -> list[Matrix]:
     Args:
         layers: the weights from the first layer to the last.
         sigma: Sigma_yx, [outputs, inputs].
-
-    Returns:
-        One matrix a layer, of its shape.
 
     Example:
         >>> w1, w2 = np.array([[1.0, 2.0]]), np.array([[3.0]])
@@ -52,10 +47,8 @@ def gradient_flow(
     """The weights of every layer at every time, from any start, with sensors dropped and restored.
 
     Integrates :func:`descent` for the full matrices with an eighth-order Runge-Kutta method
-    (DOP853, relative tolerance 1e-10), anew from each switch of a sensor. Where a closed form holds
-    (balanced aligned starts, no switch before) the two agree.
-
-    Source: of the equations see :func:`descent`; of what dropping means, :class:`Dropped`.
+    (DOP853, relative tolerance 1e-10), anew from each switch of a sensor (:class:`Dropped`). Where
+    a closed form holds (balanced aligned starts, no switch before) the two agree.
 
     Args:
         sigma: Sigma_yx of all sensors, [outputs, inputs].

@@ -1,7 +1,5 @@
 """Products of weight matrices, and the gradient of each factor."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import matmul
@@ -17,13 +15,10 @@ Matrix = TypeVar("Matrix", Array, torch.Tensor)
 
 
 def product(layers: Sequence[Matrix]) -> Matrix:
-    """The weights from sensors to tasks of a network: WD … W2 W1.
+    """The weights from sensors to tasks of a network: WD … W2 W1, [..., outputs, inputs].
 
     Args:
         layers: the weights from the first layer to the last, [..., width out, width in] each.
-
-    Returns:
-        Their product, [..., outputs, inputs].
 
     Example:
         >>> import numpy as np
@@ -42,7 +37,7 @@ def partial_products(layers: Sequence[Matrix]) -> list[Matrix]:
 def layer_gradients(
     layers: Sequence[Matrix], below: Sequence[Matrix], error: Matrix
 ) -> list[Matrix]:
-    """The gradient in every layer of a loss L of the product W = WD … W1.
+    """The gradient of a loss L of the product W = WD … W1 in every layer, of the layer's shape.
 
         dL/dWi = (WD … W(i+1))^T (dL/dW) (W(i-1) … W1)^T.
 
@@ -50,15 +45,6 @@ def layer_gradients(
         layers: W1, …, WD.
         below: W1, …, W(D-1) … W1: all :func:`partial_products` but the last.
         error: dL/dW, [outputs, inputs].
-
-    Returns:
-        One matrix a layer, of its shape.
-
-    Example:
-        >>> import numpy as np
-        >>> w1, w2 = np.array([[1.0, 2.0]]), np.array([[3.0]])
-        >>> layer_gradients([w1, w2], [w1], error=np.array([[1.0, 0.0]]))
-        [array([[3., 0.]]), array([[1.]])]
     """
     gradients: list[Matrix] = []
     for layer, under in zip(layers[:0:-1], below[::-1], strict=True):
@@ -69,15 +55,7 @@ def layer_gradients(
 
 
 def checked_layers(starts: Sequence[ArrayLike], sigma: Array) -> list[Array]:
-    """Weights as float64 matrices that fit each other and the correlations.
-
-    Args:
-        starts: the weights from the first layer to the last.
-        sigma: Sigma_yx, [outputs, inputs].
-
-    Raises:
-        UserError: one is no finite matrix, or they do not fit.
-    """
+    """Weights as finite matrices, which must fit each other and sigma [outputs, inputs]."""
     layers = [checked_matrix(f"layer {place}", one) for place, one in enumerate(starts, 1)]
     outs = [sigma.shape[1], *(layer.shape[0] for layer in layers)]
     ins = [*(layer.shape[1] for layer in layers), sigma.shape[0]]

@@ -1,8 +1,7 @@
 """The dynamics of mode strengths in several paths that learn one task, some frozen for a while."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from math import isnan
 from typing import NamedTuple
@@ -44,7 +43,7 @@ def path_strengths(
     freezes: Sequence[Freeze] = (),
     excess: float = 0.0,
 ) -> Array:
-    """The strengths K_p(t) of every mode in every path of a deep linear network of several paths.
+    """The strengths K_p(t) [T, P, M] of each mode in each path of a deep linear network of P paths.
 
     The network is W = Σ_p W_p, each path a product of D layers, trained by gradient flow on half
     the summed squares; time is steps of gradient descent times learning rate. With layers aligned
@@ -67,9 +66,6 @@ def path_strengths(
         freezes: which paths do not learn when.
         excess: c, at least 0.
 
-    Returns:
-        K, [T, P, M].
-
     Raises:
         UserError: a number is not finite, the times are none or not in order from 0, targets and
             first do not fit each other, the depth is no whole number from 1, the excess is
@@ -89,49 +85,39 @@ def path_strengths(
     moments = checked_times(np.atleast_1d(np.asarray(times, dtype=float)))
     if np.any(np.diff(moments) < 0):
         raise UserError("times are not in order; sort them.")
-    s, state = np.asarray(targets, dtype=float), checked_matrix("first", first)
+    s, state = checked_finite("targets", targets), checked_matrix("first", first)
     if s.shape != state.shape[1:]:
         raise UserError(
             f"targets have shape {list(s.shape)} and first has {list(state.shape)}; give a target "
             "for each mode, [M], and a row for each path, [P, M]."
         )
-    checked_finite("targets", s)
-    _check_layers(depth, excess)
     for freeze in freezes:
         _check_freeze(freeze, len(state), moments[-1])
+
+    def slope(_: float, flat: Array, frozen: list[int]) -> Array:
+        a = flat.reshape(state.shape)
+        others = (a**2 + excess) ** ((depth - 1) / 2)
+        slopes = others * (s - (a * others).sum(axis=0))
+        slopes[frozen] = 0
+        return slopes.ravel()
+
     found = np.empty((len(moments), *state.shape))
     # The derivative jumps where a freeze begins or ends, so each part is integrated by itself.
     edges = {edge for freeze in freezes for edge in (freeze.onset, freeze.removal)}
     stops = [0.0, *sorted(edge for edge in edges if 0 < edge < moments[-1]), moments[-1]]
-    found[moments == 0] = _product(state, depth, excess)
+    found[moments == 0] = strength(state, depth, excess)
     for start, stop in pairwise(stops):
         frozen = [int(one.path) for one in freezes if one.onset <= start < one.removal]
         inside = (start < moments) & (moments <= stop)
         wanted = np.append(moments[inside], stop)
-        layers = _solve(state, s, depth, excess, frozen, start, wanted)
-        found[inside] = _product(layers[:-1], depth, excess)
+        layers = _solve(partial(slope, frozen=frozen), state, start, wanted)
+        found[inside] = strength(layers[:-1], depth, excess)
         state = layers[-1]
     return found
 
 
-def _solve(
-    state: Array,
-    targets: Array,
-    depth: int,
-    excess: float,
-    frozen: Sequence[int],
-    start: float,
-    times: Array,
-) -> Array:
+def _solve(slope: Callable[..., Array], state: Array, start: float, times: Array) -> Array:
     """Integrates a_p [P, M] from the start to each time; [T, P, M]."""
-
-    def slope(_: float, flat: Array) -> Array:
-        a = flat.reshape(state.shape)
-        others = (a**2 + excess) ** ((depth - 1) / 2)
-        slopes = others * (targets - (a * others).sum(axis=0))
-        slopes[list(frozen)] = 0
-        return slopes.ravel()
-
     if times[-1] == start:
         return np.broadcast_to(state, (len(times), *state.shape))
     # The last time may come twice, which the solver does not allow.
@@ -169,7 +155,10 @@ def strength(first: ArrayLike, depth: int, excess: float = 0.0) -> Array:
         array([ 8., -8.])
     """
     _check_layers(depth, excess)
-    return _product(checked_finite("first", first), depth, excess)
+    a = checked_finite("first", first)
+    with np.errstate(over="ignore", invalid="ignore"):
+        path: Array = a * (a**2 + excess) ** ((depth - 1) / 2)
+    return path
 
 
 def layer_strength(path: ArrayLike, depth: int) -> Array:
@@ -190,12 +179,6 @@ def layer_strength(path: ArrayLike, depth: int) -> Array:
     k = checked_finite("path", path)
     layer: Array = np.sign(k) * np.abs(k) ** (1 / depth)
     return layer
-
-
-def _product(first: Array, depth: int, excess: float) -> Array:
-    with np.errstate(over="ignore", invalid="ignore"):
-        path: Array = first * (first**2 + excess) ** ((depth - 1) / 2)
-    return path
 
 
 def _check_layers(depth: int, excess: float = 0.0) -> None:

@@ -1,7 +1,5 @@
 """A linear network of any depth, and its training by full-batch gradient descent."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from math import ceil
@@ -62,14 +60,7 @@ class DeepLinear(nn.Module):
         return product(list(self.layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The answers to a batch.
-
-        Args:
-            x: inputs, [B, inputs].
-
-        Returns:
-            Outputs, [B, outputs].
-        """
+        """Outputs [B, outputs] of inputs [B, inputs]."""
         for layer in self.layers:
             x = x @ layer.T
         return x
@@ -122,7 +113,10 @@ def gradient_descent(
     if not 0 < step < np.inf:
         raise UserError(f"step is {step}; give a positive learning rate.")
 
-    kept = [[layer.double().cpu().numpy().copy() for layer in layers]] if instants[0] == 0 else []
+    def weights() -> list[Array]:
+        return [layer.double().cpu().numpy().copy() for layer in layers]
+
+    kept = [weights()] if instants[0] == 0 else []
     for begin, end, held in stretches(full, dropped, float(instants[-1])):
         target = torch.from_numpy(held).to(layers[0])
         marks = np.unique([begin, *instants[(instants > begin) & (instants < end)], end])
@@ -135,5 +129,5 @@ def gradient_descent(
             if not all(layer.isfinite().all() for layer in layers):
                 raise UserError(f"the weights diverged with step {step}; choose a smaller one.")
             if stop in instants:
-                kept.append([layer.double().cpu().numpy().copy() for layer in layers])
+                kept.append(weights())
     return [np.stack(course) for course in zip(*kept, strict=True)]

@@ -1,7 +1,5 @@
 """Source variances in closed form, of units that are weighted sums of correlated views."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +10,7 @@ from critical_periods.linear.theory.checks import Array, checked_matrix
 
 
 def views_covariance(common: float, noises: Sequence[float]) -> Array:
-    """The covariance of views that share a part: x_j = x_0 + n_j, all independent.
+    """The covariance [V, V] of views that share a part: x_j = x_0 + n_j, all independent.
 
         Cov(x_j, x_k) = Var(x_0) + Var(n_j) [j = k].
 
@@ -21,9 +19,6 @@ def views_covariance(common: float, noises: Sequence[float]) -> Array:
     Args:
         common: Var(x_0).
         noises: Var(n_j) of each view.
-
-    Returns:
-        The covariance, float64 [V, V].
 
     Raises:
         UserError: fewer than two views, or a variance that is negative or not finite.
@@ -45,21 +40,9 @@ def views_covariance(common: float, noises: Sequence[float]) -> Array:
 def sample_views(
     common: float, noises: Sequence[float], count: int, rng: np.random.Generator
 ) -> Array:
-    """Gaussian samples of views that share a part: x_j = x_0 + n_j.
+    """Gaussian samples x_j = x_0 + n_j, float64 [V, count], of views that share a part.
 
-    Source: Kleinman, Achille & Soatto (CVPR 2023), appendix A.1.
-
-    Args:
-        common: Var(x_0).
-        noises: Var(n_j) of each view.
-        count: how many samples.
-        rng: draws them.
-
-    Returns:
-        The samples, float64 [V, count].
-
-    Raises:
-        UserError: see :func:`views_covariance`.
+    Source, variances and errors are those of :func:`views_covariance`.
 
     Example:
         >>> sample_views(1.0, [0.5, 2.0], 3, np.random.default_rng(0)).shape
@@ -86,7 +69,7 @@ def marginal_variances(weights: ArrayLike, covariance: ArrayLike) -> Array:
         covariance: of the views, [V, V].
 
     Returns:
-        The source variances, float64 [V, ...].
+        float64 [V, ...].
 
     Raises:
         UserError: the covariance is not symmetric and positive semi-definite, or of another number
@@ -174,8 +157,7 @@ def checked_weights(weights: ArrayLike, covariance: ArrayLike) -> tuple[Array, A
     """Weights [V, ...] and the covariance [V, V] of as many views, as float64.
 
     Raises:
-        UserError: the covariance is not symmetric and positive semi-definite, or of another number
-            of views than the weights.
+        UserError: see :func:`marginal_variances`.
     """
     w, cov = np.asarray(weights, dtype=np.float64), checked_matrix("covariance", covariance)
     if cov.shape != cov.T.shape or not np.allclose(cov, cov.T):

@@ -1,7 +1,5 @@
 """Initial weights of a linear network: balanced and aligned with the modes, or small and random."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -72,7 +70,7 @@ def random_starts(widths: Sequence[int], std: float, rng: np.random.Generator) -
         rng: draws them.
 
     Returns:
-        The weights from the first layer to the last, float64 [width out, width in] each.
+        See :func:`balanced_starts`.
 
     Raises:
         UserError: fewer than two widths, a width less than 1, or a std that is negative or not

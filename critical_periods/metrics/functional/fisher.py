@@ -1,8 +1,6 @@
 """The trace of the Fisher information of a classifier's weights."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -87,9 +85,7 @@ def squared_score_norms(
         >>> squared_score_norms(network, [torch.tensor([[3.0, 4.0], [0.0, 0.0]])])
         {'1': tensor([13.0000,  0.5000], dtype=torch.float64)}
     """
-    parameters = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
-    if not parameters:
-        raise UserError("network has no parameter that requires a gradient; unfreeze a layer.")
+    parameters = {name: p.detach() for name, p in trained_parameters(network).items()}
     device = views[0].device
 
     with (
@@ -131,9 +127,18 @@ def squared_score_norms(
                     norms[layer_of(name)] = norms[layer_of(name)] + weight * norm
             return norms
 
-        chunk_size = chunk_size or _default_chunk(parameters.values(), device)
-        of_all = torch.vmap(norms_of_one, chunk_size=chunk_size)
+        sample = sum(p.numel() * p.element_size() for p in parameters.values())
+        budget = CPU_BUDGET if device.type == "cpu" else DEVICE_BUDGET
+        of_all = torch.vmap(norms_of_one, chunk_size=chunk_size or max(1, budget // sample))
         return of_all(probabilities, labels, weights, *views)
+
+
+def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient by their names; a UserError if there is none."""
+    found = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    if not found:
+        raise UserError("network has no parameter that requires a gradient; unfreeze a layer.")
+    return found
 
 
 def layer_of(parameter: str) -> str:
@@ -164,8 +169,3 @@ def _draw(probabilities: Tensor, num_draws: int, generator: torch.Generator | No
     table = probabilities.to(generator.device)
     draws = torch.multinomial(table, num_draws, replacement=True, generator=generator)
     return draws.to(probabilities.device)
-
-
-def _default_chunk(parameters: Iterable[Tensor], device: torch.device) -> int:
-    sample = sum(p.numel() * p.element_size() for p in parameters)
-    return max(1, (CPU_BUDGET if device.type == "cpu" else DEVICE_BUDGET) // sample)

@@ -1,7 +1,5 @@
 """Usable information of logits about the targets, in bits."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -43,18 +41,11 @@ def usable_information(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def information_sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The two sums over samples that usable information is made of.
-
-    Args:
-        logits: [N, K].
-        target: class indices, integers [N].
+    """The two sums of :func:`usable_information`, whose arguments and errors these are.
 
     Returns:
         How often each class occurs, int64 [K], and the summed cross-entropy in nats, a float64
         scalar.
-
-    Raises:
-        UserError: the shapes do not fit, or a target is not one of the K classes.
 
     Example:
         >>> information_sums(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
@@ -76,14 +67,7 @@ def information_sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def information(counts: Tensor, loss: Tensor) -> Tensor:
-    """Usable information in bits from the sums of :func:`information_sums`.
-
-    Args:
-        counts: how often each class occurs, [K].
-        loss: the summed cross-entropy in nats.
-
-    Returns:
-        A float64 scalar; NaN for no samples.
+    """Usable information in bits, a float64 scalar, from the sums of :func:`information_sums`.
 
     Example:
         >>> information(torch.tensor([2, 2]), torch.tensor(0.0).double())

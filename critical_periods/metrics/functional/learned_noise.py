@@ -1,7 +1,5 @@
 """Information in the weights of each layer, from the noise that the loss tolerates."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,7 +10,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy, softplus
 
 from critical_periods.core.errors import UserError, near
-from critical_periods.metrics.functional.fisher import evaluating, layer_of
+from critical_periods.metrics.functional.fisher import evaluating, layer_of, trained_parameters
 
 # T · mean(w²) of a layer, in nats, at which the search starts: those of trained All-CNNs lie
 # between 0.1 and 10. The search recovers soon from too little noise, not from too much.
@@ -125,15 +123,14 @@ def weight_information(
     samples = sum(len(target) for _, target in batches)
     generator = generator or torch.Generator(sizes.device).manual_seed(0)
 
-    log_r = _balance(_START, price * sizes).log().requires_grad_()
+    # The r with r² + r = ratio, without the cancellation of the usual formula.
+    ratio = price * sizes / _START
+    log_r = (2 * ratio / (1 + (1 + 4 * ratio).sqrt())).log().requires_grad_()
     optimizer = torch.optim.Adam([log_r], lr)
     mean_log_r, mean_loss = torch.zeros_like(power), torch.zeros_like(power[0])
     averaged = range(steps // 2, steps)
-    with (
-        evaluating(network),
-        torch.enable_grad(),
-        torch.autocast(sizes.device.type, enabled=False),
-    ):
+    exact = torch.autocast(sizes.device.type, enabled=False)
+    with evaluating(network), torch.enable_grad(), exact:
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
             views, target = batches[step % len(batches)]
@@ -164,11 +161,7 @@ def weight_information(
 
 
 def check_settings(owner: str, **settings: float) -> None:
-    """Requires that each setting of ``owner`` is positive and finite.
-
-    Raises:
-        UserError: one of them is not.
-    """
+    """Raises a UserError unless each setting of ``owner`` is positive and finite."""
     for name, value in settings.items():
         if not 0 < value < math.inf:
             raise UserError(f"{name}={value} of {owner} must be a number greater than 0.")
@@ -184,9 +177,7 @@ def noisy_parameters(network: nn.Module, layers: Sequence[str] | None) -> dict[s
         >>> noisy_parameters(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), ["1"])
         {'1.weight': '1', '1.bias': '1'}
     """
-    found = {name: layer_of(name) for name, p in network.named_parameters() if p.requires_grad}
-    if not found:
-        raise UserError("network has no parameter that requires a gradient; unfreeze a layer.")
+    found = {name: layer_of(name) for name in trained_parameters(network)}
     if layers is None:
         return found
     if not layers or isinstance(layers, str):
@@ -213,11 +204,6 @@ def _sizes_and_power(parameters: dict[str, Tensor], place: dict[str, int]) -> tu
 
 def _nats(sizes: Tensor, log_r: Tensor) -> Tensor:
     return sizes / 2 * softplus(-log_r)  # n/2 · log(1 + 1/r)
-
-
-def _balance(curvature: float, cost: Tensor) -> Tensor:
-    """The r with r² + r = cost / curvature, without the cancellation of the usual formula."""
-    return 2 * cost / curvature / (1 + (1 + 4 * cost / curvature).sqrt())
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,5 @@
 """Source variance of units, and its comparison between views: relative source variance (RSV)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch
@@ -117,15 +115,8 @@ def shifted_sums(
     """Sums over the pool of x - r and (x - r)², where x is the representation and r its reference.
 
     Subtracting the reference avoids cancellation in the variance, and the sums of two pools add up
-    to the sums of both.
-
-    Args:
-        function: from one tensor a view to a representation [B, *units].
-        fixed: the fixed samples, one tensor [K, ...] a view.
-        pool: draws of the one view, [N, ...].
-        view: which view is drawn anew, from 0.
-        reference: the representations of the fixed samples, float64 [K, *units].
-        batch_size: roughly the largest batch that the function is given.
+    to the sums of both. The reference has the representations of the fixed samples, float64
+    [K, *units]; the other arguments are those of :func:`source_variance`.
 
     Returns:
         Both sums, float64 [2, K, *units].

@@ -1,7 +1,5 @@
 """Summaries of a distribution of relative source variances: means, polarisation, histogram."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -16,13 +14,10 @@ def channel_mean(representation: Tensor) -> Tensor:
 
     Args:
         representation: a feature map [B, C, H, W], tokens [B, N, D] (the channel is last), or
-            [B, D], which stays as it is.
+            [B, D], which stays as it is; otherwise a UserError is raised.
 
     Returns:
         [B, C] or [B, D].
-
-    Raises:
-        UserError: it has another number of dimensions.
 
     Example:
         >>> channel_mean(torch.arange(8.0).reshape(1, 2, 2, 2))

@@ -1,10 +1,9 @@
 """The transformer blocks of the encoder and the decoders, and their initialisation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from timm.models.vision_transformer import Block
 from torch import nn
@@ -39,31 +38,20 @@ def transformer_blocks(
     if width % heads:
         raise UserError(f"width={width} must be a multiple of heads={heads}.")
     hidden_width(width, mlp_ratio)
-    return nn.Sequential(
-        *(
-            Block(
-                width,
-                heads,
-                mlp_ratio,
-                qkv_bias=True,
-                drop_path=rate,
-                norm_layer=LayerNorm,  # type: ignore[arg-type] # timm calls it, nothing more
-            )
-            for rate in drop_path
-        )
-    )
+    norm: Any = LayerNorm  # timm calls it, nothing more
+    block = partial(Block, width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm)
+    return nn.Sequential(*(block(drop_path=rate) for rate in drop_path))
 
 
 def hidden_width(width: int, mlp_ratio: float) -> int:
     """The width of the hidden layer of an MLP: width · mlp_ratio, rounded down.
 
-    Raises:
-        UserError: that is no number of at least 1.
+    Raises a UserError where that is no number of at least 1.
     """
     if not 1 <= width * mlp_ratio < math.inf:
         raise UserError(
-            f"mlp_ratio={mlp_ratio} leaves an MLP no hidden layer; choose a positive number, such "
-            "as 4."
+            f"mlp_ratio={mlp_ratio} leaves an MLP no hidden layer; choose a positive number, "
+            "such as 4."
         )
     return int(width * mlp_ratio)
 

@@ -1,7 +1,5 @@
 """The decoder that predicts the patches of one view from the encoder's tokens of all views."""
 
-from __future__ import annotations
-
 import torch
 from einops import rearrange
 from timm.layers.mlp import Mlp
@@ -10,13 +8,9 @@ from torch.nn import functional as F
 
 from critical_periods.core.errors import UserError
 from critical_periods.models.checks import check_sizes
-from critical_periods.models.multi_view.blocks import (
-    LayerNorm,
-    hidden_width,
-    initialise,
-    transformer_blocks,
-)
-from critical_periods.models.multi_view.positions import fit_positions, sincos_positions
+from critical_periods.models.multi_view import blocks
+from critical_periods.models.multi_view.blocks import LayerNorm
+from critical_periods.models.multi_view.patches import fit_positions, sincos_positions
 
 
 class ViewDecoder(nn.Module):
@@ -49,9 +43,7 @@ class ViewDecoder(nn.Module):
             no multiple of the heads and of 4.
 
     Example:
-        >>> decoder = ViewDecoder(
-        ...     1, num_views=2, grid=(2, 2), encoder_width=8, outputs=12, width=16, heads=2
-        ... )
+        >>> decoder = ViewDecoder(1, 2, (2, 2), encoder_width=8, outputs=12, width=16, heads=2)
         >>> tokens = torch.randn(5, 3 + 1, 8)  # three patches and the global token
         >>> decoder(tokens, visible=torch.tensor([[0, 2, 7]]).expand(5, -1), grid=(2, 2)).shape
         torch.Size([5, 4, 12])
@@ -85,12 +77,11 @@ class ViewDecoder(nn.Module):
         )
         self.register_buffer("pos_emb", sincos_positions(width, *grid))
         self.query_norm, self.context_norm = LayerNorm(width), LayerNorm(width)
-        self.decoder = CrossAttention(width, heads)
-        self.out_norm = LayerNorm(width)
-        self.mlp = Mlp(width, hidden_width(width, mlp_ratio))
-        self.decoder_transformer = transformer_blocks(width, heads, mlp_ratio, [0.0] * depth)
+        self.decoder, self.out_norm = CrossAttention(width, heads), LayerNorm(width)
+        self.mlp = Mlp(width, blocks.hidden_width(width, mlp_ratio))
+        self.decoder_transformer = blocks.transformer_blocks(width, heads, mlp_ratio, [0.0] * depth)
         self.out_proj = nn.Linear(width, outputs)
-        initialise(self)
+        blocks.initialise(self)
         for parameter in (self.mask_token, *self.task_embeddings.values()):
             nn.init.normal_(parameter, std=0.02)
 
@@ -108,8 +99,7 @@ class ViewDecoder(nn.Module):
         """
         context = self.proj_context(tokens)
         seen, shared = context[:, : visible.shape[1]], context[:, visible.shape[1] :]
-        positions = fit_positions(self.pos_emb, *grid, mode="bilinear")
-        positions = rearrange(positions, "1 d h w -> 1 (h w) d")
+        positions = fit_positions(self.pos_emb, *grid, mode="bilinear").flatten(2).mT
         embedding = torch.cat([positions + each for each in self.task_embeddings.values()], dim=1)
         place = visible[:, :, None].expand(-1, -1, context.shape[2])
         everything = self.mask_token.to(seen.dtype).expand(len(seen), embedding.shape[1], -1)
@@ -128,10 +118,6 @@ class CrossAttention(nn.Module):
         softmax(Q K^T / √(width / heads)) V,  Q = queries W_q,  [K, V] = context W_kv,
 
     for each head, and a linear map of all heads together.
-
-    Args:
-        width: of the tokens of both.
-        heads: each of width / heads.
 
     Example:
         >>> CrossAttention(8, heads=2)(torch.randn(3, 5, 8), torch.randn(3, 2, 8)).shape

@@ -1,7 +1,5 @@
 """The random choice of visible patches, split among the views by a Dirichlet distribution."""
 
-from __future__ import annotations
-
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -13,13 +11,7 @@ from critical_periods.core.errors import UserError
 def visible_total(mask_ratio: float, views: int, patches: int) -> int:
     """How many of the V·N patches of all views are visible: (1 - mask_ratio) V N, rounded.
 
-    Args:
-        mask_ratio: the share of hidden patches.
-        views: V.
-        patches: N of each view.
-
-    Raises:
-        UserError: none would be visible, or none hidden.
+    Raises a UserError where none would be visible, or none hidden.
 
     Example:
         >>> visible_total(0.75, views=2, patches=196)
@@ -76,15 +68,7 @@ def random_visible(draws: Tensor, views: int, total: int) -> Tensor:
 
 
 def hidden_patches(visible: Tensor, views: int, patches: int) -> Tensor:
-    """A mask of the patches that are not visible.
-
-    Args:
-        visible: places of the visible patches, [B, n].
-        views: V.
-        patches: N of each view.
-
-    Returns:
-        bool [B, V, N], true where hidden.
+    """A mask, bool [B, V, N], of the patches not among the ``visible`` places [B, n].
 
     Example:
         >>> hidden_patches(torch.tensor([[0, 3]]), views=2, patches=2).int()

@@ -1,9 +1,8 @@
 """The network and its decoders built from a state dict with MultiMAE's names, of any sizes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
+from itertools import count
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -52,14 +51,12 @@ def from_state_dict(
         >>> torch.equal(network.encode(views), made.encode(views)), len(decoders)
         (True, 0)
     """
-    views = _require(state, "input_adapters.view_", ".proj.weight")
-    depth = _require(state, "encoder.", ".mlp.fc1.weight")
-    first = "input_adapters.view_0."
-    width, channels, patch, _ = _shape(state, f"{first}proj.weight", 4)
-    *_, rows, columns = _shape(state, f"{first}pos_emb", 4)
+    width, channels, patch, _ = _shape(state, "input_adapters.view_0.proj.weight", 4)
+    *_, rows, columns = _shape(state, "input_adapters.view_0.pos_emb", 4)
+    views = _count(state, "input_adapters.view_", ".proj.weight")
     network = MultiViewTransformer(
         width=width,
-        depth=depth,
+        depth=_count(state, "encoder.", ".mlp.fc1.weight"),
         heads=heads,
         patch=patch,
         image_size=(rows * patch, columns * patch),
@@ -78,10 +75,9 @@ def from_state_dict(
                 "norm_view_0 and so on for normalised pixels."
             )
         inside = f"output_adapters.{name}."
-        decoder_width = _shape(state, f"{inside}mask_token", 3)[2]
         decoders[name] = network.make_decoder(
             int(of_view[1]),
-            width=decoder_width,
+            width=_shape(state, f"{inside}mask_token", 3)[2],
             depth=_count(state, f"{inside}decoder_transformer.", ".mlp.fc1.weight"),
             heads=decoder_heads,
             mlp_ratio=_mlp_ratio(state, f"{inside}mlp.fc1.weight"),
@@ -89,15 +85,9 @@ def from_state_dict(
     both = nn.Module()
     both.network, both.output_adapters = network, decoders
     both.to(state["global_tokens"].dtype)
-    named = {
-        name if name.startswith("output_adapters.") else f"network.{name}": value
-        for name, value in state.items()
-    }
-    named |= {
-        name: value
-        for name, value in both.state_dict().items()
-        if name.startswith("network.classifier.")
-    }
+    named = {name: value for name, value in both.state_dict().items() if ".classifier." in name}
+    for name, value in state.items():
+        named[name if name.startswith("output_adapters.") else f"network.{name}"] = value
     try:
         both.load_state_dict(named)
     except RuntimeError as error:
@@ -108,18 +98,7 @@ def from_state_dict(
 
 def _count(state: Mapping[str, Tensor], before: str, after: str) -> int:
     """How many names ``before`` + number + ``after`` there are, counted from 0."""
-    number = 0
-    while f"{before}{number}{after}" in state:
-        number += 1
-    return number
-
-
-def _require(state: Mapping[str, Tensor], before: str, after: str) -> int:
-    """The same count, of which there must be one at least."""
-    number = _count(state, before, after)
-    if not number:
-        raise UserError(f"the state dict lacks {f'{before}0{after}'!r}.")
-    return number
+    return next(number for number in count() if f"{before}{number}{after}" not in state)
 
 
 def _mlp_ratio(state: Mapping[str, Tensor], name: str) -> float:

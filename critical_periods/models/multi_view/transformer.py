@@ -1,7 +1,5 @@
 """The transformer for several views: MultiMAE's encoder for images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,8 +12,7 @@ from critical_periods.core.errors import UserError, near
 from critical_periods.models.checks import check_sizes, check_views
 from critical_periods.models.multi_view.blocks import LayerNorm, initialise, transformer_blocks
 from critical_periods.models.multi_view.decoder import ViewDecoder
-from critical_periods.models.multi_view.patches import patch_grid
-from critical_periods.models.multi_view.positions import fit_positions, sincos_positions
+from critical_periods.models.multi_view.patches import fit_positions, patch_grid, sincos_positions
 from critical_periods.models.multi_view.weights import encoder_weights
 from critical_periods.models.network import Network
 
@@ -113,24 +110,20 @@ class MultiViewTransformer(Network):
             )
         if not 0 <= drop_path < 1:
             raise UserError(f"drop_path={drop_path} of MultiViewTransformer must lie in [0, 1).")
-        given = (width, depth, heads)
-        width, depth, heads = (
-            usual if own is None else own for own, usual in zip(given, _SIZES[size], strict=True)
-        )
+        given, usual = (width, depth, heads), _SIZES[size]
+        width, depth, heads = (u if g is None else g for g, u in zip(given, usual, strict=True))
         check_sizes(width=width, depth=depth, heads=heads, patch=patch, global_tokens=global_tokens)
         check_sizes(num_views=num_views, num_classes=num_classes, in_channels=in_channels)
-        height, breadth = (image_size, image_size) if isinstance(image_size, int) else image_size
-        for side in (height, breadth):
+        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+        for side in sides:
             check_sizes(image_size=side)
         self.width, self.patch = width, patch
         self.in_channels, self.num_views = in_channels, num_views
-        self.grid = patch_grid(torch.empty(height, breadth, device="meta"), patch)
-        self.input_adapters = nn.ModuleDict(
-            {
-                f"view_{view}": PatchEmbedding(width, patch, in_channels, self.grid)
-                for view in range(num_views)
-            }
-        )
+        self.grid = patch_grid(torch.empty(*sides, device="meta"), patch)
+        self.input_adapters = nn.ModuleDict()
+        for view in range(num_views):
+            adapter = PatchEmbedding(width, patch, in_channels, self.grid)
+            self.input_adapters[f"view_{view}"] = adapter
         self.global_tokens = nn.Parameter(torch.empty(1, global_tokens, width))
         rates = [drop_path * block / max(1, depth - 1) for block in range(depth)]
         # Not "heads", which would mean several heads of logits.
@@ -162,10 +155,8 @@ class MultiViewTransformer(Network):
                 them.
         """
         check_views(type(self).__name__, len(views), self.num_views)
-        adapters = self.input_adapters.values()
-        tokens = torch.cat(
-            [adapter(view) for adapter, view in zip(adapters, views, strict=True)], dim=1
-        )
+        pairs = zip(self.input_adapters.values(), views, strict=True)
+        tokens = torch.cat([adapter(view) for adapter, view in pairs], dim=1)
         if visible is not None:
             tokens = tokens.gather(1, visible[:, :, None].expand(-1, -1, tokens.shape[2]))
         shared = self.global_tokens.to(tokens.dtype).expand(len(tokens), -1, -1)
@@ -173,30 +164,14 @@ class MultiViewTransformer(Network):
         return encoded
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Logits [B, num_classes] of one tensor [B, C, H, W] a view.
-
-        Raises:
-            UserError: there are not as many views as the network takes, or patches do not fill
-                them.
-        """
+        """Logits [B, num_classes] of one tensor [B, C, H, W] a view; raises as :meth:`encode`."""
         logits: Tensor = self.classifier(self.encode(views).mean(1))
         return logits
 
     def make_decoder(
         self, view: int, width: int = 256, depth: int = 2, heads: int = 8, mlp_ratio: float = 4.0
     ) -> ViewDecoder:
-        """A new decoder of this network's tokens.
-
-        Args:
-            view: the view that it predicts.
-            width: of its tokens.
-            depth: blocks after the cross-attention; 0 is cross-attention only.
-            heads: of every attention.
-            mlp_ratio: width of the MLPs' hidden layers, in widths.
-
-        Raises:
-            UserError: a number does not suit.
-        """
+        """A new decoder of this network's tokens, with the arguments of :class:`.ViewDecoder`."""
         outputs = self.in_channels * self.patch**2
         sizes = (self.width, outputs, width, depth, heads, mlp_ratio)
         return ViewDecoder(view, self.num_views, self.grid, *sizes)
@@ -211,7 +186,7 @@ class PatchEmbedding(nn.Module):
 
     Args:
         width: of a token.
-        patch: side of a patch in pixels.
+        patch: side of a patch in pixels, which must fill the view.
         in_channels: channels of the view.
         grid: rows and columns of patches of the usual image.
 
@@ -229,11 +204,6 @@ class PatchEmbedding(nn.Module):
         self.register_buffer("pos_emb", sincos_positions(width, *grid))
 
     def forward(self, view: Tensor) -> Tensor:
-        """Tokens [B, N, width] of a view [B, C, H, W], row by row.
-
-        Raises:
-            UserError: patches do not fill the view.
-        """
-        grid = patch_grid(view, self.patch)
-        tokens = self.proj(view) + fit_positions(self.pos_emb, *grid)
+        """Tokens [B, N, width] of a view [B, C, H, W], row by row."""
+        tokens = self.proj(view) + fit_positions(self.pos_emb, *patch_grid(view, self.patch))
         return rearrange(tokens, "b d h w -> b (h w) d")

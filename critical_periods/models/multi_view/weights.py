@@ -1,7 +1,5 @@
 """Weights for a multi-view encoder from a file: of this package's pre-training, or published."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import warnings
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
-from critical_periods.models.multi_view.positions import fit_positions
+from critical_periods.models.multi_view.patches import fit_positions
 
 # The key of the number of heads in checkpoints of a MaskedReconstructionTask.
 HEADS = "encoder_heads"
@@ -72,15 +70,14 @@ def encoder_weights(
     """
     held, heads_of_file = read_weights(path)
     published = "input_adapters.rgb.proj.weight" in held
-    numbers = list(range(num_views))
-    chosen = numbers if views is None else list(views)
+    chosen = list(range(num_views) if views is None else views)
     for view in chosen:
-        if view not in numbers:
+        if view not in range(num_views):
             raise UserError(
-                f"weights_views={list(chosen)} names view {view}, but the network has views 0 to "
-                f"{numbers[-1]}."
+                f"weights_views={chosen} names view {view}, but the network has views 0 to "
+                f"{num_views - 1}."
             )
-    left_out = [f"input_adapters.view_{view}." for view in numbers if view not in chosen]
+    left_out = [f"input_adapters.view_{view}." for view in range(num_views) if view not in chosen]
     # In published files every view of this network is one kind of input, RGB.
     sources = {
         name: re.sub(r"adapters\.view_\d+", "adapters.rgb", name) if published else name
@@ -136,25 +133,19 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], int | None]:
             f"weights: {path} is damaged, or holds more than tensors and plain values, so it was "
             "not loaded; give a checkpoint of MaskedReconstructionTask or of MultiMAE."
         ) from error
-    heads = content.get(HEADS) if isinstance(content, Mapping) else None
+    content = content if isinstance(content, Mapping) else {}
+    heads = content.get(HEADS)
     for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+        if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    tensors = {
-        str(name): value
-        for name, value in (content.items() if isinstance(content, Mapping) else ())
-        if isinstance(value, Tensor)
-    }
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(
             f"weights: {path} holds no weights by names; give a checkpoint of "
             "MaskedReconstructionTask or of MultiMAE."
         )
-    inside = {
-        name.removeprefix("network."): value
-        for name, value in tensors.items()
-        if name.startswith("network.")
-    }
+    prefix = "network."
+    inside = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
     return inside or tensors, heads
 
 
