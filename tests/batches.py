@@ -1,5 +1,6 @@
 """Batches of a DataModule as Lightning would make them, for tests."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,6 +48,17 @@ def training(data: BatchStage, epoch: int = 0) -> Batch:
 def evaluated(data: BatchStage, split: str = "test") -> Batch:
     """A split as it is evaluated, as one batch."""
     return joined(batches(data, getattr(data, f"{split}_dataloader")()))
+
+
+def ridge(train: Batch, test: Batch, features: Callable[[Tensor], Tensor], penalty: float) -> float:
+    """Test accuracy of ridge regression on features [N, P] of the views [N, V, H, W]."""
+
+    def inputs(batch: Batch) -> Tensor:
+        return torch.nn.functional.pad(features(batch.views[:, :, 0]), (0, 1), value=1.0)
+
+    x, y = inputs(train), torch.nn.functional.one_hot(train.target).float()
+    weight = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1]), x.T @ y)
+    return (inputs(test) @ weight).argmax(1).eq(test.target).double().mean().item()
 
 
 def measured(data: BatchStage, split: str, samples: int | None = None, **settings: Any) -> Batch:

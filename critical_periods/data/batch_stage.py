@@ -1,7 +1,5 @@
 """The way from the numbers of samples to a batch, which all DataModules share."""
 
-from __future__ import annotations
-
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,13 +33,11 @@ class BatchStage(pl.LightningDataModule):
 
     Loaders yield :class:`.Indices`, the numbers of the samples of a batch. All that is random about
     a sample is drawn from (seed, epoch, index), whichever batch or process it falls in; all that is
-    random about a batch from (seed, epoch, batch, rank). The order is that of Kleinman, Achille &
-    Soatto (CVPR 2023), A.5: deficits act on images that are augmented and normalised, but not yet
-    cropped.
+    random about a batch from (seed, epoch, batch, rank). Deficits act on images that are augmented
+    and normalised, but not yet cropped (Kleinman, Achille & Soatto, CVPR 2023, A.5).
 
-    A subclass sets ``splits`` in its ``setup``, gets samples to the device
-    (:meth:`transfer_batch_to_device`), makes views of them (:meth:`views`) and says what its data
-    is made of (:meth:`contents`). It may :meth:`crop` the views and :meth:`finish` the batch.
+    A subclass sets ``splits`` in its ``setup`` and defines the abstract methods; it may
+    :meth:`crop` the views and :meth:`finish` the batch.
 
     Attributes:
         batch_size: samples in a batch of one process.
@@ -56,8 +52,6 @@ class BatchStage(pl.LightningDataModule):
         super().__init__()
         self.deficits = DeficitSlot()
         self.splits: dict[str, tuple[str, Tensor]] = {}
-
-    # What a subclass says.
 
     @abstractmethod
     def views(self, pixels: Tensor, draw: Indices) -> Tensor:
@@ -74,8 +68,6 @@ class BatchStage(pl.LightningDataModule):
     def finish(self, batch: Batch, draw: Indices) -> Batch:
         """What is done to a training batch at the end: nothing."""
         return batch
-
-    # Loaders.
 
     def train_dataloader(self) -> EpochLoader:
         """The training split, in a new order each epoch."""
@@ -103,13 +95,10 @@ class BatchStage(pl.LightningDataModule):
             samples: how many, spread over the split by one fixed permutation, so that every epoch
                 and every run measures on the same ones; all by default.
             shared: whether every process gets all of them; by default each its share.
-
-        Raises:
-            UserError: there is no such split.
         """
         part, index = self._split(split)
         chosen = index[fixed_order(len(index))[:samples]]
-        return self._loader(part, chosen, place=(0, 1) if shared else self.place)
+        return self._loader(part, chosen, shared=shared)
 
     def _split(self, name: str) -> tuple[str, Tensor]:
         if name not in self.splits:
@@ -117,15 +106,10 @@ class BatchStage(pl.LightningDataModule):
         return self.splits[name]
 
     def _loader(
-        self,
-        part: str,
-        index: Tensor,
-        training: bool = False,
-        place: tuple[int, int] | None = None,
+        self, part: str, index: Tensor, training: bool = False, shared: bool = False
     ) -> EpochLoader:
-        sampler = EpochSampler(
-            index, self.batch_size, training, global_seed(), *(place or self.place)
-        )
+        place = (0, 1) if shared else self.place
+        sampler = EpochSampler(index, self.batch_size, training, global_seed(), *place)
         return self.make_loader(part, sampler)
 
     def make_loader(self, part: str, sampler: EpochSampler) -> EpochLoader:
@@ -135,10 +119,7 @@ class BatchStage(pl.LightningDataModule):
     @property
     def place(self) -> tuple[int, int]:
         """Which process this is, and of how many."""
-        trainer = self.trainer
-        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-
-    # From the numbers of samples to a batch.
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     @abstractmethod
     def transfer_batch_to_device(
@@ -158,14 +139,13 @@ class BatchStage(pl.LightningDataModule):
         return in_precision(self.trainer, result)
 
     def _with_deficits(self, batch: Batch, draw: Indices) -> Batch:
-        validating = not draw.in_training
-        if validating and not self.deficits.in_validation:
-            return batch
-        # Measurements take the same samples as validation, but outside of its loop.
-        if validating and not (self.trainer is not None and self.trainer.validating):
-            return batch
+        if not draw.in_training:
+            # Measurements take the same samples as validation, but outside of its loop.
+            validating = self.trainer is not None and self.trainer.validating
+            if not (validating and self.deficits.in_validation):
+                return batch
         key = (Stream.DEFICIT, global_seed(), draw.epoch, draw.batch, self.place[0])
-        return self.deficits(batch, generator(batch.views.device, *key), validating)
+        return self.deficits(batch, generator(batch.views.device, *key), not draw.in_training)
 
     def fingerprint(self) -> str:
         """A hash of the data: the same for the same data, wherever it lies."""

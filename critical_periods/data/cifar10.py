@@ -1,7 +1,5 @@
 """CIFAR-10, or any folder of small pictures laid out like it, in one view and in two."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +17,23 @@ class CIFAR10DataModule(StoredImageDataModule):
     with any number of classes; the folder's class names sort into class numbers. ``root`` holds
     ``cifar-10-batches-py``, or ``train`` and ``test``.
 
-    Args:
-        settings: those of :class:`~critical_periods.data.images.StoredImageDataModule`.
-
     Raises:
         UserError: (by ``setup``) the data is missing, half unpacked or unreadable.
     """
 
-    mean = (0.4914, 0.4822, 0.4465)
-    std = (0.2023, 0.1994, 0.2010)
-    padding = 4
-    flip = True
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    padding, flip = 4, True
 
     def prepare_data(self) -> None:
         """Downloads the archive where that is allowed and nothing is there yet."""
         if self.download and not self._is_folder():
-            read_archive(self.root, download=True)
+            read_archive(self.root.resolve(), self.download)
 
     def load(self) -> tuple[Images, Images]:
         """The pictures of the folder or of the archive."""
         if self._is_folder():
             return read_folder(self.root)
-        return read_archive(self.root, self.download)
+        return read_archive(self.root.resolve(), self.download)
 
     def _is_folder(self) -> bool:
         return (self.root / "train").is_dir() or (self.root / "test").is_dir()
@@ -52,14 +45,9 @@ class StereoCIFAR10DataModule(Stereo, CIFAR10DataModule):
     (Kleinman et al. 2023, section 4.1 and A.5.)
 
     Args:
-        root: where the data is: it holds ``cifar-10-batches-py`` or ``train`` and ``test``.
+        root: the folder that holds ``cifar-10-batches-py``, or ``train`` and ``test``.
         width: columns that each view keeps, of 32.
-        settings: ``mask_probability`` of :class:`~critical_periods.data.stereo.Stereo` and those of
-            :class:`CIFAR10DataModule`.
-
-    Raises:
-        UserError: (by ``setup``) the data is missing, half unpacked or unreadable, or the crops
-            are wider than the images.
+        settings: those of :class:`.Stereo` and :class:`CIFAR10DataModule`.
     """
 
     def __init__(self, root: str | Path = "data", width: int = 16, **settings: Any) -> None:

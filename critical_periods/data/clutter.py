@@ -1,14 +1,11 @@
 """Figures at random places on a textured ground, among fragments of other figures."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 _SIZE = 24
-_FRAGMENTS = 6
-_FRAGMENT = 7
+_FRAGMENTS, _FRAGMENT = 6, 7
 
 
 def scatter(figures: Tensor, seed: int) -> Tensor:
@@ -37,26 +34,21 @@ def scatter(figures: Tensor, seed: int) -> Tensor:
     for _ in range(_FRAGMENTS):
         # A shift by 1 to N - 1 places never gives a figure a fragment of itself.
         shift = int(torch.randint(1, max(count, 2), (), generator=draws))
-        fragments = _cut(figures.roll(shift, 0), _FRAGMENT, draws)
+        others = figures.roll(shift, 0)
+        fragments = others[_squares(others, _FRAGMENT, draws)][:, None]
         canvas = _over(fragments, canvas, draws)
     return _over(figures, canvas, draws)
 
 
-def _cut(figures: Tensor, size: int, draws: torch.Generator) -> Tensor:
-    """A random square of each figure."""
-    corner = torch.randint(figures.shape[-1] - size + 1, (len(figures), 2), generator=draws)
+def _squares(pictures: Tensor, size: int, draws: torch.Generator) -> tuple[Tensor | int, ...]:
+    """The index of a random square of each picture [N, 1, S, S]."""
+    corner = torch.randint(pictures.shape[-1] - size + 1, (len(pictures), 2), generator=draws)
     rows, columns = (corner[:, axis, None] + torch.arange(size) for axis in (0, 1))
-    sample = torch.arange(len(figures))[:, None, None]
-    return figures[:, 0][sample, rows[:, :, None], columns[:, None, :]][:, None]
+    return torch.arange(len(pictures))[:, None, None], 0, rows[:, :, None], columns[:, None, :]
 
 
 def _over(top: Tensor, ground: Tensor, draws: torch.Generator) -> Tensor:
     """The ground with a smaller picture laid over it at a random place."""
-    size = top.shape[-1]
-    corner = torch.randint(_SIZE - size + 1, (len(top), 2), generator=draws)
-    rows, columns = (corner[:, axis, None] + torch.arange(size) for axis in (0, 1))
-    sample = torch.arange(len(top))[:, None, None]
-    layer = torch.zeros_like(ground[:, 0])
-    layer[sample, rows[:, :, None], columns[:, None, :]] = top[:, 0]
-    layer = layer[:, None]
+    layer = torch.zeros_like(ground)
+    layer[_squares(ground, top.shape[-1], draws)] = top[:, 0]
     return layer + (1 - layer) * ground

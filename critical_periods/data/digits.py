@@ -1,13 +1,10 @@
 """scikit-learn's handwritten digits, which need no download, in one view and in two."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor
 from torch.nn import functional as F
 
 from critical_periods.data.batch_stage import Images
@@ -15,8 +12,7 @@ from critical_periods.data.clutter import scatter
 from critical_periods.data.images import ImageDataModule
 from critical_periods.data.stereo import Stereo
 
-_TRAIN = 1000
-_SEED = 0
+_TRAIN, _SEED = 1000, 0
 
 
 @lru_cache(maxsize=2)
@@ -44,12 +40,8 @@ def read_digits(clutter: bool = False) -> tuple[Images, Images]:
     if clutter:
         # Fragments come from the same split, so that no test digit is seen in training.
         figures = [scatter(part, seed) for seed, part in enumerate(figures)]
-    train, test = (_to_bytes(part) for part in figures)
+    train, test = ((part * 255).round().to(torch.uint8) for part in figures)
     return Images(train, target[:_TRAIN]), Images(test, target[_TRAIN:])
-
-
-def _to_bytes(pixels: Tensor) -> Tensor:
-    return (pixels * 255).round().to(torch.uint8)
 
 
 class DigitsDataModule(ImageDataModule):
@@ -89,8 +81,7 @@ class StereoDigitsDataModule(Stereo, DigitsDataModule):
 
     Args:
         width: columns that each view keeps, of 16 (24 with clutter).
-        settings: ``mask_probability`` of :class:`~critical_periods.data.stereo.Stereo` and those of
-            :class:`DigitsDataModule`.
+        settings: those of :class:`.Stereo` and :class:`DigitsDataModule`.
 
     Example:
         >>> data = StereoDigitsDataModule(width=8)

@@ -1,9 +1,8 @@
 """Which samples make up which batch, as a function of the seed and the epoch alone."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -45,16 +44,17 @@ class Indices(NamedTuple):
         return FIXED_SEED, int(self.part == "test")
 
 
+@dataclass(eq=False)
 class EpochSampler:
     """The order of every epoch, this process's share of it, and where to go on after a restart.
 
     In training, epoch e is one permutation drawn from (seed, e), cut into global batches of
-    ``batch_size * world_size``; each process takes its equal part of each of them, so that any
-    number of processes sees the same global batches. The last one is smaller (with several
-    processes, by up to ``world_size - 1`` samples so that their parts stay equal). In evaluation
-    the order is fixed, every sample occurs exactly once, and all processes make equally many
-    batches, of sizes that differ by at most one and are never 0 (so where ``batch_size`` is 1 and
-    the processes' shares differ, a few batches hold 2).
+    ``batch_size * world_size``, of which each process takes an equal part; so any number of
+    processes sees the same global batches. The last one is smaller (with several processes, by up
+    to ``world_size - 1`` samples so that their parts stay equal). In evaluation the order is fixed,
+    every sample occurs exactly once, and all processes make equally many batches, of sizes that
+    differ by at most one and are never 0 (so where ``batch_size`` is 1 and the processes' shares
+    differ, a few batches hold 2).
 
     Args:
         index: the samples, [N].
@@ -77,27 +77,22 @@ class EpochSampler:
         False
     """
 
-    def __init__(
-        self,
-        index: Tensor,
-        batch_size: int,
-        training: bool,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size={batch_size} must be at least 1.")
-        if len(index) < world_size:
+    index: Tensor
+    batch_size: int
+    training: bool
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch_size={self.batch_size} must be at least 1.")
+        if len(self.index) < self.world_size:
             raise UserError(
-                f"{len(index)} samples cannot be shared by {world_size} processes; use more data "
-                "or fewer devices."
+                f"{len(self.index)} samples cannot be shared by {self.world_size} processes; use "
+                "more data or fewer devices."
             )
-        self.index, self.batch_size, self.training = index, batch_size, training
-        self.seed, self.rank, self.world_size = seed, rank, world_size
-        self.epoch = 0
-        self._resume_epoch, self._skip = 0, 0
-        self._yielded = 0
+        self.epoch = self._resume_epoch = self._skip = self._yielded = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch; Lightning calls it before each one."""
@@ -115,22 +110,19 @@ class EpochSampler:
         # epoch when it resumes.
         skip = self._skip if self._resume_epoch == self.epoch else 0
         self._skip = 0
-        batches = self._training_batches() if self.training else self._evaluation_batches()
-        for number, batch in enumerate(batches):
+        for number, batch in enumerate(self._batches()):
             if number >= skip:
                 self._yielded = number + 1
                 yield batch
 
-    def _training_batches(self) -> list[Tensor]:
+    def _batches(self) -> Sequence[Tensor]:
+        if not self.training:
+            return self.index[self.rank :: self.world_size].tensor_split(len(self))
         order = torch.Generator().manual_seed(fold(self.seed, self.epoch))
         shuffled = self.index[torch.randperm(len(self.index), generator=order)]
         shuffled = shuffled[: len(shuffled) - len(shuffled) % self.world_size]
         batches = shuffled.split(self.batch_size * self.world_size)
         return [batch.tensor_split(self.world_size)[self.rank] for batch in batches]
-
-    def _evaluation_batches(self) -> list[Tensor]:
-        share = self.index[self.rank :: self.world_size]
-        return list(share.tensor_split(len(self)))
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and how many of its batches are done."""
@@ -160,8 +152,7 @@ class EpochLoader:
     """
 
     def __init__(self, part: str, sampler: EpochSampler) -> None:
-        self.part = part
-        self.sampler = sampler
+        self.part, self.sampler = part, sampler
         # Lightning asks every loader that has a sampler for this one too.
         self.batch_sampler = None
 
@@ -169,10 +160,9 @@ class EpochLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Indices]:
-        sampler = self.sampler
-        for index in sampler:
-            epoch = sampler.epoch if sampler.training else -1
-            yield Indices(self.part, epoch, sampler.state_dict()["batches"] - 1, index)
+        for index in self.sampler:
+            epoch = self.sampler.epoch if self.sampler.training else -1
+            yield Indices(self.part, epoch, self.sampler.state_dict()["batches"] - 1, index)
 
     def state_dict(self) -> dict[str, Any]:
         """The sampler's state; Lightning keeps it in every checkpoint."""

@@ -1,7 +1,5 @@
 """Images and labels in the idx format of MNIST and of the data sets made after it."""
 
-from __future__ import annotations
-
 import gzip
 import zlib
 from pathlib import Path
@@ -44,15 +42,14 @@ def read_idx(folder: Path) -> tuple[Images, Images]:
         UserError: a file is missing, damaged or of another kind, holds images of another size, or
             does not go with its partner.
     """
-    train, test = (_read_part(folder, part) for part in ("train", "t10k"))
-    return train, test
+    return _read_part(folder, "train"), _read_part(folder, "t10k")
 
 
 def _read_part(folder: Path, part: str) -> Images:
     images, pixels = _read(folder, f"{part}-images-idx3-ubyte", "images", 3)
     labels, target = _read(folder, f"{part}-labels-idx1-ubyte", "labels", 1)
-    if pixels.shape[1:] != (_SIDE, _SIDE):
-        height, width = pixels.shape[1:]
+    height, width = pixels.shape[1:]
+    if (height, width) != (_SIDE, _SIDE):
         raise UserError(
             f"{images} holds images of {height}x{width} pixels instead of {_SIDE}x{_SIDE}; "
             "replace it by the data set's own file."

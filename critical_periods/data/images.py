@@ -1,7 +1,5 @@
 """The DataModule of images that are kept in memory."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -68,11 +66,8 @@ class ImageDataModule(BatchStage):
         super().__init__()
         if augment not in get_args(Augment):
             raise UserError(f"augment={augment!r} is unknown; {near(augment, get_args(Augment))}")
-        self.batch_size = batch_size
-        self.limit_train = limit_train
-        self.val_split = val_split
-        self.augment = augment
-        self.device_resident = device_resident
+        self.batch_size, self.limit_train, self.val_split = batch_size, limit_train, val_split
+        self.augment, self.device_resident = augment, device_resident
         self.share: Callable[[], float] | None = None
         self._images: dict[str, Images] = {}
         self._resident: dict[tuple[str, torch.device], Images] = {}
@@ -88,10 +83,8 @@ class ImageDataModule(BatchStage):
         train, test = self.load()
         self.check(train)
         held_out, kept = self._hold_out(train.target)
-        if self.limit_train is not None:
-            kept = _balanced(
-                train.target, kept, self.limit_train, f"limit_train={self.limit_train}"
-            )
+        if (limit := self.limit_train) is not None:
+            kept = _balanced(train.target, kept, limit, f"limit_train={limit}")
         self.num_classes = int(train.target.max()) + 1
         self._images = {"train": train, "test": test}
         everything = torch.arange(len(test.target))
@@ -102,30 +95,23 @@ class ImageDataModule(BatchStage):
         }
 
     def check(self, train: Images) -> None:
-        """Compares a subclass's own settings with the training images.
-
-        Raises:
-            UserError: a setting does not fit them.
-        """
+        """Raises a UserError where a subclass's own settings do not fit the training images."""
 
     def _hold_out(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        everything = torch.arange(len(target))
-        share = self.val_split
-        is_share = 0 < share < 1
-        if not is_share and not float(share).is_integer():
-            raise UserError(
-                f"val_split={share} must be a whole number of images or a share below 1."
-            )
-        number = round(share * len(target)) if is_share else int(share)
+        everything, setting = torch.arange(len(target)), f"val_split={self.val_split}"
+        is_share = 0 < self.val_split < 1
+        if not is_share and not float(self.val_split).is_integer():
+            raise UserError(f"{setting} must be a whole number of images or a share below 1.")
+        number = round(self.val_split * len(target)) if is_share else int(self.val_split)
         if not number:
             return everything[:0], everything
-        held_out = _balanced(target, everything, number, f"val_split={share}")
+        held_out = _balanced(target, everything, number, setting)
         kept = torch.ones(len(target), dtype=torch.bool)
         kept[held_out] = False
         if len(target[kept].unique()) < len(target.unique()):
             raise UserError(
-                f"val_split={share} leaves too few of the {len(target)} training images to train "
-                "on every class; hold back fewer."
+                f"{setting} leaves too few of the {len(target)} training images to train on every "
+                "class; hold back fewer."
             )
         return held_out, everything[kept]
 
@@ -140,18 +126,12 @@ class ImageDataModule(BatchStage):
         return self._loader("train", self.train_subset(share), training=True)
 
     def train_subset(self, share: float) -> Tensor:
-        """A fixed, class-balanced share of the training images, the same in every run.
+        """The places of a fixed, class-balanced share in (0, 1] of the training images, in order.
 
-        A smaller share is a part of a larger one.
-
-        Args:
-            share: of them, in (0, 1].
-
-        Returns:
-            Their places in the data set, in order.
+        It is the same in every run, and a smaller share is a part of a larger one.
 
         Raises:
-            UserError: that is less than one image of each class.
+            UserError: the share is less than one image of each class.
         """
         _, index = self.splits["train"]
         if share == 1:
@@ -163,11 +143,14 @@ class ImageDataModule(BatchStage):
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> tuple[Indices, Images]:
         """The uint8 images of the batch, on the device."""
-        index, stored = batch.index, self._images[batch.part]
+        draw, stored = batch._replace(index=batch.index.to(device)), self._images[batch.part]
         if self._is_resident(device):
-            index, stored = index.to(device), self._on_device(batch.part, device)
-        chosen = Images(*(each[index].to(device, non_blocking=True) for each in stored))
-        return batch._replace(index=batch.index.to(device)), chosen
+            where = (batch.part, device)
+            if where not in self._resident:
+                self._resident[where] = Images(*(each.to(device) for each in stored))
+            return draw, Images(*(each[draw.index] for each in self._resident[where]))
+        chosen = (each[batch.index].to(device, non_blocking=True) for each in stored)
+        return draw, Images(*chosen)
 
     def views(self, pixels: Tensor, draw: Indices) -> Tensor:
         """Each image as V views, in training shifted and flipped, [B, V, C, H, W]."""
@@ -188,12 +171,6 @@ class ImageDataModule(BatchStage):
             free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
             self.device_resident = needed < free / 2
         return self.device_resident
-
-    def _on_device(self, name: str, device: torch.device) -> Images:
-        if (name, device) not in self._resident:
-            pixels, target = self._images[name]
-            self._resident[name, device] = Images(pixels.to(device), target.to(device))
-        return self._resident[name, device]
 
 
 class StoredImageDataModule(ImageDataModule):
@@ -230,16 +207,14 @@ def shift_and_flip(images: Tensor, draws: Tensor, padding: int, flip: bool) -> T
                 [4., 5., 0.],
                 [7., 8., 0.]])
     """
-    height, width = images.shape[-2:]
-    device = images.device
-    padded = torch.nn.functional.pad(images, [padding] * 4)
+    count, _, height, width = images.shape
+    sample, row, column = (torch.arange(n, device=images.device) for n in (count, height, width))
     offset = (draws[:, :2] * (2 * padding + 1)).long()
-    rows = offset[:, :1] + torch.arange(height, device=device)
-    columns = offset[:, 1:] + torch.arange(width, device=device)
+    rows, columns = offset[:, :1] + row, offset[:, 1:] + column
     if flip:
         columns = torch.where(draws[:, 2:] < 0.5, columns.flip(1), columns)
-    sample = torch.arange(len(images), device=device)[:, None, None]
-    gathered = padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]]
+    padded = torch.nn.functional.pad(images, [padding] * 4).permute(0, 2, 3, 1)
+    gathered = padded[sample[:, None, None], rows[:, :, None], columns[:, None, :]]
     return gathered.permute(0, 3, 1, 2)
 
 

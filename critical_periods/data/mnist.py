@@ -1,7 +1,5 @@
 """MNIST and Fashion-MNIST, padded to the size of CIFAR-10's images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from torch.nn.functional import pad
@@ -22,9 +20,6 @@ class MNISTDataModule(StoredImageDataModule):
     mirrored digit is another character. Reads torchvision's files (``root/MNIST/raw/*``) or the
     four idx files in ``root`` itself, gzipped or not.
 
-    Args:
-        settings: those of :class:`~critical_periods.data.images.StoredImageDataModule`.
-
     Raises:
         UserError: (by ``setup``) a file is missing, damaged or of another kind; (by
             ``prepare_data``) the files cannot be downloaded.
@@ -39,10 +34,8 @@ t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, gzipped or not; set data.init
 download: true.
     """
 
-    mean = (0.1000,)
-    std = (0.2752,)
-    padding = 2
-    flip = False
+    mean, std = (0.1000,), (0.2752,)
+    padding, flip = 2, False
     archive: type[MNIST] = MNIST
 
     def prepare_data(self) -> None:
@@ -52,25 +45,21 @@ download: true.
         try:
             self.archive(self.root, download=True)
         except (RuntimeError, OSError) as error:
-            problem = " ".join(str(error).split())
             raise UserError(
                 f"{self.archive.__name__} could not be downloaded to root={str(self.root)!r} "
-                f"({problem}); put it there."
+                f"({' '.join(str(error).split())}); put it there."
             ) from error
 
     def load(self) -> tuple[Images, Images]:
         """The images, padded with black to 32x32."""
-        folder = self._folder()
+        folder, name = self._folder(), self.archive.__name__
         if not _count(folder):
-            name = self.archive.__name__
             raise UserError(
                 f"{name} is not there under root={str(self.root)!r}: it must hold {name}/raw/ or "
                 f"the files {', '.join(FILES[:-1])} and {FILES[-1]}, gzipped or not; set "
                 "data.init_args.root, or download: true."
             )
-        train, test = (
-            Images(pad(images.pixels, [2] * 4), images.target) for images in read_idx(folder)
-        )
+        train, test = (each._replace(pixels=pad(each.pixels, [2] * 4)) for each in read_idx(folder))
         return train, test
 
     def _folder(self) -> Path:
@@ -89,15 +78,8 @@ class FashionMNISTDataModule(MNISTDataModule):
     pixels and flips. Reads torchvision's files (``root/FashionMNIST/raw/*``) or the four idx files
     in ``root`` itself, gzipped or not, such as ``/usr/share/datasets/fashion-mnist`` of Debian's
     package ``dataset-fashion-mnist``. (Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747.)
-
-    Args:
-        settings: those of :class:`MNISTDataModule`.
-
-    Raises:
-        UserError: as :class:`MNISTDataModule`.
     """
 
-    mean = (0.2190,)
-    std = (0.3318,)
+    mean, std = (0.2190,), (0.3318,)
     flip = True
     archive = FashionMNIST

@@ -1,7 +1,5 @@
 """Two frames of a moving digit: each shows the digit, only both together its direction."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, get_args
 
 import torch
@@ -21,18 +19,10 @@ Label = Literal["motion", "digit", "both"]
 _COARSE = 6
 # Rows and columns of one step, clockwise; four directions are every other one of them.
 _DIRECTIONS = {
-    "right": (0, 1),
-    "down_right": (1, 1),
-    "down": (1, 0),
-    "down_left": (1, -1),
-    "left": (0, -1),
-    "up_left": (-1, -1),
-    "up": (-1, 0),
-    "up_right": (-1, 1),
-}
-_DIGITS = 10
+    "right": (0, 1), "down_right": (1, 1), "down": (1, 0), "down_left": (1, -1),
+    "left": (0, -1), "up_left": (-1, -1), "up": (-1, 0), "up_right": (-1, 1),
+}  # fmt: skip
 _SIDE = 16
-_PER_GROUP = 2
 
 
 class MovingDigitsDataModule(Stereo):
@@ -53,10 +43,9 @@ class MovingDigitsDataModule(Stereo):
     synergy. Information on the digit is redundant: each frame has it.
 
     So one frame is at chance on ``label: motion``. On ``label: both`` a frame tells the digit's
-    group, of five ({0, 1}, {2, 3}, …), and the pair tells the direction as well: class
-    = group · directions + direction. Under
-    :class:`~critical_periods.deficits.Dissociation`, ``motion`` is noise; of ``both`` the group
-    can still be learned from the frame that the label belongs to.
+    group, of five ({0, 1}, {2, 3}, …), and the pair tells the direction as well: class = group ·
+    directions + direction. Under :class:`~critical_periods.deficits.Dissociation`, ``motion`` is
+    noise; of ``both`` the group can still be learned from the frame that the label belongs to.
 
     Samples are drawn on the device as they are needed, those of training anew in each epoch, by
     (seed, epoch, index); those of validation, of the test and of measurements by their index
@@ -66,16 +55,13 @@ class MovingDigitsDataModule(Stereo):
     Args:
         label: ``motion`` (the direction), ``digit`` (10 classes) or ``both``.
         size: S, height and width of a frame in pixels, at least 16, the size of a digit.
-        step: d, by how many pixels the digit has moved.
+        step: d, by how many pixels the digit has moved, from 1 to below half of ``size``.
         directions: 4 or 8.
-        settings: ``mask_probability`` of :class:`~critical_periods.data.stereo.Stereo` and those of
-            :class:`~critical_periods.data.images.ImageDataModule` but for ``augment``; subsets are
-            balanced over the ten digits.
+        settings: ``mask_probability`` of :class:`.Stereo` and those of :class:`.ImageDataModule`
+            but for ``augment``; subsets are balanced over the ten digits.
 
     Raises:
-        UserError: ``label`` or ``directions`` is unknown, ``size`` is too small, or ``step`` takes
-            a digit so far that directions can be confused; by :meth:`setup`, another setting does
-            not fit the data.
+        UserError: a setting is unknown or out of its range.
 
     Attributes:
         class_names: of the K classes.
@@ -119,32 +105,21 @@ class MovingDigitsDataModule(Stereo):
             )
         if directions not in (4, 8):
             raise UserError(f"directions={directions} of the moving digits must be 4 or 8.")
-        self.label = label
-        self.size = size
-        self.step = step
-        self.directions = directions
-        self.class_names = self._names()
+        self.label, self.size, self.step, self.directions = label, size, step, directions
+        motions = list(_DIRECTIONS)[:: 8 // directions]
+        self.class_names = {
+            "motion": motions,
+            "digit": [str(digit) for digit in range(10)],
+            "both": [f"{n}_{n + 1}_{motion}" for n in range(0, 10, 2) for motion in motions],
+        }[label]
         self.num_classes = len(self.class_names)
-
-    def _names(self) -> list[str]:
-        motions = list(_DIRECTIONS)[:: 8 // self.directions]
-        if self.label == "motion":
-            return motions
-        if self.label == "digit":
-            return [str(digit) for digit in range(_DIGITS)]
-        groups = [range(first, first + _PER_GROUP) for first in range(0, _DIGITS, _PER_GROUP)]
-        return ["_".join([*map(str, group), motion]) for group in groups for motion in motions]
 
     def load(self) -> tuple[Images, Images]:
         """Each digit in the upper left corner of an empty frame: uint8 [N, 1, size, size]."""
-        train, test = (self._framed(images) for images in read_digits())
+        border = [0, self.size - _SIDE] * 2
+        train, test = (each._replace(pixels=F.pad(each.pixels, border)) for each in read_digits())
         # As many of each as there are directions: see _direction.
-        pixels, target = (part.repeat_interleave(self.directions, 0) for part in test)
-        return train, Images(pixels, target)
-
-    def _framed(self, images: Images) -> Images:
-        empty = self.size - _SIDE
-        return images._replace(pixels=F.pad(images.pixels, (0, empty, 0, empty)))
+        return train, Images(*(part.repeat_interleave(self.directions, 0) for part in test))
 
     def setup(self, stage: str | None = None) -> None:
         """Loads the digits and cuts the splits; Lightning calls it, and calling again is safe."""
@@ -157,14 +132,10 @@ class MovingDigitsDataModule(Stereo):
     ) -> tuple[Indices, Images]:
         """The uint8 digits of the batch on the device, and the class of each scene."""
         draw, digits = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        return draw, digits._replace(target=self._class(digits.target, self._direction(draw)))
-
-    def _class(self, digit: Tensor, direction: Tensor) -> Tensor:
-        if self.label == "motion":
-            return direction
         if self.label == "digit":
-            return digit
-        return digit // _PER_GROUP * self.directions + direction
+            return draw, digits
+        group = digits.target // 2 if self.label == "both" else 0
+        return draw, digits._replace(target=group * self.directions + self._direction(draw))
 
     def _direction(self, draw: Indices) -> Tensor:
         """Numbers of the directions [B]: drawn anew in training, each in turn in evaluation."""

@@ -1,7 +1,5 @@
 """Reading CIFAR-10's archive, or folders of pictures, into memory."""
 
-from __future__ import annotations
-
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +15,14 @@ from critical_periods.core.errors import UserError, reason
 from critical_periods.data.batch_stage import Images
 
 
+@lru_cache(maxsize=1)
 def read_archive(root: Path, download: bool = False) -> tuple[Images, Images]:
     """CIFAR-10 from torchvision's archive, whose checksums torchvision verifies.
 
     Read once a process: what passes the checksums cannot have changed.
 
     Args:
-        root: the folder that holds ``cifar-10-batches-py``.
+        root: the folder that holds ``cifar-10-batches-py``; absolute, as results go by its name.
         download: whether torchvision may download it.
 
     Returns:
@@ -32,32 +31,27 @@ def read_archive(root: Path, download: bool = False) -> tuple[Images, Images]:
     Raises:
         UserError: the archive is missing, damaged or cannot be downloaded.
     """
-    return _read_archive(root.resolve(), download)
+    try:
+        archives = [CIFAR10(root, train=train, download=download) for train in (True, False)]
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        where = f"root={str(root)!r}"
+        if download:
+            message = f"CIFAR-10 could not be downloaded to {where} ({error}); put it there."
+            raise UserError(message) from error
+        unpacked = (root / CIFAR10.base_folder).exists()
+        state = "is damaged or half unpacked" if unpacked else "is not there"
+        raise UserError(
+            f"CIFAR-10 {state} under {where}: it must hold a complete {CIFAR10.base_folder}/ or "
+            "train/<class>/* and test/<class>/*; set data.init_args.root, or download: true."
+        ) from error
+    train, test = (_images(archive.data, archive.targets) for archive in archives)
+    return train, test
 
 
-@lru_cache(maxsize=1)
-def _read_archive(root: Path, download: bool) -> tuple[Images, Images]:
-    parts = []
-    for train in (True, False):
-        try:
-            archive = CIFAR10(root, train=train, download=download)
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(_missing(root, download, error)) from error
-        pixels = torch.from_numpy(archive.data).permute(0, 3, 1, 2).contiguous()
-        parts.append(Images(pixels, torch.tensor(archive.targets)))
-    return parts[0], parts[1]
-
-
-def _missing(root: Path, download: bool, error: Exception) -> str:
-    if download:
-        return f"CIFAR-10 could not be downloaded to root={str(root)!r} ({error}); put it there."
-    unpacked = (root / CIFAR10.base_folder).exists()
-    state = "is damaged or half unpacked" if unpacked else "is not there"
-    return (
-        f"CIFAR-10 {state} under root={str(root)!r}: it must hold a complete "
-        f"{CIFAR10.base_folder}/ or train/<class>/* and test/<class>/*; set data.init_args.root, "
-        "or download: true."
-    )
+def _images(pictures: np.ndarray, target: list[int]) -> Images:
+    """Pictures [N, H, W, C] and their classes."""
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
+    return Images(pixels, torch.tensor(target))
 
 
 def read_folder(root: Path) -> tuple[Images, Images]:
@@ -76,36 +70,27 @@ def read_folder(root: Path) -> tuple[Images, Images]:
         UserError: a part is missing or empty, the parts' classes differ, a picture cannot be read
             or differs in size from the first one.
     """
-    root = root.resolve()
-    return _read_folder(root, _stamp(root))
-
-
-def _stamp(root: Path) -> int:
-    """A number that changes whenever a file does: a hash of all names, sizes and times."""
-    files = []
+    root, files = root.resolve(), []
     for part in ("train", "test"):
         for folder, _, names in os.walk(root / part, followlinks=True):
             for name in names:
                 status = os.lstat(os.path.join(folder, name))
                 files.append((folder, name, status.st_size, status.st_mtime_ns))
-    return hash(tuple(sorted(files)))
+    return _read_folder(root, hash(tuple(sorted(files))))
 
 
 @lru_cache(maxsize=1)
 def _read_folder(root: Path, stamp: int) -> tuple[Images, Images]:
-    found = {}
-    for part in ("train", "test"):
-        try:
-            found[part] = ImageFolder(root / part)
-        except FileNotFoundError as error:
-            raise UserError(
-                f"the data under root={str(root)!r} is half unpacked: {reason(error)}; "
-                "train/ and test/ must both hold a folder of pictures for every class."
-            ) from error
-    train, test = found["train"], found["test"]
+    """Reads the pictures; ``stamp`` changes whenever a file does."""
+    try:
+        train, test = (ImageFolder(root / part) for part in ("train", "test"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"the data under root={str(root)!r} is half unpacked: {reason(error)}; train/ and "
+            "test/ must both hold a folder of pictures for every class."
+        ) from error
     for part, other, name in ((train, test, "test"), (test, train, "train")):
-        missing = sorted(set(part.classes) - set(other.classes))
-        if missing:
+        if missing := sorted(set(part.classes) - set(other.classes)):
             raise UserError(
                 f"the class folder {missing[0]!r} is in {part.root} but not in {root / name}; "
                 "train/ and test/ must hold the same classes."
@@ -129,10 +114,8 @@ def _decode(folder: ImageFolder, shape: tuple[int, ...]) -> Images:
 
     # Pillow releases the interpreter's lock while it decodes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(decode, range(len(paths))):
-            pass
-    channels_first = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return Images(channels_first, torch.tensor(folder.targets))
+        list(pool.map(decode, range(len(paths))))
+    return _images(pixels, folder.targets)
 
 
 def _read(path: str) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Two views of an image: its left and its right part."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -38,11 +36,7 @@ class Stereo(ImageDataModule):
         self.mask_probability = mask_probability
 
     def check(self, train: Images) -> None:
-        """Compares the crops' width with the images', and the probability with 1/2.
-
-        Raises:
-            UserError: one is too large or too small.
-        """
+        """Compares the crops' width with the images', and the probability with 1/2."""
         available = train.pixels.shape[-1]
         if not 1 <= self.width <= available:
             raise UserError(

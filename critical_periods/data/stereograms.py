@@ -1,7 +1,5 @@
 """Random-dot stereograms of digits, whose class is in neither view alone but in both together."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -43,13 +41,12 @@ class StereogramDataModule(Stereo):
 
     Args:
         size: height and width of a view in pixels, at least 8.
-        disparity: by how many pixels the dots of the shape are shifted.
-        settings: ``mask_probability`` of :class:`~critical_periods.data.stereo.Stereo` and those of
-            :class:`~critical_periods.data.images.ImageDataModule` but for ``augment``.
+        disparity: by how many pixels the dots of the shape are shifted, from 1 to below ``size``.
+        settings: ``mask_probability`` of :class:`.Stereo` and those of :class:`.ImageDataModule`
+            but for ``augment``.
 
     Raises:
-        UserError: ``size`` is below 8 or ``disparity`` is not within it; by :meth:`setup`, another
-            setting does not fit the data.
+        UserError: a setting is out of its range.
 
     Example:
         >>> data = StereogramDataModule(batch_size=64)
@@ -74,15 +71,14 @@ class StereogramDataModule(Stereo):
                 f"disparity={disparity} of the stereograms must lie between 1 and {size - 1} "
                 f"pixels, within their size={size}."
             )
-        self.size = size
-        self.disparity = disparity
+        self.size, self.disparity = size, disparity
 
     def load(self) -> tuple[Images, Images]:
         """The shapes, 1 within a digit and 0 around it: uint8 [N, 1, size, size]."""
         train, test = (self._shapes(images) for images in read_digits())
         members = [(test.target == label).nonzero().flatten() for label in test.target.unique()]
         chosen = torch.cat([one[torch.arange(_TEST_PER_CLASS) % len(one)] for one in members])
-        return train, Images(test.pixels[chosen], test.target[chosen])
+        return train, Images(*(part[chosen] for part in test))
 
     def _shapes(self, images: Images) -> Images:
         pixels = F.interpolate(images.pixels.float(), self.size, mode="bilinear")
@@ -136,6 +132,5 @@ def stereogram(shapes: Tensor, scene: Tensor, fresh: Tensor) -> Tensor:
     disparity = scene.shape[-1] - width
     left = scene[..., :width]
     uncovered = F.pad(shapes, (disparity, 0))[..., :width]
-    ground = torch.where(uncovered, fresh, left)
-    right = torch.where(shapes, scene[..., disparity:], ground)
+    right = torch.where(shapes, scene[..., disparity:], torch.where(uncovered, fresh, left))
     return torch.stack([left, right], dim=1)[:, :, None]

@@ -1,10 +1,9 @@
 """CIFAR-10 from folders and archives as small as a test, and, where it is there, the real one."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pickle
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -91,12 +90,9 @@ def test_module_of_a_folder(folder):
     assert data.num_classes == 3
     batch = evaluated(data)
     assert batch.views.shape == (6, 1, 3, 32, 32) and batch.target.tolist() == [0, 0, 1, 1, 2, 2]
-    pixels = picture("test", 1, 0).transpose(2, 0, 1) / 255
-    mean, std = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2023, 0.1994, 0.2010])
-    expected = (pixels - mean[:, None, None]) / std[:, None, None]
-    torch.testing.assert_close(
-        batch.views[2, 0].double(), torch.from_numpy(expected), atol=1e-5, rtol=0
-    )
+    expected = (picture("test", 1, 0) / 255 - [0.4914, 0.4822, 0.4465]) / [0.2023, 0.1994, 0.2010]
+    shown = batch.views[2, 0].permute(1, 2, 0).double()
+    torch.testing.assert_close(shown, torch.from_numpy(expected), atol=1e-5, rtol=0)
 
 
 def test_shifts_and_flips_of_the_papers(folder):
@@ -121,62 +117,35 @@ def test_shifts_and_flips_of_the_papers(folder):
     assert {round(colour, 3) for colour in colours} == {0.0, round(black, 3)}
 
 
+DAMAGES = {
+    "gone": lambda path: path.rename(path.with_name("gone")),
+    "emptied": lambda path: (shutil.rmtree(path), path.mkdir()),
+    "new": lambda path: shutil.copytree(path.with_name("cat"), path),
+    "words": lambda path: path.write_text("not a picture"),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:1500]),
+    "size": lambda path: Image.fromarray(picture("x", 0, 0, (31, 32))).save(path),
+}
+
+
 @pytest.mark.parametrize(
-    ("damage", "sentence"),
+    ("damage", "place", "sentence"),
     [
-        ("no test", r"half unpacked: .*No such file or directory: '.*test'; train/ and test/ must"),
-        ("no train", r"half unpacked: .*No such file or directory: '.*train'"),
-        ("empty test", r"half unpacked: Couldn't find any class folder in .*test"),
-        ("empty class", r"half unpacked: Found no valid file for the classes cat\."),
-        (
-            "class in test",
-            r"'yak' is in .*test but not in .*train; train/ and test/ must hold the ",
-        ),
-        ("class in train", r"'yak' is in .*train but not in .*test;"),
-        ("words", r"train/cat/01\.png cannot be read as a picture; replace it or take it away"),
-        ("cut short", r"test/zebra/00\.png cannot be read as a picture"),
-        ("size", r"train/cat/03\.png is 32x31 pixels, but the first picture is 32x32; all pict"),
+        ("gone", "test", r"half unpacked: .*No such file .*: '.*test'; train/ and test/ must"),
+        ("gone", "train", r"half unpacked: .*No such file or directory: '.*train'"),
+        ("emptied", "test", r"half unpacked: Couldn't find any class folder in .*test"),
+        ("emptied", "train/cat", r"half unpacked: Found no valid file for the classes cat\."),
+        ("new", "test/yak", r"'yak' is in .*test but not in .*train; train/ and test/ must"),
+        ("new", "train/yak", r"'yak' is in .*train but not in .*test;"),
+        ("words", "train/cat/01.png", r"train/cat/01\.png cannot be read as a picture; replace"),
+        ("cut", "test/zebra/00.png", r"test/zebra/00\.png cannot be read as a picture"),
+        ("size", "train/cat/03.png", r"03\.png is 32x31 pixels, but the first picture is 32x32;"),
     ],
 )
-def test_folders_that_are_not_as_they_should_be(folder, damage, sentence):
-    train, test = folder / "train", folder / "test"
-    if damage == "no test":
-        test.rename(folder / "tset")
-    elif damage == "no train":
-        train.rename(folder / "niart")
-    elif damage == "empty test":
-        test.rename(folder / "tset")
-        test.mkdir()
-    elif damage == "empty class":
-        for path in (train / "cat").iterdir():
-            path.unlink()
-    elif damage.startswith("class in"):
-        part = folder / damage.split()[-1]
-        (part / "yak").mkdir()
-        Image.fromarray(picture("yak", 0, 0)).save(part / "yak" / "0.png")
-    elif damage == "words":
-        (train / "cat" / "01.png").write_text("not a picture")
-    elif damage == "cut short":
-        whole = (test / "zebra" / "00.png").read_bytes()
-        (test / "zebra" / "00.png").write_bytes(whole[: len(whole) // 2])
-    elif damage == "size":
-        Image.fromarray(picture("x", 0, 0, (31, 32))).save(train / "cat" / "03.png")
+def test_folders_that_are_not_as_they_should_be(folder, damage, place, sentence):
+    DAMAGES[damage](folder / place)
     with pytest.raises(UserError, match=sentence) as caught:
         CIFAR10DataModule(folder).setup()
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"width": 33}, "width=33 of the crops must lie between 1 and 32"),
-        ({"limit_train": 13}, "limit_train=13 asks for 13 images; choose between 3 .* and 12"),
-        ({"val_split": 2}, "val_split=2 asks for 2 images"),
-    ],
-)
-def test_settings_that_do_not_fit(folder, settings, sentence):
-    with pytest.raises(UserError, match=sentence):
-        StereoCIFAR10DataModule(folder, **settings).setup()
 
 
 # Archives.
@@ -233,9 +202,7 @@ def test_archive_that_is_damaged_or_half_unpacked(archive, name):
 
 
 def test_no_data_at_all(tmp_path):
-    with pytest.raises(
-        UserError, match=r"CIFAR-10 is not there under root='.*nowhere': .* set dat"
-    ):
+    with pytest.raises(UserError, match=r"CIFAR-10 is not there under root='.*nowhere': .* set da"):
         CIFAR10DataModule(tmp_path / "nowhere").setup()
 
 

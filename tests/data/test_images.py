@@ -1,7 +1,5 @@
 """Batches of images in memory: what they are made of, and that they depend on nothing else."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -92,18 +90,16 @@ def test_clutter_is_fixed_and_shows_every_figure():
 
 def test_the_test_split_validates():
     data = ready()
-    train, val, test = (joined(batches(data, getattr(data, f"{split}_dataloader")()))
-                        for split in ("train", "val", "test"))  # fmt: skip
+    train, val, test = (evaluated(data, split) for split in ("train", "val", "test"))
     assert len(train.target) == 1000 and len(val.target) == len(test.target) == 797
     assert torch.equal(val.views, test.views)
     assert val.index.tolist() == list(range(797))
     assert torch.equal(val.target, data.load()[1].target)
     assert torch.equal(train.target, data.load()[0].target[train.index])
-    predicted = evaluated(data, "predict")
-    assert torch.equal(predicted.views, test.views)
+    assert torch.equal(evaluated(data, "predict").views, test.views)
 
 
-@pytest.mark.parametrize(("val_split", "number"), [(100, 100), (0.25, 250), (10, 10)])
+@pytest.mark.parametrize(("val_split", "number"), [(100, 100), (0.25, 250)])
 def test_val_split_holds_training_images_back(val_split, number):
     data = ready(val_split=val_split)
     train, val = training(data), evaluated(data, "val")
@@ -131,9 +127,8 @@ def test_limit_train_is_fixed_and_balanced(monkeypatch, number):
     again = training(ready(limit_train=number, val_split=200), epoch=2)
     assert set(again.index.tolist()) == set(train.index.tolist())
     if number > 10:
-        assert set(training(ready(limit_train=number - 7, val_split=200)).index.tolist()) < set(
-            train.index.tolist()
-        )
+        fewer = training(ready(limit_train=number - 7, val_split=200))
+        assert set(fewer.index.tolist()) < set(train.index.tolist())
 
 
 @pytest.mark.parametrize(
@@ -146,12 +141,9 @@ def test_limit_train_is_fixed_and_balanced(monkeypatch, number):
         ({"val_split": -20}, "val_split=-20 asks for -20 images"),
         ({"val_split": 0.001}, "val_split=0.001 asks for 1 images"),
         ({"val_split": float("nan")}, "val_split=nan must be a whole number of images or a share"),
-        ({"val_split": float("inf")}, "val_split=inf must be a whole number of images or a share"),
         ({"val_split": 1.5}, "val_split=1.5 must be a whole number of images or a share below 1"),
         ({"val_split": 1000}, "val_split=1000 leaves too few of the 1000 training images"),
-        ({"val_split": 2000}, "val_split=2000 asks for 2000 images"),
         ({"width": 17}, "width=17 of the crops must lie between 1 and 16"),
-        ({"width": 17, "clutter": True}, None),
         ({"width": 0}, "width=0 of the crops"),
         ({"mask_probability": 0.6}, "mask_probability=0.6 must lie between 0 and 0.5"),
         ({"mask_probability": -0.1}, "mask_probability=-0.1"),
@@ -159,9 +151,6 @@ def test_limit_train_is_fixed_and_balanced(monkeypatch, number):
     ],
 )
 def test_settings_that_do_not_fit(settings, sentence):
-    if sentence is None:
-        assert training(ready(**settings)).views.shape[-1] == 24
-        return
     with pytest.raises(UserError, match=sentence):
         ready(**settings)
 
@@ -171,17 +160,6 @@ def test_setup_twice_loads_once(monkeypatch):
     monkeypatch.setattr(data, "load", None)
     data.setup("fit")
     assert data.num_classes == 10
-
-
-def test_fingerprint_is_of_the_data_alone():
-    data = ready()
-    plain = data.fingerprint()
-    assert plain == ready(DigitsDataModule).fingerprint()
-    train = data._images["train"]
-    changed = train.pixels.clone()
-    changed[5, 0, 3, 3] += 1
-    data._images["train"] = train._replace(pixels=changed)
-    assert plain != data.fingerprint()
 
 
 # Augmentation.
@@ -237,9 +215,7 @@ def test_shared_augmentation_keeps_two_halves_of_one_picture():
             dy, dx = next(iter(options))
             counts[dy + 2, dx + 2] += 1
     # All 25 shifts, equally often: within 5 standard errors of 1,000 / 25.
-    assert (
-        counts.sum() > 900 and counts.min() > 40 - 5 * 40**0.5 and counts.max() < 40 + 5 * 40**0.5
-    )
+    assert counts.sum() > 900 and (counts - 40).abs().max() < 5 * 40**0.5
     whole = training(ready(width=16), epoch=1)
     assert torch.equal(whole.views[:, 0], whole.views[:, 1])
     assert torch.equal(left + right, whole.views[:, 0])
@@ -260,8 +236,7 @@ def test_no_augmentation():
     data = ready(width=16, augment="none")
     batch = training(data, epoch=3)
     expected = normalised(data, "train", batch.index)
-    for view in batch.views.unbind(1):
-        close(view, expected)
+    close(batch.views, expected[:, None].expand_as(batch.views))
 
 
 def test_images_that_stay_in_main_memory_make_the_same_batches(monkeypatch):
@@ -295,6 +270,7 @@ def test_one_eye_sees_everything():
     expected = normalised(data, "test", batch.index)
     close(batch.views[:, 0], expected)
     assert batch.target_view.tolist() == [-1] * 797
+    assert data.fingerprint() == ready().fingerprint()
 
 
 def test_blur_comes_before_the_crop():
@@ -340,8 +316,7 @@ def test_noise_is_normal_as_the_network_sees_it_and_drawn_by_name():
 
 def test_deficits_and_masks_never_reach_evaluation():
     data = ready(mask_probability=0.5, val_split=300)
-    clean = {split: measured(data, split)
-             for split in ("train", "val", "test")}  # fmt: skip
+    clean = {split: measured(data, split) for split in ("train", "val", "test")}
     data.deficits.fill([Occlusion()])
     assert not training(data).views.any()
     for split, before in clean.items():
@@ -349,9 +324,8 @@ def test_deficits_and_masks_never_reach_evaluation():
         assert torch.equal(after.views, before.views)
         expected = normalised(data, "test" if split == "test" else "train", after.index)[..., :8]
         close(after.views[:, 0, ..., :8], expected)
-    for split in ("val", "test"):
-        loader = getattr(data, f"{split}_dataloader")()
-        assert torch.equal(by_index(joined(batches(data, loader))), by_index(clean[split]))
+        if split != "train":
+            assert torch.equal(by_index(evaluated(data, split)), by_index(before))
 
 
 # Masked views.
@@ -383,8 +357,9 @@ def test_masks_have_their_rate_and_never_both(probability):
 
 def test_measurement_samples_are_few_fixed_and_clean():
     data = ready(batch_size=30)
-    first = joined(batches(data, data.measurement_loader("train", 100), epoch=1))
-    again = joined(batches(data, data.measurement_loader("train", 100), epoch=2))
+    first, again = (
+        joined(batches(data, data.measurement_loader("train", 100), epoch)) for epoch in (1, 2)
+    )
     assert len(first.index.unique()) == 100
     # Spread over the split, which may be sorted by class.
     assert (first.index // 250).bincount(minlength=4).min() > 10

@@ -1,12 +1,11 @@
 """Random-dot stereograms: noise to either eye, a digit to both."""
 
-from __future__ import annotations
-
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from batches import by_index, evaluated, joined, training
+from batches import by_index, evaluated, joined, ridge, training
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
@@ -25,24 +24,21 @@ def ready(**settings: Any) -> StereogramDataModule:
 # One pair of views.
 
 
-@pytest.mark.parametrize("disparity", [1, 2, 5])
+@pytest.mark.parametrize("disparity", [1, 5])
 def test_a_stereogram_equals_a_plain_loop(disparity):
     draws = torch.Generator().manual_seed(disparity)
     shapes = torch.rand(20, 4, 7, generator=draws) < 0.5
     scene = torch.randn(20, 4, 7 + disparity, generator=draws)
     fresh = torch.randn(20, 4, 7, generator=draws)
     left, right = stereogram(shapes, scene, fresh).flatten(2).view(20, 2, 4, 7).unbind(1)
-    for sample in range(20):
-        for y in range(4):
-            for x in range(7):
-                assert left[sample, y, x] == scene[sample, y, x]
-                if shapes[sample, y, x]:
-                    expected = scene[sample, y, x + disparity]
-                elif x >= disparity and shapes[sample, y, x - disparity]:
-                    expected = fresh[sample, y, x]
-                else:
-                    expected = scene[sample, y, x]
-                assert right[sample, y, x] == expected
+    for sample, y, x in np.ndindex(20, 4, 7):
+        assert left[sample, y, x] == scene[sample, y, x]
+        expected = scene[sample, y, x]
+        if shapes[sample, y, x]:
+            expected = scene[sample, y, x + disparity]
+        elif x >= disparity and shapes[sample, y, x - disparity]:
+            expected = fresh[sample, y, x]
+        assert right[sample, y, x] == expected
 
 
 @pytest.mark.parametrize(("size", "disparity"), [(8, 1), (16, 3), (32, 31)])
@@ -59,34 +55,24 @@ def test_no_dot_is_seen_twice_by_one_eye(size, disparity):
 # Either view alone: noise.
 
 
-def excess(view: Tensor) -> tuple[float, float]:
+def excess(view: Tensor) -> list[float]:
     """By how many standard errors pixels' means, and correlations of pairs, miss those of noise.
 
-    Args:
-        view: dots of -1 and 1, [N, P].
-
-    Returns:
-        For sums over pixels, and over pairs of pixels, of squares that are chi-square with one
-        degree of freedom each if all dots are independent.
+    Of dots of -1 and 1, [N, P]: sums over pixels, and over pairs of pixels, of squares that are
+    chi-square with one degree of freedom each if all dots are independent.
     """
     number, pixels = view.shape
     means = view.mean(0).square().mul(number)
     correlations = (view.T @ view / number).square().mul(number)
     pairs = correlations[torch.ones(pixels, pixels).triu(1).bool()]
-    return errors(means), errors(pairs)
-
-
-def errors(squares: Tensor) -> float:
-    return ((squares.mean() - 1) * (len(squares) / 2) ** 0.5).item()
+    return [((each.mean() - 1) * (len(each) / 2) ** 0.5).item() for each in (means, pairs)]
 
 
 def drawn(epochs: int, **settings: Any) -> tuple[Tensor, Tensor]:
     """Views [N, 2, P] and targets of some epochs."""
     data = ready(batch_size=1000, **settings)
-    parts = [training(data, epoch) for epoch in range(epochs)]
-    return torch.cat([one.views for one in parts]).flatten(2), torch.cat(
-        [one.target for one in parts]
-    )
+    batch = joined([training(data, epoch) for epoch in range(epochs)])
+    return batch.views.flatten(2), batch.target
 
 
 @pytest.mark.parametrize("disparity", [1, 3])
@@ -106,16 +92,10 @@ def test_the_check_would_see_a_shape_that_left_its_old_place_uncovered():
     assert excess(right)[1] > 20
 
 
-def test_dots_are_black_and_white_alike():
-    views, _ = drawn(2)
-    assert views.unique().tolist() == [-1.0, 1.0]
-    assert views.mean().abs() < 4 / views[:, 0].numel() ** 0.5
-
-
 # Both views together.
 
 
-@pytest.mark.parametrize("disparity", [1, 2, 4])
+@pytest.mark.parametrize("disparity", [1, 4])
 def test_views_agree_on_the_ground_and_by_chance_at_the_shape(disparity):
     data = ready(disparity=disparity)
     batch = training(data)
@@ -141,13 +121,10 @@ def test_a_linear_reader_of_products_needs_both_eyes():
     test = evaluated(data)
 
     def accuracy(a: int, b: int, shift: int) -> float:
-        def features(views: Tensor) -> Tensor:
-            product = views[:, a, 0] * views[:, b, 0].roll(-shift, dims=-1)
-            return torch.nn.functional.pad(product.flatten(1), (0, 1), value=1.0)
+        def products(views: Tensor) -> Tensor:
+            return (views[:, a] * views[:, b].roll(-shift, dims=-1)).flatten(1)
 
-        x, y = features(train.views), torch.nn.functional.one_hot(train.target).float()
-        weight = torch.linalg.solve(x.T @ x + 10 * torch.eye(x.shape[1]), x.T @ y)
-        return (features(test.views) @ weight).argmax(1).eq(test.target).double().mean().item()
+        return ridge(train, test, products, 10)
 
     assert accuracy(0, 1, 0) > 0.7
     error = (0.1 * 0.9 / 4000) ** 0.5
@@ -196,7 +173,6 @@ def test_the_test_split_is_of_all_test_digits_and_balanced():
     [
         ({"size": 7}, "size=7 of the stereograms must be at least 8 pixels"),
         ({"disparity": 0}, "disparity=0 of the stereograms must lie between 1 and 31"),
-        ({"disparity": -1}, "disparity=-1 of the stereograms"),
         ({"disparity": 16, "size": 16}, "disparity=16 .* between 1 and 15 pixels, within .*=16"),
     ],
 )

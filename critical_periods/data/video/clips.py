@@ -1,9 +1,8 @@
 """Decoding the frames of a batch in the workers of a data loader."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,6 @@ from critical_periods.data.video.video_index import VideoClips
 # Videos that are tried in a broken one's place before a folder is given up.
 _TRIES = 20
 
-
 Clips = VideoClips | ShardClips
 
 
@@ -45,6 +43,7 @@ class ClipBatch(NamedTuple):
     broken: list[tuple[int, str]]
 
 
+@dataclass(eq=False)
 class ClipDataset(Dataset):
     """Turns the indices of a batch into its frames.
 
@@ -64,26 +63,17 @@ class ClipDataset(Dataset):
         seed: of the training draws.
     """
 
-    def __init__(
-        self,
-        clips: Clips,
-        target: Tensor,
-        index: Tensor,
-        delay: int | None,
-        size: int,
-        scale: tuple[float, float],
-        magnitude: int,
-        seed: int,
-    ) -> None:
-        self.clips, self.target, self.index = clips, target, index
-        self.delay, self.size, self.seed = delay, size, seed
-        self.scale, self.magnitude = scale, magnitude
+    clips: Clips
+    target: Tensor
+    index: Tensor
+    delay: int | None
+    size: int
+    scale: tuple[float, float]
+    magnitude: int
+    seed: int
 
     def __getitem__(self, draw: Indices) -> ClipBatch | UserError:
-        """The batch; or, as a value, what its user has to mend.
-
-        Torch would make one long message of an error of a worker and of where it came from.
-        """
+        """The batch, or the error as a value, as torch would add to its message."""
         try:
             return self._batch(draw)
         except UserError as error:
@@ -93,9 +83,16 @@ class ClipDataset(Dataset):
         broken: dict[int, str] = {}
         tries = _TRIES if draw.in_training else 1
         read = [self._sample(int(i), draw.epoch, broken, tries) for i in draw.index]
+        if not any(read):
+            read = [self._sample(int(draw.index[0]), draw.epoch, broken, _TRIES)]
         samples = [sample for sample in read if sample is not None]
         if not samples:
-            samples = [self._last_resort(draw, broken)]
+            number, reason = list(broken.items())[-1]
+            one, last = (os.fsdecode(self.clips.paths[n]) for n in (int(draw.index[0]), number))
+            raise UserError(
+                f"{one} and {_TRIES - 1} videos drawn in its place cannot be decoded (the "
+                f"last, {last}, {reason}); look after the data."
+            )
         numbers, pixels = zip(*samples, strict=True)
         index = torch.tensor(numbers)
         return ClipBatch(
@@ -116,30 +113,18 @@ class ClipDataset(Dataset):
             chosen = int(self.index[place])
         return None
 
-    def _last_resort(self, draw: Indices, broken: dict[int, str]) -> tuple[int, Tensor]:
-        first = int(draw.index[0])
-        sample = self._sample(first, draw.epoch, broken, _TRIES)
-        if sample is None:
-            number, reason = list(broken.items())[-1]
-            one, last = (os.fsdecode(self.clips.paths[n]) for n in (first, number))
-            raise UserError(
-                f"{one} and {_TRIES - 1} videos drawn in its place cannot be decoded (the "
-                f"last, {last}, {reason}); look after the data."
-            )
-        return sample
-
     def _frames(self, number: int, epoch: int) -> Tensor:
-        training = epoch >= 0
-        index = torch.tensor([number])
+        training, index = epoch >= 0, torch.tensor([number])
         key = (self.seed, epoch) if training else (FIXED_SEED,)
         length = torch.tensor([int(self.clips.lengths[number])])
         draws = uniform(index, 2, Stream.FRAME_PAIR, *key)
         places = draw_pairs(length, self.delay, draws, centred=not training)[0].tolist()
         images = self.clips.read(number, places)
-        width, height = images[0].size
-        box = centre_box(width, height)
+        box = centre_box(*images[0].size)
         if training:
-            box = draw_box(uniform(index, 4, Stream.FRAME_BOX, *key)[0], width, height, self.scale)
+            box = draw_box(
+                uniform(index, 4, Stream.FRAME_BOX, *key)[0], *images[0].size, self.scale
+            )
         size = (self.size, self.size)
         parts = [i.convert("RGB").resize(size, Image.Resampling.BICUBIC, box) for i in images]
         if training and self.magnitude:

@@ -1,7 +1,5 @@
 """Which two frames of a video make a sample, and which part of them is cut out."""
 
-from __future__ import annotations
-
 from math import ceil
 
 import torch
@@ -79,7 +77,7 @@ def draw_box(
 
     Args:
         draws: uniform numbers in [0, 1), [4].
-        width: of the frame.
+        width: of the frame in pixels, as ``height``.
         height: of the frame.
         scale: least and largest share of the area.
 

@@ -1,7 +1,5 @@
 """Single frames of a video file, by seeking to the key frame before and decoding from there."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import floor
 from pathlib import Path
@@ -64,8 +62,7 @@ def read_frames(path: str | Path, times: Sequence[float], short_side: int | None
         short_side: frames whose shorter side is longer than this many pixels are scaled down to it.
 
     Returns:
-        The frames and how many were decoded for them. (A frame predicted from a later one needs
-        that one decoded too; it is not counted as it need not be given.)
+        The frames and how many the decoder gave for them.
 
     Raises:
         VideoError: the file is empty, cut off, damaged or no video.
@@ -87,11 +84,9 @@ def read_frames(path: str | Path, times: Sequence[float], short_side: int | None
             inside = [tick for tick in waiting if tick >= video.time(run[0])]
             waiting = waiting[len(inside) :]
             shown = video.shown(run, inside)
-            found = {
-                time: _upright_rgb(frame, short_side)
-                for time, frame in video.decode(run, set(shown.values()))
-            }
-            images.update({tick: found[time] for tick, time in shown.items()})
+            decoded = video.decode(run, set(shown.values()))
+            found = {time: _upright_rgb(frame, short_side) for time, frame in decoded}
+            images |= {tick: found[time] for tick, time in shown.items()}
         return Frames([images[tick] for tick in ticks], video.decoded)
 
 
@@ -103,11 +98,10 @@ def probe(path: str | Path) -> Probe:
     than one frame is decoded.
 
     Raises:
-        VideoError: the file is empty, cut off, damaged or no video.
+        VideoError: as :func:`read_frames`.
     """
     with open_video(path) as video:
-        stream = video.stream
-        zero = stream.start_time or 0
+        stream, zero = video.stream, video.stream.start_time or 0
         run = video.run_to(zero)
         _, first = next(video.decode(run, set(video.shown(run, [zero]).values())))
         duration, frames = float((stream.duration or 0) * video.tick), stream.frames

@@ -1,7 +1,5 @@
 """Pairs of frames from Kinetics, or from any folder of videos laid out like it."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from critical_periods.core.errors import UserError
 from critical_periods.core.randomness import Stream, global_seed, uniform
 from critical_periods.data.batch_stage import BatchStage, Images, normalise
 from critical_periods.data.epochs import EpochSampler, Indices
-from critical_periods.data.video.clips import ClipBatch, ClipDataset, ClipLoader, Clips
+from critical_periods.data.video.clips import ClipDataset, ClipLoader, Clips
 from critical_periods.data.video.frame_pairs import GRID_RATE, needed_length
 from critical_periods.data.video.mixing import mix
 from critical_periods.data.video.shards import open_shards
@@ -44,16 +42,13 @@ class KineticsDataModule(BatchStage):
     Workers decode and cut out: in training one random part of 20 to 100 % of the area for both
     frames, with RandAugment where asked for, in evaluation the middle square. On the device both
     frames of a sample flip together, are normalised, meet the deficits and, in training, mix with
-    another sample's. All draws of a sample depend on (seed, epoch, index), all of a batch on
-    (seed, epoch, batch, rank).
+    another sample's.
 
     Args:
         root: the data set's folder, or that of its shards.
         train_csv: a list of the training videos (path, label; paths relative to ``root``) in place
             of ``train/``.
         val_csv: the same for validation.
-        path_column: the column of the paths in the lists' header, where they have one.
-        label_column: that of the labels.
         batch_size: samples in a batch of one process.
         num_workers: processes that decode; by default one a core, at most 8.
         delay: steps of 1/3 s between the frames (A.7: 4, which is 1.33 s); ``None`` draws them.
@@ -64,17 +59,17 @@ class KineticsDataModule(BatchStage):
         rand_augment: magnitude of :func:`.rand_augment`, one for both frames (9 where MultiMAE is
             fine-tuned); 0 for none.
         max_bad_share: of the videos that may be bad before training stops.
+        path_column: the column of the paths in the lists' header, where they have one.
+        label_column: that of the labels.
 
     Raises:
-        UserError: a setting has no meaning; by ``setup``, the data is missing, too few classes or
-            too many bad videos; in training, too many videos turn out to be broken (of all
-            processes together, which say so at the end of an epoch; one alone says so at once).
+        UserError: a setting has no meaning; by ``setup``, data is missing or too many videos are
+            bad; in training, too many turn out to be (where there are several processes, they
+            add up theirs at the end of an epoch).
 
     Attributes:
         class_names: of the K classes, from :meth:`setup` on.
         broken: videos that turned out to be broken in training, by split and number.
-        num_views: V = 2.
-        num_classes: K, from :meth:`setup` on.
     """
 
     num_views: int = 2
@@ -97,40 +92,40 @@ class KineticsDataModule(BatchStage):
         label_column: str = "label",
     ) -> None:
         super().__init__()
-        if delay is not None and delay < 1:
-            raise UserError(f"delay={delay} must be at least 1 step of 1/3 s, or null for any.")
-        if image_size < 1:
-            raise UserError(f"image_size={image_size} must be at least 1 pixel.")
-        for name, value in (("mixup", mixup), ("cutmix", cutmix)):
-            if value < 0:
-                raise UserError(f"{name}={value} must be 0, for none, or positive.")
-        if not 0 <= rand_augment <= 10:
-            raise UserError(f"rand_augment={rand_augment} must be from 0, for none, to 10.")
-        if not 0 <= max_bad_share <= 1:
-            raise UserError(f"max_bad_share={max_bad_share} must be a share from 0 to 1.")
-        if num_workers is not None and num_workers < 0:
-            raise UserError(f"num_workers={num_workers} must not be negative.")
+        if num_workers is None:
+            num_workers = min(8, os.cpu_count() or 1)
+        for holds, rule in (
+            (
+                delay is None or delay >= 1,
+                f"{delay=} must be at least 1 step of 1/3 s, or null for any",
+            ),
+            (image_size >= 1, f"{image_size=} must be at least 1 pixel"),
+            (mixup >= 0, f"{mixup=} must be 0, for none, or positive"),
+            (cutmix >= 0, f"{cutmix=} must be 0, for none, or positive"),
+            (0 <= rand_augment <= 10, f"{rand_augment=} must be from 0, for none, to 10"),
+            (0 <= max_bad_share <= 1, f"{max_bad_share=} must be a share from 0 to 1"),
+            (num_workers >= 0, f"{num_workers=} must not be negative"),
+            (
+                (train_csv is None) == (val_csv is None),
+                "train_csv and val_csv go together; set both, or neither",
+            ),
+        ):
+            if not holds:
+                raise UserError(f"{rule}.")
         self.root = Path(root).expanduser()
         self.lists = {
-            "train": None if train_csv is None else Path(train_csv).expanduser(),
-            "val": None if val_csv is None else Path(val_csv).expanduser(),
+            split: None if file is None else Path(file).expanduser()
+            for split, file in (("train", train_csv), ("val", val_csv))
         }
-        if (train_csv is None) != (val_csv is None):
-            raise UserError("train_csv and val_csv go together; set both, or neither.")
         self.columns = path_column, label_column
-        self.batch_size = batch_size
-        self.num_workers = min(8, os.cpu_count() or 1) if num_workers is None else num_workers
-        self.delay = delay
-        self.image_size = image_size
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.delay, self.image_size, self.max_bad_share = delay, image_size, max_bad_share
         self.mixup, self.cutmix, self.rand_augment = mixup, cutmix, rand_augment
-        self.max_bad_share = max_bad_share
         self.class_names: list[str] = []
         self.broken: dict[tuple[str, int], str] = {}
         self._clips: dict[str, Clips] = {}
         self._target: dict[str, Tensor] = {}
         self._bad: list[tuple[str, str, str]] = []
-
-    # What there is.
 
     def prepare_data(self) -> None:
         """Looks at all videos, once; Lightning has one process of each machine do it."""
@@ -172,16 +167,16 @@ class KineticsDataModule(BatchStage):
                     f"which delay={self.delay} needs {needed}"
                 )
                 self._bad.append((split, os.fsdecode(found.paths[number]), reason))
-        total = sum(map(len, labels.values()))
-        report = self._report_file
-        write_report(report, self._bad)
-        if len(self._bad) > self.max_bad_share * total:
-            raise UserError(self._too_many(len(self._bad), total))
+        write_report(self._report_file, self._bad)
+        self._check_share()
         for split, (_, index) in self.splits.items():
             if not len(index):
-                raise UserError(f"no video of the split {split!r} can be used; see {report}.")
+                raise UserError(
+                    f"no video of the split {split!r} can be used; see {self._report_file}."
+                )
         if self._bad:
-            _log.warning("%d of %d videos are left out; see %s.", len(self._bad), total, report)
+            counts = len(self._bad), sum(map(len, self._target.values()))
+            _log.warning("%d of %d videos are left out; see %s.", *counts, self._report_file)
         # The test labels of Kinetics were kept back for long, so the validation videos test.
         self.splits["test"] = self.splits["val"]
         self._clips = clips
@@ -189,13 +184,6 @@ class KineticsDataModule(BatchStage):
     @property
     def _report_file(self) -> Path:
         return index_folder(self.root) / "bad_videos.csv"
-
-    def _too_many(self, bad: int, total: int) -> str:
-        return (
-            f"{bad} of {total} videos under root={str(self.root)!r} are broken, empty or too "
-            f"short, more than max_bad_share={self.max_bad_share}; see {self._report_file}, "
-            "replace them, or raise max_bad_share."
-        )
 
     def contents(self) -> Iterator[Any]:
         """All paths, sizes, lengths and classes; not the contents of the files."""
@@ -215,12 +203,14 @@ class KineticsDataModule(BatchStage):
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> tuple[Indices, Images]:
         """The frames and targets on the device; counts the videos that were broken."""
-        self._count(batch)
-        index, pixels, target = (
-            each.to(device, non_blocking=True)
-            for each in (batch.draw.index, batch.pixels, batch.target)
+        self._count({(batch.draw.part, number): why for number, why in batch.broken})
+        # Of several processes one must not stop while the others wait for it: see gather_broken.
+        if batch.broken and self.place[1] == 1:
+            self._check_share()
+        index, *images = (
+            each.to(device, non_blocking=True) for each in (batch.draw.index, *batch[1:3])
         )
-        return batch.draw._replace(index=index), Images(pixels, target)
+        return batch.draw._replace(index=index), Images(*images)
 
     def views(self, pixels: Tensor, draw: Indices) -> Tensor:
         """Both frames, in training of half of the samples mirrored, [B, 2, 3, S, S]."""
@@ -234,19 +224,17 @@ class KineticsDataModule(BatchStage):
         key = (Stream.MIXING, *draw.key, draw.batch, self.place[0])
         return mix(batch, self.num_classes, self.mixup, self.cutmix, *key)
 
-    # Videos that turn out to be broken.
-
-    def _count(self, batch: ClipBatch) -> None:
-        new = {(batch.draw.part, number): why for number, why in batch.broken}
+    def _count(self, new: dict[tuple[str, int], str]) -> None:
+        """Adds videos that turned out to be broken to those that are known, and to the report."""
         if new.keys() <= self.broken.keys():
             return
         self.broken.update(new)
-        rank, world_size = self.place
-        if rank == 0:
-            self._report()
-        # Of several processes one must not stop while the others wait for it: see gather_broken.
-        if world_size == 1:
-            self._check_share()
+        if self.place[0] == 0:
+            rows = [
+                (split, os.fsdecode(self._clips[split].paths[number]), f"{why} (found in training)")
+                for (split, number), why in self.broken.items()
+            ]
+            write_report(self._report_file, [*self._bad, *rows])
 
     def gather_broken(self) -> None:
         """Of several processes, tells each the broken videos of all.
@@ -256,46 +244,32 @@ class KineticsDataModule(BatchStage):
         Raises:
             UserError: there are too many by now; every process raises it.
         """
-        rank, world_size = self.place
+        _, world_size = self.place
         if world_size == 1:
             return
         parts: list[dict[tuple[str, int], str]] = [{} for _ in range(world_size)]
         torch.distributed.all_gather_object(parts, self.broken)
-        before = len(self.broken)
         for part in parts:
-            self.broken.update(part)
-        if rank == 0 and len(self.broken) > before:
-            self._report()
-        if self.broken:
-            self._check_share()
-
-    def _report(self) -> None:
-        rows = [
-            (split, os.fsdecode(self._clips[split].paths[number]), f"{why} (found in training)")
-            for (split, number), why in self.broken.items()
-        ]
-        write_report(self._report_file, [*self._bad, *rows])
+            self._count(part)
+        self._check_share()
 
     def _check_share(self) -> None:
         bad, total = len(self._bad) + len(self.broken), sum(map(len, self._target.values()))
         if bad > self.max_bad_share * total:
-            raise UserError(self._too_many(bad, total))
+            raise UserError(
+                f"{bad} of {total} videos under root={str(self.root)!r} are broken, empty or too "
+                f"short, more than max_bad_share={self.max_bad_share}; see {self._report_file}, "
+                "replace them, or raise max_bad_share."
+            )
 
 
 class _GatherBroken(Callback):
-    """Calls :meth:`KineticsDataModule.gather_broken` at the end of every epoch.
-
-    Lightning tells only callbacks of it.
-
-    Args:
-        data: whose broken videos are counted.
-    """
+    """Calls ``gather_broken`` at the end of every epoch, which Lightning tells only callbacks."""
 
     def __init__(self, data: KineticsDataModule) -> None:
         self.data = data
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gathers the broken videos; all processes are here."""
         self.data.gather_broken()
 
     on_validation_epoch_end = on_test_epoch_end = on_predict_epoch_end = on_train_epoch_end

@@ -1,7 +1,5 @@
 """Mixup and CutMix of samples with several views."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

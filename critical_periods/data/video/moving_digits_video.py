@@ -1,7 +1,5 @@
 """Moving digits as video files in the layout of Kinetics."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import av
@@ -14,7 +12,6 @@ from critical_periods.data.video.frame_pairs import GRID_RATE
 
 # Of x264, from 0 to 51: a frame is its scene to within a few grey levels.
 _QUALITY = 4
-_SPLITS = {"train": "train", "val": "test"}
 
 
 def write_videos(
@@ -68,7 +65,7 @@ def write_videos(
             f"{(data.step + 1) / rate:.2f}."
         )
     data.setup()
-    for (folder, split), number in zip(_SPLITS.items(), (train, val), strict=True):
+    for folder, split, number in (("train", "train", train), ("val", "test", val)):
         loader = data.measurement_loader(split, number, shared=True)
         if len(loader.sampler.index) < number:
             raise UserError(

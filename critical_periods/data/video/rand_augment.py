@@ -1,7 +1,5 @@
 """RandAugment, the same for all frames of a sample."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 

@@ -1,19 +1,17 @@
 """Frames that were extracted from videos once, 3 a second, as JPEGs in a few large files."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -25,7 +23,7 @@ from critical_periods.core.processes import end_with_parent
 from critical_periods.data.video.frame_pairs import GRID_RATE, grid_length
 from critical_periods.data.video.frames import probe, read_frames
 from critical_periods.data.video.video_file import VideoError
-from critical_periods.data.video.video_index import as_bytes, path_buffers, save_arrays
+from critical_periods.data.video.video_index import DAMAGED, as_bytes, path_buffers, save_arrays
 from critical_periods.data.video.video_lists import VideoList
 
 INDEX = "index.npz"
@@ -35,8 +33,6 @@ _QUALITY = 90
 _VIDEOS = 128
 # Frames of a video that are in memory at once: about 50 MB, and all of a clip of Kinetics.
 _FRAMES = 128
-# What NumPy raises at a damaged .npz file.
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, BadZipFile)
 
 
 @dataclass
@@ -67,26 +63,20 @@ class ShardClips:
     reasons: np.ndarray
 
     def read(self, number: int, places: Iterable[int]) -> list[Image.Image]:
-        """Frames at these places of the video's grid.
-
-        Raises:
-            VideoError: the shard is gone or damaged.
-        """
+        """Frames at these places of the video's grid; a VideoError where the shard is damaged."""
         path = os.path.join(self.folder, os.fsdecode(self.shards[self.shard[number]]))
         start, length = int(self.starts[number]), int(self.lengths[number])
         try:
             with open(path, "rb", buffering=0) as file:
                 file.seek(start)
                 bounds = np.frombuffer(file.read(4 * (length + 1)), np.uint32)
-                images: list[Image.Image] = []
+                images = []
                 for place in places:
-                    file.seek(start + int(bounds[place]))
-                    image = Image.open(
-                        io.BytesIO(file.read(int(bounds[place + 1] - bounds[place])))
-                    )
-                    image.load()
-                    images.append(image)
-                return images
+                    begin, end = bounds[place : place + 2].tolist()
+                    file.seek(start + begin)
+                    images.append(Image.open(io.BytesIO(file.read(end - begin))))
+                    images[-1].load()
+                return [*images]
         except (OSError, IndexError, ValueError) as error:
             # Where it is no matter of files, NumPy and Pillow speak of buffers.
             reason = getattr(error, "strerror", None) or "a frame is no JPEG"
@@ -103,37 +93,32 @@ def open_shards(folder: Path) -> ShardClips | None:
     """The shards of a split; ``None`` where the folder holds none.
 
     Raises:
-        UserError: they are not complete: a file is missing, damaged or of another size than the
-            index has it.
+        UserError: a file is missing, damaged or of another size than the index has it.
     """
-    if (folder / INDEX).exists():
-        try:
-            with np.load(folder / INDEX) as arrays:
-                names = [field.name for field in fields(ShardClips)]
-                clips = ShardClips(str(folder), *(_array(arrays, name) for name in names[1:]))
-        except _DAMAGED as error:
-            raise _damaged(folder / INDEX, "cannot be read") from error
-        # The last record of each shard says where it ends.
-        order = np.lexsort((clips.lengths, clips.starts, clips.shard))
-        for number in order[np.diff(clips.shard[order], append=-1) != 0]:
-            file = folder / os.fsdecode(clips.shards[clips.shard[number]])
-            problem = _problem(file, int(clips.starts[number]), int(clips.lengths[number]))
-            if problem:
-                raise _damaged(file, problem)
-        return clips
-    if any(folder.glob("shard_*")):
-        raise UserError(
-            f"{folder} holds a part of an extraction; run the same `critical-periods kinetics "
-            "extract` again, which goes on where it stopped."
-        )
-    return None
+    if not (folder / INDEX).exists():
+        if any(folder.glob("shard_*")):
+            raise UserError(
+                f"{folder} holds a part of an extraction; run the same `critical-periods kinetics "
+                "extract` again, which goes on where it stopped."
+            )
+        return None
+    try:
+        with np.load(folder / INDEX) as arrays:
+            names = [field.name for field in fields(ShardClips)]
+            clips = ShardClips(str(folder), *(_array(arrays, name) for name in names[1:]))
+    except DAMAGED as error:
+        raise _damaged(folder / INDEX, "cannot be read") from error
+    # The last record of each shard says where it ends.
+    order = np.lexsort((clips.lengths, clips.starts, clips.shard))
+    for number in order[np.diff(clips.shard[order], append=-1) != 0]:
+        file = folder / os.fsdecode(clips.shards[clips.shard[number]])
+        if problem := _problem(file, int(clips.starts[number]), int(clips.lengths[number])):
+            raise _damaged(file, problem)
+    return clips
 
 
 def _array(arrays: Any, name: str) -> np.ndarray:
-    """An array of an ``.npz`` file.
-
-    Extractions of version 0.1 hold strings as one row of bytes and the places where each one ends.
-    """
+    """An array of a file; version 0.1 wrote strings as a row of bytes and where each one ends."""
     if f"{name}_ends" not in arrays:
         return np.asarray(arrays[name])
     text, ends = arrays[f"{name}_text"].tobytes(), arrays[f"{name}_ends"].tolist()
@@ -161,8 +146,6 @@ def _damaged(file: Path, problem: str) -> UserError:
 
 
 class _Task(NamedTuple):
-    """A shard to make."""
-
     videos: VideoList
     file: Path
     short_side: int
@@ -187,17 +170,14 @@ def extract(
         short_side: frames whose shorter side is longer than this many pixels are scaled down to it.
         jobs: processes at once.
         videos_per_shard: how many videos a shard holds.
-
-    Returns:
-        The extracted clips.
     """
     output.mkdir(parents=True, exist_ok=True)
-    tasks = []
-    for number, start in enumerate(range(0, len(videos.paths), videos_per_shard)):
+    tasks: list[_Task] = []
+    for start in range(0, len(videos.paths), videos_per_shard):
         part = slice(start, start + videos_per_shard)
         some = VideoList(videos.folder, videos.paths[part], videos.labels[part])
-        name = f"shard_{number:05d}_{_stamp(some, short_side)}"
-        tasks.append(_Task(some, output / f"{name}.bin", short_side))
+        name = f"shard_{len(tasks):05d}_{_stamp(some, short_side)}.bin"
+        tasks.append(_Task(some, output / name, short_side))
     (output / INDEX).unlink(missing_ok=True)
     undone = [task for task in tasks if not _is_complete(task.file)]
     done = len(videos.paths) - sum(len(task.videos.paths) for task in undone)
@@ -229,12 +209,10 @@ def _make_shards(tasks: list[_Task], jobs: int) -> Iterator[_Task]:
 
 
 def _context() -> BaseContext:
-    """How processes start: not as a copy of this one, in which FFmpeg may have threads.
-
-    Where they can be copies of one that has done no more than import, they share its memory.
-    """
+    """How processes start: not as copies of this one, in which FFmpeg may have threads."""
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
+    # Copies of a process that has done no more than import share its memory.
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
@@ -243,12 +221,11 @@ def _context() -> BaseContext:
 def _stamp(videos: VideoList, short_side: int) -> str:
     digest = hashlib.sha256(f"{short_side} {_QUALITY} {GRID_RATE}".encode())
     for path, label in zip(videos.paths, videos.labels, strict=True):
-        try:
+        state = -1, 0
+        with suppress(OSError):
             status = os.stat(os.path.join(videos.folder, path))
-            state = (path, label, status.st_size, status.st_mtime_ns)
-        except OSError:
-            state = (path, label, -1, 0)
-        digest.update(repr(state).encode())
+            state = status.st_size, status.st_mtime_ns
+        digest.update(repr((path, label, *state)).encode())
     return digest.hexdigest()[:8]
 
 
@@ -262,29 +239,26 @@ def _is_complete(shard: Path) -> bool:
         with np.load(_shard_index(shard)) as arrays:
             start, length = int(arrays["starts"][-1]), int(arrays["lengths"][-1])
             _array(arrays, "reasons")
-    except _DAMAGED:
+    except DAMAGED:
         return False
     return not _problem(shard, start, length)
 
 
 def _make_shard(task: _Task) -> None:
-    starts, lengths = [], []
-    reasons: list[str] = []
+    starts, lengths, reasons = [], [], []
     with replacing(task.file) as part, open(part, "wb") as out:
         for path in task.videos.paths:
             starts.append(out.tell())
+            frames, reason = [], ""
             try:
                 frames = _jpegs(os.path.join(task.videos.folder, path), task.short_side)
-                reasons.append("")
-            except VideoError as error:
-                frames = []
-                reasons.append(error.reason)
-            lengths.append(len(frames))
-            if frames:
-                header = 4 * (len(frames) + 1)
-                bounds = header + np.cumsum([0, *map(len, frames)])
+                bounds = 4 * (len(frames) + 1) + np.cumsum([0, *map(len, frames)])
                 out.write(bounds.astype(np.uint32).tobytes())
                 out.writelines(frames)
+            except VideoError as error:
+                reason = error.reason
+            lengths.append(len(frames))
+            reasons.append(reason)
     save_arrays(
         _shard_index(task.file),
         starts=np.array(starts, np.int64),
@@ -305,22 +279,22 @@ def _jpegs(path: str, short_side: int) -> list[bytes]:
 
 
 def _write_index(output: Path, tasks: list[_Task]) -> None:
-    starts, lengths, reasons, shard = [], [], [], []
-    for number, task in enumerate(tasks):
+    parts: dict[str, list[np.ndarray]] = {"starts": [], "lengths": [], "reasons": []}
+    for task in tasks:
         with np.load(_shard_index(task.file)) as arrays:
-            starts.append(arrays["starts"])
-            lengths.append(arrays["lengths"])
-            reasons.append(_array(arrays, "reasons"))
-        shard.append(np.full(len(task.videos.paths), number, np.int32))
+            for name, values in parts.items():
+                values.append(_array(arrays, name))
+    starts, lengths, reasons = map(np.concatenate, parts.values())
+    sizes = [len(task.videos.paths) for task in tasks]
     save_arrays(
         output / INDEX,
-        starts=np.concatenate(starts),
-        lengths=np.concatenate(lengths),
-        shard=np.concatenate(shard),
+        starts=starts,
+        lengths=lengths,
+        shard=np.repeat(np.arange(len(tasks), dtype=np.int32), sizes),
         shards=as_bytes(task.file.name for task in tasks),
         paths=as_bytes(path for task in tasks for path in task.videos.paths),
         labels=as_bytes(label for task in tasks for label in task.videos.labels),
-        reasons=np.concatenate(reasons),
+        reasons=reasons,
     )
     # What an earlier state of the videos, or a killed run, left behind is no part of it.
     kept = {name for task in tasks for name in (task.file.name, _shard_index(task.file).name)}

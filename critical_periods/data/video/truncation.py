@@ -1,7 +1,5 @@
 """Whether a video file is shorter than its container says."""
 
-from __future__ import annotations
-
 import os
 import struct
 from pathlib import Path
@@ -18,9 +16,6 @@ def is_cut_off(path: str | Path) -> bool:
     Knows the boxes of MP4 and QuickTime, the segment of Matroska and WebM, and the RIFF chunks of
     AVI; other files, and those that leave their length open, are taken to be complete. Decoders
     go on to the last byte of a file and do not say what is missing after it.
-
-    Raises:
-        OSError: there is no such file.
 
     Example:
         >>> is_cut_off(__file__)
@@ -58,11 +53,8 @@ def _mp4(file: BinaryIO) -> int:
 def _matroska(file: BinaryIO) -> int:
     """Where the segment ends; 0 where that is left open."""
     file.seek(4)
-    header = _length(file) or 0
-    file.seek(header, os.SEEK_CUR)
-    if file.read(4) != _SEGMENT:
-        return 0
-    size = _length(file)
+    file.seek(_length(file) or 0, os.SEEK_CUR)
+    size = _length(file) if file.read(4) == _SEGMENT else None
     return 0 if size is None else file.tell() + size
 
 

@@ -1,7 +1,5 @@
 """An open video file: which packets a time needs, and the frames that they decode to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,11 +26,7 @@ _NO_SEEKING = ("mpeg", "mpegts")
 
 
 class VideoError(Exception):
-    """A video that cannot be decoded.
-
-    Args:
-        path: of the file.
-        reason: what is wrong with it, in a few words.
+    """A video that cannot be decoded: its path, and what is wrong with it, in a few words.
 
     Example:
         >>> raise VideoError("a.mp4", "is empty")

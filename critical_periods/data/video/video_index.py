@@ -1,7 +1,5 @@
 """The index of a folder of videos: how long each is, kept in a file and brought up to date."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os
@@ -25,7 +23,8 @@ from critical_periods.data.video.video_file import VideoError
 from critical_periods.data.video.video_lists import VideoList
 
 _FORMAT = 2
-FOLDER = "critical_periods_index"
+# What NumPy raises at a damaged .npz file.
+DAMAGED = (OSError, ValueError, KeyError, EOFError, BadZipFile)
 
 
 @dataclass
@@ -49,23 +48,18 @@ class VideoClips:
     short_side: int = 256
 
     def read(self, number: int, places: Iterable[int]) -> list[Image.Image]:
-        """Frames at these places of the video's grid.
-
-        Raises:
-            VideoError: the video cannot be decoded.
-        """
+        """Frames at these places of the video's grid; a VideoError where it cannot be decoded."""
         path = os.path.join(self.folder, os.fsdecode(self.paths[number]))
         frames = read_frames(path, [place / GRID_RATE for place in places], self.short_side)
         return [Image.fromarray(image) for image in frames.images]
 
     def contents(self) -> Iterator[Any]:
         """Paths, sizes and lengths, as buffers for a fingerprint; not what is in the files."""
-        yield from path_buffers(self.paths)
-        yield from (self.sizes.tobytes(), self.lengths.tobytes())
+        yield from (*path_buffers(self.paths), self.sizes.tobytes(), self.lengths.tobytes())
 
 
 def read_index(videos: VideoList, file: Path, short_side: int = 256) -> VideoClips:
-    """The index of some videos, from its file where it has one and made where it has not.
+    """The index of some videos, from its file as far as that is up to date.
 
     A video is looked at again when its size or its time of change is another; all others are taken
     from the file, which is written anew when anything was. Of several processes one does the work.
@@ -86,10 +80,8 @@ def read_index(videos: VideoList, file: Path, short_side: int = 256) -> VideoCli
         lengths = np.array([known[video][0] for video in videos_now], np.int32)
         reasons = np.array([known[video][1] for video in videos_now], dtype="S")
         if videos_now != before:
-            save_arrays(
-                file, format=_FORMAT, paths=paths, sizes=sizes, times=times, lengths=lengths,
-                reasons=reasons,
-            )  # fmt: skip
+            states = {"paths": paths, "sizes": sizes, "times": times}
+            save_arrays(file, format=_FORMAT, **states, lengths=lengths, reasons=reasons)
     return VideoClips(str(videos.folder), paths, lengths, reasons, sizes, short_side)
 
 
@@ -154,24 +146,23 @@ def _load(file: Path) -> dict[_Video, _Finding]:
             videos = (arrays[name].tolist() for name in ("paths", "sizes", "times"))
             findings = (arrays[name].tolist() for name in ("lengths", "reasons"))
             return dict(zip(zip(*videos, strict=True), zip(*findings, strict=True), strict=True))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except DAMAGED:
         return {}
 
 
 def _probe_all(folder: Path, videos: list[_Video]) -> dict[_Video, _Finding]:
     """Probes videos, in parallel."""
-    paths = [os.path.join(folder, os.fsdecode(path)) for path, *_ in videos]
+
+    def length(video: _Video) -> _Finding:
+        try:
+            return grid_length(probe(os.path.join(folder, os.fsdecode(video[0]))).duration), b""
+        except VideoError as error:
+            return 0, os.fsencode(error.reason)
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        findings = pool.map(_length, paths)
-        progress = tqdm(findings, f"Looking at {folder}", len(paths), unit="video")
+        findings = pool.map(length, videos)
+        progress = tqdm(findings, f"Looking at {folder}", len(videos), unit="video")
         return dict(zip(videos, progress, strict=True))
-
-
-def _length(path: str) -> _Finding:
-    try:
-        return grid_length(probe(path).duration), b""
-    except VideoError as error:
-        return 0, os.fsencode(error.reason)
 
 
 def index_folder(root: Path) -> Path:
@@ -179,13 +170,11 @@ def index_folder(root: Path) -> Path:
 
     ``$XDG_CACHE_HOME`` (or ``~/.cache``) then holds a folder named by the hash of the root.
     """
-    inside = root / FOLDER
-    try:
-        inside.mkdir(exist_ok=True)
-        if os.access(inside, os.W_OK):
-            return inside
-    except OSError:
-        pass
+    folder = root / "critical_periods_index"
+    with suppress(OSError):
+        folder.mkdir(exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     folder = cache / "critical_periods" / name

@@ -1,7 +1,5 @@
 """Which videos there are and what they show: a folder for each class, or a list in a file."""
 
-from __future__ import annotations
-
 import csv
 import os
 import re
@@ -20,6 +18,7 @@ COLUMNS = ("path", "label")
 _WHOLE = re.compile(r"([0-9]+)(\.0*)?")
 # Far more than any data set has; a larger class number is something else.
 _MOST_CLASSES = 100_000
+_NO_PAIR = ("", "")
 _FOLDERS = {"train": ("train",), "val": ("val", "validation", "test")}
 
 
@@ -44,37 +43,36 @@ def find_videos(
     columns: tuple[str, str] = COLUMNS,
     settings: tuple[str, str] | None = None,
 ) -> VideoList:
-    """The videos of a split.
+    """The videos of a split, by a folder for each class or by a list.
+
+    A list has a video and its label on each line. A header names the two columns, among any others.
+    Without one, each line is a video file, known by its ending, and its label, and nothing else.
+    Tabs, commas or spaces stand between them, the same in all lines: of these, those that suit the
+    most lines (so a path may hold spaces and commas where tabs end it, or where the label is one
+    word). Cells with commas may be in quotes, and lines that begin with ``#`` are comments. Of
+    folders, hidden files are left out, and the order is that of their names.
 
     Args:
         root: holds ``train/<class>/*`` and ``val/<class>/*`` (or ``validation``, or ``test``).
         split: ``train`` or ``val``.
         file: a list of them instead; its paths are relative to ``root``.
-        columns: of the paths and of the labels in the header of ``file``, where it has one.
+        columns: of the paths and of the labels in the header of ``file``, where it has one;
+            capitals do not matter.
         settings: what the user calls ``root`` and ``file``; by default as the DataModule does.
 
     Raises:
-        UserError: there is no such folder or file, or nothing in it.
+        UserError: there is no such folder or file, nothing in it, or a line that is none of a list.
     """
     if file is not None:
-        return read_list(file, root, columns)
-    folders = [root / name for name in _FOLDERS[split] if (root / name).is_dir()]
-    if not folders:
+        return _read_list(file, root, columns)
+    folder = next((root / name for name in _FOLDERS[split] if (root / name).is_dir()), None)
+    if folder is None:
         wanted = " or ".join(f"{name}/" for name in _FOLDERS[split])
         root_name, file_name = settings or ("root", f"{split}_csv")
         raise UserError(
             f"{root_name}={str(root)!r} holds no folder {wanted} with a folder of videos for every "
             f"class; set {root_name}, or {file_name} to a list of path,label."
         )
-    return list_folder(folders[0])
-
-
-def list_folder(folder: Path) -> VideoList:
-    """All videos ``<class>/*`` of a folder, in the order of their names, but hidden ones.
-
-    Raises:
-        UserError: there are none.
-    """
     found = [
         f"{label.name}/{name}"
         for label in sorted(folder.iterdir())
@@ -90,43 +88,25 @@ def list_folder(folder: Path) -> VideoList:
     return VideoList(folder, found, [path.split("/")[0] for path in found])
 
 
-def read_list(file: Path, root: Path, columns: tuple[str, str] = COLUMNS) -> VideoList:
-    """A list with a video and its label on each line.
-
-    A header names the two columns, among any others. Without one, each line is a video file, known
-    by its ending, and its label, and nothing else. Tabs, commas or spaces stand between them, the
-    same in all lines: of these, those that suit the most lines (so a path may hold spaces and
-    commas where tabs end it, or where the label is one word). Cells with commas may be in quotes,
-    and lines that begin with ``#`` are comments.
-
-    Args:
-        file: the list.
-        root: that its paths are relative to.
-        columns: of the paths and of the labels in the header; capitals do not matter.
-
-    Raises:
-        UserError: the file is not there or empty, or a line is not as it should be.
-    """
+def _read_list(file: Path, root: Path, columns: tuple[str, str]) -> VideoList:
     try:
         text = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the list {file} cannot be read: {error}.") from error
     lines = {n: line for n, line in enumerate(text, 1) if line.strip()[:1] not in ("", "#")}
     readings = [_pairs(lines, mark, columns) for mark in "\t, "]
-    pairs = min(readings, key=lambda reading: list(reading.values()).count(None))
+    pairs = min(readings, key=lambda reading: list(reading.values()).count(_NO_PAIR))
     if not pairs:
         raise UserError(f"the list {file} is empty; each line is a path and a label.")
-    paths, labels = [], []
     for number, pair in pairs.items():
-        if pair is None:
+        if pair is _NO_PAIR:
             raise UserError(
                 f"line {number} of {file} is {lines[number].strip()[:80]!r}, but each line is a "
                 "video file and a label with a comma, a tab or a space between, the same one in "
                 "all lines; a list with other files or more columns needs a header that names "
                 f"{columns[0]!r} and {columns[1]!r}, as path_column and label_column call them."
             )
-        paths.append(pair[0])
-        labels.append(pair[1])
+    paths, labels = (list(cells) for cells in zip(*pairs.values(), strict=True))
     numbers = [value for label in labels if (value := _class_number(label)) is not None]
     if len(numbers) == len(labels) and max(numbers) >= _MOST_CLASSES:
         line = [*pairs][numbers.index(max(numbers))]
@@ -136,19 +116,19 @@ def read_list(file: Path, root: Path, columns: tuple[str, str] = COLUMNS) -> Vid
 
 def _pairs(
     lines: dict[int, str], mark: str, columns: tuple[str, str]
-) -> dict[int, tuple[str, str] | None]:
-    """The path and the label of each line but the header; ``None`` where it is not so made up."""
+) -> dict[int, tuple[str, str]]:
+    """The path and the label of each line but the header; empty where it is not so made up."""
     rows = {number: _cells(line, mark) for number, line in lines.items()}
     header = [cell.lower() for cell in next(iter(rows.values()), [])]
     places, width = [0, 1], 2
     if is_named := all(header.count(column.lower()) == 1 for column in columns):
         places, width = [header.index(column.lower()) for column in columns], len(header)
         del rows[next(iter(rows))]
-    pairs: dict[int, tuple[str, str] | None] = {}
+    pairs = {}
     for number, row in rows.items():
-        path, label = (row[place] for place in places) if len(row) == width else ("", "")
+        path, label = (row[place] for place in places) if len(row) == width else _NO_PAIR
         is_pair = path and label and (is_named or _is_video(path))
-        pairs[number] = (path, label) if is_pair else None
+        pairs[number] = (path, label) if is_pair else _NO_PAIR
     return pairs
 
 
@@ -203,14 +183,13 @@ def number_labels(train: list[str], val: list[str]) -> tuple[list[str], list[int
         highest = max(known.values(), default=0)
         if highest >= _MOST_CLASSES:
             raise UserError(f"a video has {_too_high(highest)}")
-        classes = [str(number) for number in range(highest + 1)]
-        return classes, [known[label] for label in train], [known[label] for label in val]
-    names = sorted(set(train))
-    missing = sorted(set(val) - set(names))
-    if missing:
-        raise UserError(
-            f"the class {missing[0]!r} occurs in validation but not in training; both must name "
-            "their classes alike."
-        )
-    number = {name: place for place, name in enumerate(names)}
-    return names, [number[label] for label in train], [number[label] for label in val]
+        names = [str(number) for number in range(highest + 1)]
+    else:
+        names = sorted(set(train))
+        if missing := sorted(set(val) - set(names)):
+            raise UserError(
+                f"the class {missing[0]!r} occurs in validation but not in training; both must "
+                "name their classes alike."
+            )
+        known = {name: place for place, name in enumerate(names)}
+    return names, [known[label] for label in train], [known[label] for label in val]

@@ -1,14 +1,16 @@
 """The DataModule of video pairs: what a batch is made of, and what becomes of bad videos."""
 
-from __future__ import annotations
-
 import csv
 import functools
+import itertools
 import multiprocessing
 import os
+import pickle
 import re
 import shutil
+import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +25,18 @@ from small_videos import FullDecode, film, write_video
 from torch import Tensor, nn
 
 from critical_periods.callbacks import DeficitWindow
-from critical_periods.cli.main import main
 from critical_periods.core.errors import UserError
 from critical_periods.data import KineticsDataModule, MovingDigitsDataModule
 from critical_periods.data.video.moving_digits_video import write_videos
 from critical_periods.data.video.shards import extract
-from critical_periods.data.video.video_index import as_bytes, save_arrays
+from critical_periods.data.video.video_index import as_bytes
 from critical_periods.data.video.video_lists import find_videos
 from critical_periods.deficits import Dissociation
 from critical_periods.tasks import ClassificationTask
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 TRAIN, VAL = 37, 13
+SMALL = {"batch_size": 8, "image_size": 16, "num_workers": 0}
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +48,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ready(root: Path, **settings: Any) -> Any:
-    data = KineticsDataModule(
-        root, **({"batch_size": 8, "num_workers": 0, "image_size": 16} | settings)
-    )
+    data = KineticsDataModule(root, **(SMALL | settings))
     data.setup()
     return data
 
@@ -69,9 +69,9 @@ def report(root: Path) -> list[list[str]]:
     return rows
 
 
-def grey(root: Path, train: int = 6, frames: int = 40) -> Path:
+def grey(root: Path, frames: int) -> Path:
     """Videos whose n-th frame is all of one grey, 5 n, so that a cut-out tells its time."""
-    for split, number in (("train", train), ("val", 2)):
+    for split, number in (("train", 6), ("val", 2)):
         for n in range(number):
             images = [np.full((32, 48, 3), 5 * frame, np.uint8) for frame in range(frames)]
             write_video(root / split / f"class {n % 2}" / f"{n}.mp4", images, crf=4)
@@ -81,7 +81,7 @@ def grey(root: Path, train: int = 6, frames: int = 40) -> Path:
 # What a batch is made of.
 
 
-@pytest.mark.parametrize("delay", [1, 3, None])
+@pytest.mark.parametrize("delay", [3, None])
 def test_evaluation_takes_the_middle_square_of_a_centred_pair(tmp_path: Path, delay: int | None):
     frames = [16, 24, 41, 48, 30]
     for number, length in enumerate(frames):
@@ -93,17 +93,12 @@ def test_evaluation_takes_the_middle_square_of_a_centred_pair(tmp_path: Path, de
     delays = set()
     for number, length in enumerate(frames):
         # At 12 frames a second every fourth is on the grid.
-        images = [FullDecode(tmp_path / "val" / "a" / f"{number}.mp4").image(n) for n in
-                  range(0, length, 4)]  # fmt: skip
+        full = FullDecode(tmp_path / "val" / "a" / f"{number}.mp4")
+        images = torch.tensor(np.stack([full.image(n)[:, 8:56] for n in range(0, length, 4)]))
         shown = colours(batch.views[number])
-        first, second = (
-            min(range(len(images)), key=lambda n, v=view: (shown[v] - torch.tensor(
-                images[n][:, 8:56])).abs().sum())
-            for view in (0, 1)
-        )  # fmt: skip
-        for view, n in ((0, first), (1, second)):
-            expected = torch.tensor(images[n][:, 8:56]).float()
-            torch.testing.assert_close(shown[view], expected, atol=1e-3, rtol=0)
+        errors = (shown[:, None] - images).abs().flatten(2).amax(2)
+        first, second = errors.argmin(1).tolist()
+        assert errors.amin(1).max() < 1e-3
         assert 0 <= len(images) - 1 - second - first <= 1
         delays.add(second - first)
     assert delays == {delay} if delay else min(delays) >= 1 and len(delays) > 1
@@ -128,9 +123,9 @@ def test_training_takes_any_pair_a_delay_apart(tmp_path: Path, delay: int | None
 
 def test_both_frames_are_cut_out_and_flipped_together(tmp_path: Path):
     """Videos that stand still: whatever is drawn, both views must show the same."""
-    ramp = np.broadcast_to(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None], (48, 64, 3))
-    image = ramp.copy()
-    image[:, :, 1] = np.linspace(0, 255, 48, dtype=np.uint8)[:, None]
+    image = np.empty((48, 64, 3), np.uint8)
+    image[:] = np.linspace(0, 255, 64)[None, :, None]
+    image[:, :, 1] = np.linspace(0, 255, 48)[:, None]
     for split in ("train", "val"):
         for n in range(8):
             write_video(tmp_path / split / "a" / f"{n}.mp4", [image] * 20, crf=1)
@@ -155,12 +150,10 @@ def test_samples_depend_on_seed_epoch_and_index_alone(digits: Path, monkeypatch)
         parts.append(training(data, epoch=5))
     both = joined(parts)
     assert len(both.index) == TRAIN - 1  # two processes get as many each
-    order = expected.index.argsort()
-    found = {int(i): n for n, i in enumerate(both.index)}
-    for i in order.tolist():
-        if (n := found.get(int(expected.index[i]))) is not None:
-            assert torch.equal(both.views[n], expected.views[i])
-            assert both.target[n] == expected.target[i]
+    found = torch.isin(expected.index.sort().values, both.index)
+    assert torch.equal(by_index(both), by_index(expected)[found])
+    in_order = expected.target[expected.index.argsort()]
+    assert torch.equal(both.target[both.index.argsort()], in_order[found])
     assert not torch.equal(by_index(training(ready(digits), 4)), by_index(expected))
     monkeypatch.setenv("PL_GLOBAL_SEED", "4")
     assert not torch.equal(by_index(training(ready(digits), 5)), by_index(expected))
@@ -170,13 +163,7 @@ def test_samples_depend_on_seed_epoch_and_index_alone(digits: Path, monkeypatch)
 def test_workers_make_the_same_batches(digits: Path):
     settings: dict[str, Any] = {"delay": None, "mixup": 0.8, "cutmix": 1.0, "rand_augment": 9}
     alone, helped = (ready(digits, num_workers=n, **settings) for n in (0, 2))
-    for epoch in (0, 3):
-        for one, other in zip(
-            batches(alone, alone.train_dataloader(), epoch),
-            batches(helped, helped.train_dataloader(), epoch),
-            strict=True,
-        ):
-            assert all(map(torch.equal, one, other))
+    assert all(map(torch.equal, training(alone, 3), training(helped, 3)))
     assert torch.equal(evaluated(alone).views, evaluated(helped).views)
 
 
@@ -188,8 +175,8 @@ def test_rand_augment_changes_both_frames_alike_and_only_in_training(tmp_path: P
     plain, data = ready(tmp_path, delay=2), ready(tmp_path, delay=2, rand_augment=9)
     first, second = (training(data, epoch).views for epoch in (0, 1))
     assert torch.equal(first[:, 0], first[:, 1]) and torch.equal(second[:, 0], second[:, 1])
-    assert torch.equal(by_index(training(data, 0)), by_index(training(ready(
-        tmp_path, delay=2, rand_augment=9, batch_size=5), 0)))  # fmt: skip
+    other = ready(tmp_path, delay=2, rand_augment=9, batch_size=5)
+    assert torch.equal(by_index(training(data, 0)), by_index(training(other, 0)))
     before, after = (by_index(training(each, 0)) for each in (plain, data))
     # A quarter of the samples skips both operations.
     assert 6 <= (before != after).flatten(1).any(1).sum() < 24
@@ -241,10 +228,7 @@ def test_measurement_samples_are_clean_and_of_every_run(digits: Path, monkeypatc
 # Folders, lists and shards.
 
 
-@pytest.mark.parametrize(
-    ("line", "classes"),
-    [("{path},{name}", 4), ("{path} {number}", 700), ("{path}\t{name}", 4)],
-)
+@pytest.mark.parametrize(("line", "classes"), [("{path},{name}", 4), ("{path} {number}", 700)])
 def test_lists_in_place_of_folders(digits: Path, tmp_path: Path, line: str, classes: int):
     expected = ready(digits)
     for split in ("train", "val"):
@@ -301,37 +285,28 @@ def test_a_folder_that_cannot_be_written_to_has_its_index_at_home(
 # Bad videos.
 
 
-def spoil(root: Path) -> list[tuple[str, str, str]]:
+@pytest.fixture
+def spoilt(digits: Path, tmp_path: Path) -> Path:
     """Four bad videos among 37 + 13."""
+    root = shutil.copytree(digits, tmp_path / "spoilt")
     folder = root / "train" / "left"
     whole = next(folder.glob("*.mp4")).read_bytes()
     (folder / "a truncated.mp4").write_bytes(whole[: len(whole) // 2])
     (folder / "b empty.mp4").touch()
     (root / "val" / "up" / "text.mp4").write_text("Not a video, but a text.\n")
-    write_video(root / "train" / "left" / "c short.mp4", film(13))
-    return [
-        ("train", "left/a truncated.mp4", "is cut off"),
-        ("train", "left/b empty.mp4", "is empty"),
-        (
-            "train",
-            "left/c short.mp4",
-            "is too short: 4 frames at 3 a second, of which delay=4 need",
-        ),
-        ("val", "up/text.mp4", "cannot be read: Invalid data"),
-    ]
-
-
-@pytest.fixture
-def spoilt(digits: Path, tmp_path: Path) -> tuple[Path, list[tuple[str, str, str]]]:
-    root = shutil.copytree(digits, tmp_path / "spoilt")
-    return root, spoil(root)
+    write_video(folder / "c short.mp4", film(13))
+    return root
 
 
 def test_bad_videos_are_reported_and_left_out(spoilt, caplog):
-    root, bad = spoilt
-    data = ready(root, max_bad_share=4 / 54)
-    rows = report(root)
-    assert len(rows) == 4
+    data = ready(spoilt, max_bad_share=4 / 54)
+    rows = report(spoilt)
+    bad = [
+        ("train", "left/a truncated.mp4", "is cut off"),
+        ("train", "left/b empty.mp4", "is empty"),
+        ("train", "left/c short.mp4", "is too short: 4 frames at 3 a second, of which delay=4 nee"),
+        ("val", "up/text.mp4", "cannot be read: Invalid data"),
+    ]
     for row, expected in zip(rows, bad, strict=True):
         assert tuple(row[:2]) == expected[:2] and row[2].startswith(expected[2])
     assert "4 of 54 videos are left out; see " in caplog.text
@@ -340,17 +315,16 @@ def test_bad_videos_are_reported_and_left_out(spoilt, caplog):
     used |= {("val", names["val"][i]) for i in evaluated(data).index}
     assert len(used) == 50 and not used & {(split, path) for split, path, _ in bad}
     # A shorter delay has use for the short one.
-    assert len(training(ready(root, delay=3, max_bad_share=0.1)).index) == TRAIN + 1
+    assert len(training(ready(spoilt, delay=3, max_bad_share=0.1)).index) == TRAIN + 1
 
 
 def test_too_many_bad_videos_stop_before_training(spoilt):
-    root, _ = spoilt
     for share in (0.0, 3.9 / 54):
         with pytest.raises(UserError, match=r"4 of 54 videos under root=.* max_bad_share=.*; see"):
-            ready(root, max_bad_share=share)
-    assert len(report(root)) == 4
+            ready(spoilt, max_bad_share=share)
+    assert len(report(spoilt)) == 4
     with pytest.raises(UserError, match=r"no video of the split 'train' can be used; see .*csv"):
-        ready(root, delay=30, max_bad_share=1.0)
+        ready(spoilt, delay=30, max_bad_share=1.0)
 
 
 def break_videos(data: Any, split: str, numbers: list[int]) -> None:
@@ -388,9 +362,7 @@ def test_a_video_that_breaks_is_left_out_of_evaluation(digits: Path, tmp_path: P
     break_videos(data, "val", [2, 9])
     assert evaluated(data).index.tolist() == [n for n in range(VAL) if n not in (2, 9)]
     break_videos(data, "val", [n for n in range(VAL) if n not in (2, 9)])
-    with pytest.raises(
-        UserError, match=r"and 19 videos drawn in its place cannot be decoded .*cut"
-    ):
+    with pytest.raises(UserError, match=r"and 19 videos drawn in its place cannot be decode.*cut"):
         evaluated(data)
 
 
@@ -416,7 +388,6 @@ def test_a_workers_error_is_its_own_sentence(digits: Path, tmp_path: Path):
         ({"mixup": -0.1}, "mixup=-0.1 must be 0, for none, or positive"),
         ({"cutmix": -1.0}, "cutmix=-1.0 must be 0, for none, or positive"),
         ({"rand_augment": 11}, "rand_augment=11 must be from 0, for none, to 10"),
-        ({"rand_augment": -1}, "rand_augment=-1 must be from 0, for none, to 10"),
         ({"max_bad_share": 5}, "max_bad_share=5 must be a share from 0 to 1"),
         ({"train_csv": "a.csv"}, "train_csv and val_csv go together; set both, or neither"),
         ({"root": "no/where"}, "root='no/where' is no folder; set data.init_args.root"),
@@ -428,26 +399,6 @@ def test_settings_that_do_not_fit(digits: Path, settings: dict[str, Any], senten
         ready(**({"root": digits} | settings)).train_dataloader()
 
 
-def test_the_command_line_says_it_in_one_sentence(tmp_path: Path, capsys):
-    config = tmp_path / "run.yaml"
-    config.write_text(f"""
-model:
-  class_path: ClassificationTask
-  init_args:
-    network:
-      class_path: SplitResNet18
-data:
-  class_path: KineticsDataModule
-  init_args:
-    root: {tmp_path / "none"}
-trainer: {{max_epochs: 1, logger: false, accelerator: cpu}}
-""")
-    assert main(["fit", "--config", str(config)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("critical-periods: error: ") and len(error.splitlines()) == 1
-    assert f"root='{tmp_path / 'none'}' is no folder; set data.init_args.root." in error
-
-
 # Whole trainings.
 
 
@@ -456,11 +407,11 @@ class TwoFrames(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(6, 8, 3, stride=2), nn.Tanh())
-        self.head = nn.Linear(8 * 49, 4)
+        layers = nn.Conv2d(6, 8, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 49, 4)
+        self.body = nn.Sequential(*layers)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.head(self.body(torch.cat([first, second], 1)).flatten(1))
+        return self.body(torch.cat([first, second], 1))
 
 
 class Witness(Callback):
@@ -490,11 +441,8 @@ def fit(
     **settings: Any,
 ) -> tuple[dict[str, Tensor], Witness, dict[str, Tensor]]:
     pl.seed_everything(3, verbose=False)
-    task = ClassificationTask(
-        TwoFrames(),
-        num_classes=4,
-        optimizer=functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9),
-    )
+    optimizer = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+    task = ClassificationTask(TwoFrames(), num_classes=4, optimizer=optimizer)
     witness = Witness()
     savers = [ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=1)]
     trainer = pl.Trainer(
@@ -509,9 +457,7 @@ def fit(
         num_sanity_val_steps=0,
         callbacks=[witness, *callbacks, *(savers if folder else [])],
     )
-    data = KineticsDataModule(
-        root, **({"batch_size": 8, "image_size": 16, "num_workers": 0} | settings)
-    )
+    data = KineticsDataModule(root, **(SMALL | settings))
     trainer.fit(task, data, ckpt_path=resume, weights_only=True)
     weights = {name: value.clone() for name, value in task.state_dict().items()}
     return weights, witness, dict(trainer.callback_metrics)
@@ -528,7 +474,7 @@ def test_stopped_anywhere_and_resumed_to_the_bit(digits: Path, tmp_path: Path, n
 
     weights, seen, metrics = run(num_workers, tmp_path)
     assert len(seen.trained) == 10 and metrics["deficit/active"] == 1
-    for step in (1, 3, 5, 8):
+    for step in (3, 5, 8):
         # Going on with as many workers, or with others.
         for workers in {num_workers, 1} if step == 3 else {num_workers}:
             again, rest, after = run(workers, resume=tmp_path / f"step={step}.ckpt")
@@ -539,20 +485,42 @@ def test_stopped_anywhere_and_resumed_to_the_bit(digits: Path, tmp_path: Path, n
 
 
 def run_process(rank: int, folder: Path) -> None:
+    """A whole training, and one of two epochs, of which the second finds too many videos broken."""
     weights, witness, metrics = fit(folder / "videos", processes=WORLD, batch_size=4)
     seen = {"trained": witness.trained, "validated": witness.validated}
     torch.save({"weights": weights, "metrics": metrics, **seen}, folder / f"{rank}.pt")
 
+    class Breaker(Callback):
+        """Breaks two videos when all is set up, and two more when those are allowed for."""
+
+        def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+            if rank == 0:
+                numbers = [1, 3] if trainer.current_epoch == 0 else [5, 7]
+                break_videos(trainer.datamodule, "val", numbers)
+            trainer.strategy.barrier()
+
+    with pytest.raises(UserError) as caught:
+        fit(folder / "broken", processes=WORLD, callbacks=(Breaker(),), batch_size=4, epochs=3,
+            max_bad_share=3 / (TRAIN + VAL))  # fmt: skip
+    (folder / f"{rank}.txt").write_text(str(caught.value))
+
+
+@pytest.fixture(scope="module")
+def processes(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes leave behind."""
+    folder = tmp_path_factory.mktemp("processes")
+    for name in ("videos", "broken"):
+        shutil.copytree(digits, folder / name)
+    # 36 to train on, so that two processes share them evenly, and 13 to validate on.
+    next((folder / "videos").glob("train/left/*.mp4")).unlink()
+    join_processes(start_processes(run_process, folder))
+    return folder
+
 
 @pytest.mark.slow
-def test_two_processes_train_and_validate_as_one(digits: Path, tmp_path: Path):
-    root = shutil.copytree(digits, tmp_path / "videos")
-    # 36 to train on, so that two processes share them evenly, and 13 to validate on.
-    next(root.glob("train/left/*.mp4")).unlink()
-    context = start_processes(run_process, tmp_path)
-    weights, witness, metrics = fit(root)
-    join_processes(context)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+def test_two_processes_train_and_validate_as_one(processes: Path):
+    weights, witness, metrics = fit(processes / "videos")
+    first, second = (torch.load(processes / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert sorted(first["validated"] + second["validated"]) == list(range(VAL))
     assert {len(first["validated"]), len(second["validated"])} == {6, 7}
     assert sorted(witness.validated) == list(range(VAL))
@@ -566,113 +534,36 @@ def test_two_processes_train_and_validate_as_one(digits: Path, tmp_path: Path):
     assert first["metrics"]["val/accuracy"] == metrics["val/accuracy"]
 
 
-def meet_broken_videos(rank: int, folder: Path) -> None:
-    """Two epochs, of which the second finds too many: two broken videos are met by one process."""
-    root = folder / "videos"
-
-    class Breaker(Callback):
-        """Breaks two videos when all is set up, and two more when those are allowed for."""
-
-        def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-            if rank == 0:
-                numbers = [1, 3] if trainer.current_epoch == 0 else [5, 7]
-                break_videos(trainer.datamodule, "val", numbers)
-            trainer.strategy.barrier()
-
-    try:
-        fit(root, processes=WORLD, callbacks=(Breaker(),), batch_size=4, epochs=3,
-            max_bad_share=3 / (TRAIN + VAL))  # fmt: skip
-    except UserError as error:
-        (folder / f"{rank}.txt").write_text(str(error))
-
-
 @pytest.mark.slow
-def test_two_processes_count_broken_videos_together(digits: Path, tmp_path: Path):
+def test_two_processes_count_broken_videos_together(processes: Path):
     """Validation shares videos out by turns, so the odd ones are met by the second process."""
-    shutil.copytree(digits, tmp_path / "videos")
-    join_processes(start_processes(meet_broken_videos, tmp_path))
-    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in range(2))
+    first, second = ((processes / f"{rank}.txt").read_text() for rank in range(2))
     assert first == second and "4 of 50 videos under root=" in first
-    rows = report(tmp_path / "videos")
+    rows = report(processes / "broken")
     assert len(rows) == 4 and all(row[0] == "val" for row in rows)
     assert all(row[2] == "is cut off (found in training)" for row in rows)
 
 
-# Memory.
-
-
-def many(root: Path, digits: Path, number: int, shards: bool) -> Path:
-    """An index of so many videos, by links to a few."""
-    name = "a class with a long name as some of Kinetics have"
-    for split in ("train", "val"):
-        few = find_videos(digits, split)
-        if shards:
-            clips = extract(few, root / split)
-        else:
-            (root / split).mkdir(parents=True)
-            for n, path in enumerate(few.paths):
-                (root / split / f"{n:02d}_000123_000133.mp4").symlink_to(few.folder / path)
-        turns = np.arange(number) % len(few.paths)
-        if shards:
-            names = [f"{name}/{n:011d}_000123_000133.mp4" for n in range(number)]
-            save_arrays(
-                root / split / "index.npz",
-                lengths=clips.lengths[turns],
-                starts=clips.starts[turns],
-                shard=clips.shard[turns],
-                shards=clips.shards,
-                paths=as_bytes(names),
-                labels=as_bytes([name] * number),
-                reasons=as_bytes([""] * number),
-            )
-            continue
-        # Slashes make names of one file longer and many.
-        names = [
-            f"{split}{'/' * (n % 50 + 1)}{m:02d}_000123_000133.mp4" for n, m in enumerate(turns)
-        ]
-        (root / f"{split}.csv").write_text("\n".join(f"{path},{name}" for path in names))
-        (root / "critical_periods_index").mkdir(exist_ok=True)
-        states = [(root / path).stat() for path in names[: len(few.paths)]]
-        save_arrays(
-            root / "critical_periods_index" / f"{split}.npz",
-            format=np.array(2),
-            lengths=np.full(number, 6, np.int32),
-            sizes=np.array([state.st_size for state in states], np.int64)[turns],
-            times=np.array([state.st_mtime_ns for state in states], np.int64)[turns],
-            paths=as_bytes(names),
-            reasons=as_bytes([""] * number),
-        )
-    return root
-
-
-def worker_peak(root: Path, **settings: Any) -> float:
-    """The most memory in MB that a worker has held, from its start to its third batch."""
-    data = ready(root, num_workers=1, **settings)
-    loader = data.train_dataloader()
-    draws = iter(loader)
-    for _ in range(3):
-        assert next(draws).pixels.shape == (8, 2, 3, 16, 16)
-    (worker,) = loader.workers._iterator._workers
-    status = Path(f"/proc/{worker.pid}/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").exists(), reason="asks for memory as Linux tells it")
 @pytest.mark.parametrize("shards", [False, True], ids=["videos", "shards"])
 def test_a_workers_memory_hardly_grows_with_the_index(digits: Path, tmp_path: Path, shards: bool):
-    """In a worker that starts anew, and so shares nothing with this process."""
-    before = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method("spawn", force=True)
-    try:
-        peaks = []
-        for number in (1000, 50_000):
-            root = many(tmp_path / str(number), digits, number, shards)
-            lists = {} if shards else {
-                f"{split}_csv": root / f"{split}.csv" for split in ("train", "val")
-            }  # fmt: skip
-            peaks.append(worker_peak(root, **lists))
-    finally:
-        multiprocessing.set_start_method(before, force=True)
-    print(f"{peaks[0]:.0f} and {peaks[1]:.0f} MB")
-    assert peaks[1] - peaks[0] < 50
+    """A worker that starts anew gets its data set as pickled bytes, and makes batches of it."""
+    for split in ("train", "val") if shards else ():
+        extract(find_videos(digits, split), tmp_path / split)
+    data = ready(tmp_path if shards else digits)
+    few, target = data._clips["train"], data._target["train"]
+    peaks = []
+    for number in (1000, 50_000):
+        turns = np.arange(number) % TRAIN
+        many = {name: v[turns] for name, v in vars(few).items() if np.shape(v) == (TRAIN,)}
+        # Slashes make names longer.
+        many["paths"] = as_bytes(os.fsdecode(few.paths[n]).replace("/", "/" * 50) for n in turns)
+        data._clips["train"], data._target["train"] = replace(few, **many), target[turns]
+        data.splits["train"] = "train", torch.arange(number)
+        workers = data.train_dataloader().workers
+        sent, draws = pickle.dumps(workers.dataset), [*itertools.islice(workers.sampler, 3)]
+        tracemalloc.start()
+        dataset = pickle.loads(sent)
+        assert all(dataset[draw].pixels.shape == (8, 2, 3, 16, 16) for draw in draws)
+        peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 6

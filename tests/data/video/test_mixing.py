@@ -1,7 +1,5 @@
 """Mixup and CutMix: one partner, one share and one rectangle for all views of a sample."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -35,7 +33,7 @@ def is_cut(kept: Tensor) -> bool:
     return all(int(side.int().diff().abs().sum()) <= 2 for side in (rows, columns))
 
 
-@pytest.mark.parametrize("word", range(4))
+@pytest.mark.parametrize("word", range(2))
 def test_mixup_equals_a_plain_loop(word: int):
     clean = batch()
     mixed = mix(clean, SIZE, 0.8, 0.0, 7, word)

@@ -1,7 +1,5 @@
 """RandAugment: what is drawn, and that it is one for all frames."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np

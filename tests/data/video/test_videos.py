@@ -1,8 +1,7 @@
 """Single frames of video files: the right ones, at no more cost than needed, or a clear error."""
 
-from __future__ import annotations
-
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,10 +71,10 @@ class Counter:
             self.counted[0] += 1
             yield frame
 
-    def seek(self, place: int, stream: Counter) -> None:
+    def seek(self, place: int, stream: "Counter") -> None:
         self.inner.seek(place, stream=stream.inner)
 
-    def demux(self, stream: Counter) -> Any:
+    def demux(self, stream: "Counter") -> Any:
         return self.inner.demux(stream.inner)
 
 
@@ -140,16 +139,6 @@ def test_a_probe_knows_what_a_full_decode_finds(clip: Path, full: FullDecode, co
     assert (found.height, found.width) == full.image(0).shape[:2]
 
 
-@pytest.mark.real_data
-def test_scaled_frames_of_real_clips_keep_their_shape(clip: Path):
-    (image,) = read_frames(clip, [0.5], short_side=120).images
-    info = probe(clip)
-    assert min(image.shape[:2]) == 120
-    assert image.shape[1] / image.shape[0] == pytest.approx(info.width / info.height, rel=0.01)
-    (whole,) = read_frames(clip, [0.5], short_side=4000).images
-    assert np.array_equal(whole, read_frames(clip, [0.5]).images[0])
-
-
 # Made up files of all kinds.
 
 
@@ -194,14 +183,12 @@ def test_every_format_is_read_frame_by_frame(name: str, tmp_path: Path, counted:
             assert counted[0] <= needed(full, pair)
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-@pytest.mark.parametrize("start", [0, 700])
+@pytest.mark.parametrize(("suffix", "start"), [("mp4", 700), ("mkv", 0)])
 def test_a_frame_is_shown_until_the_next_one_begins(suffix: str, start: int, tmp_path: Path):
     gaps = np.random.default_rng(2).choice([20, 33, 40, 170, 900], 30)
     ticks = np.cumsum(gaps) - gaps[0]
-    file = write_video(
-        tmp_path / f"film.{suffix}", film(30), ticks=(start + ticks).tolist(), g=8, bf=2
-    )
+    shown = (start + ticks).tolist()
+    file = write_video(tmp_path / f"film.{suffix}", film(30), ticks=shown, g=8, bf=2)
     full = FullDecode(file)
     for number, tick in enumerate(ticks):
         times = [tick / 1000 + 0.001, (tick + gaps[(number + 1) % 30]) / 1000 - 0.002]
@@ -220,9 +207,7 @@ def test_frames_are_turned_as_the_file_says(turn: int, tmp_path: Path):
     raw, (a, b, c, d) = bytearray(file.read_bytes()), MATRICES[turn]
     place = raw.index(b"tkhd") + 44
     for number, value in zip((0, 1, 3, 4), (a, b, c, d), strict=True):
-        raw[place + 4 * number : place + 4 * number + 4] = (value << 16).to_bytes(
-            4, "big", signed=True
-        )
+        struct.pack_into(">i", raw, place + 4 * number, value << 16)
     file.write_bytes(raw)
     height, width = SIDES
     expected = np.empty((width, height, 3) if turn in (90, 270) else (height, width, 3), np.uint8)
@@ -239,14 +224,13 @@ def test_frames_are_turned_as_the_file_says(turn: int, tmp_path: Path):
 # Files that are none.
 
 
-def broken_files(folder: Path, whole: Path) -> dict[str, str]:
-    """What is to be said of each kind of broken file."""
-    raw = whole.read_bytes()
-    (folder / "truncated.mp4").write_bytes(raw[: len(raw) * 2 // 3])
-    (folder / "empty.mp4").touch()
-    (folder / "text.mp4").write_text("This is no video.\n" * 50)
-    (folder / "folder.mp4").mkdir()
-    with av.open(str(folder / "sound.mp4"), "w") as container:
+def test_broken_files_say_what_is_wrong_with_them(tmp_path: Path):
+    raw = write_video(tmp_path / "whole.mp4", film(12)).read_bytes()
+    (tmp_path / "truncated.mp4").write_bytes(raw[: len(raw) * 2 // 3])
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("This is no video.\n" * 50)
+    (tmp_path / "folder.mp4").mkdir()
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000)
         for _ in range(5):
             silence = np.zeros((1, 1024), np.float32)
@@ -254,19 +238,14 @@ def broken_files(folder: Path, whole: Path) -> dict[str, str]:
             frame.sample_rate = 8000
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return {
+    for name, reason in {
         "truncated.mp4": "is cut off",
         "empty.mp4": "is empty",
         "text.mp4": "cannot be read: Invalid data",
         "folder.mp4": "cannot be read: Is a directory",
         "sound.mp4": "holds no video",
         "none.mp4": "cannot be read: No such file",
-    }
-
-
-def test_broken_files_say_what_is_wrong_with_them(tmp_path: Path):
-    whole = write_video(tmp_path / "whole.mp4", film(12))
-    for name, reason in broken_files(tmp_path, whole).items():
+    }.items():
         for reading in (probe, lambda path: read_frames(path, [0.0])):
             with pytest.raises(VideoError, match=f"{name} {reason}") as caught:
                 reading(tmp_path / name)
@@ -293,7 +272,7 @@ def test_whatever_is_damaged_is_a_frame_or_a_video_error(name: str, tmp_path: Pa
     file = write_video(tmp_path / name, film(24), codec, g=6)
     raw, draws = file.read_bytes(), np.random.default_rng(3)
     outcomes = set()
-    for _ in range(60):
+    for _ in range(40):
         damaged = np.frombuffer(raw, np.uint8).copy()
         # Headers lie at the ends.
         reach = draws.choice([300, len(raw)])
@@ -323,22 +302,16 @@ def test_the_grid_ends_before_the_video_does():
     assert [needed_length(delay) for delay in (None, 1, 4)] == [2, 2, 5]
 
 
-@pytest.mark.parametrize("delay", [1, 4, None])
+@pytest.mark.parametrize("delay", [4, None])
 def test_all_pairs_of_a_delay_are_as_likely(delay: int | None):
-    length = 9
     steps = torch.arange(0, 1, 1 / 720, dtype=torch.float64)
     draws = torch.cartesian_prod(steps, steps)
-    lengths = torch.full((len(draws),), length)
-    pairs, counts = draw_pairs(lengths, delay, draws, centred=False).unique(
-        dim=0, return_counts=True
-    )
-    possible = [
-        [a, b] for a in range(length) for b in range(a + 1, length) if delay in (None, b - a)
-    ]
+    found = draw_pairs(torch.full((len(draws),), 9), delay, draws, centred=False)
+    # One number a pair is faster to count.
+    pairs, counts = (found @ torch.tensor([9, 1])).unique(return_counts=True)
+    possible = [9 * a + b for a in range(9) for b in range(a + 1, 9) if delay in (None, b - a)]
     assert pairs.tolist() == possible
-    torch.testing.assert_close(
-        counts / len(draws), torch.full((len(possible),), 1 / len(possible)), rtol=0.02, atol=0
-    )
+    assert (counts / len(draws) * len(possible) - 1).abs().max() < 0.02
 
 
 @pytest.mark.parametrize("delay", [1, 4, None])
@@ -412,7 +385,6 @@ def test_an_index_is_built_once_and_brought_up_to_date(tmp_path: Path, looked_at
     clips = clips_of(tmp_path, ["new.mp4", *names[1:]])
     assert sorted(looked_at) == ["1.mp4", "3.mp4", "new.mp4"]
     assert clips.lengths.tolist() == [1, 4, 5, 2, 7]
-    looked_at.clear()
     # An index that is damaged, or that another version wrote, is made anew.
     index = tmp_path / "index" / "a.npz"
     for spoil in (
@@ -424,13 +396,6 @@ def test_an_index_is_built_once_and_brought_up_to_date(tmp_path: Path, looked_at
         assert clips_of(tmp_path, names).lengths.tolist() == [3, 4, 5, 2, 7]
         assert sorted(looked_at) == names
     assert not list(tmp_path.rglob("*.part"))
-
-
-def test_clips_read_the_frames_of_their_grid(tmp_path: Path):
-    write_video(tmp_path / "a.mp4", film(24))
-    full = FullDecode(tmp_path / "a.mp4")
-    images = clips_of(tmp_path, ["a.mp4"]).read(0, [5, 1])
-    assert equal([np.array(image) for image in images], [full.image(20), full.image(4)])
 
 
 def test_strings_are_what_they_were():
@@ -449,11 +414,8 @@ def test_a_folder_of_classes(tmp_path: Path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     train, val = (find_videos(tmp_path, split) for split in ("train", "val"))
-    assert train == (
-        tmp_path / "train",
-        ["a/1.avi", "b c/10.webm", "b c/2.MP4"],
-        ["a", "b c", "b c"],
-    )
+    found = ["a/1.avi", "b c/10.webm", "b c/2.MP4"]
+    assert train == (tmp_path / "train", found, ["a", "b c", "b c"])
     assert val == (tmp_path / "validation", ["a/1.mp4"], ["a"])
 
 
@@ -491,30 +453,22 @@ def test_columns_of_other_names(tmp_path: Path):
 def test_lists_with_spaces_between(tmp_path: Path):
     file = tmp_path / "list.txt"
     file.write_text("a/1.mp4 3\na b/2.mp4   12\n/else/where.mp4\t0\n")
-    assert find_videos(tmp_path, "val", file)[1:] == (
-        ["a/1.mp4", "a b/2.mp4", "/else/where.mp4"],
-        ["3", "12", "0"],
-    )
+    paths = ["a/1.mp4", "a b/2.mp4", "/else/where.mp4"]
+    assert find_videos(tmp_path, "val", file)[1:] == (paths, ["3", "12", "0"])
     file.write_text('"a, b/1.mp4",3\n"c, d/2.mp4",4\n')
     assert find_videos(tmp_path, "val", file).paths == ["a, b/1.mp4", "c, d/2.mp4"]
 
 
-@pytest.mark.parametrize(
-    ("header", "suffix"), [("", ".mp4"), ("path label\n", ".mp4"), ("path label\n", "")]
-)
+@pytest.mark.parametrize(("header", "suffix"), [("", ".mp4"), ("path label\n", "")])
 def test_one_mark_for_all_lines_of_a_list(tmp_path: Path, header: str, suffix: str):
     """Commas in paths do not end them where spaces before numbers do."""
     file = tmp_path / "list.txt"
-    file.write_text(f"{header}train/a, b/c{suffix} 3\ntrain/a, b/d{suffix} 0\n")
-    assert find_videos(tmp_path, "val", file)[1:] == (
-        [f"train/a, b/c{suffix}", f"train/a, b/d{suffix}"],
-        ["3", "0"],
-    )
-    file.write_text(f'{header.replace(" ", ",")}a b/c{suffix},"riding a, b"\na b/d{suffix},yoga\n')
-    assert find_videos(tmp_path, "val", file)[1:] == (
-        [f"a b/c{suffix}", f"a b/d{suffix}"],
-        ["riding a, b", "yoga"],
-    )
+    paths = [f"train/a, b/c{suffix}", f"train/a, b/d{suffix}"]
+    file.write_text(f"{header}{paths[0]} 3\n{paths[1]} 0\n")
+    assert find_videos(tmp_path, "val", file)[1:] == (paths, ["3", "0"])
+    paths = [f"a b/c{suffix}", f"a b/d{suffix}"]
+    file.write_text(f'{header.replace(" ", ",")}{paths[0]},"riding a, b"\n{paths[1]},yoga\n')
+    assert find_videos(tmp_path, "val", file)[1:] == (paths, ["riding a, b", "yoga"])
 
 
 def test_numbers_may_be_written_as_fractions(tmp_path: Path):
@@ -531,40 +485,25 @@ def test_numbers_may_be_written_as_fractions(tmp_path: Path):
     [
         ("", "list.csv is empty; each line is a path and a label"),
         ("path,label\n", "list.csv is empty"),
-        (
-            "a.mp4,1\nb.mp4\n",
-            "line 2 of .*list.csv is 'b.mp4', but each line is a video file and a label",
-        ),
+        ("a.mp4,1\nb.mp4\n", "line 2 of .* is 'b.mp4', but each line is a video file and a label"),
         ("a.mp4,1\n\nb.mp4,\n", "line 3 of .*list.csv"),
         ("a.mp4,1\n,2\n", "line 2 of .*list.csv"),
         ("split,label,path\nval,x,a.mp4\nval,x\n", "line 3 of .*list.csv"),
         (
             "path,where\na.mp4,1\n",
-            "line 1 .*'path,where', .* needs a header that names 'path' and 'label', as",
+            "line 1 .*'path,where', .* header that names 'path' and 'label'",
         ),
         ("path,label,path\na.mp4,1,b.mp4\n", "line 1 of .* is 'path,label,path', but"),
-        (
-            "a/1 3\na/2 4\n",
-            "line 1 of .* is 'a/1 3', .* with other files .* needs a header",
-        ),
+        ("a/1 3\na/2 4\n", "line 1 of .* is 'a/1 3', .* with other files .* needs a header"),
         (
             "a.mp4,1,2\nb.mp4,1,2\n",
-            "line 1 of .* is 'a.mp4,1,2', but .* or more columns needs a header that",
+            "line 1 .* 'a.mp4,1,2', but .* or more columns needs a header",
         ),
         ("a.mp4 30 1\nb.mp4 40 0\n", "line 1 of .* is 'a.mp4 30 1', but"),
         ("path,label\na.mp4,riding a, b\n", "line 2 of .* is 'a.mp4,riding a, b', but"),
-        ("filename,class_id\na.mp4,1\n", "line 1 of .* is 'filename,class_id', but"),
-        ("foo,bar\na.mp4,x\nb.mp4,y\n", "line 1 of .* is 'foo,bar', but each line is a video"),
-        (
-            "# numbers\nfoo bar\na 1\nb 2\n",
-            "line 2 of .* is 'foo bar', but each line is a video",
-        ),
+        ("# numbers\nfoo bar\na 1\nb 2\n", "line 2 of .* is 'foo bar', but each line is a video"),
         ("a.mp4 1\nb.mp4 100000000\n", "line 2 of .* has the class number 100000000, but numbers"),
         ("x" * 200_000, "line 1 of .* is 'xxx"),
-        (
-            "label,youtube_id,time_start,time_end,split\nyoga,0aB,1,11,val\n",
-            "line 1 of .*list.csv is 'label,youtube_id,.*', but .* needs a header that names",
-        ),
     ],
 )
 def test_lists_that_are_none(text: str, sentence: str, tmp_path: Path):
@@ -585,11 +524,9 @@ def test_folders_that_hold_nothing(tmp_path: Path):
 
 def test_class_numbers_are_taken_and_names_are_numbered():
     numbered = [str(number) for number in range(700)]
-    names, train, val = number_labels(numbered, ["599", "3"])
-    assert len(names) == 700 and train == list(range(700)) and val == [599, 3]
+    assert number_labels(numbered, ["599", "3"]) == (numbered, [*range(700)], [599, 3])
     words = [f"class {number:03d}" for number in range(600)]
-    names, train, val = number_labels(words[::-1], words[:5])
-    assert names == words and train == list(range(600))[::-1] and val == [0, 1, 2, 3, 4]
+    assert number_labels(words[::-1], words[:2]) == (words, [*range(600)][::-1], [0, 1])
     with pytest.raises(UserError, match="a video has the class number 20260101, but numbers count"):
         number_labels(["20260101", "1"], ["1"])
     with pytest.raises(UserError, match="class 'yoga' occurs in validation but not in training"):
