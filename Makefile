@@ -10,7 +10,8 @@ READY := .venv/.installed
 
 STUDY ?= experiments/studies/quickstart.yaml
 OUTPUT ?= runs/$(basename $(notdir $(STUDY)))
-PYTEST_ARGS ?=
+# Files side by side; each in one process, as the tests of a file share what they train.
+PYTEST_ARGS ?= -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
 
 .PHONY: help

@@ -141,8 +141,9 @@ class BatchStage(pl.LightningDataModule):
     def _with_deficits(self, batch: Batch, draw: Indices) -> Batch:
         if not draw.in_training:
             # Measurements take the same samples as validation, but outside of its loop.
-            validating = self.trainer is not None and self.trainer.validating
-            if not (validating and self.deficits.in_validation):
+            if not self.deficits.in_validation or self.trainer is None:
+                return batch
+            if not self.trainer.validating:
                 return batch
         key = (Stream.DEFICIT, global_seed(), draw.epoch, draw.batch, self.place[0])
         return self.deficits(batch, generator(batch.views.device, *key), not draw.in_training)
