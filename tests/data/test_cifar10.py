@@ -148,6 +148,19 @@ def test_folders_that_are_not_as_they_should_be(folder, damage, place, sentence)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"width": 33}, "width=33 of the crops must lie between 1 and 32"),
+        ({"limit_train": 13}, "limit_train=13 asks for 13 images; choose between 3 .* and 12"),
+        ({"val_split": 2}, "val_split=2 asks for 2 images"),
+    ],
+)
+def test_settings_that_do_not_fit(folder, settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        StereoCIFAR10DataModule(folder, **settings).setup()
+
+
 # Archives.
 
 

@@ -236,6 +236,18 @@ def test_the_dry_run_of_a_schedule_draws_nothing_of_training():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_the_dry_run_of_a_schedule_leaves_no_trace_in_training():
+    weights = []
+    for tried in (True, False):
+        pl.seed_everything(5)
+        task = ClassificationTask(Recorder(), optimizer=SGD)
+        if tried:
+            validate_schedule(SGD, partial(SCHEDULES.ExponentialLR, gamma=0.5), epochs=4)
+        trainer(1, limit_val_batches=0).fit(task, data())
+        weights.append(task.network.head.weight.detach())
+    assert torch.equal(*weights)
+
+
 @pytest.mark.parametrize(
     ("network", "sentence"),
     [

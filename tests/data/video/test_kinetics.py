@@ -25,6 +25,7 @@ from small_videos import FullDecode, film, write_video
 from torch import Tensor, nn
 
 from critical_periods.callbacks import DeficitWindow
+from critical_periods.cli import main
 from critical_periods.core.errors import UserError
 from critical_periods.data import KineticsDataModule, MovingDigitsDataModule
 from critical_periods.data.video.moving_digits_video import write_videos
@@ -397,6 +398,26 @@ def test_a_workers_error_is_its_own_sentence(digits: Path, tmp_path: Path):
 def test_settings_that_do_not_fit(digits: Path, settings: dict[str, Any], sentence: str):
     with pytest.raises(UserError, match=sentence):
         ready(**({"root": digits} | settings)).train_dataloader()
+
+
+def test_the_command_line_says_it_in_one_sentence(tmp_path: Path, capsys):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"""
+model:
+  class_path: ClassificationTask
+  init_args:
+    network:
+      class_path: SplitResNet18
+data:
+  class_path: KineticsDataModule
+  init_args:
+    root: {tmp_path / "none"}
+trainer: {{max_epochs: 1, logger: false, accelerator: cpu}}
+""")
+    assert main(["fit", "--config", str(config)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("critical-periods: error: ") and len(error.splitlines()) == 1
+    assert f"root='{tmp_path / 'none'}' is no folder; set data.init_args.root." in error
 
 
 # Whole trainings.
