@@ -1,7 +1,8 @@
-"""``critical-periods study plan|run|status|plot|table|schema``."""
+"""``critical-periods study plan|run|status|wait|cancel|plot|table|schema``."""
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -26,8 +27,10 @@ def study(argv: Sequence[str]) -> int:
     Raises:
         UserError: the study file, the data or the output folder is not as it should be.
     """
-    if argv[:1] in (["work"], ["segment"]):
-        end_with_parent()
+    if argv[:1] in (["work"], ["segment"], ["task"]):
+        # Of a task, Slurm is the parent.
+        if argv[0] != "task":
+            end_with_parent()
         options = _launched_parser().parse_args(argv)
     else:
         options = _parser().parse_args(argv)
@@ -41,8 +44,6 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from critical_periods.studies.launch import launch
-
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs} must be at least 1.")
     plan, folder = _make_plan(options), StudyFolder(options.output)
@@ -58,14 +59,53 @@ def _run(options: argparse.Namespace) -> int:
         print(f"Segment {name} is damaged; it is trained again.")
     for name in plan.segments:
         folder.segment(name).error.unlink(missing_ok=True)
+    if options.launcher == "slurm":
+        from critical_periods.studies.launchers import slurm
+
+        settings = read_study(options.study, options.set).slurm
+        print(slurm.submit(folder, plan, settings, _plot_command(options), options.per == "path"))
+        return 0
+    from critical_periods.studies.launchers.local import launch
+
     launch(folder, plan, options.jobs)
     return _finish(folder, plan)
 
 
+def _plot_command(options: argparse.Namespace) -> list[str]:
+    """What a job runs in the end, from whatever folder."""
+    changes = [word for change in options.set for word in ("--set", change)]
+    files = [str(options.study.absolute()), "--output", str(options.output.absolute())]
+    return ["study", "plot", *files, *changes]
+
+
 def _status(options: argparse.Namespace) -> int:
     folder, plan = _read_plan(options)
-    print(outline(plan, folder))
+    print(outline(plan, folder, _queue_states(folder)))
     return 0
+
+
+def _queue_states(folder: StudyFolder) -> dict[str, str]:
+    """What Slurm's queue says of the segments; nothing where there is no Slurm."""
+    from critical_periods.studies.launchers import slurm
+
+    return slurm.states(folder) if shutil.which("squeue") else {}
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    from critical_periods.studies.launchers import slurm
+
+    folder, _ = _read_plan(options)
+    print(f"Ended {slurm.cancel(folder)} jobs of {folder.path}; what they have saved is kept.")
+    return 0
+
+
+def _wait(options: argparse.Namespace) -> int:
+    from critical_periods.studies.launchers import slurm
+    from critical_periods.studies.launchers.progress import show_progress
+
+    folder, plan = _read_plan(options)
+    show_progress(folder, plan, lambda: bool(slurm.jobs(folder)), poll_seconds=5)
+    return _finish(folder, plan)
 
 
 def _plot(options: argparse.Namespace) -> int:
@@ -102,6 +142,13 @@ def _segment(options: argparse.Namespace) -> int:
         raise UserError(f"the plan in {folder.path} has no segment {options.name} any more.")
     train_segment(folder, plan, options.name)
     return 0
+
+
+def _task(options: argparse.Namespace) -> int:
+    from critical_periods.studies.launchers.task import run_task
+
+    folder = StudyFolder(options.output)
+    return run_task(folder, folder.read_plan(), options.name)
 
 
 def _make_plan(options: argparse.Namespace) -> Plan:
@@ -162,6 +209,8 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "plan": (_plan, "Print the tree of segments and the epochs that it trains."),
     "run": (_run, "Train what is missing, then write the results and the curve."),
     "status": (_status, "Say which segments are done, running, failed and missing."),
+    "wait": (_wait, "Wait for a study's jobs to end, then write the results and the curve."),
+    "cancel": (_cancel, "End a study's jobs, and no others."),
     "plot": (_plot, "Write the tables and draw the figures again, without training."),
     "table": (_table, "Print the curve as Markdown tables, a row a window."),
     "schema": (_schema, "Print the JSON schema of study files, by which editors check them."),
@@ -186,6 +235,10 @@ def _parser() -> argparse.ArgumentParser:
         add("--set", action="append", default=[], metavar="FIELD=VALUE", help=text)
         if name == "run":
             add("--jobs", type=int, help="runs at once (default: one a device)")
+            text = "train here (local, the default) or submit jobs to Slurm and end"
+            add("--launcher", choices=("local", "slurm"), default="local", help=text)
+            text = "what a job of Slurm trains: a path of the tree (the default) or a segment"
+            add("--per", choices=("path", "segment"), default="path", help=text)
     return parser
 
 
@@ -193,9 +246,10 @@ def _launched_parser() -> argparse.ArgumentParser:
     """The commands that the launcher starts; no one else has to know of them."""
     parser = Parser(prog="critical-periods study")
     commands = parser.add_subparsers(required=True)
-    for name, function in (("work", _work), ("segment", _segment)):
+    for name, function in (("work", _work), ("segment", _segment), ("task", _task)):
         command = commands.add_parser(name)
         command.set_defaults(command=function)
         command.add_argument("output", type=Path)
-    command.add_argument("name")
+        if name != "work":
+            command.add_argument("name")
     return parser

@@ -1,13 +1,18 @@
 """The tree of a plan as text, a line for each segment."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan
 
 
-def outline(plan: Plan, folder: StudyFolder | None = None) -> str:
+def outline(
+    plan: Plan, folder: StudyFolder | None = None, queue: Mapping[str, str] | None = None
+) -> str:
     """The tree as text; with a folder, the state of each segment too.
+
+    ``queue`` says of some segments what a cluster's queue knows, such as ``queued (Priority)``.
 
     Example:
         >>> from critical_periods.studies.plan import Segment
@@ -33,9 +38,15 @@ def outline(plan: Plan, folder: StudyFolder | None = None) -> str:
             ]
             line = ", ".join(filter(None, parts))
             if folder is not None:
-                state = folder.segment(segment.name).state()
+                one = folder.segment(segment.name)
+                state = text = one.state()
+                if state not in ("done", "failed") and segment.name in (queue or {}):
+                    text = (queue or {})[segment.name]
+                    state = text.partition(" ")[0]
+                if state == "running" and (reached := one.epochs_done()) is not None:
+                    text += f", epoch {reached} of {segment.stop}"
                 counts[state] += 1
-                line += f"  [{state}]"
+                line += f"  [{text}]"
             lines.append(line)
             grow(segment.name, depth + 1)
 

@@ -118,6 +118,14 @@ class Plan:
         if segment.parent is not None:
             yield from self.lineage(segment.parent)
 
+    def remaining(self) -> dict[str | None, int]:
+        """Epochs from each segment's first to the end of its longest run; ``None``: of all."""
+        remaining: dict[str | None, int] = dict.fromkeys([None, *self.segments], 0)
+        for name, segment in reversed(self.segments.items()):
+            remaining[name] += segment.stop - segment.start
+            remaining[segment.parent] = max(remaining[segment.parent], remaining[name])
+        return remaining
+
     def labels(self) -> dict[str, str]:
         """What sets a segment apart by settings: a variant, varied values; '' where runs share it.
 

@@ -38,6 +38,10 @@ _SILENT = {
 }  # fmt: skip
 
 
+class StoppedError(Exception):
+    """A segment was told to end, and has saved what it has."""
+
+
 class SegmentRecord(pl.Callback):
     """Keeps a run's metrics epoch by epoch, writes its checkpoints and says how far it is.
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from critical_periods.runs.config_files import parse_yaml, read_yaml
 from critical_periods.studies import configs
 from critical_periods.studies.configs import Config, assign, changed
 from critical_periods.studies.schedule import Schedule
+from critical_periods.studies.slurm_settings import SlurmSettings
 from critical_periods.studies.study_file import Finetuning, StudyFile, message
 
 # What settings of a study's own begin with; all others are of the run.
@@ -58,6 +59,7 @@ class Study:
         base_file: where the base config was read.
         finetuning: the config of the second stage that ends every run, or ``None``: anew, without
             a deficit, from the weights that the run leaves behind.
+        slurm: how jobs are submitted on a cluster.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Study:
     threshold: float = 0.01
     base_file: Path = Path()
     finetuning: Config | None = None
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
 
     def configured(self, variation: Variation) -> tuple[Config, Config]:
         """The run's config, with a list of callbacks, and the window's callback, of a variation.
@@ -146,6 +149,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             threshold=file.threshold,
             base_file=base_file,
             finetuning=_read_finetuning(file.finetuning, path.parent),
+            slurm=file.slurm,
         )
     except (UserError, ValidationError) as error:
         text = message(error) if isinstance(error, ValidationError) else str(error)

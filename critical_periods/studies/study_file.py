@@ -19,6 +19,7 @@ from pydantic import (
 from critical_periods.core.errors import UserError, near
 from critical_periods.core.randomness import LARGEST_SEED
 from critical_periods.studies.schedule import Schedule
+from critical_periods.studies.slurm_settings import SlurmSettings
 
 # Settings of a run that fields of the study decide, and those fields.
 _DECIDED = {"seed_everything": "seeds", "trainer.max_epochs": "windows"}
@@ -146,6 +147,8 @@ class StudyFile(_Fields):
     """Names for groups of settings that change together."""
     vary: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], _empty] = {}
     """Settings and, for each, a list of values, of which all combinations are run."""
+    slurm: Annotated[SlurmSettings, _empty] = SlurmSettings()
+    """How jobs are submitted by ``study run --launcher slurm``."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """The loss of final accuracy at which a critical period is said to begin: 0.01 is one point."""
 
@@ -179,7 +182,8 @@ def message(error: ValidationError) -> str:
     if kind == "missing":
         return f"the field {name!r} is missing; {owner or 'a study'} needs it."
     if kind == "extra_forbidden":
-        known = Finetuning.model_fields if owner else StudyFile.model_fields
+        models: dict[str, type[BaseModel]] = {"finetuning": Finetuning, "slurm": SlurmSettings}
+        known = models.get(owner, StudyFile).model_fields
         return f"unknown field {name!r}; {near(last, known)}"
     if kind == "invalid_key" or last == "[key]":
         owner = owner if kind == "invalid_key" else ".".join(owners[:-1])

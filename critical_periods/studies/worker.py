@@ -11,7 +11,7 @@ from filelock import Timeout
 from critical_periods.core.errors import ERROR_PREFIX, UserError
 from critical_periods.core.files import write_text
 from critical_periods.core.processes import start_child
-from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.folder import SegmentFolder, StudyFolder
 from critical_periods.studies.plan import Plan
 
 _POLL_SECONDS = 0.5
@@ -48,10 +48,7 @@ def missing(study: StudyFolder, plan: Plan) -> list[str]:
 
 def ready(study: StudyFolder, plan: Plan, waiting: list[str]) -> Iterator[str]:
     """Those of the waiting segments whose parents are done, the longest way to go first."""
-    remaining: dict[str | None, int] = dict.fromkeys([None, *plan.segments], 0)
-    for name, segment in reversed(plan.segments.items()):
-        remaining[name] += segment.stop - segment.start
-        remaining[segment.parent] = max(remaining[segment.parent], remaining[name])
+    remaining = plan.remaining()
     for name in sorted(waiting, key=lambda name: -remaining[name]):
         parent = plan.segments[name].parent
         if parent is None or study.segment(parent).is_done():
@@ -70,15 +67,20 @@ def _train(study: StudyFolder, plan: Plan, name: str) -> bool:
             try:
                 _train_here_or_in_a_process(study, plan, name)
             except Exception as error:
-                message = str(error)
-                if not isinstance(error, UserError):
-                    traceback.print_exc()
-                    message = f"{type(error).__name__}: {message}"
-                write_text(folder.error, " ".join(message.split()) + "\n")
-                folder.progress.unlink(missing_ok=True)
+                record_error(folder, error)
             return True
     except Timeout:
         return False
+
+
+def record_error(folder: SegmentFolder, error: Exception) -> None:
+    """Leaves one line in ``error.txt``, and the traceback of what is no UserError in the log."""
+    message = str(error)
+    if not isinstance(error, UserError):
+        traceback.print_exception(error)
+        message = f"{type(error).__name__}: {message}"
+    write_text(folder.error, " ".join(message.split()) + "\n")
+    folder.progress.unlink(missing_ok=True)
 
 
 def _train_here_or_in_a_process(study: StudyFolder, plan: Plan, name: str) -> None:

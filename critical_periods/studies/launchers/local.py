@@ -1,19 +1,16 @@
-"""The local launcher: as many workers as there are devices, and one line that says how far."""
+"""The local launcher: as many workers on this machine as there are devices."""
 
 import os
 import subprocess
 import sys
-import time
 
 import torch
-from tqdm import tqdm
 
 from critical_periods.core.processes import start_child
 from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.worker import missing
-
-_POLL_SECONDS = 0.5
 
 
 def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
@@ -32,7 +29,7 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
     groups = device_groups(plan, jobs)
     workers = [_start(study, number, devices) for number, devices in enumerate(groups)]
     try:
-        _show_progress(study, plan, workers)
+        show_progress(study, plan, lambda: any(worker.poll() is None for worker in workers))
     finally:
         for worker in workers:
             worker.terminate()
@@ -65,52 +62,8 @@ def device_groups(plan: Plan, jobs: int | None = None) -> list[str | None]:
 
 def _start(study: StudyFolder, number: int, devices: str | None) -> subprocess.Popen[bytes]:
     chosen = {} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}
+    # In an allocation of a cluster, each run would take its number of processes from there.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     command = [sys.executable, "-m", "critical_periods", "study", "work", str(study.path)]
     with (study.path / f"worker_{number}.log").open("wb") as log:
-        return start_child(command, env=os.environ | chosen, stdout=log, stderr=subprocess.STDOUT)
-
-
-def _show_progress(study: StudyFolder, plan: Plan, workers: list[subprocess.Popen[bytes]]) -> None:
-    """Shows how far the study is until all workers have ended.
-
-    In a terminal that is one line; anywhere else it is a line for each segment that ends.
-    """
-    began, before = time.monotonic(), _epochs_done(study, plan)
-    untold = [name for name in plan.segments if not study.segment(name).is_done()]
-    with tqdm(
-        total=plan.epochs, initial=before, unit="epoch", disable=None, dynamic_ncols=True
-    ) as bar:
-        are_alive = True
-        while are_alive:
-            time.sleep(_POLL_SECONDS)
-            are_alive = any(worker.poll() is None for worker in workers)
-            now = _epochs_done(study, plan)
-            if not bar.disable:
-                bar.set_postfix_str(_running(study, plan), refresh=False)
-                bar.update(now - bar.n)
-                bar.refresh()
-                continue
-            speed = (now - before) / (time.monotonic() - began)
-            seconds = (plan.epochs - now) / speed if speed else 0
-            left = f", about {tqdm.format_interval(seconds)} left" if seconds else ""
-            for name in [name for name in untold if study.segment(name).is_done()]:
-                print(f"Segment {name} is done; {now} of {plan.epochs} epochs{left}.", flush=True)
-                untold.remove(name)
-
-
-def _epochs_done(study: StudyFolder, plan: Plan) -> int:
-    done = 0
-    for name, segment in plan.segments.items():
-        folder = study.segment(name)
-        reached = segment.stop if folder.is_done() else folder.epochs_done() or 0
-        done += min(max(reached, segment.start), segment.stop) - segment.start
-    return done
-
-
-def _running(study: StudyFolder, plan: Plan) -> str:
-    return ", ".join(
-        f"{name[:6]} at epoch {reached} of {segment.stop}"
-        for name, segment in plan.segments.items()
-        if (reached := (folder := study.segment(name)).epochs_done()) is not None
-        and not folder.is_done()
-    )
+        return start_child(command, env=own | chosen, stdout=log, stderr=subprocess.STDOUT)

@@ -1,0 +1,132 @@
+"""The script of a Slurm job, which trains some segments of a study one after another."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from critical_periods.studies.slurm_settings import SlurmSettings
+
+# The exit code of a segment that was told to end and has saved what it has (EX_TEMPFAIL).
+STOPPED = 75
+# A job goes back to the queue at most so often.
+_REQUEUES = 5
+# What the last job's comment names instead of segments.
+REPORT = "report"
+# So many seconds before a job's time is over, a segment is told to save and to end.
+_SECONDS_TO_SAVE = 120
+
+# What is decided about a requeue is decided here, outside any container: by Slurm itself where a
+# node is lost or a partition of higher priority wants it, by the script where the time is nearly
+# over or a task was killed, which Slurm does not requeue.
+_BODY = """\
+# The segments of a study, one after another: written by critical-periods, which submits it.
+restarts=${{SLURM_RESTART_COUNT:-0}}
+if [ "$restarts" -gt {requeues} ]; then
+    echo "This job was requeued {requeues} times; run the study again to go on." >&2
+    exit 1
+fi
+is_over=
+trap 'is_over=1; [ -z "$task" ] || kill -USR1 "$task"' USR1
+trap '[ -z "$task" ] || kill -TERM "$task"' TERM
+{setup}
+for segment in {segments}; do
+    {command} "$segment" &
+    task=$!
+    # A signal that is trapped ends a wait; the task may need a while to save.
+    wait "$task"; code=$?
+    while kill -0 "$task" 2>/dev/null; do wait "$task"; code=$?; done
+    task=
+    [ "$code" -eq 0 ] && [ -z "$is_over" ] && continue
+    state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null)
+    # {stopped}: it was told to end, and has saved what it has. From 129 on: it was killed.
+    if [ "$state" = RUNNING ] && {{ [ -n "$is_over" ] || [ "$code" -eq {stopped} ] \
+|| [ "$code" -gt 128 ]; }} && [ "$restarts" -lt {requeues} ]; then
+        scontrol requeue "$SLURM_JOB_ID" && sleep 600
+    fi
+    exit "$code"
+done
+"""
+
+
+def batch_script(
+    settings: SlurmSettings,
+    name: str,
+    folder: Path,
+    segments: Sequence[str],
+    nodes: int,
+    tasks_per_node: int,
+) -> str:
+    """The script that trains some segments of the study in a folder.
+
+    Args:
+        settings: what the study says of the cluster.
+        name: of the job.
+        folder: of the study, absolute.
+        segments: one after another.
+        nodes: how many each of them is trained on.
+        tasks_per_node: how many processes each node has.
+    """
+    command = _command(settings, ["study", "task", str(folder)])
+    return _script(
+        settings,
+        {
+            "job-name": name,
+            "nodes": nodes,
+            "ntasks-per-node": tasks_per_node,
+            "gpus-per-node": settings.gpus_per_node,
+            "signal": f"B:USR1@{_SECONDS_TO_SAVE}",
+            "requeue": "",
+            "comment": ",".join(segments),
+            "output": folder / "slurm" / f"{segments[0]}.log",
+            "open-mode": "append",
+        },
+        _BODY.format(
+            setup=_setup(settings), segments=" ".join(segments), requeues=_REQUEUES,
+            stopped=STOPPED, command=f"srun --kill-on-bad-exit=1 {command}",
+        ),
+    )  # fmt: skip
+
+
+def report_script(settings: SlurmSettings, name: str, folder: Path, command: Sequence[str]) -> str:
+    """The script of the last job, which writes tables and figures on one processor."""
+    lines = [_setup(settings), _command(settings, command)]
+    headers = {
+        "job-name": name,
+        "ntasks": 1,
+        "comment": REPORT,
+        "output": folder / "slurm" / f"{REPORT}.log",
+    }
+    return _script(settings, headers, "\n".join(lines) + "\n")
+
+
+def _script(settings: SlurmSettings, headers: dict[str, object], body: str) -> str:
+    own = settings.model_dump(include={"partition", "account", "time", "constraint", "qos", "mem"})
+    own |= {"cpus-per-task": settings.cpus_per_task}
+    lines = [
+        f"#SBATCH --{name}={shlex.quote(str(value))}" if value != "" else f"#SBATCH --{name}"
+        for name, value in (own | headers).items()
+        if value is not None
+    ]
+    lines += [f"#SBATCH {option}" for option in settings.options]
+    return "\n".join(["#!/bin/bash", *lines, body])
+
+
+def _setup(settings: SlurmSettings) -> str:
+    loads = [f"module load {shlex.quote(name)}" for name in settings.modules]
+    return "\n".join([*loads, *settings.setup])
+
+
+def _command(settings: SlurmSettings, arguments: Sequence[str]) -> str:
+    """A command of ours, in the container if there is one."""
+    own = [settings.python or sys.executable, "-m", "critical_periods", *arguments]
+    if settings.container is not None:
+        own = [
+            "apptainer",
+            "exec",
+            "--nv",
+            settings.container,
+            settings.python or "python",
+            *own[1:],
+        ]
+    return shlex.join(own)

@@ -1,0 +1,207 @@
+"""The launcher for Slurm, whose queue and dependencies are the engine.
+
+What is done and what has failed, the study's folder says; what waits and what runs, Slurm's queue
+does, in which each job's comment names its segments. Nothing else keeps books.
+"""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from critical_periods.core.errors import UserError
+from critical_periods.core.files import write_text
+from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.launchers.batch_script import REPORT, batch_script, report_script
+from critical_periods.studies.paths import paths
+from critical_periods.studies.plan import Plan
+from critical_periods.studies.slurm_settings import SlurmSettings
+from critical_periods.studies.worker import missing
+
+
+class Job(NamedTuple):
+    """A job of a study in Slurm's queue.
+
+    Attributes:
+        number: Slurm's number of it.
+        state: such as ``PENDING`` or ``RUNNING``.
+        reason: why it does not run, such as ``Priority`` or ``Dependency``.
+        left: the time that is left to it.
+        segments: what it trains, one after another; of the last job, ``("report",)``.
+    """
+
+    number: str
+    state: str
+    reason: str
+    left: str
+    segments: tuple[str, ...]
+
+
+class QueueFullError(Exception):
+    """Slurm takes no more jobs for now, and says why."""
+
+
+def submit(
+    study: StudyFolder,
+    plan: Plan,
+    settings: SlurmSettings,
+    report: Sequence[str],
+    whole: bool = True,
+) -> str:
+    """Submits what is missing of a planned study and neither queued nor running.
+
+    A job trains a path of the tree (:func:`~critical_periods.studies.paths.paths`). A branch waits
+    until the job of its parent has ended, whatever its end, and looks in the folder whether its
+    parent is done. A last job writes tables and figures after all others.
+
+    Args:
+        study: the folder, which has the plan.
+        plan: what to train.
+        settings: of the cluster.
+        report: the words of the command that writes tables and figures.
+        whole: whether a job trains a whole path; without, one segment.
+
+    Returns:
+        A sentence on what was submitted and what was not.
+
+    Raises:
+        UserError: there is no Slurm here, or it does not take the first of the jobs.
+    """
+    nodes, tasks = _shape(plan, settings)
+    folder = study.path.resolve()
+    (folder / "slurm").mkdir(exist_ok=True)
+    in_queue = jobs(study)
+    job_of = {name: job.number for job in in_queue for name in job.segments if name != REPORT}
+    wanted = [name for name in missing(study, plan) if name not in job_of]
+    numbers: list[str] = list(dict.fromkeys(job_of.values()))
+    full, submitted = "", 0
+    for way in paths(plan, wanted, whole):
+        script = folder / "slurm" / f"{way[0]}.sh"
+        name = f"{_prefix(study)}{way[0]}"
+        write_text(script, batch_script(settings, name, folder, way, nodes, tasks))
+        parent = plan.segments[way[0]].parent
+        after = {job_of[parent]} if parent in job_of else set()
+        if settings.array_limit is not None and len(numbers) >= settings.array_limit:
+            after.add(numbers[-settings.array_limit])
+        try:
+            number = _sbatch(str(script), after)
+        except QueueFullError as error:
+            if not submitted:
+                raise UserError(f"Slurm takes no job of this study: {error}.") from error
+            full = f" Slurm takes no more for now ({error}); run the study again for the rest."
+            break
+        job_of |= dict.fromkeys(way, number)
+        numbers.append(number)
+        submitted += 1
+    if submitted and not full:
+        _cancel([job for job in in_queue if job.segments == (REPORT,)])
+        script = folder / "slurm" / f"{REPORT}.sh"
+        write_text(script, report_script(settings, f"{_prefix(study)}{REPORT}", folder, report))
+        try:
+            _sbatch(str(script), numbers)
+        except QueueFullError as error:
+            full = f" Slurm takes no last job for the report ({error}); see `study plot`."
+    segments = sum(name in job_of for name in wanted)
+    text = f"Submitted {submitted} jobs for {segments} segments"
+    if in_queue:
+        text += f"; {len(set(job_of) - set(wanted))} more are queued or running"
+    return f"{text}.{full}"
+
+
+def jobs(study: StudyFolder) -> list[Job]:
+    """The study's jobs that wait or run.
+
+    Raises:
+        UserError: there is no Slurm here, or it does not answer.
+    """
+    prefix = _prefix(study)
+    listed = _call("squeue", "--me", "--noheader", "--format=%i|%T|%r|%L|%j|%k")
+    found = []
+    for line in listed.splitlines():
+        number, state, reason, left, name, segments = line.split("|", 5)
+        # A job that is completing has nothing left to say, unless it goes back to the queue.
+        if name.startswith(prefix) and state not in ("COMPLETING", "COMPLETED"):
+            found.append(Job(number, state, reason, left, tuple(segments.split(","))))
+    return found
+
+
+def states(study: StudyFolder) -> dict[str, str]:
+    """What the queue says of segments: ``queued (<reason>)`` or ``running (<time> left)``."""
+    found = {}
+    for job in jobs(study):
+        waiting = [name for name in job.segments if not study.segment(name).is_done()]
+        for place, name in enumerate(waiting):
+            if job.state == "PENDING":
+                found[name] = f"queued ({job.reason})"
+            elif place == 0:
+                found[name] = f"{job.state.lower()} ({job.left} left)"
+            else:
+                found[name] = "queued (in a running job)"
+    return found
+
+
+def cancel(study: StudyFolder) -> int:
+    """Ends the study's jobs, and no others; returns how many there were."""
+    found = jobs(study)
+    _cancel(found)
+    return len(found)
+
+
+def _cancel(found: Sequence[Job]) -> None:
+    if found:
+        _call("scancel", *(job.number for job in found))
+
+
+def _prefix(study: StudyFolder) -> str:
+    """What the names of the jobs of a folder begin with."""
+    return f"cp-{hashlib.sha256(str(study.path.resolve()).encode()).hexdigest()[:8]}-"
+
+
+def _shape(plan: Plan, settings: SlurmSettings) -> tuple[int, int]:
+    """Nodes of a segment and processes of each; UserError where the study file says otherwise."""
+    trainer = plan.configs[0][0]["trainer"]
+    nodes, devices = trainer.get("num_nodes", 1), trainer.get("devices", "auto")
+    tasks = 1 if devices == "auto" else len(devices) if isinstance(devices, list) else int(devices)
+    for name, said, needed in (
+        ("nodes", settings.nodes, nodes),
+        ("gpus_per_node", settings.gpus_per_node, tasks),
+    ):
+        if said is not None and said != needed:
+            raise UserError(
+                f"slurm.{name} is {said}, but a run has trainer.num_nodes={nodes} and "
+                f"trainer.devices={devices}; let them be the same."
+            )
+    return nodes, tasks
+
+
+def _sbatch(script: str, after: Sequence[str] | set[str]) -> str:
+    """Submits a script to run after some jobs; returns its number."""
+    dependency = ["--dependency=afterany:" + ":".join(sorted(after))] if after else []
+    answer = _call("sbatch", "--parsable", *dependency, script)
+    # With several clusters the name of this one follows.
+    return answer.strip().split(";")[0]
+
+
+def _call(program: str, *arguments: str) -> str:
+    """What a program of Slurm prints."""
+    # One that is called within a job must not take its settings from that job.
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SLURM_") or name == "SLURM_CONF"
+    }
+    command = [program, *arguments]
+    try:
+        done = subprocess.run(command, env=own, capture_output=True, text=True, check=True)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{program} was not found; --launcher slurm needs a node of a Slurm cluster from which "
+            "jobs can be submitted."
+        ) from error
+    except subprocess.CalledProcessError as error:
+        said = " ".join(error.stderr.split()).removeprefix(f"{program}: error: ")
+        if "limit" in said.lower():
+            raise QueueFullError(said) from error
+        raise UserError(f"{program} of Slurm failed: {said}.") from error
+    return done.stdout

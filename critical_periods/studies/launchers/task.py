@@ -1,0 +1,52 @@
+"""One segment, trained in every process of a cluster's job."""
+
+import os
+import sys
+from contextlib import ExitStack
+
+from filelock import Timeout
+
+from critical_periods.core.errors import ERROR_PREFIX
+from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.launchers.batch_script import STOPPED
+from critical_periods.studies.plan import Plan
+from critical_periods.studies.segment import StoppedError, train_segment
+from critical_periods.studies.worker import record_error
+
+
+def run_task(study: StudyFolder, plan: Plan, name: str) -> int:
+    """Trains a segment of a planned study, unless it is done.
+
+    Slurm starts one job for a segment, whose first process holds its lock as a second guard.
+
+    Returns:
+        The exit code: 0 where it is done, 75 where it was told to end and has saved what it has,
+        1 where it failed, or cannot be trained as its parent is not done.
+    """
+    folder, parent = study.segment(name), plan.segments[name].parent
+    if folder.is_done():
+        return 0
+    if parent is not None and not study.segment(parent).is_done():
+        print(
+            f"{ERROR_PREFIX}segment {name} starts from {parent}, which is not done.",
+            file=sys.stderr,
+        )
+        return 1
+    with ExitStack() as stack:
+        if os.environ.get("SLURM_PROCID", "0") == "0":
+            try:
+                stack.enter_context(folder.lock().acquire(timeout=0))
+            except Timeout:
+                print(
+                    f"{ERROR_PREFIX}segment {name} is trained by another process.", file=sys.stderr
+                )
+                return 1
+            folder.progress.unlink(missing_ok=True)
+        try:
+            train_segment(study, plan, name)
+        except StoppedError:
+            return STOPPED
+        except Exception as error:
+            record_error(folder, error)
+            return 1
+    return 0
