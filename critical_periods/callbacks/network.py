@@ -6,10 +6,20 @@ import pytorch_lightning as pl
 from torch import nn
 
 from critical_periods.core.errors import UserError, near
+from critical_periods.core.project import Project
 
 
-def network_of(pl_module: pl.LightningModule) -> nn.Module:
-    """The module's attribute ``network``, or, in a project without one, the module itself."""
+def network_of(pl_module: pl.LightningModule, project: Project | None = None) -> nn.Module:
+    """What ``project`` names, the module's attribute ``network``, or else the module itself."""
+    if project is not None and project.network is not None:
+        try:
+            return pl_module.get_submodule(project.network)
+        except AttributeError:
+            known = [name for name, _ in pl_module.named_modules() if name]
+            raise UserError(
+                f"network={project.network!r} of Project is no module of "
+                f"{type(pl_module).__name__}; {near(project.network, known)}"
+            ) from None
     network = getattr(pl_module, "network", None)
     return network if isinstance(network, nn.Module) else pl_module
 

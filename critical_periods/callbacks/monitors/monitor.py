@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -11,10 +11,11 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from critical_periods.callbacks.network import network_of
-from critical_periods.callbacks.samples import example_batch, validate_split
+from critical_periods.callbacks.samples import example_batch, measurement_batches, validate_split
 from critical_periods.core.batch import Batch, find
 from critical_periods.core.errors import UserError, near, reason
 from critical_periods.core.internals import default_dtype, stops_before_monitors
+from critical_periods.core.project import Project
 from critical_periods.core.trainer import callbacks_of, trainer_of
 from critical_periods.metrics.functional.fisher import evaluating
 from critical_periods.models.heads import answering_together
@@ -26,8 +27,8 @@ class Monitor(pl.Callback):
     """A callback that measures the network at the end of some epochs and logs what it finds.
 
     It measures the module's attribute ``network``, or, in a project without one, the module
-    itself: whatever takes one tensor [B, C, H, W] a view. Modes, gradients, buffers, autocast and
-    random state of the training are as they were before.
+    itself: whatever takes one tensor [B, C, H, W] a view. ``project`` says so otherwise. Modes,
+    gradients, buffers, autocast and random state of the training are as they were before.
 
     Args:
         every_n_epochs: the cadence; the last epoch (by ``max_epochs``, by ``max_steps``, or as a
@@ -35,6 +36,8 @@ class Monitor(pl.Callback):
         split: which samples: ``train`` (clean where the DataModule is one of this package),
             ``val`` or ``test``.
         samples: how many of them, over all processes; all by default.
+        project: where inputs, target, network and logits are in a project that is not of this
+            package.
 
     Raises:
         UserError: the cadence or the number of samples is less than 1; before training, there are
@@ -42,8 +45,15 @@ class Monitor(pl.Callback):
             same names, EarlyStopping would hide the last epoch, or a dry run fails.
     """
 
+    target_needed: ClassVar[bool] = False
+    """Whether it measures targets, too."""
+
     def __init__(
-        self, every_n_epochs: int | None = None, split: str = "val", samples: int | None = None
+        self,
+        every_n_epochs: int | None = None,
+        split: str = "val",
+        samples: int | None = None,
+        project: Project | None = None,
     ) -> None:
         for name, value in (("every_n_epochs", every_n_epochs), ("samples", samples)):
             if value is not None and value < 1:
@@ -56,6 +66,7 @@ class Monitor(pl.Callback):
         self.every_n_epochs = every_n_epochs
         self.split = split
         self.samples = samples
+        self.project = project
         self._is_validated = False
 
     @property
@@ -95,7 +106,7 @@ class Monitor(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures two samples for a dry run, as the first measurement may be due hours later."""
         validate_split(trainer, self.split)
-        example = example_batch(trainer, self.split)
+        example = example_batch(trainer, self.split, self.project, self.target_needed)
         self._is_validated = example is not None
         if example is not None:
             self.dry_run(pl_module, example)
@@ -106,12 +117,12 @@ class Monitor(pl.Callback):
         """The dry run on a third party's first batch, before a step has been taken."""
         if not self._is_validated:
             self._is_validated = True
-            found, _ = find(batch)
-            self.dry_run(pl_module, Batch(*(part[:2] for part in found)))
+            found, _ = find(batch, self.target_needed, self.project)
+            self.dry_run(pl_module, found.first(2))
 
     def dry_run(self, pl_module: pl.LightningModule, example: Batch) -> None:
         """Measures a batch and logs nothing, to raise before training what would fail later."""
-        network = network_of(pl_module)
+        network = self.network_of(pl_module)
         try:
             with undisturbed(pl_module), answering_together(network):
                 self.measure_example(network, example)
@@ -124,6 +135,15 @@ class Monitor(pl.Callback):
                 f"the split {self.split!r} gives: {reason(error)}; it has to take one tensor "
                 "[B, C, H, W] a view and to go through torch.func."
             ) from error
+
+    def network_of(self, pl_module: pl.LightningModule) -> nn.Module:
+        """What is measured of a module."""
+        return network_of(pl_module, self.project)
+
+    def batches(self, trainer: pl.Trainer) -> Iterator[Batch]:
+        """What is measured of the data: the share of this process."""
+        where = (self.project, self.target_needed)
+        yield from measurement_batches(trainer, self.split, self.samples, False, *where)
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Measures two samples and forgets them; a monitor of special tasks alone need not."""
@@ -139,7 +159,7 @@ class Monitor(pl.Callback):
             or trainer.should_stop
         )
         if due or is_last:
-            with undisturbed(pl_module), answering_together(network_of(pl_module)):
+            with undisturbed(pl_module), answering_together(self.network_of(pl_module)):
                 self.measure(trainer, pl_module)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -186,7 +206,7 @@ def reestimated_batch_norm(
             layer.momentum = None
             layer.train()
         for batch in batches if layers else ():
-            network(*batch.views.unbind(1))
+            network(*batch.inputs)
         for layer in layers:
             layer.eval()
             for name in ("running_mean", "running_var"):
