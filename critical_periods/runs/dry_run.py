@@ -16,8 +16,8 @@ from critical_periods.core.internals import connect
 from critical_periods.core.trainer import callbacks_of
 from critical_periods.data.example import two_samples
 
-# The settings of the trainer that callbacks and Lightning compare themselves with: all that say what
-# a run does, and none of those that say where it does it and how it is told.
+# The settings of the trainer that callbacks are compared with, by themselves or by Lightning: all
+# that say what a run does, and none of those that say where it does so and who is told.
 _SETTINGS = (
     "accumulate_grad_batches", "barebones", "check_val_every_n_epoch", "default_root_dir",
     "enable_checkpointing", "enable_model_summary", "enable_progress_bar", "fast_dev_run",

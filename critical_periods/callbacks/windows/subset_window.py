@@ -61,7 +61,10 @@ class SubsetWindow(Window):
                 f"val_check_interval={interval} is more than the {batches} batches of an epoch on "
                 f"share={self.share} of SubsetWindow; choose at most {batches}, or 1.0."
             )
-        if self.onset == self.removal or data.share is not None:
+        if self.onset == self.removal:
+            return
+        data.shares.add(self.share)
+        if data.share is not None:
             return
         # Of several windows that are open, the smallest share.
         data.share = lambda: min([1.0, *(one.share for one in open_windows(trainer, SubsetWindow))])
@@ -76,6 +79,7 @@ class SubsetWindow(Window):
         """Gives the DataModule all images again, and the Trainer its setting."""
         if self._restore_reloading is not None:
             _data(trainer).share = None
+            _data(trainer).shares.clear()
             self._restore_reloading()
             self._restore_reloading = None
 
