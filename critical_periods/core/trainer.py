@@ -44,6 +44,11 @@ def ends_before(trainer: pl.Trainer, epochs: int) -> bool:
     return last is not None and 0 <= last < epochs
 
 
+def val_check_interval(trainer: Any) -> int | float | None:
+    """A Trainer's setting; ``None`` where it is a time, for which the Trainer has no attribute."""
+    return getattr(trainer, "val_check_interval", None)
+
+
 def processes_of(trainer: Any) -> int:
     """In how many processes a Trainer trains, from the start; ``world_size`` knows it later."""
     return trainer.num_devices * trainer.num_nodes

@@ -9,6 +9,7 @@ from critical_periods.callbacks.windows.image_data import image_data
 from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import finish_resumed_epoch, reload_every_epoch
+from critical_periods.core.trainer import val_check_interval
 from critical_periods.data.epochs import EpochSampler
 from critical_periods.data.images import ImageDataModule
 
@@ -54,7 +55,7 @@ class SubsetWindow(Window):
         data = _data(trainer)
         index = data.train_subset(self.share)
         batches = len(EpochSampler(index, data.batch_size, True, world_size=trainer.world_size))
-        interval = trainer.val_check_interval
+        interval = val_check_interval(trainer)
         per_epoch = trainer.check_val_every_n_epoch is not None
         if per_epoch and isinstance(interval, int) and interval > batches:
             raise UserError(
