@@ -111,7 +111,9 @@ def stops_before_monitors(early_stopping: Any, trainer: pl.Trainer) -> bool:
     """
     if (chosen := early_stopping._check_on_train_epoch_end) is not None:
         return bool(chosen)
-    return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
+    # There is no such attribute where it is a time.
+    interval = getattr(trainer, "val_check_interval", None)
+    return interval == 1.0 and trainer.check_val_every_n_epoch == 1
 
 
 def milestones(scheduler: Any) -> list[int]:

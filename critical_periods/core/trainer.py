@@ -44,6 +44,26 @@ def ends_before(trainer: pl.Trainer, epochs: int) -> bool:
     return last is not None and 0 <= last < epochs
 
 
+def val_check_interval(trainer: Any) -> int | float | None:
+    """A Trainer's setting; ``None`` where it is a time, for which the Trainer has no attribute."""
+    return getattr(trainer, "val_check_interval", None)
+
+
+def processes_of(trainer: Any) -> int:
+    """In how many processes a Trainer trains, from the start; ``world_size`` knows it later."""
+    return trainer.num_devices * trainer.num_nodes
+
+
+def batches_of_epochs(trainer: Any, data: Any) -> list[int]:
+    """How many batches the training epochs have, one number for each length of epochs.
+
+    ``data`` is a DataModule of this package that has been set up.
+    """
+    limit = trainer.limit_train_batches
+    lengths = [len(sampler) for sampler in data.epochs(processes_of(trainer))]
+    return [int(n * limit) if isinstance(limit, float) else min(n, limit) for n in lengths]
+
+
 def results_folder(trainer: pl.Trainer, name: str) -> Path:
     """A folder for files of a run: ``name`` in the logger's folder, or in the Trainer's without.
 

@@ -73,6 +73,11 @@ class BatchStage(pl.LightningDataModule):
         """The training split, in a new order each epoch."""
         return self._loader(*self._split("train"), training=True)
 
+    def epochs(self, processes: int) -> list[EpochSampler]:
+        """One sampler for each length that training epochs have, in so many processes."""
+        _, index = self._split("train")
+        return [EpochSampler(index, self.batch_size, training=True, world_size=processes)]
+
     def val_dataloader(self) -> EpochLoader:
         """The validation split."""
         return self._loader(*self._split("val"))

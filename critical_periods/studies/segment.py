@@ -26,16 +26,15 @@ from critical_periods.studies.folder import (
     write_json,
 )  # fmt: skip
 from critical_periods.studies.plan import Plan, Segment
-from critical_periods.studies.roles import segment_callbacks
+from critical_periods.studies.roles import class_at, derives, segment_callbacks
 from critical_periods.studies.tables import write_table
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300
 # Settings of a segment's trainer, whatever the run says.
-_SILENT = {
-    "enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False,
-    "num_sanity_val_steps": 0, "logger": False,
-}  # fmt: skip
+_SILENT = {"enable_model_summary": False, "num_sanity_val_steps": 0, "logger": False}
+# Those that are on just where a third party's class asks for them, as Lightning insists on.
+_ASKED_FOR = {"enable_checkpointing": "Checkpoint", "enable_progress_bar": "ProgressBar"}
 
 
 class SegmentRecord(pl.Callback):
@@ -159,6 +158,9 @@ def segment_config(plan: Plan, segment: Segment) -> Config:
         window["init_args"] |= zip(("onset", "removal"), segment.window, strict=True)
         callbacks = [window, *callbacks]
     config["seed_everything"] = segment.seed
+    kinds = [class_at(callback["class_path"]) for callback in callbacks]
+    for setting, kind in _ASKED_FOR.items():
+        config["trainer"][setting] = any(derives(one, kind) for one in kinds)
     config["trainer"] |= {"max_epochs": segment.stop, "callbacks": callbacks, **_SILENT}
     return config
 
