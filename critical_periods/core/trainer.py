@@ -30,6 +30,16 @@ def trainer_of(module: pl.LightningModule) -> pl.Trainer | None:
         return None
 
 
+def is_a(name: str, thing: object) -> bool:
+    """Whether a thing is of a class of Lightning, of either package, or of one derived from it.
+
+    Example:
+        >>> is_a("Logger", pl.loggers.CSVLogger("logs")), is_a("Logger", pl.LightningModule())
+        (True, False)
+    """
+    return any(base.__name__ == name for base in type(thing).__mro__)
+
+
 def ends_before(trainer: pl.Trainer, epochs: int) -> bool:
     """Whether a run has fewer epochs than these.
 
@@ -77,8 +87,7 @@ def log_to_wandb(trainer: pl.Trainer, media: Callable[[Any], dict[str, Any]]) ->
 
     ``media`` makes them, by their keys, with the module ``wandb``, which is loaded only here.
     """
-    # By name, so that the loggers of both packages of Lightning are found.
-    loggers: list[Any] = [one for one in trainer.loggers if type(one).__name__ == "WandbLogger"]
+    loggers: list[Any] = [one for one in trainer.loggers if is_a("WandbLogger", one)]
     if loggers:
         import wandb
 

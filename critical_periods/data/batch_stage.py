@@ -11,7 +11,7 @@ from torch import Tensor
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.internals import in_precision
+from critical_periods.core.internals import in_precision, under_both_names
 from critical_periods.core.randomness import FIXED_SEED, Stream, generator, global_seed
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 from critical_periods.deficits.deficit import DeficitSlot
@@ -24,6 +24,7 @@ class Images(NamedTuple):
     target: Tensor
 
 
+@under_both_names
 class BatchStage(pl.LightningDataModule):
     """A DataModule that makes its batches on the device, in one order for all data.
 

@@ -14,7 +14,11 @@ from critical_periods.callbacks.network import network_of
 from critical_periods.callbacks.samples import example_batch, measurement_batches, validate_split
 from critical_periods.core.batch import Batch, find
 from critical_periods.core.errors import UserError, near, reason
-from critical_periods.core.internals import default_dtype, stops_before_monitors
+from critical_periods.core.internals import (
+    default_dtype,
+    stops_before_monitors,
+    under_both_names,
+)
 from critical_periods.core.project import Project
 from critical_periods.core.trainer import callbacks_of, trainer_of
 from critical_periods.metrics.functional.fisher import evaluating
@@ -23,6 +27,7 @@ from critical_periods.models.heads import answering_together
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
+@under_both_names
 class Monitor(pl.Callback):
     """A callback that measures the network at the end of some epochs and logs what it finds.
 
