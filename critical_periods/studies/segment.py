@@ -17,6 +17,7 @@ from critical_periods.core.trainer import callbacks_of
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.runs.tracking import wandb_logger
 from critical_periods.studies.configs import Config, with_weights
+from critical_periods.studies.divergence import DivergenceCheck
 from critical_periods.studies.folder import (
     SegmentFolder,
     StudyFolder,
@@ -113,6 +114,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
     record = SegmentRecord(folder, segment.stop, epochs)
     config = segment_config(plan, segment)
     before = None if segment.parent is None else study.segment(segment.parent).checkpoint
+    origin = "its initialisation" if before is None else str(before)
     if segment.finetunes and before is not None:
         config, before = with_weights(config, before), None
     # What monitors write must not fall on what other segments wrote.
@@ -120,6 +122,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
     logger = _logger(plan, segment, folder, config)
     try:
         cli = CLI(config, run=False, logger=logger or False)
+        callbacks_of(cli.trainer).insert(0, DivergenceCheck(folder, origin))
         callbacks_of(cli.trainer).append(record)
         if cli.trainer.is_global_zero:
             write_text(folder.path / "config.yaml", yaml.safe_dump(config))
