@@ -75,9 +75,11 @@ class WeightInformationMonitor(Monitor):
         noisy_parameters(network_of(pl_module), self.layers)
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
-        """Takes the loss of two samples."""
+        """Takes one step of the search on two samples."""
         self._validate_target(example.target)
         cross_entropy(network(*example.views.unbind(1)), example.target)
+        batches = [(example.views.unbind(1), example.target)]
+        weight_information(network, batches, self.price, steps=1, layers=self.layers)
 
     def _validate_target(self, target: Tensor) -> None:
         if not target.is_floating_point() and (target < 0).any():
