@@ -6,14 +6,18 @@ bound on the package's version in ``pyproject.toml``.
 """
 
 import copy
+import gc
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from inspect import Parameter
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
@@ -83,6 +87,32 @@ def with_own_workers(loader: Any) -> Any:
         loader = copy.copy(loader)
         loader._iterator = None
     return loader
+
+
+def separate(loader: Any) -> Any:
+    """A copy of a loader that can be drawn from without a trace; None where it cannot be copied.
+
+    Sampler, data set, transforms and their generators are copied as they are now; arrays and
+    tensors of at least 1 MiB, which are data, are shared. Streams, open files and locks cannot be
+    copied.
+    """
+    loader = with_own_workers(loader)
+    large = {}
+    seen, ahead = set(), [loader]
+    while ahead:
+        one = ahead.pop()
+        if id(one) in seen or isinstance(one, (type, ModuleType, FunctionType, str)):
+            continue
+        seen.add(id(one))
+        if isinstance(one, (torch.Tensor, np.ndarray)):
+            if one.nbytes >= 2**20:
+                large[id(one)] = one
+        else:
+            ahead += gc.get_referents(one)
+    try:
+        return copy.deepcopy(loader, large)
+    except Exception:  # as many kinds as there are classes that refuse
+        return None
 
 
 class HasWorkers:

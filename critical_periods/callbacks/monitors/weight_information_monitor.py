@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
 from critical_periods.callbacks.samples import shared_samples
@@ -79,9 +78,10 @@ class WeightInformationMonitor(Monitor):
         noisy_parameters(self.network_of(pl_module), self.layers)
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
-        """Takes the loss of two samples."""
+        """Takes one step of the search on two samples."""
         self._validate_target(example.target)
-        cross_entropy(network(*example.inputs), example.target)
+        batches = [(example.inputs, example.target)]
+        weight_information(network, batches, self.price, steps=1, layers=self.layers)
 
     def _validate_target(self, target: Tensor) -> None:
         if not target.is_floating_point() and (target < 0).any():
