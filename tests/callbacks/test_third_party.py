@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -302,6 +303,8 @@ def test_monitors_of_other_layers_go_together():
         return fit(Pairs(TwoLayers()), *monitors, train=pairs, val=pairs)
 
     assert {"rsv/head.0/mean", "rsv/head/mean"} <= run(["head.0"], ["head"]).keys()
+    (file,) = Path("rsv").iterdir()
+    assert {"head.0/units", "head/units"} <= {*np.load(file)}
     with pytest.raises(UserError, match="SourceVarianceMonitor would log under the same names"):
         run(["head.0"], ["head", "head.0"])
 

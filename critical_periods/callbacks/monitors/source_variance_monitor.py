@@ -1,6 +1,6 @@
 """Relative source variance through training: which view each unit depends on."""
 
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -77,6 +77,7 @@ class SourceVarianceMonitor(Monitor):
         self.layers = name_list("layers", self, layers)
         self.pairs = pairs
         self.reestimate_batch_norm = reestimate_batch_norm
+        self._measured: tuple[int, dict[str, Any]] = -1, {}
 
     @property
     def logs(self) -> set[str]:
@@ -86,6 +87,7 @@ class SourceVarianceMonitor(Monitor):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that the network, which is built by now, has the layers."""
         modules_named("layers", self, self.layers, network_of(pl_module))
+        self._measured = -1, {}
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Checks on two samples that each layer gives its outputs once, sample by sample."""
@@ -152,12 +154,18 @@ class SourceVarianceMonitor(Monitor):
             units = values.nanmean(dim=0).float()
             for part, array in (("counts", counts), ("edges", edges), ("units", units)):
                 arrays[f"{name}/{part}"] = array.cpu().numpy()
+        self._measured = trainer.current_epoch, arrays
         folder = results_folder(trainer, "rsv")
         if arrays and trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"epoch_{trainer.current_epoch:04d}.npz"
+            # Monitors of other layers write to the same file.
+            monitors = (one for one in trainer.callbacks if isinstance(one, SourceVarianceMonitor))
+            measured = [
+                one._measured[1] for one in monitors if one._measured[0] == self._measured[0]
+            ]
             with replacing(path) as beside, beside.open("wb") as file:
-                np.savez_compressed(file, **arrays)
+                np.savez_compressed(file, **dict(ChainMap(*measured)))
             pairs = {n: (arrays[f"{n}/counts"], arrays[f"{n}/edges"]) for n in rsv}
             log_to_wandb(
                 trainer,

@@ -183,7 +183,8 @@ def test_every_format_is_read_frame_by_frame(name: str, tmp_path: Path, counted:
             assert counted[0] <= needed(full, pair)
 
 
-@pytest.mark.parametrize(("suffix", "start"), [("mp4", 700), ("mkv", 0)])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("start", [0, 700])
 def test_a_frame_is_shown_until_the_next_one_begins(suffix: str, start: int, tmp_path: Path):
     gaps = np.random.default_rng(2).choice([20, 33, 40, 170, 900], 30)
     ticks = np.cumsum(gaps) - gaps[0]
@@ -219,6 +220,8 @@ def test_frames_are_turned_as_the_file_says(turn: int, tmp_path: Path):
     assert (info.height, info.width) == expected.shape[:2]
     (small,) = read_frames(file, [0.0], short_side=24).images
     assert small.shape == (expected.shape[0] // 2, expected.shape[1] // 2, 3)
+    (whole,) = read_frames(file, [7.3 / 12], short_side=4000).images
+    assert np.array_equal(whole, expected)
 
 
 # Files that are none.
@@ -302,7 +305,7 @@ def test_the_grid_ends_before_the_video_does():
     assert [needed_length(delay) for delay in (None, 1, 4)] == [2, 2, 5]
 
 
-@pytest.mark.parametrize("delay", [4, None])
+@pytest.mark.parametrize("delay", [1, 4, None])
 def test_all_pairs_of_a_delay_are_as_likely(delay: int | None):
     steps = torch.arange(0, 1, 1 / 720, dtype=torch.float64)
     draws = torch.cartesian_prod(steps, steps)
@@ -459,7 +462,9 @@ def test_lists_with_spaces_between(tmp_path: Path):
     assert find_videos(tmp_path, "val", file).paths == ["a, b/1.mp4", "c, d/2.mp4"]
 
 
-@pytest.mark.parametrize(("header", "suffix"), [("", ".mp4"), ("path label\n", "")])
+@pytest.mark.parametrize(
+    ("header", "suffix"), [("", ".mp4"), ("path label\n", ".mp4"), ("path label\n", "")]
+)
 def test_one_mark_for_all_lines_of_a_list(tmp_path: Path, header: str, suffix: str):
     """Commas in paths do not end them where spaces before numbers do."""
     file = tmp_path / "list.txt"
@@ -501,6 +506,12 @@ def test_numbers_may_be_written_as_fractions(tmp_path: Path):
         ),
         ("a.mp4 30 1\nb.mp4 40 0\n", "line 1 of .* is 'a.mp4 30 1', but"),
         ("path,label\na.mp4,riding a, b\n", "line 2 of .* is 'a.mp4,riding a, b', but"),
+        ("filename,class_id\na.mp4,1\n", "line 1 of .* is 'filename,class_id', but"),
+        ("foo,bar\na.mp4,x\nb.mp4,y\n", "line 1 of .* is 'foo,bar', but each line is a video"),
+        (
+            "label,youtube_id,split\nyoga,0aB,val\n",
+            "line 1 .*'label,youtube_id,.*needs a header th",
+        ),
         ("# numbers\nfoo bar\na 1\nb 2\n", "line 2 of .* is 'foo bar', but each line is a video"),
         ("a.mp4 1\nb.mp4 100000000\n", "line 2 of .* has the class number 100000000, but numbers"),
         ("x" * 200_000, "line 1 of .* is 'xxx"),
