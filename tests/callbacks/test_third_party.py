@@ -309,10 +309,7 @@ def test_monitors_of_other_layers_go_together():
         run(["head.0"], ["head", "head.0"])
 
 
-@pytest.mark.parametrize(
-    ("every_n_epochs", "refused"),
-    [(None, True), (10, True), (1, False)],
-)
+@pytest.mark.parametrize(("every_n_epochs", "refused"), [(None, True), (10, True), (1, False)])
 def test_early_stopping_does_not_hide_the_last_epoch(every_n_epochs: int | None, refused: bool):
     def run(**stops: Any) -> dict[str, float]:
         stopper = EarlyStopping("val/loss", patience=1, **stops)

@@ -418,10 +418,7 @@ def test_any_sizes_are_read_off_a_state_dict():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (
-            lambda s: s.pop("encoder.0.mlp.fc1.weight"),
-            "must hold 'encoder.0.mlp.fc1.weight'",
-        ),
+        (lambda s: s.pop("encoder.0.mlp.fc1.weight"), "must hold 'encoder.0.mlp.fc1.weight'"),
         (lambda s: s.pop("encoder.1.norm1.bias"), "no multi-view .*encoder.1.norm1.bias"),
         (lambda s: s.update(odd=torch.zeros(1)), 'no multi-view .*Unexpected key.*"network.odd"'),
         (lambda s: s.pop("global_tokens"), "must hold 'global_tokens' with 3 dimensions"),

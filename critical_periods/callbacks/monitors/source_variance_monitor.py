@@ -16,7 +16,7 @@ from critical_periods.callbacks.samples import measurement_batches, shared_sampl
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import replacing
-from critical_periods.core.trainer import log_to_wandb, results_folder
+from critical_periods.core.trainer import callbacks_of, log_to_wandb, results_folder
 from critical_periods.metrics.functional.rsv_summary import (
     channel_mean,
     dead_units,
@@ -160,12 +160,11 @@ class SourceVarianceMonitor(Monitor):
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"epoch_{trainer.current_epoch:04d}.npz"
             # Monitors of other layers write to the same file.
-            monitors = (one for one in trainer.callbacks if isinstance(one, SourceVarianceMonitor))
-            measured = [
-                one._measured[1] for one in monitors if one._measured[0] == self._measured[0]
-            ]
+            ours = (one for one in callbacks_of(trainer) if isinstance(one, SourceVarianceMonitor))
+            measured = (one._measured for one in ours)
+            together = ChainMap(*(of for epoch, of in measured if epoch == trainer.current_epoch))
             with replacing(path) as beside, beside.open("wb") as file:
-                np.savez_compressed(file, **dict(ChainMap(*measured)))
+                np.savez_compressed(file, **together)
             pairs = {n: (arrays[f"{n}/counts"], arrays[f"{n}/edges"]) for n in rsv}
             log_to_wandb(
                 trainer,
