@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
 from critical_periods.callbacks.samples import shared_samples
@@ -18,6 +18,7 @@ from critical_periods.metrics.functional.learned_noise import (
     noisy_parameters,
     weight_information,
 )
+from critical_periods.metrics.functional.likelihood import mean_loss
 
 # At most so many samples a step: the noise varies more than they do, so more draws tell more.
 _STEP = 32
@@ -26,9 +27,10 @@ _STEP = 32
 class WeightInformationMonitor(Monitor):
     """Logs how many nats the weights hold at a stated price, by the noise that they tolerate.
 
-    Each layer's weights get Gaussian noise, as much of it as cross-entropy plus ``price`` times
-    the information allows (:func:`~critical_periods.metrics.functional.weight_information`; the
-    first version of Achille, Rovere & Soatto). It logs
+    Each layer's weights get Gaussian noise, as much of it as cross-entropy (or the mean loss of
+    the ``likelihood`` of ``project``) plus ``price`` times the information allows
+    (:func:`~critical_periods.metrics.functional.weight_information`; the first version of Achille,
+    Rovere & Soatto). It logs
 
     - ``information/weights``: nats in the whole network, the sum of
     - ``information/weights/<layer>``: nats in each layer;
@@ -57,6 +59,7 @@ class WeightInformationMonitor(Monitor):
     """
 
     target_needed = True
+    has_likelihood = True
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class WeightInformationMonitor(Monitor):
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Takes the loss of two samples."""
         self._validate_target(example.target)
-        cross_entropy(network(*example.inputs), example.target)
+        mean_loss(network(*example.inputs), example.target, self.likelihood)
 
     def _validate_target(self, target: Tensor) -> None:
         if not target.is_floating_point() and (target < 0).any():
@@ -99,7 +102,14 @@ class WeightInformationMonitor(Monitor):
         inputs = zip(*(view.tensor_split(parts) for view in batch.inputs), strict=True)
         batches = list(zip(inputs, target.tensor_split(parts), strict=True))
         network = self.network_of(pl_module)
-        result = weight_information(network, batches, self.price, self.steps, layers=self.layers)
+        layers = self.layers
+        if layers is not None and self._by_forward:
+            # Named in the network, which is a part of what is measured.
+            layers = [f"network.{layer}".removesuffix(".root") for layer in layers]
+        loss = partial(mean_loss, likelihood=self.likelihood)
+        result = weight_information(
+            network, batches, self.price, self.steps, layers=layers, loss=loss
+        )
         log_scalar(pl_module, "information/weights", torch.stack([*result.nats.values()]).sum())
         for layer, nats in result.nats.items():
             log_scalar(pl_module, f"information/weights/{layer}", nats)
