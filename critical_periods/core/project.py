@@ -53,7 +53,7 @@ class Project:
     target: int | str | None = None
     axes: str | Sequence[str] | None = None
     network: str | None = None
-    logits: Callable[[Any], Tensor] | int | str | None = None
+    logits: int | str | Callable[[Any], Tensor] | None = None
     likelihood: Likelihood = "categorical"
 
     def __post_init__(self) -> None:
