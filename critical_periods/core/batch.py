@@ -407,14 +407,14 @@ def _children(tree: Any) -> dict[Any, Any]:
 
 def _leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     if isinstance(tree, Tensor):
-        yield path, tree
+        yield path, plain(tree)
     for key, child in _children(tree).items():
         yield from _leaves(child, (*path, key))
 
 
 def _rebuild(tree: Any, path: Path, replacements: dict[Path, Tensor]) -> Any:
     if isinstance(tree, Tensor):
-        return replacements.get(path, tree)
+        return like(tree, replacements[path]) if path in replacements else tree
     children = _children(tree).items()
     new = {key: _rebuild(child, (*path, key), replacements) for key, child in children}
     if isinstance(tree, (list, tuple)):
@@ -424,6 +424,60 @@ def _rebuild(tree: Any, path: Path, replacements: dict[Path, Tensor]) -> Any:
     for key, child in new.items():
         put(rebuilt, key, child)
     return rebuilt
+
+
+def mapped(batch: Any, change: Callable[[Tensor], Any]) -> Any:
+    """A batch of what a function makes of each tensor, in dicts and lists, and nothing else.
+
+    :func:`find` finds in it what it finds in the batch.
+
+    Example:
+        >>> mapped(([torch.zeros(2, 3)], {"y": torch.ones(2), "name": "a"}), len)
+        [[2], {'y': 2}]
+    """
+    if isinstance(batch, Tensor):
+        return change(plain(batch))
+    if isinstance(batch, Batch):
+        return Batch(*(mapped(part, change) for part in batch))
+    inside = {key: mapped(child, change) for key, child in _children(batch).items()}
+    if isinstance(batch, (list, tuple)) and not hasattr(batch, "_fields"):
+        return list(inside.values())
+    return {key: child for key, child in inside.items() if not _is_empty(child)}
+
+
+def _is_empty(tree: Any) -> bool:
+    return isinstance(tree, dict) and not tree
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A tensor without its subclass, such as those of MONAI and of torchvision's transforms.
+
+    Those that are put together of others, such as nested tensors, stay as they are.
+    """
+    kind = type(tensor)
+    if kind is Tensor or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return tensor
+    return tensor.as_subclass(Tensor)
+
+
+def like(original: Tensor, edited: Tensor) -> Tensor:
+    """An edited tensor, laid out in memory as the original is, and of its subclass.
+
+    Projects call ``x.view(len(x), -1)``, or keep what they know of an image with its tensor.
+
+    Example:
+        >>> pair = torch.zeros(4, 2, 3)
+        >>> pair[:, 0].is_contiguous(), like(torch.ones(4, 3), pair[:, 0]).is_contiguous()
+        (False, True)
+    """
+    base = plain(original)
+    if edited.shape == base.shape and edited.stride() != base.stride():
+        edited = torch.empty_like(base, dtype=edited.dtype, device=edited.device).copy_(edited)
+    if type(base) is type(original) or type(edited) is not Tensor:
+        return edited
+    dressed = edited.as_subclass(type(original))
+    vars(dressed).update(vars(original))
+    return dressed
 
 
 def _describe(tree: Any) -> str:

@@ -18,7 +18,7 @@ def check_fit(
     outputs = network(*two.inputs)
     check_outputs(outputs, len(two.index), likelihood)
     target = batch.target
-    if not target_needed and not target.is_floating_point() and target.ndim == 1:
+    if not target_needed and target.ndim == 1 and bool((target == -1).any()):
         target = target[target >= 0]
     if len(target):
         check_target(outputs, target, likelihood)

@@ -1,5 +1,6 @@
 """Relative source variance through training: which view each unit depends on."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,12 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, reestimated_batch_norm
-from critical_periods.callbacks.network import modules_named, name_list, network_of
+from critical_periods.callbacks.network import (
+    module_names,
+    modules_named,
+    name_list,
+    network_of,
+)
 from critical_periods.callbacks.samples import measurement_batches, shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
@@ -86,6 +92,15 @@ class SourceVarianceMonitor(Monitor):
     def logs(self) -> set[str]:
         """The layers: two monitors may log different ones."""
         return set(self.layers)
+
+    @property
+    def takes(self) -> dict[str, tuple[str, float]]:
+        """All of the training split, too, where it re-estimates."""
+        setting, samples = super().takes[self.split]
+        taken = {self.split: (setting, max(samples, self.pairs))}
+        if self.reestimate_batch_norm:
+            taken["train"] = ("reestimate_batch_norm", math.inf)
+        return taken
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that the network, which is built by now, has the layers."""
@@ -199,8 +214,9 @@ def recording(
             outputs[f"{layer}/channels"] = channel_mean(output.detach())
 
     with ExitStack() as stack:
+        names = module_names(network)
         for layer in layers:
-            handle = network.get_submodule(layer).register_forward_hook(partial(keep, layer))
+            handle = names[layer].register_forward_hook(partial(keep, layer))
             stack.enter_context(handle)
         yield outputs
 

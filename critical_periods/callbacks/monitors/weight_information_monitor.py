@@ -14,6 +14,7 @@ from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.project import Project
 from critical_periods.metrics.functional.learned_noise import (
+    WeightInformation,
     check_settings,
     noisy_parameters,
     weight_information,
@@ -82,11 +83,23 @@ class WeightInformationMonitor(Monitor):
         noisy_parameters(self.network_of(pl_module), self.layers)
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
-        """Takes the loss of two samples."""
+        """Takes one step of the search on two samples."""
         self._validate_target(example.target)
-        mean_loss(network(*example.inputs), example.target, self.likelihood)
+        self._search(network, [(example.inputs, example.target)], steps=1)
+
+    def _search(
+        self, network: nn.Module, batches: Sequence[tuple[Sequence[Tensor], Tensor]], steps: int
+    ) -> WeightInformation:
+        layers = self.layers
+        if layers is not None and self._by_forward:
+            # Named in the network, which is a part of what is measured.
+            layers = [f"network.{layer}".removesuffix(".root") for layer in layers]
+        loss = partial(mean_loss, likelihood=self.likelihood)
+        return weight_information(network, batches, self.price, steps, layers=layers, loss=loss)
 
     def _validate_target(self, target: Tensor) -> None:
+        if self.likelihood != "categorical":
+            return
         if not target.is_floating_point() and (target < 0).any():
             raise UserError(
                 f"split={self.split!r} of WeightInformationMonitor has samples without a class; "
@@ -102,14 +115,7 @@ class WeightInformationMonitor(Monitor):
         inputs = zip(*(view.tensor_split(parts) for view in batch.inputs), strict=True)
         batches = list(zip(inputs, target.tensor_split(parts), strict=True))
         network = self.network_of(pl_module)
-        layers = self.layers
-        if layers is not None and self._by_forward:
-            # Named in the network, which is a part of what is measured.
-            layers = [f"network.{layer}".removesuffix(".root") for layer in layers]
-        loss = partial(mean_loss, likelihood=self.likelihood)
-        result = weight_information(
-            network, batches, self.price, self.steps, layers=layers, loss=loss
-        )
+        result = self._search(network, batches, self.steps)
         log_scalar(pl_module, "information/weights", torch.stack([*result.nats.values()]).sum())
         for layer, nats in result.nats.items():
             log_scalar(pl_module, f"information/weights/{layer}", nats)
