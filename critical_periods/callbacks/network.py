@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from critical_periods.core.errors import UserError, near, reason
 from critical_periods.core.project import Project
@@ -98,7 +99,13 @@ def answering(network: nn.Module, project: Project | None) -> Iterator[None]:
 
 
 def check_call(network: nn.Module, inputs: Sequence[Tensor]) -> None:
-    """Raises a UserError where a network's forward does not take one tensor a view."""
+    """Raises a UserError where a network's forward does not take one tensor a view, or not yet."""
+    if any(isinstance(one, UninitializedParameter) for one in network.parameters()):
+        # A first call here would draw other weights than training's own first call.
+        raise UserError(
+            f"{type(network).__name__} has lazy layers, whose weights its first batch makes; call "
+            "it once before training, such as in setup() of the LightningModule."
+        )
     try:
         signature = inspect.signature(network.forward)
     except (TypeError, ValueError):

@@ -89,8 +89,8 @@ def information_sums(
                 "likelihood: 'bernoulli' for one logit and for labels 0 and 1, 'gaussian' for "
                 "numbers."
             )
-        check_classes(target, logits.shape[1])
         check_outputs(logits, len(target), likelihood)
+        check_classes(target, logits.shape[1])
         counts = torch.bincount(target, minlength=logits.shape[1])
         return counts, cross_entropy(logits.double(), target.long(), reduction="sum")
     check_outputs(logits, len(target), likelihood)
