@@ -91,7 +91,9 @@ class DeficitWindow(Window):
             return
         # A checkpoint's seed is loaded after this and stays.
         self._seed = global_seed()
-        available = getattr(datamodule_of(trainer), "num_classes", None)
+        # A third party's data may have other classes than those of the target in question.
+        data = datamodule_of(trainer) if _slot(trainer) is not None else None
+        available = getattr(data, "num_classes", None)
         assumed = getattr(self.deficit, "num_classes", None)
         if isinstance(available, int) and isinstance(assumed, int) and available != assumed:
             raise UserError(
