@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from critical_periods.callbacks.kept_batches import (
     KeptBatches,
@@ -186,6 +187,12 @@ class Monitor(pl.Callback):
         """Measures a batch and logs nothing, to raise before training what would fail later."""
         network = network_of(pl_module)
         try:
+            if any(is_lazy(parameter) for parameter in pl_module.parameters()):
+                # The first call draws the weights, which is for training to do.
+                pl_module = copy.deepcopy(pl_module)
+                network = network_of(pl_module)
+                with isolate_rng(), torch.no_grad():
+                    network(*example.views.unbind(1))
             with undisturbed(pl_module), answering_together(network):
                 self.measure_example(network, example)
         except UserError:
