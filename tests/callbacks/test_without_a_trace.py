@@ -334,7 +334,8 @@ def test_fewer_samples_than_asked_for_are_said():
 
 def test_processes_keep_their_own_and_each_finds_it_again(monkeypatch: pytest.MonkeyPatch):
     def place(rank: int, world_size: int = 2) -> Any:
-        return SimpleNamespace(global_rank=rank, world_size=world_size, is_global_zero=rank == 0)
+        names = {"global_rank": rank, "world_size": world_size, "is_global_zero": rank == 0}
+        return SimpleNamespace(**names, current_epoch=0)
 
     def gather(parts: list[Any], own: Any) -> None:
         parts[:] = [one.batches for one in kept]
@@ -344,7 +345,7 @@ def test_processes_keep_their_own_and_each_finds_it_again(monkeypatch: pytest.Mo
     for rank, one in enumerate(kept):
         one.wanted = 7
         for number in range(3):
-            one.add({"x": torch.full((2, 1), 10 * rank + number)}, 2, share=4 - rank)
+            one.add(place(rank), {"x": torch.full((2, 1), 10 * rank + number)}, 2, share=4 - rank)
         assert one.state(place(rank)) is None  # not before all have theirs
     for rank, one in enumerate(kept):
         one.complete(place(rank))

@@ -181,7 +181,7 @@ class Monitor(pl.Callback):
             if wanted == math.inf:
                 check_size(trainer, split, batch, one, setting)
         found, _ = find(batch)
-        kept.add(batch, len(found.index), number_dealt(kept.wanted, trainer))
+        kept.add(trainer, batch, len(found.index), number_dealt(kept.wanted, trainer))
 
     def dry_run(self, pl_module: pl.LightningModule, example: Batch) -> None:
         """Measures a batch and logs nothing, to raise before training what would fail later."""
