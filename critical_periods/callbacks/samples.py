@@ -22,15 +22,21 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from critical_periods.callbacks.kept_batches import KeptBatches, kept_batches
-from critical_periods.core.batch import Batch, find, mapped
+from critical_periods.core.batch import Batch, find, join, mapped
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import separate, set_up_validation, transferred
+from critical_periods.core.project import Project
 from critical_periods.core.restoring import restored
 from critical_periods.core.trainer import datamodule_of
 
 
 def measurement_batches(
-    trainer: pl.Trainer, split: str, samples: int | None, shared: bool = False
+    trainer: pl.Trainer,
+    split: str,
+    samples: int | None,
+    shared: bool = False,
+    project: Project | None = None,
+    target_needed: bool = False,
 ) -> Generator[Batch, None, None]:
     """Batches to measure on, on the device; a UserError where there is no loader for the split.
 
@@ -43,29 +49,44 @@ def measurement_batches(
         samples: how many in all processes together; all by default.
         shared: whether every process gets all of them (of a third party's loader, all that it has
             for this process); by default each its share.
+        project: where things are in a third party's batches.
+        target_needed: whether batches without a target are refused.
     """
     if _has_clean_samples(trainer):
         for indices in datamodule_of(trainer).measurement_loader(split, samples, shared):
             yield trainer.strategy.batch_to_device(indices)
     else:
-        yield from _third_party_batches(trainer, split, samples, shared)
+        where = (project, target_needed)
+        yield from _third_party_batches(trainer, split, samples, shared, *where)
 
 
-def shared_samples(trainer: pl.Trainer, split: str, samples: int | None) -> Batch:
+def shared_samples(
+    trainer: pl.Trainer,
+    split: str,
+    samples: int | None,
+    project: Project | None = None,
+    target_needed: bool = False,
+) -> Batch:
     """The same clean samples in every process, as one batch on the device; all by default."""
-    found = list(measurement_batches(trainer, split, samples, shared=True))
-    batch = Batch(*map(torch.cat, zip(*found, strict=True)))
+    where = (project, target_needed)
+    batch = join(measurement_batches(trainer, split, samples, True, *where))
     if trainer.world_size > 1 and not _has_clean_samples(trainer):
         # A third party's loader deals out samples one by one: the first of each process come
         # first, then the second ones, …
-        parts: list[list[Tensor]] = [[] for _ in range(trainer.world_size)]
-        torch.distributed.all_gather_object(parts, [part.cpu() for part in batch])
-        place = torch.cat([torch.arange(len(part[0])) for part in parts]).sort(stable=True).indices
-        batch = Batch(*(torch.cat(each)[place] for each in zip(*parts, strict=True)))
-    return Batch(*(part[:samples].to(trainer.strategy.root_device) for part in batch))
+        parts: list[Batch] = [batch] * trainer.world_size
+        torch.distributed.all_gather_object(parts, batch.map(Tensor.cpu))
+        places = torch.cat([torch.arange(len(part.index)) for part in parts])
+        order = places.sort(stable=True).indices
+        batch = join(parts).map(lambda part: part[order])
+    return batch.map(lambda part: part[:samples].to(trainer.strategy.root_device))
 
 
-def example_batch(trainer: pl.Trainer, split: str = "train") -> Batch | None:
+def example_batch(
+    trainer: pl.Trainer,
+    split: str = "train",
+    project: Project | None = None,
+    target_needed: bool = False,
+) -> Batch | None:
     """Two clean samples of a split, for a dry run before training.
 
     None of a third party's training split, or of one that cannot be drawn from without a trace.
@@ -73,7 +94,8 @@ def example_batch(trainer: pl.Trainer, split: str = "train") -> Batch | None:
     if not _has_clean_samples(trainer) and (split == "train" or split in kept_batches(trainer)):
         return None
     # Every process takes both: there may be more processes than samples.
-    with closing(measurement_batches(trainer, split, 2, shared=True)) as batches, isolate_rng():
+    batches = measurement_batches(trainer, split, 2, True, project, target_needed)
+    with closing(batches), isolate_rng():
         return next(batches, None)
 
 
@@ -102,7 +124,12 @@ def _has_clean_samples(trainer: pl.Trainer) -> bool:
 
 
 def _third_party_batches(
-    trainer: pl.Trainer, split: str, samples: int | None, shared: bool
+    trainer: pl.Trainer,
+    split: str,
+    samples: int | None,
+    shared: bool,
+    project: Project | None,
+    target_needed: bool,
 ) -> Iterator[Batch]:
     """As :func:`measurement_batches`, from the loader of the split."""
     wanted = _distinct_samples(_third_party_loader(trainer, split))
@@ -111,8 +138,8 @@ def _third_party_batches(
         wanted = min(wanted, samples if shared else share)
     taken = 0
     for raw in _raw_batches(trainer, split):
-        batch, _ = find(raw)
-        batch = Batch(*(part[: int(min(wanted - taken, len(part)))] for part in batch))
+        batch, _ = find(raw, target_needed, project)
+        batch = batch.first(int(min(wanted - taken, len(batch.index))))
         taken += len(batch.index)
         if len(batch.index):
             yield batch

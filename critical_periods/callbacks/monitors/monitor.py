@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -20,10 +20,20 @@ from critical_periods.callbacks.kept_batches import (
     save,
 )
 from critical_periods.callbacks.network import network_of
-from critical_periods.callbacks.samples import example_batch, number_dealt, prepare_split
+from critical_periods.callbacks.samples import (
+    example_batch,
+    measurement_batches,
+    number_dealt,
+    prepare_split,
+)
 from critical_periods.core.batch import Batch, find
 from critical_periods.core.errors import UserError, near, reason
-from critical_periods.core.internals import default_dtype, stops_before_monitors
+from critical_periods.core.internals import (
+    default_dtype,
+    stops_before_monitors,
+    under_both_names,
+)
+from critical_periods.core.project import Project
 from critical_periods.core.trainer import callbacks_of, trainer_of
 from critical_periods.metrics.functional.fisher import evaluating
 from critical_periods.models.heads import answering_together
@@ -31,13 +41,15 @@ from critical_periods.models.heads import answering_together
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
+@under_both_names
 class Monitor(pl.Callback):
     """A callback that measures the network at the end of some epochs and logs what it finds.
 
     It measures the module's attribute ``network``, or, in a project without one, the module
-    itself: whatever takes one tensor [B, C, H, W] a view. Modes, gradients, buffers, attributes,
-    autocast and random state of the training are as they were before, and compiled code is neither
-    run nor compiled anew: a compiled network is measured by its original code.
+    itself: whatever takes one tensor [B, C, H, W] a view. ``project`` says so otherwise. Modes,
+    gradients, buffers, attributes, autocast and random state of the training are as they were
+    before, and compiled code is neither run nor compiled anew: a compiled network is measured by
+    its original code.
 
     A third party's training loader is never asked for a batch. The monitors keep those that go by
     in the first epoch, as ``training_step`` receives them where no deficit is open (as augmented,
@@ -55,6 +67,8 @@ class Monitor(pl.Callback):
             above for others), ``val`` (of others, from a copy of their loader, or, where it cannot
             be copied, of the latest validation) or ``test``.
         samples: how many of them, over all processes; all by default.
+        project: where inputs, target, network and logits are in a project that is not of this
+            package.
 
     Raises:
         UserError: the cadence or the number of samples is less than 1; before training, there are
@@ -63,8 +77,15 @@ class Monitor(pl.Callback):
             a dry run fails; later, the split has come to its end without a sample.
     """
 
+    target_needed: ClassVar[bool] = False
+    """Whether it measures targets, too."""
+
     def __init__(
-        self, every_n_epochs: int | None = None, split: str = "val", samples: int | None = None
+        self,
+        every_n_epochs: int | None = None,
+        split: str = "val",
+        samples: int | None = None,
+        project: Project | None = None,
     ) -> None:
         for name, value in (("every_n_epochs", every_n_epochs), ("samples", samples)):
             if value is not None and value < 1:
@@ -77,6 +98,7 @@ class Monitor(pl.Callback):
         self.every_n_epochs = every_n_epochs
         self.split = split
         self.samples = samples
+        self.project = project
         self._is_validated = False
 
     @property
@@ -135,7 +157,7 @@ class Monitor(pl.Callback):
         """Measures two samples for a dry run, as the first measurement may be due hours later."""
         for split in self.takes:
             prepare_split(trainer, split)
-        example = example_batch(trainer, self.split)
+        example = example_batch(trainer, self.split, self.project, self.target_needed)
         self._is_validated = example is not None
         if example is not None:
             self.dry_run(pl_module, example)
@@ -146,8 +168,8 @@ class Monitor(pl.Callback):
         """The dry run on a third party's first batch, before a step has been taken."""
         if not self._is_validated:
             self._is_validated = True
-            found, _ = find(batch)
-            self.dry_run(pl_module, Batch(*(part[:2] for part in found)))
+            found, _ = find(batch, self.target_needed, self.project)
+            self.dry_run(pl_module, found.first(2))
         self._keep(trainer, "train", batch)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -180,19 +202,19 @@ class Monitor(pl.Callback):
             setting, wanted = one.takes[split]
             if wanted == math.inf:
                 check_size(trainer, split, batch, one, setting)
-        found, _ = find(batch)
+        found, _ = find(batch, project=self.project)
         kept.add(trainer, batch, len(found.index), number_dealt(kept.wanted, trainer))
 
     def dry_run(self, pl_module: pl.LightningModule, example: Batch) -> None:
         """Measures a batch and logs nothing, to raise before training what would fail later."""
-        network = network_of(pl_module)
+        network = self.network_of(pl_module)
         try:
             if any(is_lazy(parameter) for parameter in pl_module.parameters()):
                 # The first call draws the weights, which is for training to do.
                 pl_module = copy.deepcopy(pl_module)
-                network = network_of(pl_module)
+                network = self.network_of(pl_module)
                 with isolate_rng(), torch.no_grad():
-                    network(*example.views.unbind(1))
+                    network(*example.inputs)
             with undisturbed(pl_module), answering_together(network):
                 self.measure_example(network, example)
         except UserError:
@@ -204,6 +226,15 @@ class Monitor(pl.Callback):
                 f"the split {self.split!r} gives: {reason(error)}; it has to take one tensor "
                 "[B, C, H, W] a view and to go through torch.func."
             ) from error
+
+    def network_of(self, pl_module: pl.LightningModule) -> nn.Module:
+        """What is measured of a module."""
+        return network_of(pl_module, self.project)
+
+    def batches(self, trainer: pl.Trainer) -> Iterator[Batch]:
+        """What is measured of the data: the share of this process."""
+        where = (self.project, self.target_needed)
+        yield from measurement_batches(trainer, self.split, self.samples, False, *where)
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Measures two samples and forgets them; a monitor of special tasks alone need not."""
@@ -221,7 +252,7 @@ class Monitor(pl.Callback):
             or trainer.should_stop
         )
         if due or is_last:
-            with undisturbed(pl_module), answering_together(network_of(pl_module)):
+            with undisturbed(pl_module), answering_together(self.network_of(pl_module)):
                 self.measure(trainer, pl_module)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -279,7 +310,7 @@ def reestimated_batch_norm(
             layer.momentum = None
             layer.train()
         for batch in batches if layers else ():
-            network(*batch.views.unbind(1))
+            network(*batch.inputs)
         for layer in layers:
             layer.eval()
             for name in ("running_mean", "running_var"):
