@@ -19,18 +19,20 @@ from critical_periods.tasks.task import Task
 def network_of(pl_module: pl.LightningModule, project: Project | None = None) -> nn.Module:
     """What ``project`` names, the module's attribute ``network``, or else the module itself."""
     if project is not None and project.network is not None:
-        try:
-            return pl_module.get_submodule(project.network)
-        except AttributeError:
-            known = [name for name, _ in pl_module.named_modules() if name]
+        known = module_names(pl_module)
+        if project.network not in known:
             raise UserError(
                 f"network={project.network!r} of Project is no module of "
-                f"{type(pl_module).__name__}; {near(project.network, known)}"
-            ) from None
+                f"{type(pl_module).__name__}; {near(project.network, filter(None, known))}"
+            )
+        return _original(known[project.network])
     network = getattr(pl_module, "network", None)
-    # A compiled network is measured by its original code.
-    network = getattr(network, "_orig_mod", network)
-    return network if isinstance(network, nn.Module) else pl_module
+    return _original(network) if isinstance(network, nn.Module) else pl_module
+
+
+def _original(network: nn.Module) -> nn.Module:
+    """A compiled network's own code, which is measured."""
+    return getattr(network, "_orig_mod", network)
 
 
 def computes_more(
