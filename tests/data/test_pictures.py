@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 from PIL import Image
+from torch import nn
 
 from critical_periods.core.errors import UserError
+from critical_periods.data import CIFAR10DataModule
 from critical_periods.data.pictures import read_folder
+from critical_periods.tasks import ClassificationTask
 
 GREY = np.random.default_rng(0).integers(0, 2**16, (6, 8)).astype(np.uint16)
 GREY[0, :3] = 0, 128, 2**16 - 1
@@ -337,3 +341,16 @@ def test_folders_that_are_refused(change: Callable[[Path], Any], sentence: str, 
     with pytest.raises(UserError, match=sentence) as caught:
         read_folder(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_one_class_is_nothing_to_classify(tmp_path: Path):
+    copies(tmp_path, "train/all", "test/all")
+    data = CIFAR10DataModule(tmp_path)
+    data.setup()
+    assert data.num_classes == 1
+    task = ClassificationTask(nn.Flatten(), num_classes=2)
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    with pytest.raises(UserError, match="all samples of CIFAR10DataModule are of one class, so"):
+        trainer.fit(task, data)
