@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from critical_periods.core.errors import UserError
-from critical_periods.data import CIFAR10DataModule
+from critical_periods.data import CIFAR10DataModule, pictures
 from critical_periods.data.pictures import read_folder
 from critical_periods.tasks import ClassificationTask
 
@@ -251,11 +251,23 @@ def test_classes_that_look_like_one(tmp_path: Path, caplog: pytest.LogCaptureFix
     ]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
-def test_a_picture_of_someone_else(tmp_path: Path):
-    (base(tmp_path) / "train" / "a" / "1.png").chmod(0)
-    with pytest.raises(UserError, match=r"1.png cannot be opened: Permission denied"):
-        read_folder(tmp_path)
+def test_what_the_system_says_no_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The reason is the system's; nothing is called broken."""
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    base(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "open", refuse, raising=False)
+        with pytest.raises(UserError, match=r"0.png cannot be opened: Permission denied\.$"):
+            read_folder(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        with pytest.raises(UserError, match=r"folder \S+/train cannot be read: Permission denied"):
+            read_folder(tmp_path)
+    with pytest.raises(UserError, match=r"root='x+' cannot be read: File name too long"):
+        CIFAR10DataModule("x" * 300).setup()
 
 
 # Folders.
@@ -333,6 +345,10 @@ def test_folders_that_change_nothing(change: Callable[[Path], Any], tmp_path: Pa
         (
             lambda root: (root / "train" / "c").symlink_to(root / "train"),
             r"no valid file for the classes c\.",
+        ),
+        (
+            lambda root: (root / "train" / "c").symlink_to(root / "train" / "a"),
+            r"the class folders 'a' and 'c' in \S+ are one and the same, by a link; keep one",
         ),
     ],
 )
