@@ -214,7 +214,7 @@ def _check_repeated(pairs: dict[int, tuple[str, str]], file: Path, root: Path) -
     known: dict[str, tuple[int, str]] = {}
     repeated = []
     for line, (path, label) in pairs.items():
-        first, same = known.setdefault(os.path.normpath(root / path), (line, label))
+        first, same = known.setdefault(os.path.normpath(os.path.join(root, path)), (line, label))
         if label != same:
             raise UserError(
                 f"line {line} of {file} labels {path} as {label!r}, but line {first} as {same!r}; "
