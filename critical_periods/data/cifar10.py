@@ -21,7 +21,7 @@ class CIFAR10DataModule(StoredImageDataModule):
     Of a folder, every format that Pillow reads is taken, by the endings that it knows; other files
     are left out, and a warning says how many. Hidden files and folders are ignored. Pictures are
     turned upright as their EXIF data say; transparency is dropped, and of several frames the first
-    is taken. How a level becomes one of 0 to 255 depends on how it is stored:
+    is taken. How a level of grey or of a colour becomes one of 0 to 255 depends on its type:
 
     - 1 to 8 bits: as it is, 0 is black and the highest number white;
     - 16 bits of grey: v / 257, rounded (of 12 bits in a TIFF, 255 v / 4095); of 16 bits of each
