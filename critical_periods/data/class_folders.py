@@ -116,9 +116,11 @@ def describe(left_out: Mapping[str, int]) -> str:
         '3 that end in .txt, 1 without an ending'
     """
     named = {"": "without an ending", _BESIDE: _BESIDE}
-    return ", ".join(
-        f"{count} {named.get(what) or f'that end in {what}'}" for what, count in left_out.items()
-    )
+    most = Counter(left_out).most_common()
+    shown = [f"{count} {named.get(what) or f'that end in {what}'}" for what, count in most[:5]]
+    if rest := sum(count for _, count in most[5:]):
+        shown.append(f"{rest} others")
+    return ", ".join(shown)
 
 
 def tell_left_out(where: Path, kind: str, used: int, left_out: Mapping[str, int]) -> None:

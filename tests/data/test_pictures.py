@@ -14,6 +14,7 @@ from torch import nn
 
 from critical_periods.core.errors import UserError
 from critical_periods.data import CIFAR10DataModule, pictures
+from critical_periods.data.class_folders import describe
 from critical_periods.data.pictures import read_folder
 from critical_periods.tasks import ClassificationTask
 
@@ -231,9 +232,15 @@ def test_one_line_says_what_is_left_out(tmp_path: Path, caplog: pytest.LogCaptur
         assert len(train.target) == len(test.target) == 4
     (line,) = caplog.messages
     assert line == (
-        f"5 of 13 files under {root} are left out, as no pictures of a class: 1 without an ending, "
-        "2 that end in .npy, 1 that end in .txt, 1 beside the classes' folders."
+        f"5 of 13 files under {root} are left out, as no pictures of a class: 2 that end in .npy, "
+        "1 without an ending, 1 that end in .txt, 1 beside the classes' folders."
     )
+
+
+def test_many_kinds_make_no_long_line():
+    found = describe({f".{n}": 1 + n for n in range(9)})
+    assert found.startswith("9 that end in .8, 8 that end in .7, ")
+    assert found.endswith(", 5 that end in .4, 10 others")
 
 
 def test_a_clean_folder_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -101,8 +101,8 @@ def test_one_line_says_what_is_left_out(folder: Path, caplog: pytest.LogCaptureF
     for _ in range(2):
         assert find_videos(folder, "train").paths == NAMES
     assert caplog.messages == [
-        f"4 of 8 files under {train} are left out, as no videos of a class: 1 without an ending, "
-        "2 that end in .rm, 1 beside the classes' folders."
+        f"4 of 8 files under {train} are left out, as no videos of a class: 2 that end in .rm, "
+        "1 without an ending, 1 beside the classes' folders."
     ]
 
 
