@@ -91,7 +91,7 @@ GREYS = {
         np.rint(TWELVE * 255.0 / 4095).astype(np.uint8),
     ),
     "floats, TIFF": ("0.tiff", saved(Image.fromarray(FLOAT)), UNIT),
-    "floats, PFM": ("0.pfm", saved(Image.fromarray(FLOAT)), UNIT),
+    "floats, big-endian": ("0.tif", written(tiff(FLOAT.astype(">f4"), 3)), UNIT),
     "floats, 0 is white": ("0.tif", written(tiff(1 - FLOAT, 3, photometric=0)), UNIT),
     "black floats": ("0.tif", saved(Image.fromarray(0 * FLOAT)), 0 * BYTES),
     "1 bit": ("0.png", saved(Image.fromarray(BYTES > 127)), np.uint8(255) * (BYTES > 127)),
