@@ -8,7 +8,7 @@ import time
 import torch
 from tqdm import tqdm
 
-from critical_periods.core.processes import start_child
+from critical_periods.core.processes import raising_terminated, start_child
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.worker import missing
@@ -30,14 +30,17 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
             # Killed ones left behind how far they were.
             folder.progress.unlink(missing_ok=True)
     groups = device_groups(plan, jobs)
-    workers = [_start(study, number, devices) for number, devices in enumerate(groups)]
-    try:
-        _show_progress(study, plan, workers)
-    finally:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.wait()
+    workers: list[subprocess.Popen[bytes]] = []
+    with raising_terminated():
+        try:
+            for number, devices in enumerate(groups):
+                workers.append(_start(study, number, devices))
+            _show_progress(study, plan, workers)
+        finally:
+            for worker in workers:
+                worker.terminate()
+            for worker in workers:
+                worker.wait()
 
 
 def device_groups(plan: Plan, jobs: int | None = None) -> list[str | None]:
