@@ -14,6 +14,7 @@ from critical_periods.core.processes import (
     Terminated,
     exit_code,
     open_standard_streams,
+    raising_terminated,
 )
 
 _HELP = """usage: critical-periods COMMAND ...
@@ -89,13 +90,15 @@ def _run(argv: list[str]) -> int:
         problem = f"unknown command {first!r}" if argv else "no command"
         raise UserError(f"{problem}; choose one of {', '.join(_COMMANDS)}, or see --help.")
     # What a command needs is imported when it runs: Lightning alone takes seconds.
-    if first in ("study", "kinetics"):
-        command = import_module(f"critical_periods.cli.{first}")
-        return getattr(command, first)(argv[1:])
-    from critical_periods.runs.lightning_cli import CLI
+    if first == "kinetics":
+        return import_module("critical_periods.cli.kinetics").kinetics(argv[1:])
+    with raising_terminated():
+        if first == "study":
+            return import_module("critical_periods.cli.study").study(argv[1:])
+        from critical_periods.runs.lightning_cli import CLI
 
-    CLI(argv)
-    return 0
+        CLI(argv)
+        return 0
 
 
 def _sentence(error: Exception, argv: Sequence[str]) -> str | None:

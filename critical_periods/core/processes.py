@@ -53,12 +53,13 @@ def start_child(
     """Starts a command that calls :func:`end_with_parent`; ``settings`` are those of ``Popen``.
 
     Its standard input is a pipe that nothing is written to and that the system closes when this
-    process is gone. Whoever waits for it closes its ``stdin`` afterwards.
+    process is gone. Whoever waits for it closes its ``stdin`` afterwards. Ctrl-C in a terminal does
+    not reach it: two signals at once would leave it no time to tidy up.
     """
     end, own = os.pipe()
     env = {**(os.environ if env is None else env), _PIPE: _identity(end)}
     try:
-        child = subprocess.Popen(command, stdin=end, env=env, **settings)
+        child = subprocess.Popen(command, stdin=end, env=env, start_new_session=True, **settings)
     except BaseException:
         os.close(own)
         raise
@@ -101,7 +102,10 @@ def _identity(descriptor: int) -> str:
 
 @contextmanager
 def raising_terminated() -> Iterator[None]:
-    """Has SIGTERM raise :class:`Terminated`, so that this process can tidy up; in the main thread.
+    """Has SIGTERM raise :class:`Terminated`, so that this process can tidy up.
+
+    While Lightning trains it does so in its own way, between two batches. Signals are of the main
+    thread; in others this does nothing.
 
     Example:
         >>> with raising_terminated():
@@ -110,9 +114,14 @@ def raising_terminated() -> Iterator[None]:
         ...
         critical_periods.core.processes.Terminated
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        # Lightning's handler calls this one after itself.
+        if signal.getsignal(signal.SIGTERM) is end:
+            raise Terminated
 
     before = signal.signal(signal.SIGTERM, end)
     try:

@@ -8,7 +8,7 @@ import time
 import torch
 from tqdm import tqdm
 
-from critical_periods.core.processes import raising_terminated, start_child
+from critical_periods.core.processes import start_child
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.worker import missing
@@ -31,16 +31,15 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
             folder.progress.unlink(missing_ok=True)
     groups = device_groups(plan, jobs)
     workers: list[subprocess.Popen[bytes]] = []
-    with raising_terminated():
-        try:
-            for number, devices in enumerate(groups):
-                workers.append(_start(study, number, devices))
-            _show_progress(study, plan, workers)
-        finally:
-            for worker in workers:
-                worker.terminate()
-            for worker in workers:
-                worker.wait()
+    try:
+        for number, devices in enumerate(groups):
+            workers.append(_start(study, number, devices))
+        _show_progress(study, plan, workers)
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait()
 
 
 def device_groups(plan: Plan, jobs: int | None = None) -> list[str | None]:

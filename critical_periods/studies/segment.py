@@ -94,8 +94,8 @@ class SegmentRecord(pl.Callback):
                 trainer.save_checkpoint(part)
                 if trainer.is_global_zero:
                     finalize_checkpoint(part, checkpoint)
-            except OSError:
-                # Of a full disk. Strategies that save shards write a folder.
+            except BaseException:
+                # The disk is full, or someone has lost patience. Shards lie in a folder.
                 if trainer.is_global_zero and part.is_file():
                     part.unlink()
                 raise

@@ -98,7 +98,11 @@ def _train_here_or_in_a_process(study: StudyFolder, plan: Plan, name: str) -> No
     # A file, as other ranks may hold a pipe open for long after the first one has failed.
     with tempfile.TemporaryFile() as errors:
         with start_child(command, stderr=errors) as process:
-            code = process.wait()
+            try:
+                code = process.wait()
+            except BaseException:
+                process.terminate()
+                raise
         errors.seek(0)
         said = errors.read().decode(errors="replace")
     sys.stderr.write(said)
