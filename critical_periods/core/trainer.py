@@ -1,10 +1,13 @@
 """What callbacks and tasks ask of a Lightning Trainer, of either package of Lightning."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+
+from critical_periods.core.errors import reason
 
 
 def callbacks_of(trainer: Any) -> list[Any]:
@@ -89,8 +92,28 @@ def log_to_wandb(trainer: pl.Trainer, media: Callable[[Any], dict[str, Any]]) ->
     """
     loggers: list[Any] = [one for one in trainer.loggers if is_a("WandbLogger", one)]
     if loggers:
-        import wandb
+        attempt(_log_media, media, loggers, trainer.current_epoch)
 
-        values = media(wandb)
-        for logger in loggers:
-            logger.experiment.log({**values, "epoch": trainer.current_epoch})
+
+def _log_media(media: Callable[[Any], dict[str, Any]], loggers: list[Any], epoch: int) -> None:
+    import wandb
+
+    values = media(wandb)
+    for logger in loggers:
+        logger.experiment.log({**values, "epoch": epoch})
+
+
+def attempt(call: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+    """What a call into Weights & Biases returns; ``None``, and a warning, where it fails.
+
+    Its service is a process of its own, which may be killed or lose its disk. No training depends
+    on it.
+    """
+    try:
+        return call(*args, **settings)
+    except Exception as error:
+        warnings.warn(
+            f"Weights & Biases has failed ({reason(error)}); the run goes on without it.",
+            stacklevel=2,
+        )
+        return None
