@@ -15,7 +15,7 @@ from critical_periods.runs.dry_run import validate_run
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.studies.configs import Config, with_weights
 from critical_periods.studies.names import Resolved
-from critical_periods.studies.roles import segment_callbacks
+from critical_periods.studies.roles import is_window, segment_callbacks
 from critical_periods.studies.study import Study
 
 _SWEPT = {"onset", "removal"}
@@ -74,8 +74,15 @@ def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl
             )
     if config["trainer"].get("limit_train_batches") == 0:
         raise UserError("trainer.limit_train_batches=0 trains nothing; leave it out.")
+    scheduled = [window] if window else []
+    for callback in filter(is_window, scheduled + config["trainer"]["callbacks"]):
+        if (callback.get("init_args") or {}).get("unit", "epoch") != "epoch":
+            raise UserError(
+                f"the window {callback['class_path']} counts steps, but a study's segments begin "
+                "and end with epochs; give it in epochs, and leave unit out."
+            )
     callbacks = segment_callbacks(config["trainer"]["callbacks"])
-    config["trainer"]["callbacks"] = [window, *callbacks] if window else callbacks
+    config["trainer"]["callbacks"] = scheduled + callbacks
     config["trainer"]["max_epochs"] = epochs
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -92,6 +99,9 @@ def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl
         validate_run(cli.trainer, cli.model, data)
         fingerprint = str(data.fingerprint())
     resolved: Config = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
+    for callback in filter(is_window, resolved["trainer"]["callbacks"]):
+        # Settled by the above, and no part of what tells one segment from another.
+        callback.get("init_args", {}).pop("unit", None)
     if not window:
         return Resolved(resolved, {}, fingerprint), cli.model
     # A segment has it in its schedule, and one without a window not at all.

@@ -9,6 +9,7 @@ from torch import nn
 from critical_periods.callbacks.windows.image_data import image_data
 from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError, near
+from critical_periods.core.trainer import Unit
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _ALPHA_DROPOUT = (nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -17,7 +18,7 @@ Regularizer = Literal["weight_decay", "augmentation", "dropout"]
 
 
 class RegularizationWindow(Window):
-    """A regulariser acts from epoch ``onset`` to ``removal - 1`` and in no other epoch.
+    """A regulariser acts from ``onset`` to ``removal - 1`` and in no other epoch (or step).
 
     Golatkar, Achille & Soatto 2019, *Time Matters in Regularizing Deep Networks*: what weight decay
     and augmentation do is done at the start of training; taken away later they are not missed, and
@@ -34,8 +35,9 @@ class RegularizationWindow(Window):
 
     Args:
         regularizer: ``weight_decay``, ``augmentation`` or ``dropout``.
-        onset: the first epoch with the regulariser.
-        removal: the first epoch without it; ``None`` means to the end.
+        onset: the first epoch (or step) with the regulariser.
+        removal: the first one without it; ``None`` means to the end.
+        unit: ``epoch`` or ``step``: what both are counted in.
 
     Raises:
         UserError: the regulariser is none of the three; before training, there is nothing to switch
@@ -50,9 +52,13 @@ class RegularizationWindow(Window):
     kind: ClassVar[str] = "regularization"
 
     def __init__(
-        self, regularizer: Regularizer, onset: int = 0, removal: int | None = None
+        self,
+        regularizer: Regularizer,
+        onset: int = 0,
+        removal: int | None = None,
+        unit: Unit = "epoch",
     ) -> None:
-        super().__init__(onset, removal)
+        super().__init__(onset, removal, unit)
         known = get_args(Regularizer)
         if regularizer not in known:
             raise UserError(
@@ -79,7 +85,7 @@ class RegularizationWindow(Window):
             )
 
     def switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Switches the regulariser on or off for this epoch."""
+        """Switches the regulariser on or off."""
         open_now = {one.regularizer for one in open_windows(trainer, RegularizationWindow)}
         self._set(trainer, pl_module, self.regularizer in open_now)
 
