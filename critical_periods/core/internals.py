@@ -175,9 +175,10 @@ def is_compiled(module: nn.Module) -> bool:
 def is_redirected(module: nn.Module) -> bool:
     """Whether a LightningModule's ``forward`` is its step for now, as a wrapper such as DDP calls.
 
-    Lightning puts the step into the instance then.
+    Lightning puts the step into the instance for the wrapper's call, and its own ``forward`` back.
     """
-    return "forward" in vars(module)
+    own = vars(module).get("forward")
+    return own is not None and getattr(own, "__func__", own) is not type(module).forward
 
 
 def around_calls(

@@ -74,15 +74,15 @@ def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl
             )
     if config["trainer"].get("limit_train_batches") == 0:
         raise UserError("trainer.limit_train_batches=0 trains nothing; leave it out.")
-    scheduled = [window] if window else []
-    for callback in filter(is_window, scheduled + config["trainer"]["callbacks"]):
+    callbacks = [window] if window else []
+    callbacks += segment_callbacks(config["trainer"]["callbacks"])
+    for callback in filter(is_window, callbacks):
         if (callback.get("init_args") or {}).get("unit", "epoch") != "epoch":
             raise UserError(
                 f"the window {callback['class_path']} counts steps, but a study's segments begin "
                 "and end with epochs; give it in epochs, and leave unit out."
             )
-    callbacks = segment_callbacks(config["trainer"]["callbacks"])
-    config["trainer"]["callbacks"] = scheduled + callbacks
+    config["trainer"]["callbacks"] = callbacks
     config["trainer"]["max_epochs"] = epochs
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
