@@ -10,7 +10,7 @@ import gc
 import math
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from inspect import Parameter
 from types import FunctionType, ModuleType
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
@@ -285,6 +286,57 @@ def connect(trainer: Any, model: pl.LightningModule | None, datamodule: Any) -> 
         model.setup("fit")
         trainer.strategy.connect(model)
         trainer.strategy.setup_optimizers(trainer)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calls of a module run compiled, by ``torch.compile`` or by its own ``compile``."""
+    by_itself = getattr(module, "_compiled_call_impl", None) is not None
+    return by_itself or type(module).__name__ == "OptimizedModule"
+
+
+def is_redirected(module: nn.Module) -> bool:
+    """Whether a LightningModule's ``forward`` is its step for now, as a wrapper such as DDP calls.
+
+    Lightning puts the step into the instance for the wrapper's call, and its own ``forward`` back.
+    """
+    own = vars(module).get("forward")
+    return own is not None and getattr(own, "__func__", own) is not type(module).forward
+
+
+def around_calls(
+    module: nn.Module,
+    before: Callable[[nn.Module], None],
+    after: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None],
+) -> Callable[[], None]:
+    """Calls functions before and after each call of a module, also where that fails.
+
+    Hooks of a module with its own ``compile`` would be compiled with it.
+
+    Returns:
+        What ends that.
+    """
+    name = "_compiled_call_impl"
+    if (compiled := getattr(module, name, None)) is None:
+        ends = ExitStack()
+        first = module.register_forward_pre_hook(lambda *_: before(module))
+        last = module.register_forward_hook(
+            lambda module, args, kwargs, result: after(module, args, kwargs),
+            with_kwargs=True,
+            always_call=True,
+        )
+        ends.callback(first.remove)
+        ends.callback(last.remove)
+        return ends.close
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        before(module)
+        try:
+            return compiled(*args, **kwargs)
+        finally:
+            after(module, args, kwargs)
+
+    setattr(module, name, call)
+    return partial(setattr, module, name, compiled)
 
 
 # Lightning's two names: `pytorch_lightning` and `lightning.pytorch` are two packages of the same

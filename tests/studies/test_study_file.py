@@ -1,5 +1,6 @@
 """Reading study files: what they mean, and the one sentence for everything that they may not be."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from small_study import plan_of, write_study
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
+from critical_periods.studies.plan import Plan
 from critical_periods.studies.study import Study, Variation, read_study
 
 LR = "model.init_args.optimizer.init_args.lr"
@@ -355,3 +357,16 @@ def test_study_commands_that_do_not_exist(capsys):
         assert "--help" in err and err.count("\n") == 1
         # What the launcher starts is no one's business.
         assert "segment" not in err
+
+
+def test_a_unit_is_no_part_of_what_names_a_segment(tmp_path):
+    def plan(**unit: str) -> Plan:
+        init_args = {"regularizer": "augmentation", "removal": 1} | unit
+        callback = {"class_path": "RegularizationWindow", "init_args": init_args}
+        study = {"deficit": None, "window": {"class_path": "DeficitWindow", "init_args": unit}}
+        study["window"]["init_args"] = {"deficit": {"class_path": "Blur"}} | unit
+        return plan_of(write_study(tmp_path, study, {"trainer.callbacks": [callback]}))
+
+    left_out, given = plan(), plan(unit="epoch")
+    assert left_out.segments.keys() == given.segments.keys()
+    assert "unit" not in json.dumps(left_out.configs)
