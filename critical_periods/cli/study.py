@@ -10,7 +10,7 @@ from pathlib import Path
 
 from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
-from critical_periods.core.processes import end_with_parent
+from critical_periods.core.processes import Terminated, end_with_parent
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan, make_plan
@@ -58,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
     for name in folder.discard_damaged(plan):
         print(f"Segment {name} is damaged; it is trained again.")
     for name in plan.segments:
-        folder.segment(name).error.unlink(missing_ok=True)
+        folder.segment(name).forget_failure()
     if options.launcher == "slurm":
         from critical_periods.studies.launchers import slurm
 
@@ -67,7 +67,14 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     from critical_periods.studies.launchers.local import launch
 
-    launch(folder, plan, options.jobs)
+    try:
+        launch(folder, plan, options.jobs)
+    except (KeyboardInterrupt, Terminated) as ended:
+        done = [name for name in plan.segments if folder.segment(name).is_done()]
+        raise type(ended)(
+            f"{len(done)} of {len(plan.segments)} segments are done and kept in {folder.path}; the "
+            "same command goes on from there."
+        ) from ended
     return _finish(folder, plan)
 
 
@@ -196,6 +203,10 @@ def _finish(folder: StudyFolder, plan: Plan) -> int:
         sentence = folder.segment(name).error.read_text(encoding="utf-8").strip()
         print(f"Segment {name} failed: {sentence}", file=sys.stderr)
     undone = [name for name in plan.segments if not folder.segment(name).is_done()]
+    for name in failed:
+        untried = [one for one in undone if one != name and folder.failure(plan, one) == name]
+        if untried:
+            print(f"Not tried, as it goes on from {name}: {', '.join(untried)}.", file=sys.stderr)
     if undone:
         print(
             f"{len(undone)} of {len(plan.segments)} segments are not done; see the worker_*.log "

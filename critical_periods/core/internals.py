@@ -6,17 +6,26 @@ bound on the package's version in ``pyproject.toml``.
 """
 
 import copy
+import gc
+import math
+import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import pytorch_lightning as pl
+import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+C = TypeVar("C", bound=type)
 
 # Lightning and torch, in training. A Trainer is Any where Lightning does not declare an attribute.
 
@@ -82,6 +91,32 @@ def with_own_workers(loader: Any) -> Any:
     return loader
 
 
+def separate(loader: Any) -> Any:
+    """A copy of a loader that can be drawn from without a trace; None where it cannot be copied.
+
+    Sampler, data set, transforms and their generators are copied as they are now; arrays and
+    tensors of at least 1 MiB, which are data, are shared. Streams, open files and locks cannot be
+    copied.
+    """
+    loader = with_own_workers(loader)
+    large = {}
+    seen, ahead = set(), [loader]
+    while ahead:
+        one = ahead.pop()
+        if id(one) in seen or isinstance(one, (type, ModuleType, FunctionType, str)):
+            continue
+        seen.add(id(one))
+        if isinstance(one, (torch.Tensor, np.ndarray)):
+            if one.nbytes >= 2**20:
+                large[id(one)] = one
+        else:
+            ahead += gc.get_referents(one)
+    try:
+        return copy.deepcopy(loader, large)
+    except Exception:  # as many kinds as there are classes that refuse
+        return None
+
+
 class HasWorkers:
     """A loader around torch's, whose workers Lightning sends home at the end of a run.
 
@@ -111,7 +146,9 @@ def stops_before_monitors(early_stopping: Any, trainer: pl.Trainer) -> bool:
     """
     if (chosen := early_stopping._check_on_train_epoch_end) is not None:
         return bool(chosen)
-    return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
+    # There is no such attribute where it is a time.
+    interval = getattr(trainer, "val_check_interval", None)
+    return interval == 1.0 and trainer.check_val_every_n_epoch == 1
 
 
 def milestones(scheduler: Any) -> list[int]:
@@ -148,6 +185,95 @@ def finish_resumed_epoch(trainer: pl.Trainer, batches: int) -> None:
         loop.batch_progress.current.completed = batches
 
 
+def resume_in_place(trainer: Any) -> None:
+    """Has a run that is resumed go on with the batch after the last that its checkpoint knows.
+
+    To be called once the checkpoint is loaded, as the training loader is made. Three kinds of
+    checkpoints are not resumed in place by Lightning alone:
+
+    - of a run that stopped within an epoch (``max_steps``, ``max_time``, ``should_stop``), which
+      counts it as done, as the hooks of an epoch's end were called: the rest would be left out;
+    - of an epoch's end, in a run with ``max_steps``, which would end that epoch twice and so leave
+      out the number of the next;
+    - of an exception: its batch, which the loader has given out but which was not trained on,
+      would be left out, or its epoch, if that was about to begin.
+    """
+    loop = trainer.fit_loop
+    if not loop._loaded_from_state_dict:
+        return
+    epochs, batches = loop.epoch_progress, loop.epoch_loop.batch_progress
+    for count in (epochs.total, epochs.current):
+        count.ready = count.started
+    ended = epochs.current.processed == epochs.current.ready
+    if ended and batches.is_last_batch:
+        loop._restarting = loop.epoch_loop.restarting = False
+    elif ended and batches.current.processed:
+        for count in (epochs.total, epochs.current):
+            count.processed -= 1
+            count.completed = min(count.completed, count.processed)
+        loop.restarting = True
+    # The loader follows the batches that were trained on.
+    place = {"epoch": epochs.current.processed, "batches": batches.current.processed}
+    for state in loop._combined_loader_states_to_load:
+        if state.keys() == place.keys():
+            state.update(place)
+
+
+def batches_before_resuming(trainer: Any) -> int:
+    """How many batches of its first epoch a run leaves out, as its checkpoint has them; else 0.
+
+    To be asked as training starts.
+    """
+    loop = trainer.fit_loop
+    return loop.epoch_loop.batch_progress.current.processed if loop.restarted_mid_epoch else 0
+
+
+def measures_followed(trainer: Any) -> dict[str, float] | None:
+    """The measures that schedulers follow, by their names, as far as they are known by now.
+
+    Lightning steps such schedulers after it has saved an epoch's checkpoint, in which therefore
+    these have to be. ``None`` where no scheduler follows any.
+    """
+    names = _followed(trainer)
+    known = {name: float(of) for name, of in trainer.callback_metrics.items() if name in names}
+    return known if names else None
+
+
+def follow_measures(trainer: Any, measures: dict[str, float]) -> None:
+    """Has schedulers that follow a measure go on where a checkpoint with these measures left them.
+
+    Those that were to be stepped after it was saved are stepped now, or at the end of its epoch,
+    where Lightning would leave them out. To be called as training starts.
+    """
+    loop = trainer.fit_loop
+    trainer.callback_metrics.update(measures)
+    loop._restarting = False
+    for one in trainer.lr_scheduler_configs:
+        is_behind = one.scheduler.last_epoch < loop.epoch_progress.current.processed
+        if one.reduce_on_plateau and is_behind and one.monitor in measures:
+            one.scheduler.step(measures[one.monitor])
+
+
+def lacks_measures(trainer: Any) -> list[str]:
+    """Measures that schedulers follow, but that the rest of a resumed epoch cannot give.
+
+    They are means over the whole of it, or of a validation that was to come right after the batch
+    of the checkpoint, which Lightning leaves out. To be asked as training starts.
+    """
+    loop, done = trainer.fit_loop.epoch_loop, batches_before_resuming(trainer)
+    if not done:
+        return []
+    names = _followed(trainer)
+    interval = trainer.val_check_batch or math.inf
+    is_due = loop.restarted_on_train_batch_end and loop._should_check_val_epoch()
+    is_last = done % interval == 0 and done + interval > trainer.num_training_batches
+    return [name for name in names if name.startswith("train/") or (is_due and is_last)]
+
+
+def _followed(trainer: Any) -> list[str]:
+    return [one.monitor for one in trainer.lr_scheduler_configs if one.reduce_on_plateau]
+
+
 def connect(trainer: Any, model: pl.LightningModule | None, datamodule: Any) -> None:
     """Attaches data and a model to a Trainer and makes the optimisers, without training.
 
@@ -160,6 +286,100 @@ def connect(trainer: Any, model: pl.LightningModule | None, datamodule: Any) -> 
         model.setup("fit")
         trainer.strategy.connect(model)
         trainer.strategy.setup_optimizers(trainer)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calls of a module run compiled, by ``torch.compile`` or by its own ``compile``."""
+    by_itself = getattr(module, "_compiled_call_impl", None) is not None
+    return by_itself or type(module).__name__ == "OptimizedModule"
+
+
+def is_redirected(module: nn.Module) -> bool:
+    """Whether a LightningModule's ``forward`` is its step for now, as a wrapper such as DDP calls.
+
+    Lightning puts the step into the instance for the wrapper's call, and its own ``forward`` back.
+    """
+    own = vars(module).get("forward")
+    return own is not None and getattr(own, "__func__", own) is not type(module).forward
+
+
+def around_calls(
+    module: nn.Module,
+    before: Callable[[nn.Module], None],
+    after: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None],
+) -> Callable[[], None]:
+    """Calls functions before and after each call of a module, also where that fails.
+
+    Hooks of a module with its own ``compile`` would be compiled with it.
+
+    Returns:
+        What ends that.
+    """
+    name = "_compiled_call_impl"
+    if (compiled := getattr(module, name, None)) is None:
+        ends = ExitStack()
+        first = module.register_forward_pre_hook(lambda *_: before(module))
+        last = module.register_forward_hook(
+            lambda module, args, kwargs, result: after(module, args, kwargs),
+            with_kwargs=True,
+            always_call=True,
+        )
+        ends.callback(first.remove)
+        ends.callback(last.remove)
+        return ends.close
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        before(module)
+        try:
+            return compiled(*args, **kwargs)
+        finally:
+            after(module, args, kwargs)
+
+    setattr(module, name, call)
+    return partial(setattr, module, name, compiled)
+
+
+# Lightning's two names: `pytorch_lightning` and `lightning.pytorch` are two packages of the same
+# code, and a Trainer or LightningCLI of one takes the other's classes for strangers.
+
+_TWINS = {
+    "Callback": "lightning.pytorch.callbacks.callback",
+    "LightningDataModule": "lightning.pytorch.core.datamodule",
+}
+
+
+def under_both_names(ours: C) -> C:
+    """A class decorator: what derives from ``pytorch_lightning`` is of ``lightning.pytorch``, too.
+
+    The class gets the other package's base class of the same name as its last one, now or when that
+    package is imported, whichever of them is imported first. It is not imported here: that takes
+    seconds, and most projects use one name alone. Hooks that a class does not define do nothing
+    in either package. Not for a LightningModule, most of whose methods work for their own Trainer.
+    """
+    (base,) = ours.__bases__
+    watch = _Watch(ours, base.__name__)
+    # Before the finders that find something, after which nobody is asked.
+    sys.meta_path.insert(0, watch)
+    watch.look()
+    return ours
+
+
+class _Watch:
+    """A finder that finds no module, but sees that others are looked for."""
+
+    def __init__(self, ours: type, name: str) -> None:
+        self.ours, self.name = ours, name
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Looks whether the other package has got far enough, while it is being imported."""
+        if name.startswith("lightning."):
+            self.look()
+
+    def look(self) -> None:
+        """Adds the other package's base class, if there is one by now."""
+        twin = getattr(sys.modules.get(_TWINS[self.name]), self.name, None)
+        if twin is not None and twin not in self.ours.__bases__:
+            self.ours.__bases__ += (twin,)
 
 
 # jsonargparse, before it. What its messages say is read in runs/messages.py, and tested with a

@@ -46,7 +46,7 @@ def outline(
                 if state == "running" and (reached := one.epochs_done()) is not None:
                     text += f", epoch {reached} of {segment.stop}"
                 counts[state] += 1
-                line += f"  [{text}]"
+                line += f"  [{text}{_why(plan, folder, segment.name)}]"
             lines.append(line)
             grow(segment.name, depth + 1)
 
@@ -58,3 +58,12 @@ def outline(
     if counts:
         lines.append(", ".join(f"{counts[state]} {state}" for state in sorted(counts)) + ".")
     return "\n".join(lines)
+
+
+def _why(plan: Plan, folder: StudyFolder, name: str) -> str:
+    """What is behind the state of a segment that is not done: a divergence, a parent's failure."""
+    failed = None if folder.segment(name).is_done() else folder.failure(plan, name)
+    if failed == name:
+        epoch = folder.segment(name).diverged_in()
+        return "" if epoch is None else f": diverged in epoch {epoch}"
+    return "" if failed is None else f": goes on from {failed}, which failed"

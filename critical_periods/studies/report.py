@@ -1,7 +1,9 @@
 """Tables and figures of a study: everything that its finished runs give."""
 
+import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -12,6 +14,7 @@ import pandas as pd
 import wandb
 from matplotlib.figure import Figure
 
+from critical_periods.core.trainer import attempt
 from critical_periods.plots import curve as curves
 from critical_periods.plots import through_epochs
 from critical_periods.plots.rsv import plot_rsv
@@ -43,7 +46,9 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
     the histograms at the end.
 
     Returns:
-        The names of the files; none before any run is done.
+        The names of the files; none before any run is done. They are in ``report.json``, too,
+        beside what failed: ``segment``, ``reason``, the epoch in which it ``diverged``, or null,
+        and the segments ``not_tried``, which go on from it.
     """
     runs = results(folder, plan)
     if not runs:
@@ -60,12 +65,28 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
         save(draw(), folder.path / name)
     pictures = [f"{name}.png" for name in drawn]
     written = [*(f"{name}.csv" for name in tables), *pictures]
-    _clear(folder.path, written)
+    _clear(folder.path, written, _failures(folder, plan))
     _log_summary(folder, plan, frames["curve"], pictures)
     return written
 
 
-def _clear(path: Path, written: Sequence[str]) -> None:
+def _failures(folder: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
+    """The segments that failed, as ``report.json`` has them."""
+    found = {name: folder.failure(plan, name) for name in plan.segments}
+    found = {name: of for name, of in found.items() if not folder.segment(name).is_done()}
+    return [
+        {
+            "segment": name,
+            "reason": folder.segment(name).error.read_text(encoding="utf-8").strip(),
+            "diverged": folder.segment(name).diverged_in(),
+            "not_tried": [one for one, of in found.items() if of == name and one != name],
+        }
+        for name, failed in found.items()
+        if failed == name
+    ]
+
+
+def _clear(path: Path, written: Sequence[str], failed: Sequence[Mapping[str, Any]]) -> None:
     """Takes away tables and figures that an earlier report wrote and this one has not."""
     record = path / "report.json"
     before = []
@@ -75,7 +96,7 @@ def _clear(path: Path, written: Sequence[str]) -> None:
     for file in (path / name for name in before if name not in written):
         for one in (file, file.with_suffix(".pdf")) if file.suffix == ".png" else (file,):
             one.unlink(missing_ok=True)
-    write_json(record, {"written": written})
+    write_json(record, {"written": written, "failed": failed})
 
 
 def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callable[[], Figure]]:
@@ -110,20 +131,33 @@ def _log_summary(
     folder: StudyFolder, plan: Plan, curve: pd.DataFrame, figures: Sequence[str]
 ) -> None:
     """Logs the figures, the curve as a table and a chart of it, in the group of the segments."""
-    logger = wandb_logger(folder.path, group=plan.study, name="summary", job_type="summary")
-    if logger is None:
-        return
+    # One run for each folder, however often this is done.
+    place = f"{plan.study} {folder.path.resolve()}"
+    id_ = hashlib.sha256(place.encode()).hexdigest()[:16]
+    logger = wandb_logger(folder.path, id_, group=plan.study, name="summary", job_type="summary")
+    if logger is not None:
+        attempt(_log, logger.experiment, plan, curve, [folder.path / name for name in figures])
+        logger.finish(0)
+        _clear_offline(Path(logger.experiment.dir).parent, id_)
+
+
+def _log(run: Any, plan: Plan, curve: pd.DataFrame, paths: Sequence[Path]) -> None:
     cells = curve.apply(_column).astype(object).where(curve.notna(), None)
     table = wandb.Table(columns=list(cells), data=cells.to_numpy().tolist())
     against = "onset" if (curve["onset"] > 0).any() else "removal"
-    paths = [folder.path / name for name in figures]
     shown: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in paths}
     shown["curve_table"] = table
     if "final_accuracy" in curve:
         chart = wandb.plot.scatter(table, against, "final_accuracy", title=plan.study)
         shown["curve_chart"] = chart
-    logger.experiment.log(shown)
-    logger.experiment.finish()
+    run.log(shown)
+
+
+def _clear_offline(run: Path, id_: str) -> None:
+    """Takes away what earlier summaries have kept to be sent: this one says all that they say."""
+    for earlier in run.parent.glob(f"offline-run-*-{id_}"):
+        if earlier != run:
+            shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _column(cells: pd.Series) -> pd.Series:

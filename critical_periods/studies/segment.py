@@ -4,19 +4,21 @@ import copy
 import pickle
 import platform
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.loggers import WandbLogger
 
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import write_text
+from critical_periods.core.processes import exit_code
 from critical_periods.core.trainer import callbacks_of
 from critical_periods.runs.lightning_cli import CLI
-from critical_periods.runs.tracking import wandb_logger
+from critical_periods.runs.tracking import WandbLogger, wandb_logger
 from critical_periods.studies.configs import Config, with_weights
+from critical_periods.studies.divergence import DivergenceCheck
 from critical_periods.studies.folder import (
     SegmentFolder,
     StudyFolder,
@@ -26,16 +28,15 @@ from critical_periods.studies.folder import (
     write_json,
 )  # fmt: skip
 from critical_periods.studies.plan import Plan, Segment
-from critical_periods.studies.roles import segment_callbacks
+from critical_periods.studies.roles import class_at, derives, segment_callbacks
 from critical_periods.studies.tables import write_table
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300
 # Settings of a segment's trainer, whatever the run says.
-_SILENT = {
-    "enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False,
-    "num_sanity_val_steps": 0, "logger": False,
-}  # fmt: skip
+_SILENT = {"enable_model_summary": False, "num_sanity_val_steps": 0, "logger": False}
+# Those that are on just where a third party's class asks for them, as Lightning insists on.
+_ASKED_FOR = {"enable_checkpointing": "Checkpoint", "enable_progress_bar": "ProgressBar"}
 
 
 class StoppedError(Exception):
@@ -92,9 +93,15 @@ class SegmentRecord(pl.Callback):
         if is_last or is_due:
             checkpoint = self.folder.checkpoint if is_last else self.folder.halfway
             part = checkpoint.with_name(checkpoint.name + ".part")
-            trainer.save_checkpoint(part)
-            if trainer.is_global_zero:
-                finalize_checkpoint(part, checkpoint)
+            try:
+                trainer.save_checkpoint(part)
+                if trainer.is_global_zero:
+                    finalize_checkpoint(part, checkpoint)
+            except BaseException:
+                # The disk is full, or someone has lost patience. Shards lie in a folder.
+                if trainer.is_global_zero and part.is_file():
+                    part.unlink()
+                raise
             self._saved = time.monotonic()
         if trainer.is_global_zero:
             write_text(self.folder.progress, str(epoch + 1))
@@ -113,31 +120,51 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
             starts from is not one.
     """
     segment, folder = plan.segments[name], study.segment(name)
-    began = time.monotonic()
-    epochs = segment.stop if segment.finetunes else max(run.window.epochs for run in plan.runs)
-    record = SegmentRecord(folder, segment.stop, epochs)
-    config = segment_config(plan, segment)
-    before = None if segment.parent is None else study.segment(segment.parent).checkpoint
+    config, before = segment_config(plan, segment), None
+    if segment.parent is not None:
+        before = study.segment(segment.parent).checkpoint
+    origin = "its initialisation" if before is None else str(before)
     if segment.finetunes and before is not None:
         config, before = with_weights(config, before), None
     # What monitors write must not fall on what other segments wrote.
     config["trainer"]["default_root_dir"] = str(folder.path)
-    logger = _logger(plan, segment, folder, config)
+    epochs = segment.stop if segment.finetunes else max(run.window.epochs for run in plan.runs)
+    record = SegmentRecord(folder, segment.stop, epochs)
+    callbacks = DivergenceCheck(folder, origin), record
+    logger, error = _logger(plan, segment, folder, config), None
+    try:
+        _train(segment, folder, config, before, callbacks, logger)
+    except BaseException as ended:
+        error = ended
+        raise
+    finally:
+        if logger is not None:
+            logger.finish(exit_code(error))
+
+
+def _train(
+    segment: Segment,
+    folder: SegmentFolder,
+    config: Config,
+    before: Path | None,
+    callbacks: tuple[DivergenceCheck, SegmentRecord],
+    logger: WandbLogger | None,
+) -> None:
+    began = time.monotonic()
+    first, record = callbacks
+    resume = folder.halfway if is_intact(folder.halfway) else before
     try:
         cli = CLI(config, run=False, logger=logger or False)
+        callbacks_of(cli.trainer).insert(0, first)
         callbacks_of(cli.trainer).append(record)
         if cli.trainer.is_global_zero:
             write_text(folder.path / "config.yaml", yaml.safe_dump(config))
-        resume = folder.halfway if is_intact(folder.halfway) else before
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{resume} holds more than tensors and plain values, so it was not loaded; delete the "
             "folder that it lies in and run the study again."
         ) from error
-    finally:
-        if logger is not None:
-            logger.experiment.finish()
     if cli.trainer.current_epoch < segment.stop:
         raise UserError(
             f"training stopped after {cli.trainer.current_epoch} of {segment.stop} epochs; a study "
@@ -163,6 +190,9 @@ def segment_config(plan: Plan, segment: Segment) -> Config:
         window["init_args"] |= zip(("onset", "removal"), segment.window, strict=True)
         callbacks = [window, *callbacks]
     config["seed_everything"] = segment.seed
+    kinds = [class_at(callback["class_path"]) for callback in callbacks]
+    for setting, kind in _ASKED_FOR.items():
+        config["trainer"][setting] = any(derives(one, kind) for one in kinds)
     config["trainer"] |= {"max_epochs": segment.stop, "callbacks": callbacks, **_SILENT}
     return config
 
@@ -178,8 +208,8 @@ def _logger(
         segment.epochs_text,
     ]
     return wandb_logger(
-        folder.path, group=plan.study, name=", ".join(filter(None, parts)), job_type="segment",
-        tags=[segment.name], config=config,
+        folder.path, segment.name, group=plan.study, name=", ".join(filter(None, parts)),
+        job_type="segment", tags=[segment.name], config=config,
     )  # fmt: skip
 
 

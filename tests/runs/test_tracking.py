@@ -110,9 +110,10 @@ def test_logs_offline_without_an_account(no_account, capfd):
 
 
 def test_a_study_is_one_group_with_a_summary(no_account, monkeypatch):
-    from critical_periods.studies import launch, worker
+    from critical_periods.studies import worker
+    from critical_periods.studies.launchers import local
 
-    monkeypatch.setattr(launch, "launch", lambda folder, plan, jobs=None: worker.work(folder))
+    monkeypatch.setattr(local, "launch", lambda folder, plan, jobs=None: worker.work(folder))
     windows = {"removal": [1], "epochs_after": 1}
     study = write_study(Path("."), {"windows": windows})
     assert main(["study", "run", str(study), "--output", "out"]) == 0

@@ -1,6 +1,7 @@
 """Relative source variance through training: which view each unit depends on."""
 
-from collections import Counter
+import math
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -11,12 +12,18 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, reestimated_batch_norm
-from critical_periods.callbacks.network import modules_named, name_list, network_of
+from critical_periods.callbacks.network import (
+    module_names,
+    modules_named,
+    name_list,
+    network_of,
+)
 from critical_periods.callbacks.samples import measurement_batches, shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import replacing
-from critical_periods.core.trainer import log_to_wandb, results_folder
+from critical_periods.core.project import Project
+from critical_periods.core.trainer import callbacks_of, log_to_wandb, results_folder
 from critical_periods.metrics.functional.rsv_summary import (
     channel_mean,
     dead_units,
@@ -24,6 +31,7 @@ from critical_periods.metrics.functional.rsv_summary import (
     rsv_histogram,
 )
 from critical_periods.metrics.rsv import RelativeSourceVariance
+from critical_periods.models.split import SplitNetwork
 
 
 class SourceVarianceMonitor(Monitor):
@@ -53,6 +61,7 @@ class SourceVarianceMonitor(Monitor):
         pairs: fixed samples, the same in every process, run and epoch.
         reestimate_batch_norm: whether to re-estimate the batch-norm statistics on clean training
             data first, as the authors did. Training keeps its own.
+        project: where things are in a third party's project (:class:`Project`).
 
     Raises:
         UserError: before training, the network does not have a layer, or not call it exactly once,
@@ -70,32 +79,44 @@ class SourceVarianceMonitor(Monitor):
         samples: int | None = None,
         pairs: int = 100,
         reestimate_batch_norm: bool = False,
+        project: Project | None = None,
     ) -> None:
-        super().__init__(every_n_epochs, split, samples)
+        super().__init__(every_n_epochs, split, samples, project)
         if pairs < 1:
             raise UserError(f"pairs={pairs} of SourceVarianceMonitor must be at least 1.")
         self.layers = name_list("layers", self, layers)
         self.pairs = pairs
         self.reestimate_batch_norm = reestimate_batch_norm
+        self._measured: tuple[int, dict[str, Any]] = -1, {}
 
     @property
     def logs(self) -> set[str]:
         """The layers: two monitors may log different ones."""
         return set(self.layers)
 
+    @property
+    def takes(self) -> dict[str, tuple[str, float]]:
+        """All of the training split, too, where it re-estimates."""
+        setting, samples = super().takes[self.split]
+        taken = {self.split: (setting, max(samples, self.pairs))}
+        if self.reestimate_batch_norm:
+            taken["train"] = ("reestimate_batch_norm", math.inf)
+        return taken
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that the network, which is built by now, has the layers."""
-        modules_named("layers", self, self.layers, network_of(pl_module))
+        modules_named("layers", self, self.layers, network_of(pl_module, self.project))
+        self._measured = -1, {}
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Checks on two samples that each layer gives its outputs once, sample by sample."""
-        views = list(example.views.unbind(1))
+        views = list(example.inputs)
         if len(views) < 2:
             raise UserError(
                 "SourceVarianceMonitor compares what views do to a network, but the data has one."
             )
         calls: Counter[str] = Counter()
-        with recording(network, self.layers, calls) as recorded:
+        with recording(self._named(network), self.layers, calls) as recorded:
             network(*views)
         for layer in self.layers:
             if calls[layer] == 1 and len(recorded[layer]) == len(views[0]):
@@ -110,15 +131,19 @@ class SourceVarianceMonitor(Monitor):
                 "module inside it or around it."
             )
 
+    def _named(self, network: nn.Module) -> nn.Module:
+        """Where the layers' names are of, which is a part of what is measured."""
+        return network.get_submodule("network") if self._by_forward else network
+
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the distributions."""
-        network = network_of(pl_module)
+        network = self.network_of(pl_module)
         with ExitStack() as stack:
             if self.reestimate_batch_norm:
-                clean = measurement_batches(trainer, "train", None, shared=True)
+                clean = measurement_batches(trainer, "train", None, True, self.project)
                 average = partial(trainer.strategy.reduce, reduce_op="mean")
                 stack.enter_context(reestimated_batch_norm(network, clean, average))
-            recorded = stack.enter_context(recording(network, self.layers))
+            recorded = stack.enter_context(recording(self._named(network), self.layers))
             encode, decode = _halves(network, self.layers)
 
             def function(*features: Tensor) -> dict[str, Tensor]:
@@ -127,10 +152,11 @@ class SourceVarianceMonitor(Monitor):
                 names = [name for layer in self.layers for name in (layer, f"{layer}/channels")]
                 return {name: recorded[name] for name in names if name in recorded}
 
-            fixed = encode(list(shared_samples(trainer, self.split, self.pairs).views.unbind(1)))
+            pairs = shared_samples(trainer, self.split, self.pairs, self.project)
+            fixed = encode(list(pairs.inputs))
             metric = RelativeSourceVariance(function, fixed)
-            for batch in measurement_batches(trainer, self.split, self.samples):
-                metric.update(*encode(list(batch.views.unbind(1))))
+            for batch in self.batches(trainer):
+                metric.update(*encode(list(batch.inputs)))
             result = metric.compute()
         assert isinstance(result, dict)
         self._report(trainer, pl_module, result, views=len(fixed))
@@ -152,12 +178,17 @@ class SourceVarianceMonitor(Monitor):
             units = values.nanmean(dim=0).float()
             for part, array in (("counts", counts), ("edges", edges), ("units", units)):
                 arrays[f"{name}/{part}"] = array.cpu().numpy()
+        self._measured = trainer.current_epoch, arrays
         folder = results_folder(trainer, "rsv")
         if arrays and trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"epoch_{trainer.current_epoch:04d}.npz"
+            # Monitors of other layers write to the same file.
+            ours = (one for one in callbacks_of(trainer) if isinstance(one, SourceVarianceMonitor))
+            measured = (one._measured for one in ours)
+            together = ChainMap(*(of for epoch, of in measured if epoch == trainer.current_epoch))
             with replacing(path) as beside, beside.open("wb") as file:
-                np.savez_compressed(file, **arrays)
+                np.savez_compressed(file, **together)
             pairs = {n: (arrays[f"{n}/counts"], arrays[f"{n}/edges"]) for n in rsv}
             log_to_wandb(
                 trainer,
@@ -190,8 +221,9 @@ def recording(
             outputs[f"{layer}/channels"] = channel_mean(output.detach())
 
     with ExitStack() as stack:
+        names = module_names(network)
         for layer in layers:
-            handle = network.get_submodule(layer).register_forward_hook(partial(keep, layer))
+            handle = names[layer].register_forward_hook(partial(keep, layer))
             stack.enter_context(handle)
         yield outputs
 
@@ -203,13 +235,12 @@ def _halves(
 
     A split network encodes each sample once, not once for every pair, if the layers come later.
     """
-    pathways = getattr(network, "pathways", None)
-    fuse = getattr(network, "fuse", None)
     in_pathway = any(layer.split(".")[0] == "pathways" for layer in layers)
-    if not isinstance(pathways, nn.ModuleList) or fuse is None or in_pathway:
+    # In a network of a third party the names may mean something else.
+    if not isinstance(network, SplitNetwork) or in_pathway:
         return list, network
 
     def encode(views: list[Tensor]) -> list[Tensor]:
-        return [path(view) for path, view in zip(pathways, views, strict=True)]
+        return [path(view) for path, view in zip(network.pathways, views, strict=True)]
 
-    return encode, fuse
+    return encode, network.fuse

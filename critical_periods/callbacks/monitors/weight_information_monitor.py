@@ -2,22 +2,24 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
-from critical_periods.callbacks.network import network_of
 from critical_periods.callbacks.samples import shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
+from critical_periods.core.project import Project
 from critical_periods.metrics.functional.learned_noise import (
+    WeightInformation,
     check_settings,
     noisy_parameters,
     weight_information,
 )
+from critical_periods.metrics.functional.likelihood import mean_loss
 
 # At most so many samples a step: the noise varies more than they do, so more draws tell more.
 _STEP = 32
@@ -26,9 +28,10 @@ _STEP = 32
 class WeightInformationMonitor(Monitor):
     """Logs how many nats the weights hold at a stated price, by the noise that they tolerate.
 
-    Each layer's weights get Gaussian noise, as much of it as cross-entropy plus ``price`` times
-    the information allows (:func:`~critical_periods.metrics.functional.weight_information`; the
-    first version of Achille, Rovere & Soatto). It logs
+    Each layer's weights get Gaussian noise, as much of it as cross-entropy (or the mean loss of
+    the ``likelihood`` of ``project``) plus ``price`` times the information allows
+    (:func:`~critical_periods.metrics.functional.weight_information`; the first version of Achille,
+    Rovere & Soatto). It logs
 
     - ``information/weights``: nats in the whole network, the sum of
     - ``information/weights/<layer>``: nats in each layer;
@@ -46,6 +49,7 @@ class WeightInformationMonitor(Monitor):
             well below 1 / (number of weights); the default suits up to some hundred thousand.
         steps: how long to search; twice as many leave about 0.7 of the random error.
         layers: these get noise and the others none; by default all.
+        project: where things are in a third party's project (:class:`Project`).
 
     Raises:
         UserError: price or steps is not positive; before training, a layer that the network does
@@ -55,6 +59,9 @@ class WeightInformationMonitor(Monitor):
         >>> monitor = WeightInformationMonitor(every_n_epochs=20, price=1e-5, layers=["head"])
     """
 
+    target_needed = True
+    has_likelihood = True
+
     def __init__(
         self,
         every_n_epochs: int | None = None,
@@ -63,8 +70,9 @@ class WeightInformationMonitor(Monitor):
         price: float = 1e-6,
         steps: int = 400,
         layers: Sequence[str] | None = None,
+        project: Project | None = None,
     ) -> None:
-        super().__init__(every_n_epochs, split, samples)
+        super().__init__(every_n_epochs, split, samples, project)
         check_settings(type(self).__name__, price=price, steps=steps)
         self.price = price
         self.steps = steps
@@ -72,14 +80,26 @@ class WeightInformationMonitor(Monitor):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that the network, which is built by now, has the layers."""
-        noisy_parameters(network_of(pl_module), self.layers)
+        noisy_parameters(self.network_of(pl_module), self.layers)
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
-        """Takes the loss of two samples."""
+        """Takes one step of the search on two samples."""
         self._validate_target(example.target)
-        cross_entropy(network(*example.views.unbind(1)), example.target)
+        self._search(network, [(example.inputs, example.target)], steps=1)
+
+    def _search(
+        self, network: nn.Module, batches: Sequence[tuple[Sequence[Tensor], Tensor]], steps: int
+    ) -> WeightInformation:
+        layers = self.layers
+        if layers is not None and self._by_forward:
+            # Named in the network, which is a part of what is measured.
+            layers = [f"network.{layer}".removesuffix(".root") for layer in layers]
+        loss = partial(mean_loss, likelihood=self.likelihood)
+        return weight_information(network, batches, self.price, steps, layers=layers, loss=loss)
 
     def _validate_target(self, target: Tensor) -> None:
+        if self.likelihood != "categorical":
+            return
         if not target.is_floating_point() and (target < 0).any():
             raise UserError(
                 f"split={self.split!r} of WeightInformationMonitor has samples without a class; "
@@ -88,13 +108,14 @@ class WeightInformationMonitor(Monitor):
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the informations."""
-        views, target, *_ = shared_samples(trainer, self.split, self.samples)
+        batch = shared_samples(trainer, self.split, self.samples, self.project, True)
+        target = batch.target
         self._validate_target(target)
         parts = math.ceil(len(target) / _STEP)
-        inputs = [part.unbind(1) for part in views.tensor_split(parts)]
+        inputs = zip(*(view.tensor_split(parts) for view in batch.inputs), strict=True)
         batches = list(zip(inputs, target.tensor_split(parts), strict=True))
-        network = network_of(pl_module)
-        result = weight_information(network, batches, self.price, self.steps, layers=self.layers)
+        network = self.network_of(pl_module)
+        result = self._search(network, batches, self.steps)
         log_scalar(pl_module, "information/weights", torch.stack([*result.nats.values()]).sum())
         for layer, nats in result.nats.items():
             log_scalar(pl_module, f"information/weights/{layer}", nats)

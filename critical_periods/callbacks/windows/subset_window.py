@@ -9,6 +9,7 @@ from critical_periods.callbacks.windows.image_data import image_data
 from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import finish_resumed_epoch, reload_every_epoch
+from critical_periods.core.trainer import Unit, val_check_interval
 from critical_periods.data.epochs import EpochSampler
 from critical_periods.data.images import ImageDataModule
 
@@ -26,10 +27,12 @@ class SubsetWindow(Window):
         share: of the training images, in (0, 1).
         onset: the first epoch on the share.
         removal: the first epoch on all images again; ``None`` means to the end.
+        unit: ``epoch``; ``step`` is refused, as an epoch's images are drawn before its first step.
 
     Raises:
-        UserError: the share is not in (0, 1); before training, the DataModule is none of this
-            package, or the share too small for classes, processes or ``val_check_interval``.
+        UserError: the share is not in (0, 1), or the unit a step; before training, the DataModule
+            is none of this package, or the share too small for classes, processes or
+            ``val_check_interval``.
 
     Example:
         >>> window = SubsetWindow(share=0.5, removal=30)
@@ -39,8 +42,15 @@ class SubsetWindow(Window):
 
     changes_nothing_while_closed: ClassVar[bool] = True
 
-    def __init__(self, share: float, onset: int = 0, removal: int | None = None) -> None:
-        super().__init__(onset, removal)
+    def __init__(
+        self, share: float, onset: int = 0, removal: int | None = None, unit: Unit = "epoch"
+    ) -> None:
+        super().__init__(onset, removal, unit)
+        if unit == "step":
+            raise UserError(
+                "unit='step' of SubsetWindow: the images of an epoch are drawn before its first "
+                "step and cannot change within it; give onset and removal in epochs."
+            )
         if not 0 < share < 1:
             raise UserError(f"share={share} of SubsetWindow must lie between 0 and 1.")
         self.share = share
@@ -54,14 +64,17 @@ class SubsetWindow(Window):
         data = _data(trainer)
         index = data.train_subset(self.share)
         batches = len(EpochSampler(index, data.batch_size, True, world_size=trainer.world_size))
-        interval = trainer.val_check_interval
+        interval = val_check_interval(trainer)
         per_epoch = trainer.check_val_every_n_epoch is not None
         if per_epoch and isinstance(interval, int) and interval > batches:
             raise UserError(
                 f"val_check_interval={interval} is more than the {batches} batches of an epoch on "
                 f"share={self.share} of SubsetWindow; choose at most {batches}, or 1.0."
             )
-        if self.onset == self.removal or data.share is not None:
+        if self.onset == self.removal:
+            return
+        data.shares.add(self.share)
+        if data.share is not None:
             return
         # Of several windows that are open, the smallest share.
         data.share = lambda: min([1.0, *(one.share for one in open_windows(trainer, SubsetWindow))])
@@ -71,11 +84,13 @@ class SubsetWindow(Window):
         """Goes on after a checkpoint of an epoch's last batch with the next epoch's first."""
         # No epoch has more batches than there are samples.
         finish_resumed_epoch(trainer, len(_data(trainer).train_subset(1)))
+        super().on_train_start(trainer, pl_module)
 
     def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Gives the DataModule all images again, and the Trainer its setting."""
         if self._restore_reloading is not None:
             _data(trainer).share = None
+            _data(trainer).shares.clear()
             self._restore_reloading()
             self._restore_reloading = None
 

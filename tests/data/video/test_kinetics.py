@@ -1,6 +1,7 @@
 """The DataModule of video pairs: what a batch is made of, and what becomes of bad videos."""
 
 import csv
+import errno
 import functools
 import itertools
 import multiprocessing
@@ -10,6 +11,8 @@ import re
 import shutil
 import tracemalloc
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from batches import batches, by_index, evaluated, joined, measured, place, training
+from PIL import Image
 from processes import WORLD, join_processes, start_processes
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from small_videos import FullDecode, film, write_video
+from small_videos import FullDecode, film, write_changing_video, write_video
 from torch import Tensor, nn
 
 from critical_periods.callbacks import DeficitWindow
@@ -82,7 +86,7 @@ def grey(root: Path, frames: int) -> Path:
 # What a batch is made of.
 
 
-@pytest.mark.parametrize("delay", [3, None])
+@pytest.mark.parametrize("delay", [1, 3, None])
 def test_evaluation_takes_the_middle_square_of_a_centred_pair(tmp_path: Path, delay: int | None):
     frames = [16, 24, 41, 48, 30]
     for number, length in enumerate(frames):
@@ -141,6 +145,28 @@ def test_both_frames_are_cut_out_and_flipped_together(tmp_path: Path):
     assert (left[:, -1, :, 1] > left[:, 0, :, 1]).all()
 
 
+@pytest.mark.parametrize("shards", [False, True], ids=["videos", "shards"])
+@pytest.mark.parametrize("second", [(120, 160), (24, 32), (80, 48)])
+def test_both_frames_show_the_same_where_the_size_changes(
+    tmp_path: Path, second: tuple[int, int], shards: bool
+):
+    """A still picture at one size and then at another: both views show the same part of it."""
+    ramp = np.stack(np.meshgrid(np.linspace(0, 255, 64), np.linspace(0, 255, 48)) * 2, -1)[..., :3]
+    first = Image.fromarray(ramp.astype(np.uint8))
+    other = first.resize(second[::-1], Image.Resampling.BICUBIC)
+    parts = [8 * [np.asarray(image)] for image in (first, other)]
+    for split in ("train", "val"):
+        for n in range(3):
+            path = tmp_path / "videos" / split / "a" / f"{n}.webm"
+            write_changing_video(path, parts, "libvpx", crf=4, deadline="realtime")
+        if shards:
+            extract(find_videos(tmp_path / "videos", split), tmp_path / "shards" / split)
+    data = ready(tmp_path / ("shards" if shards else "videos"), delay=3)
+    for batch in (evaluated(data), *(training(data, epoch) for epoch in range(3))):
+        left, right = colours(batch.views).unbind(1)
+        assert (left - right).abs().mean() < 5 and (left - right).abs().max() < 25
+
+
 def test_samples_depend_on_seed_epoch_and_index_alone(digits: Path, monkeypatch):
     expected = training(ready(digits), epoch=5)
     parts = []
@@ -164,8 +190,32 @@ def test_samples_depend_on_seed_epoch_and_index_alone(digits: Path, monkeypatch)
 def test_workers_make_the_same_batches(digits: Path):
     settings: dict[str, Any] = {"delay": None, "mixup": 0.8, "cutmix": 1.0, "rand_augment": 9}
     alone, helped = (ready(digits, num_workers=n, **settings) for n in (0, 2))
-    assert all(map(torch.equal, training(alone, 3), training(helped, 3)))
+    for epoch in (0, 3):
+        assert all(map(torch.equal, training(alone, epoch), training(helped, epoch)))
     assert torch.equal(evaluated(alone).views, evaluated(helped).views)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_full_shared_memory_is_said_and_batches_come_all_the_same(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Containers have little of it, and torch would wait for ever for a batch that was lost."""
+    expected = training(ready(digits), 3)
+
+    def full(self: Any, *arguments: Any) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space")
+
+    for name in ("_share_fd_cpu_", "_share_filename_cpu_"):
+        monkeypatch.setattr(torch.UntypedStorage, name, full)
+    assert all(map(torch.equal, training(ready(digits, num_workers=2), 3), expected))
+    assert caplog.text.count("Shared memory (/dev/shm) has no room for the batches of num") == 1
+    monkeypatch.setattr(multiprocessing.context.BaseContext, "Lock", unable)
+    with pytest.raises(UserError, match="num_workers=2 processes cannot be started: No space left"):
+        training(ready(digits, num_workers=2))
+
+
+def unable(*arguments: Any, **settings: Any) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_rand_augment_changes_both_frames_alike_and_only_in_training(tmp_path: Path):
@@ -229,7 +279,9 @@ def test_measurement_samples_are_clean_and_of_every_run(digits: Path, monkeypatc
 # Folders, lists and shards.
 
 
-@pytest.mark.parametrize(("line", "classes"), [("{path},{name}", 4), ("{path} {number}", 700)])
+@pytest.mark.parametrize(
+    ("line", "classes"), [("{path},{name}", 4), ("{path} {number}", 700), ("{path}\t{name}", 4)]
+)
 def test_lists_in_place_of_folders(digits: Path, tmp_path: Path, line: str, classes: int):
     expected = ready(digits)
     for split in ("train", "val"):
@@ -388,6 +440,7 @@ def test_a_workers_error_is_its_own_sentence(digits: Path, tmp_path: Path):
         ({"num_workers": -1}, "num_workers=-1 must not be negative"),
         ({"mixup": -0.1}, "mixup=-0.1 must be 0, for none, or positive"),
         ({"cutmix": -1.0}, "cutmix=-1.0 must be 0, for none, or positive"),
+        ({"rand_augment": -1}, "rand_augment=-1 must be from 0, for none, to 10"),
         ({"rand_augment": 11}, "rand_augment=11 must be from 0, for none, to 10"),
         ({"max_bad_share": 5}, "max_bad_share=5 must be a share from 0 to 1"),
         ({"train_csv": "a.csv"}, "train_csv and val_csv go together; set both, or neither"),
@@ -495,7 +548,7 @@ def test_stopped_anywhere_and_resumed_to_the_bit(digits: Path, tmp_path: Path, n
 
     weights, seen, metrics = run(num_workers, tmp_path)
     assert len(seen.trained) == 10 and metrics["deficit/active"] == 1
-    for step in (3, 5, 8):
+    for step in (1, 3, 5, 8):
         # Going on with as many workers, or with others.
         for workers in {num_workers, 1} if step == 3 else {num_workers}:
             again, rest, after = run(workers, resume=tmp_path / f"step={step}.ckpt")
@@ -565,14 +618,24 @@ def test_two_processes_count_broken_videos_together(processes: Path):
     assert all(row[2] == "is cut off (found in training)" for row in rows)
 
 
+@contextmanager
+def started_by(method: str) -> Iterator[None]:
+    """How processes start, such as the workers of a loader."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(method, force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="asks for memory as Linux tells it")
 @pytest.mark.parametrize("shards", [False, True], ids=["videos", "shards"])
 def test_a_workers_memory_hardly_grows_with_the_index(digits: Path, tmp_path: Path, shards: bool):
     """A worker that starts anew gets its data set as pickled bytes, and makes batches of it."""
     for split in ("train", "val") if shards else ():
         extract(find_videos(digits, split), tmp_path / split)
-    data = ready(tmp_path if shards else digits)
+    data = ready(tmp_path if shards else digits, num_workers=1)
     few, target = data._clips["train"], data._target["train"]
-    peaks = []
+    traced, resident = [], []
     for number in (1000, 50_000):
         turns = np.arange(number) % TRAIN
         many = {name: v[turns] for name, v in vars(few).items() if np.shape(v) == (TRAIN,)}
@@ -580,11 +643,17 @@ def test_a_workers_memory_hardly_grows_with_the_index(digits: Path, tmp_path: Pa
         many["paths"] = as_bytes(os.fsdecode(few.paths[n]).replace("/", "/" * 50) for n in turns)
         data._clips["train"], data._target["train"] = replace(few, **many), target[turns]
         data.splits["train"] = "train", torch.arange(number)
-        workers = data.train_dataloader().workers
+        loader = data.train_dataloader()
+        with started_by("forkserver"):
+            assert next(iter(loader)).pixels.shape == (8, 2, 3, 16, 16)
+            (worker,) = loader.workers._iterator._workers
+            status = Path(f"/proc/{worker.pid}/status").read_text()
+        resident.append(int(status.split("VmHWM:")[1].split()[0]) / 2**10)
+        workers = loader.workers
         sent, draws = pickle.dumps(workers.dataset), [*itertools.islice(workers.sampler, 3)]
         tracemalloc.start()
         dataset = pickle.loads(sent)
         assert all(dataset[draw].pixels.shape == (8, 2, 3, 16, 16) for draw in draws)
-        peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
+        traced.append(tracemalloc.get_traced_memory()[1] / 2**20)
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 6
+    assert traced[1] - traced[0] < 6 and resident[1] - resident[0] < 50
