@@ -37,7 +37,7 @@ from critical_periods.studies.folder import (
     is_intact,
     write_json,
 )
-from critical_periods.studies.launchers import local
+from critical_periods.studies.launchers import local, progress
 from critical_periods.studies.plan import Plan
 
 launch_workers, save = local.launch, report.save
@@ -706,8 +706,8 @@ def test_a_failing_segment_leaves_a_sentence_and_the_others_go_on(
     assert len(rows(folder.path / "results.csv")) == 5
     assert "Wrote results.csv" in out
 
-    assert launch._epochs_done(folder, plan) == EPOCHS - 7
-    assert launch._running(folder, plan) == ""
+    assert progress._epochs_done(folder, plan) == EPOCHS - 7
+    assert progress._running(folder, plan) == ""
     assert run(study, command="status") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "6 done, 1 failed, 1 missing."
@@ -890,13 +890,13 @@ def test_devices_are_shared_out(original, monkeypatch, gpus, visible, trainer, j
 def test_how_far_a_study_is(study):
     folder = folder_of(study)
     plan = folder.read_plan()
-    assert launch._epochs_done(folder, plan) == EPOCHS
+    assert progress._epochs_done(folder, plan) == EPOCHS
     for name in plan.segments:
         folder.segment(name).progress.unlink()
-    assert launch._epochs_done(folder, plan) == EPOCHS
+    assert progress._epochs_done(folder, plan) == EPOCHS
     name = find(plan, (0, 2), 7)
     folder.segment(name).discard()
-    assert launch._epochs_done(folder, plan) == EPOCHS - 5
+    assert progress._epochs_done(folder, plan) == EPOCHS - 5
     folder.segment(name).progress.write_text("4")
-    assert launch._epochs_done(folder, plan) == EPOCHS - 3
-    assert launch._running(folder, plan) == f"{name[:6]} at epoch 4 of 7"
+    assert progress._epochs_done(folder, plan) == EPOCHS - 3
+    assert progress._running(folder, plan) == f"{name[:6]} at epoch 4 of 7"
