@@ -54,6 +54,65 @@ def write_video(
     return path
 
 
+def write_changing_video(
+    path: Path, parts: Sequence[Sequence[np.ndarray]], codec: str, rate: int = 12, **options: Any
+) -> Path:
+    """Writes films of several sizes one after the other, as one stream of a WebM or a TS file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    base, number = Fraction(1, rate), 0
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = parts[0][0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for images in parts:
+            encoder: Any = av.CodecContext.create(codec, "w")
+            encoder.height, encoder.width = images[0].shape[:2]
+            encoder.pix_fmt, encoder.time_base, encoder.framerate = "yuv420p", base, rate
+            encoder.options = {name: str(value) for name, value in options.items()}
+            packets: list[av.Packet] = []
+            for image in images:
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts, frame.time_base = number, base
+                packets += encoder.encode(frame)
+                number += 1
+            for packet in [*packets, *encoder.encode()]:
+                packet.stream, packet.time_base = stream, base
+                container.mux(packet)
+    return path
+
+
+def write_palette_video(path: Path, frames: int, codec: str = "rawvideo", rate: int = 12) -> Path:
+    """Writes frames of 8 bits that a palette of the file's gives their colours."""
+    draws = np.random.default_rng(0)
+    palette = draws.integers(0, 256, (256, 4), dtype=np.uint8)
+    palette[:, 3] = 255
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = SIDES
+        stream.pix_fmt = "pal8"
+        for _ in range(frames):
+            image = draws.integers(0, 256, SIDES, dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray((image, palette), format="pal8")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def without_first_packets(path: Path, number: int) -> Path:
+    """A copy of a video that leaves out so many packets at its beginning."""
+    copy = path.with_name(f"cut_{path.name}")
+    with av.open(str(path)) as source, av.open(str(copy), "w") as target:
+        stream = source.streams.video[0]
+        written = target.add_stream_from_template(stream)
+        for count, packet in enumerate(source.demux(stream)):
+            if packet.size and count >= number:
+                packet.stream = written
+                if path.suffix == ".avi":
+                    packet.pts = packet.dts = (packet.dts or 0) - number
+                target.mux(packet)
+    return copy
+
+
 class FullDecode:
     """All frames of a file, decoded by PyAV from its beginning to its end.
 

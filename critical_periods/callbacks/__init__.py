@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from critical_periods.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from critical_periods.core.project import Project as Project
+
     from .learning_rate_restart import LearningRateRestart as LearningRateRestart
     from .monitors.fisher_monitor import FisherMonitor as FisherMonitor
     from .monitors.reconstruction_monitor import ReconstructionMonitor as ReconstructionMonitor

@@ -7,12 +7,14 @@ import pytorch_lightning as pl
 
 from critical_periods.callbacks.windows.window import Window, windows
 from critical_periods.core.errors import UserError
+from critical_periods.core.internals import under_both_names
 from critical_periods.core.trainer import ends_before
 
 # What torch's schedulers set in a parameter group.
 _SCHEDULED = {"lr", "momentum", "betas"}
 
 
+@under_both_names
 class LearningRateRestart(pl.Callback):
     """At an epoch, the learning-rate schedule starts over from its beginning.
 

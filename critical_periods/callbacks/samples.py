@@ -1,12 +1,17 @@
 """Samples to measure on, taken from a project's own data without disturbing its training.
 
 A DataModule of this package gives clean samples of any split by its ``measurement_loader``. In a
-third party's project they come from the data loader of the split, as Lightning would take them.
+third party's project, training batches are those that have gone by
+(:class:`~critical_periods.callbacks.kept_batches.KeptBatches`): its training loader, sampler, data
+set and transforms are never asked for more. Validation batches come from a copy of its loader, or,
+where that cannot be copied, have gone by in validation, too.
 """
 
+import inspect
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,19 +21,27 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
-from critical_periods.core.batch import Batch, find
+from critical_periods.callbacks.kept_batches import KeptBatches, kept_batches
+from critical_periods.core.batch import Batch, find, join, mapped
 from critical_periods.core.errors import UserError
-from critical_periods.core.internals import set_up_validation, transferred, with_own_workers
+from critical_periods.core.internals import separate, set_up_validation, transferred
+from critical_periods.core.project import Project
+from critical_periods.core.restoring import restored
 from critical_periods.core.trainer import datamodule_of
 
 
 def measurement_batches(
-    trainer: pl.Trainer, split: str, samples: int | None, shared: bool = False
+    trainer: pl.Trainer,
+    split: str,
+    samples: int | None,
+    shared: bool = False,
+    project: Project | None = None,
+    target_needed: bool = False,
 ) -> Generator[Batch, None, None]:
     """Batches to measure on, on the device; a UserError where there is no loader for the split.
 
-    Other projects give what their own loader of the split yields, so that ``train`` is as augmented
-    as they train on it, and no more batches than they train or validate on.
+    Other projects give what their steps receive, so that ``train`` is as augmented as they train
+    on it, and no more batches than they train or validate on.
 
     Args:
         trainer: in training.
@@ -36,44 +49,74 @@ def measurement_batches(
         samples: how many in all processes together; all by default.
         shared: whether every process gets all of them (of a third party's loader, all that it has
             for this process); by default each its share.
+        project: where things are in a third party's batches.
+        target_needed: whether batches without a target are refused.
     """
     if _has_clean_samples(trainer):
         for indices in datamodule_of(trainer).measurement_loader(split, samples, shared):
             yield trainer.strategy.batch_to_device(indices)
     else:
-        yield from _third_party_batches(trainer, split, samples, shared)
+        where = (project, target_needed)
+        yield from _third_party_batches(trainer, split, samples, shared, *where)
 
 
-def shared_samples(trainer: pl.Trainer, split: str, samples: int | None) -> Batch:
+def shared_samples(
+    trainer: pl.Trainer,
+    split: str,
+    samples: int | None,
+    project: Project | None = None,
+    target_needed: bool = False,
+) -> Batch:
     """The same clean samples in every process, as one batch on the device; all by default."""
-    found = list(measurement_batches(trainer, split, samples, shared=True))
-    batch = Batch(*map(torch.cat, zip(*found, strict=True)))
+    where = (project, target_needed)
+    batch = join(measurement_batches(trainer, split, samples, True, *where))
     if trainer.world_size > 1 and not _has_clean_samples(trainer):
         # A third party's loader deals out samples one by one: the first of each process come
         # first, then the second ones, …
-        parts: list[list[Tensor]] = [[] for _ in range(trainer.world_size)]
-        torch.distributed.all_gather_object(parts, [part.cpu() for part in batch])
-        place = torch.cat([torch.arange(len(part[0])) for part in parts]).sort(stable=True).indices
-        batch = Batch(*(torch.cat(each)[place] for each in zip(*parts, strict=True)))
-    return Batch(*(part[:samples].to(trainer.strategy.root_device) for part in batch))
+        parts: list[Batch] = [batch] * trainer.world_size
+        torch.distributed.all_gather_object(parts, batch.map(Tensor.cpu))
+        places = torch.cat([torch.arange(len(part.index)) for part in parts])
+        order = places.sort(stable=True).indices
+        batch = join(parts).map(lambda part: part[order])
+    return batch.map(lambda part: part[:samples].to(trainer.strategy.root_device))
 
 
-def example_batch(trainer: pl.Trainer, split: str = "train") -> Batch | None:
+def example_batch(
+    trainer: pl.Trainer,
+    split: str = "train",
+    project: Project | None = None,
+    target_needed: bool = False,
+) -> Batch | None:
     """Two clean samples of a split, for a dry run before training.
 
-    None of a third party's training split: it may be a stream, which can be read but once.
+    None of a third party's training split, or of one that cannot be drawn from without a trace.
     """
-    if split == "train" and not _has_clean_samples(trainer):
+    if not _has_clean_samples(trainer) and (split == "train" or split in kept_batches(trainer)):
         return None
     # Every process takes both: there may be more processes than samples.
-    with closing(measurement_batches(trainer, split, 2, shared=True)) as batches, isolate_rng():
+    batches = measurement_batches(trainer, split, 2, True, project, target_needed)
+    with closing(batches), isolate_rng():
         return next(batches, None)
 
 
-def validate_split(trainer: pl.Trainer, split: str) -> None:
-    """Raises a UserError where a project has no loader for the split."""
-    if not _has_clean_samples(trainer):
-        _third_party_loader(trainer, split)
+def prepare_split(trainer: pl.Trainer, split: str) -> None:
+    """Has the batches of a split kept where they can be had only as they go by.
+
+    Raises:
+        UserError: a project has no loader for the split, or takes its training batches itself.
+    """
+    if _has_clean_samples(trainer):
+        return
+    loader, module = _third_party_loader(trainer, split), trainer.lightning_module
+    if split == "train":
+        if "dataloader_iter" in inspect.signature(module.training_step).parameters:
+            raise UserError(
+                f"training_step of {type(module).__name__} takes dataloader_iter, so no batch goes "
+                "by that could be measured; let it take batch, or choose split='val'."
+            )
+    elif separate(loader) is not None:
+        return
+    kept_batches(trainer).setdefault(split, KeptBatches())
 
 
 def _has_clean_samples(trainer: pl.Trainer) -> bool:
@@ -81,26 +124,47 @@ def _has_clean_samples(trainer: pl.Trainer) -> bool:
 
 
 def _third_party_batches(
-    trainer: pl.Trainer, split: str, samples: int | None, shared: bool
+    trainer: pl.Trainer,
+    split: str,
+    samples: int | None,
+    shared: bool,
+    project: Project | None,
+    target_needed: bool,
 ) -> Iterator[Batch]:
     """As :func:`measurement_batches`, from the loader of the split."""
-    loader = _third_party_loader(trainer, split)
-    wanted = _distinct_samples(loader)
+    wanted = _distinct_samples(_third_party_loader(trainer, split))
     if samples is not None:
-        # Samples are dealt out to processes one by one: rank r takes r, r + world_size, …
-        share = _number_dealt(samples, trainer.global_rank, trainer.world_size)
+        share = number_dealt(samples, trainer)
         wanted = min(wanted, samples if shared else share)
     taken = 0
-    with _random_state_kept(loader):
+    for raw in _raw_batches(trainer, split):
+        batch, _ = find(raw, target_needed, project)
+        batch = batch.first(int(min(wanted - taken, len(batch.index))))
+        taken += len(batch.index)
+        if len(batch.index):
+            yield batch
+        if taken >= wanted:
+            return
+    if not taken:
+        raise UserError(
+            f"split={split!r} has given no sample that could be measured: its data loader, perhaps "
+            "a stream that was read before, has come to its end; give it samples, or choose "
+            "another split."
+        )
+
+
+def _raw_batches(trainer: pl.Trainer, split: str) -> Iterator[Any]:
+    """What a step of the split receives, batch by batch."""
+    if split in kept_batches(trainer):
+        for batch in kept_batches(trainer)[split].batches:
+            yield mapped(batch, partial(Tensor.to, device=trainer.strategy.root_device))
+        return
+    loader = separate(_third_party_loader(trainer, split))
+    # The hooks of the transfer are the project's own, too.
+    with restored(trainer.lightning_module, datamodule_of(trainer)):
         # An endless stream ends where Lightning stops taking batches of it.
-        for raw in islice(with_own_workers(loader), _batch_limit(trainer, split)):
-            batch, _ = find(transferred(trainer, raw, validating=split == "val"))
-            batch = Batch(*(part[: int(min(wanted - taken, len(part)))] for part in batch))
-            taken += len(batch.index)
-            if len(batch.index):
-                yield batch
-            if taken >= wanted:
-                return
+        for raw in islice(loader, _batch_limit(trainer, split)):
+            yield transferred(trainer, raw, validating=split == "val")
 
 
 def _third_party_loader(trainer: pl.Trainer, split: str) -> Iterable[Any]:
@@ -127,8 +191,14 @@ def _distinct_samples(loader: Any) -> float:
     return _number_dealt(len(dataset), sampler.rank, sampler.num_replicas)
 
 
+def number_dealt(number: float, trainer: pl.Trainer) -> float:
+    """How many of ``number`` samples this process gets, as they are dealt out one by one."""
+    # Rank r takes r, r + world_size, …
+    place = trainer.global_rank, trainer.world_size
+    return _number_dealt(int(number), *place) if number < math.inf else number
+
+
 def _number_dealt(number: int, rank: int, world_size: int) -> int:
-    """How many of ``number`` things a process gets that are dealt out one by one."""
     return math.ceil((number - rank) / world_size)
 
 
@@ -136,17 +206,3 @@ def _batch_limit(trainer: pl.Trainer, split: str) -> int | None:
     """How many batches Lightning takes of a split's loader; None where it takes all."""
     limits = trainer.num_val_batches if split == "val" else [trainer.num_training_batches]
     return int(limits[0]) if limits and math.isfinite(limits[0]) else None
-
-
-@contextmanager
-def _random_state_kept(loader: Any) -> Iterator[None]:
-    """Gives a loader's random generators their state back, so that no later order changes."""
-    owners = [loader, getattr(loader, "batch_sampler", None)]
-    owners += [getattr(owner, "sampler", None) for owner in owners]
-    found = [getattr(owner, "generator", None) for owner in owners]
-    states = [(one, one.get_state()) for one in found if isinstance(one, torch.Generator)]
-    try:
-        yield
-    finally:
-        for one, state in states:
-            one.set_state(state)

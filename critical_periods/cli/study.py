@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
     for name in folder.discard_damaged(plan):
         print(f"Segment {name} is damaged; it is trained again.")
     for name in plan.segments:
-        folder.segment(name).error.unlink(missing_ok=True)
+        folder.segment(name).forget_failure()
     launch(folder, plan, options.jobs)
     return _finish(folder, plan)
 
@@ -149,6 +149,10 @@ def _finish(folder: StudyFolder, plan: Plan) -> int:
         sentence = folder.segment(name).error.read_text(encoding="utf-8").strip()
         print(f"Segment {name} failed: {sentence}", file=sys.stderr)
     undone = [name for name in plan.segments if not folder.segment(name).is_done()]
+    for name in failed:
+        untried = [one for one in undone if one != name and folder.failure(plan, one) == name]
+        if untried:
+            print(f"Not tried, as it goes on from {name}: {', '.join(untried)}.", file=sys.stderr)
     if undone:
         print(
             f"{len(undone)} of {len(plan.segments)} segments are not done; see the worker_*.log "

@@ -1,18 +1,26 @@
 """The batch of views and targets, and how it is found in the batches of third parties."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from itertools import islice
 from operator import setitem
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.project import Project
 
 _TARGET_NAMES = {"target", "targets", "label", "labels", "y", "class", "classes"}
+_INDEX_NAMES = {"index", "indexes", "indices", "idx", "id", "ids"}
+# What tells the names of views apart: left_eye and right_eye, image_0 and image_1, a and b.
+_VIEW = re.compile(r"left|right|\d+|(?<![a-z])[a-dlr](?![a-z])|(?<=^x)[ab]$", re.IGNORECASE)
+# More channels than colours have: the axis is another.
+_COLOURS = 4
 # File names and the like come as lists of B strings; an error message shows the first few.
 _SHOWN = 6
 
@@ -23,7 +31,9 @@ class Batch(NamedTuple):
     """Samples of one or more views with their targets.
 
     Attributes:
-        views: images, [B, V, C, H, W]; one eye is V = 1.
+        views: images, [B, V, C, H, W]; one eye is V = 1. What is no image is [B, V, ...]. Views
+            of a third party's project that differ in shape or type are a tuple of one tensor
+            [B, ...] each, which :func:`find` alone gives.
         target: class numbers [B], or soft targets [B, K].
         target_view: whose target it is, [B]: -1 for all views together, v for view v.
         index: each sample's place in its data set, [B]; -1 where it is not known.
@@ -34,27 +44,88 @@ class Batch(NamedTuple):
     target_view: Tensor
     index: Tensor  # type: ignore[assignment] # hides tuple.index
 
+    @property
+    def is_stacked(self) -> bool:
+        """Whether the views are one tensor, and not a tuple of tensors that differ."""
+        return isinstance(self.views, Tensor)
 
-def find(batch: Any, target_needed: bool = False) -> tuple[Batch, Callable[[Batch], Any]]:
-    """Finds the views and the target in a batch of any project.
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What a network takes: one tensor [B, ...] a view."""
+        return self.views.unbind(1) if self.is_stacked else tuple(self.views)
 
-    Views are float or uint8 tensors: each one of shape [B, C, H, W] is a view, in the order in
-    which the batch holds them, or a single one of shape [B, V, C, H, W] holds all. The target is
-    the whole number tensor [B] or float tensor [B, K] that is called ``target``, ``label`` or
-    ``y`` (or their plurals); without such a name, the first that comes after the views.
+    def with_inputs(self, inputs: Iterable[Tensor]) -> "Batch":
+        """A batch with other views, of the same shapes."""
+        return self._replace(views=torch.stack([*inputs], 1) if self.is_stacked else _mixed(inputs))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """A batch of what a function makes of each tensor."""
+        views, *others = self
+        changed = change(views) if self.is_stacked else _mixed(map(change, self.inputs))
+        return Batch(changed, *map(change, others))
+
+    def first(self, number: int) -> "Batch":
+        """The first samples."""
+        return self.map(lambda part: part[:number])
+
+
+def join(batches: Iterable[Batch]) -> Batch:
+    """The samples of several batches as one.
+
+    Example:
+        >>> one = Batch(torch.zeros(2, 1, 3, 8, 8), *torch.zeros(3, 2))
+        >>> join([one, one]).views.shape
+        torch.Size([4, 1, 3, 8, 8])
+    """
+    views, *others = zip(*batches, strict=True)
+    joined = map(torch.cat, others)
+    if isinstance(views[0], Tensor):
+        return Batch(torch.cat(views), *joined)
+    return Batch(_mixed(map(torch.cat, zip(*views, strict=True))), *joined)
+
+
+def _mixed(views: Iterable[Tensor]) -> Tensor:
+    """Views of different shapes as ``Batch.views``, which is a Tensor to type checkers."""
+    return cast(Tensor, tuple(views))
+
+
+def find(
+    batch: Any,
+    target_needed: bool = False,
+    project: Project | None = None,
+    as_images: bool = False,
+) -> tuple[Batch, Callable[[Batch], Any]]:
+    """Finds the views and the target in a batch of any project, and refuses to guess.
+
+    ``project`` says where they are. What it leaves open is found where there is one candidate:
+
+    - Views are float or uint8 tensors. A single one [B, C, H, W] is one view, a single one
+      [B, 2, C, H, W] of at most four colours holds two; any other of five axes may be a video.
+      Several [B, C, H, W] of one shape and type are one view each if they are a tuple or list
+      within the batch, if their names differ by left and right or by a number, or if they stand
+      side by side and something else may be their target.
+    - The target is what is called ``target``, ``label``, ``class`` or ``y`` (or their plurals), if
+      nothing else is called something like it (``coarse_label``). Without such a name, it is the
+      only other tensor of whole numbers [B] or [B, 1], or of floats [B, K], unless it is called
+      an index.
 
     Args:
         batch: a tensor, or tuples, lists, named tuples, dicts and dataclasses of them, nested in
             any way: ``(x, y)``, ``((left, right), y)``, ``{"image": x, "label": y}``.
-        target_needed: whether a batch without a target is refused.
+        target_needed: whether a batch without a target, or with several that may be it, is
+            refused; without need, its target is then -1.
+        project: where things are, as far as that is said.
+        as_images: whether views are laid out for a deficit, whatever their axes: images
+            [B, ..., C, H, W], anything else [B, N]. Otherwise they are as the batch has them.
 
     Returns:
         The batch as a :class:`Batch`, and a function that puts an edited one back: it returns a
         new batch of the original form and leaves the original, and all of its tensors, as it was.
 
     Raises:
-        UserError: there are no views, views of different shapes, several stacks of views, views
-            [B, H, W, C], or no target where one is needed.
+        UserError: there are no views, several tensors that could be them, views [B, H, W, C], or
+            no target, or several candidates, where one is needed; the project names what the
+            batch does not have, or other axes.
 
     Example:
         >>> pair = ((torch.zeros(4, 3, 8, 8), torch.ones(4, 3, 8, 8)), torch.arange(4))
@@ -64,74 +135,262 @@ def find(batch: Any, target_needed: bool = False) -> tuple[Batch, Callable[[Batc
         >>> (left, right), target = put_back(found._replace(views=found.views + 1))
         >>> left.mean().item(), pair[0][0].mean().item()
         (1.0, 0.0)
+        >>> tables = Project(inputs="features", target="class")
+        >>> found, _ = find({"features": torch.zeros(4, 9), "class": torch.arange(4)}, True, tables)
+        >>> found.inputs[0].shape, found.target
+        (torch.Size([4, 9]), tensor([0, 1, 2, 3]))
     """
     if isinstance(batch, Batch):
         return batch, lambda edited: edited
-    leaves = list(_leaves(batch))
-    images_of: dict[int, list[Path]] = {4: [], 5: []}  # by the number of dimensions
-    for path, leaf in leaves:
-        if leaf.ndim in images_of and (leaf.is_floating_point() or leaf.dtype == torch.uint8):
-            images_of[leaf.ndim].append(path)
-    stacked = bool(images_of[5])
-    view_paths = images_of[5] or images_of[4]
-    if stacked and len(view_paths) > 1:
+    project = project or Project()
+    tensors = dict(_leaves(batch))
+    if project.places is None:
+        paths = _find_views(batch, tensors)
+    else:
+        paths = [_path(batch, tensors, place, "inputs") for place in project.places]
+    raw = [tensors[path] for path in paths]
+    size = len(raw[0]) if raw[0].ndim else 0
+    if not size or any(view.ndim == 0 or len(view) != size for view in raw):
         raise UserError(
-            f"{len(view_paths)} tensors of a batch that is {_describe(batch)} could each hold all "
-            "views [B, V, C, H, W]; let the data loader give one of them, or one tensor "
-            "[B, C, H, W] for each view."
+            f"inputs of Project must all be tensors [B, ...] of the same samples, but are "
+            f"{_named(paths, tensors)}."
         )
-    if not view_paths:
-        raise UserError(
-            f"no images were found in a batch that is {_describe(batch)}; a deficit edits float or "
-            "uint8 tensors [B, C, H, W] (one a view) or [B, V, C, H, W], so let the data loader "
-            "give (images, target), ((left, right), target) or a dict of them."
-        )
-    tensors = dict(leaves)
-    views = [tensors[path] for path in view_paths]
-    if len({(view.shape, view.dtype) for view in views}) > 1:
-        kinds = " and ".join(_describe(view) for view in views)
-        raise UserError(
-            f"the views of a batch differ ({kinds}); a deficit needs views of one shape and type."
-        )
-    height, width, colours = views[0].shape[-3:]
-    if colours in (3, 4) and min(height, width) > 4:
-        raise UserError(
-            f"the views of a batch that is {_describe(batch)} look like [B, H, W, C]; move the "
-            "colours before the rows, [B, C, H, W], in the data set or its transform."
-        )
-    images = views[0] if stacked else torch.stack(views, dim=1)
-    target_path = _find_target(leaves, view_paths, len(images))
-    if target_path is None and target_needed:
-        raise UserError(
-            f"no target was found in a batch that is {_describe(batch)}; this deficit edits it, so "
-            "let the data loader give whole numbers [B] after the images or named 'target'."
-        )
-    unknown = torch.full((len(images),), -1, device=images.device)
+    axes = [
+        _check_axes(path, tensors[path], given)
+        for path, given in zip(paths, project.axes_of(len(paths)), strict=True)
+    ]
+    stack = next((place.index("V") for place in axes if "V" in place), None)
+    if stack is not None:
+        if len(raw) > 1:
+            raise UserError(
+                f"axes={project.axes!r} of Project has all views (V) in one tensor, but inputs are "
+                f"{_named(paths, tensors)}; name one."
+            )
+        raw, axes = list(raw[0].unbind(stack)), [axes[0].replace("V", "")] * raw[0].shape[stack]
+    views = [_as_image(view, a) for view, a in zip(raw, axes, strict=True)] if as_images else raw
+    target_path = _find_target(batch, tensors, paths, size, project, target_needed)
+    one_kind = len({(view.shape, view.dtype) for view in views}) == 1
+    unknown = torch.full((size,), -1, device=raw[0].device)
     target = unknown if target_path is None else tensors[target_path]
+    in_column = target.shape == (size, 1) and not target.is_floating_point()
 
     def put_back(edited: Batch) -> Any:
-        new = edited.views.unbind(1) if not stacked else (edited.views,)
-        replacements: dict[Path, Tensor] = dict(zip(view_paths, new, strict=True))
+        new = [*edited.inputs]
+        if as_images:
+            new = [_from_image(*each) for each in zip(new, raw, axes, strict=True)]
+        if stack is not None:
+            new = [torch.stack(new, stack)]
+        replacements: dict[Path, Tensor] = dict(zip(paths, new, strict=True))
         if target_path is not None:
-            replacements[target_path] = edited.target
+            replacements[target_path] = edited.target[:, None] if in_column else edited.target
         return _rebuild(batch, (), replacements)
 
-    return Batch(images, target, unknown, unknown), put_back
+    if in_column:
+        target = target[:, 0]
+    together = torch.stack(views, dim=1) if one_kind else _mixed(views)
+    return Batch(together, target, unknown, unknown), put_back
 
 
-def _find_target(leaves: list[tuple[Path, Tensor]], views: list[Path], size: int) -> Path | None:
-    last_view = max(place for place, (path, _) in enumerate(leaves) if path in views)
-    candidates = [
-        (place, path)
-        for place, (path, leaf) in enumerate(leaves)
-        # Whole numbers [B] are classes; floats [B, K] are soft targets.
-        if path not in views
-        and leaf.ndim == (2 if leaf.is_floating_point() else 1)
-        and len(leaf) == size
+# Where views are.
+
+
+def _find_views(batch: Any, tensors: dict[Path, Tensor]) -> list[Path]:
+    paths = [
+        path
+        for path, leaf in tensors.items()
+        if leaf.ndim in (4, 5) and (leaf.is_floating_point() or leaf.dtype == torch.uint8)
     ]
-    named = [path for _, path in candidates if str(path[-1]).lower() in _TARGET_NAMES]
-    after = [path for place, path in candidates if place > last_view]
-    return next(iter(named + after), None)
+    say = "say which are the inputs, such as Project(inputs="
+    if not paths:
+        raise UserError(
+            f"no images were found in a batch that is {_describe(batch)}; images are float or "
+            "uint8 tensors [B, C, H, W] (one a view) or [B, 2, C, H, W] (both), so let the data "
+            "loader give (images, target), ((left, right), target) or a dict of them, or say where "
+            "other inputs are, such as Project(inputs=0, target=1)."
+        )
+    stacks = [path for path in paths if tensors[path].ndim == 5]
+    if len(stacks) > 1:
+        raise UserError(
+            f"{len(stacks)} tensors of a batch that is {_describe(batch)} could each hold all "
+            f"views [B, V, C, H, W]: {_named(stacks, tensors)}; {say}{_dotted(stacks[0])!r}, "
+            "axes='BVCHW')."
+        )
+    kinds = {(tensors[path].shape, tensors[path].dtype) for path in paths}
+    if len(kinds) > 1:
+        shown = " and ".join(_describe(tensors[path]) for path in paths)
+        raise UserError(
+            f"the views of a batch differ ({shown}), where {_named(paths, tensors)} could be "
+            f"views; {say}{_dotted(paths[0])!r}) for one, or a list of several."
+        )
+    if len(paths) > 1 and not _are_views(batch, tensors, paths):
+        raise UserError(
+            f"{len(paths)} tensors of a batch could be views, or an image and its mask, depth or "
+            f"other target: {_named(paths, tensors)}; {say}{_dotted(paths[0])!r}) for one, or a "
+            "list of several."
+        )
+    return paths
+
+
+def _are_views(batch: Any, tensors: dict[Path, Tensor], paths: list[Path]) -> bool:
+    """Whether images of one shape are views of one sample, by where they are in the batch."""
+    level = next(place for place, keys in enumerate(zip(*paths, strict=False)) if _differ(keys))
+    keys = [path[level] for path in paths]
+    if all(isinstance(key, int) for key in keys):
+        # A tuple of images alone; or images side by side with what may be their target.
+        group = [path for path in tensors if path[:level] == paths[0][:level]]
+        others = _candidates(tensors, paths, len(tensors[paths[0]]))
+        return (level > 0 and len(group) == len(paths)) or bool(others)
+    names = [str(key).lower() for key in keys]
+    alike = {_VIEW.sub("#", name) for name in names}
+    return len(alike) == 1 and "#" in alike.pop() and not _TARGET_NAMES & {*names}
+
+
+def _differ(keys: Iterable[Any]) -> bool:
+    return len({repr(key) for key in keys}) > 1
+
+
+def _check_axes(path: Path, view: Tensor, given: str | None) -> str:
+    """The axes of an input, a letter each; "" where nothing is known of them."""
+    shape = list(view.shape)
+    if given is not None:
+        if len(given) != view.ndim:
+            raise UserError(
+                f"axes={given!r} of Project has {len(given)} letters, but the input "
+                f"{_dotted(path)!r} is {_describe(view)}; give one for each axis."
+            )
+        return given
+    if view.ndim == 5:
+        if shape[1] == 2 and shape[2] <= _COLOURS:
+            return "BVCHW"
+        raise UserError(
+            f"{_dotted(path)!r} of a batch, {_describe(view)}, could be views [B, V, C, H, W] or a "
+            f"video [B, C, T, H, W] or [B, T, C, H, W]; say which it is, such as "
+            f"Project(inputs={_dotted(path)!r}, axes='BCTHW')."
+        )
+    return "BCHW" if view.ndim == 4 else ""
+
+
+def _as_image(view: Tensor, axes: str) -> Tensor:
+    """An input as deficits take it: [B, ..., C, H, W] where it is of images, otherwise [B, N]."""
+    if not {"H", "W"} <= {*axes}:
+        return view.reshape(len(view), -1)
+    height, width, colours = view.shape[-3:]
+    if axes == "BCHW" and colours in (3, 4) and min(height, width) > 4:
+        raise UserError(
+            f"views of a batch look like [B, H, W, C]: {_describe(view)}; move the colours before "
+            "the rows, [B, C, H, W], in the data set or its transform, or say where they are, such "
+            "as Project(axes='BHWC')."
+        )
+    return rearrange(view, _to_images(axes))
+
+
+def _from_image(edited: Tensor, view: Tensor, axes: str) -> Tensor:
+    if not {"H", "W"} <= {*axes}:
+        return edited.reshape(view.shape)
+    before, after = _to_images(axes).split(" -> ")
+    return rearrange(edited, f"{after} -> {before}")
+
+
+def _to_images(axes: str) -> str:
+    """How einops brings axes into the order of images.
+
+    >>> _to_images("BCTHW"), _to_images("BHW")
+    ('B C T H W -> B T C H W', 'B H W -> B 1 H W')
+    """
+    others = [letter for letter in axes if letter not in "CHW"]
+    return f"{' '.join(axes)} -> {' '.join([*others, 'C' if 'C' in axes else '1', 'H', 'W'])}"
+
+
+# Where the target is.
+
+
+def _find_target(
+    batch: Any,
+    tensors: dict[Path, Tensor],
+    views: list[Path],
+    size: int,
+    project: Project,
+    needed: bool,
+) -> Path | None:
+    if project.target is not None:
+        path = _path(batch, tensors, project.target, "target")
+        if tensors[path].ndim == 0 or len(tensors[path]) != size:
+            raise UserError(
+                f"target={project.target!r} of Project is {_describe(tensors[path])} in a batch of "
+                f"{size} samples; name a tensor [B, ...]."
+            )
+        return path
+    candidates = _candidates(tensors, views, size)
+    named = [path for path in candidates if _name(path) in _TARGET_NAMES]
+    alike = [path for path in candidates if _TARGET_NAMES & {*re.split(r"[^a-z]+", _name(path))}]
+    if len(named) == 1 and alike == named:
+        return named[0]
+    if len(candidates) == 1:
+        words = {*re.split(r"[^a-z]+", _name(candidates[0]))}
+        if not words & _INDEX_NAMES:
+            return candidates[0]
+    if not needed:
+        return None
+    if len(candidates) > 1:
+        raise UserError(
+            f"{len(candidates)} tensors of a batch could be the target: "
+            f"{_named(candidates, tensors)}; say which is, such as "
+            f"Project(target={_dotted(candidates[-1])!r})."
+        )
+    raise UserError(
+        f"no target was found in a batch that is {_describe(batch)}, but is needed here; let the "
+        "data loader give whole numbers [B] beside the images or named 'target', or say where it "
+        "is, such as Project(target=1)."
+    )
+
+
+def _candidates(tensors: dict[Path, Tensor], views: list[Path], size: int) -> list[Path]:
+    """What may be the target: classes [B] or [B, 1], soft targets [B, K], and what is named so."""
+
+    def may_be(path: Path, leaf: Tensor) -> bool:
+        if path in views or leaf.ndim == 0 or len(leaf) != size:
+            return False
+        if _name(path) in _TARGET_NAMES:
+            return True
+        return leaf.ndim == 2 if leaf.is_floating_point() else leaf.shape in ((size,), (size, 1))
+
+    return [path for path, leaf in tensors.items() if may_be(path, leaf)]
+
+
+def _name(path: Path) -> str:
+    return str(path[-1]).lower() if path else ""
+
+
+def _path(batch: Any, tensors: dict[Path, Tensor], place: int | str, field: str) -> Path:
+    """The path of a tensor that a setting of Project names by a key, a place or a dotted path."""
+    path: Path = ()
+    tree, left = batch, str(place)
+    while left:
+        children = {str(key): (key, child) for key, child in _children(tree).items()}
+        # A key may have dots in it.
+        heads = [left, *(left[: dot.start()] for dot in reversed([*re.finditer(r"\.", left)]))]
+        head = next((one for one in heads if one in children), None)
+        if head is None:
+            break
+        key, tree = children[head]
+        path, left = (*path, key), left[len(head) + 1 :]
+    if left or path not in tensors:
+        raise UserError(
+            f"{field}={place!r} of Project names no tensor of a batch that is {_describe(batch)}."
+        )
+    return path
+
+
+def _dotted(path: Path) -> Any:
+    """A path as a setting of Project has it."""
+    return path[0] if len(path) == 1 else ".".join(map(str, path))
+
+
+def _named(paths: list[Path], tensors: dict[Path, Tensor]) -> str:
+    return ", ".join(f"{_dotted(path)!r} ({_describe(tensors[path])})" for path in paths)
+
+
+# Trees of tensors.
 
 
 def _children(tree: Any) -> dict[Any, Any]:
@@ -148,14 +407,14 @@ def _children(tree: Any) -> dict[Any, Any]:
 
 def _leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     if isinstance(tree, Tensor):
-        yield path, tree
+        yield path, plain(tree)
     for key, child in _children(tree).items():
         yield from _leaves(child, (*path, key))
 
 
 def _rebuild(tree: Any, path: Path, replacements: dict[Path, Tensor]) -> Any:
     if isinstance(tree, Tensor):
-        return replacements.get(path, tree)
+        return like(tree, replacements[path]) if path in replacements else tree
     children = _children(tree).items()
     new = {key: _rebuild(child, (*path, key), replacements) for key, child in children}
     if isinstance(tree, (list, tuple)):
@@ -165,6 +424,60 @@ def _rebuild(tree: Any, path: Path, replacements: dict[Path, Tensor]) -> Any:
     for key, child in new.items():
         put(rebuilt, key, child)
     return rebuilt
+
+
+def mapped(batch: Any, change: Callable[[Tensor], Any]) -> Any:
+    """A batch of what a function makes of each tensor, in dicts and lists, and nothing else.
+
+    :func:`find` finds in it what it finds in the batch.
+
+    Example:
+        >>> mapped(([torch.zeros(2, 3)], {"y": torch.ones(2), "name": "a"}), len)
+        [[2], {'y': 2}]
+    """
+    if isinstance(batch, Tensor):
+        return change(plain(batch))
+    if isinstance(batch, Batch):
+        return Batch(*(mapped(part, change) for part in batch))
+    inside = {key: mapped(child, change) for key, child in _children(batch).items()}
+    if isinstance(batch, (list, tuple)) and not hasattr(batch, "_fields"):
+        return list(inside.values())
+    return {key: child for key, child in inside.items() if not _is_empty(child)}
+
+
+def _is_empty(tree: Any) -> bool:
+    return isinstance(tree, dict) and not tree
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A tensor without its subclass, such as those of MONAI and of torchvision's transforms.
+
+    Those that are put together of others, such as nested tensors, stay as they are.
+    """
+    kind = type(tensor)
+    if kind is Tensor or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return tensor
+    return tensor.as_subclass(Tensor)
+
+
+def like(original: Tensor, edited: Tensor) -> Tensor:
+    """An edited tensor, laid out in memory as the original is, and of its subclass.
+
+    Projects call ``x.view(len(x), -1)``, or keep what they know of an image with its tensor.
+
+    Example:
+        >>> pair = torch.zeros(4, 2, 3)
+        >>> pair[:, 0].is_contiguous(), like(torch.ones(4, 3), pair[:, 0]).is_contiguous()
+        (False, True)
+    """
+    base = plain(original)
+    if edited.shape == base.shape and edited.stride() != base.stride():
+        edited = torch.empty_like(base, dtype=edited.dtype, device=edited.device).copy_(edited)
+    if type(base) is type(original) or type(edited) is not Tensor:
+        return edited
+    dressed = edited.as_subclass(type(original))
+    vars(dressed).update(vars(original))
+    return dressed
 
 
 def _describe(tree: Any) -> str:

@@ -6,17 +6,24 @@ bound on the package's version in ``pyproject.toml``.
 """
 
 import copy
+import gc
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+C = TypeVar("C", bound=type)
 
 # Lightning and torch, in training. A Trainer is Any where Lightning does not declare an attribute.
 
@@ -82,6 +89,32 @@ def with_own_workers(loader: Any) -> Any:
     return loader
 
 
+def separate(loader: Any) -> Any:
+    """A copy of a loader that can be drawn from without a trace; None where it cannot be copied.
+
+    Sampler, data set, transforms and their generators are copied as they are now; arrays and
+    tensors of at least 1 MiB, which are data, are shared. Streams, open files and locks cannot be
+    copied.
+    """
+    loader = with_own_workers(loader)
+    large = {}
+    seen, ahead = set(), [loader]
+    while ahead:
+        one = ahead.pop()
+        if id(one) in seen or isinstance(one, (type, ModuleType, FunctionType, str)):
+            continue
+        seen.add(id(one))
+        if isinstance(one, (torch.Tensor, np.ndarray)):
+            if one.nbytes >= 2**20:
+                large[id(one)] = one
+        else:
+            ahead += gc.get_referents(one)
+    try:
+        return copy.deepcopy(loader, large)
+    except Exception:  # as many kinds as there are classes that refuse
+        return None
+
+
 class HasWorkers:
     """A loader around torch's, whose workers Lightning sends home at the end of a run.
 
@@ -111,7 +144,9 @@ def stops_before_monitors(early_stopping: Any, trainer: pl.Trainer) -> bool:
     """
     if (chosen := early_stopping._check_on_train_epoch_end) is not None:
         return bool(chosen)
-    return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
+    # There is no such attribute where it is a time.
+    interval = getattr(trainer, "val_check_interval", None)
+    return interval == 1.0 and trainer.check_val_every_n_epoch == 1
 
 
 def milestones(scheduler: Any) -> list[int]:
@@ -160,6 +195,49 @@ def connect(trainer: Any, model: pl.LightningModule | None, datamodule: Any) -> 
         model.setup("fit")
         trainer.strategy.connect(model)
         trainer.strategy.setup_optimizers(trainer)
+
+
+# Lightning's two names: `pytorch_lightning` and `lightning.pytorch` are two packages of the same
+# code, and a Trainer or LightningCLI of one takes the other's classes for strangers.
+
+_TWINS = {
+    "Callback": "lightning.pytorch.callbacks.callback",
+    "LightningDataModule": "lightning.pytorch.core.datamodule",
+}
+
+
+def under_both_names(ours: C) -> C:
+    """A class decorator: what derives from ``pytorch_lightning`` is of ``lightning.pytorch``, too.
+
+    The class gets the other package's base class of the same name as its last one, now or when that
+    package is imported, whichever of them is imported first. It is not imported here: that takes
+    seconds, and most projects use one name alone. Hooks that a class does not define do nothing
+    in either package. Not for a LightningModule, most of whose methods work for their own Trainer.
+    """
+    (base,) = ours.__bases__
+    watch = _Watch(ours, base.__name__)
+    # Before the finders that find something, after which nobody is asked.
+    sys.meta_path.insert(0, watch)
+    watch.look()
+    return ours
+
+
+class _Watch:
+    """A finder that finds no module, but sees that others are looked for."""
+
+    def __init__(self, ours: type, name: str) -> None:
+        self.ours, self.name = ours, name
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Looks whether the other package has got far enough, while it is being imported."""
+        if name.startswith("lightning."):
+            self.look()
+
+    def look(self) -> None:
+        """Adds the other package's base class, if there is one by now."""
+        twin = getattr(sys.modules.get(_TWINS[self.name]), self.name, None)
+        if twin is not None and twin not in self.ours.__bases__:
+            self.ours.__bases__ += (twin,)
 
 
 # jsonargparse, before it. What its messages say is read in runs/messages.py, and tested with a

@@ -12,9 +12,10 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """What an ``__init__.py`` needs to give its names without importing their modules.
 
-    The names are those that the file imports for type checkers from modules of the package, under
-    ``if TYPE_CHECKING:``, so they stand in one place and every editor knows their types. A name
-    must not be that of a module beside it, which would take its place once it is imported.
+    The names are those that the file imports for type checkers, from modules of the package or of
+    a room below, under ``if TYPE_CHECKING:``, so they stand in one place and every editor knows
+    their types. A name must not be that of a module beside it, which would take its place once it
+    is imported.
 
     Args:
         package: the package's ``__name__``.
@@ -35,7 +36,8 @@ def lazy_names(
         if isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
             for line in statement.body:
                 assert isinstance(line, ast.ImportFrom)
-                modules |= {alias.name: f"{package}.{line.module}" for alias in line.names}
+                module = f"{package}.{line.module}" if line.level else str(line.module)
+                modules |= {alias.name: module for alias in line.names}
     names = sorted(modules)
 
     def get(name: str) -> Any:

@@ -30,6 +30,16 @@ def trainer_of(module: pl.LightningModule) -> pl.Trainer | None:
         return None
 
 
+def is_a(name: str, thing: object) -> bool:
+    """Whether a thing is of a class of Lightning, of either package, or of one derived from it.
+
+    Example:
+        >>> is_a("Logger", pl.loggers.CSVLogger("logs")), is_a("Logger", pl.LightningModule())
+        (True, False)
+    """
+    return any(base.__name__ == name for base in type(thing).__mro__)
+
+
 def ends_before(trainer: pl.Trainer, epochs: int) -> bool:
     """Whether a run has fewer epochs than these.
 
@@ -42,6 +52,26 @@ def ends_before(trainer: pl.Trainer, epochs: int) -> bool:
     lengths = [getattr(one, "run_epochs", None) for one in callbacks_of(trainer)]
     last = next((length for length in lengths if length is not None), trainer.max_epochs)
     return last is not None and 0 <= last < epochs
+
+
+def val_check_interval(trainer: Any) -> int | float | None:
+    """A Trainer's setting; ``None`` where it is a time, for which the Trainer has no attribute."""
+    return getattr(trainer, "val_check_interval", None)
+
+
+def processes_of(trainer: Any) -> int:
+    """In how many processes a Trainer trains, from the start; ``world_size`` knows it later."""
+    return trainer.num_devices * trainer.num_nodes
+
+
+def batches_of_epochs(trainer: Any, data: Any) -> list[int]:
+    """How many batches the training epochs have, one number for each length of epochs.
+
+    ``data`` is a DataModule of this package that has been set up.
+    """
+    limit = trainer.limit_train_batches
+    lengths = [len(sampler) for sampler in data.epochs(processes_of(trainer))]
+    return [int(n * limit) if isinstance(limit, float) else min(n, limit) for n in lengths]
 
 
 def results_folder(trainer: pl.Trainer, name: str) -> Path:
@@ -57,8 +87,7 @@ def log_to_wandb(trainer: pl.Trainer, media: Callable[[Any], dict[str, Any]]) ->
 
     ``media`` makes them, by their keys, with the module ``wandb``, which is loaded only here.
     """
-    # By name, so that the loggers of both packages of Lightning are found.
-    loggers: list[Any] = [one for one in trainer.loggers if type(one).__name__ == "WandbLogger"]
+    loggers: list[Any] = [one for one in trainer.loggers if is_a("WandbLogger", one)]
     if loggers:
         import wandb
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.internals import in_precision
+from critical_periods.core.internals import in_precision, under_both_names
 from critical_periods.core.randomness import FIXED_SEED, Stream, generator, global_seed
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 from critical_periods.deficits.deficit import DeficitSlot
@@ -24,6 +24,7 @@ class Images(NamedTuple):
     target: Tensor
 
 
+@under_both_names
 class BatchStage(pl.LightningDataModule):
     """A DataModule that makes its batches on the device, in one order for all data.
 
@@ -72,6 +73,11 @@ class BatchStage(pl.LightningDataModule):
     def train_dataloader(self) -> EpochLoader:
         """The training split, in a new order each epoch."""
         return self._loader(*self._split("train"), training=True)
+
+    def epochs(self, processes: int) -> list[EpochSampler]:
+        """One sampler for each length that training epochs have, in so many processes."""
+        _, index = self._split("train")
+        return [EpochSampler(index, self.batch_size, training=True, world_size=processes)]
 
     def val_dataloader(self) -> EpochLoader:
         """The validation split."""

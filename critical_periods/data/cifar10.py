@@ -17,6 +17,17 @@ class CIFAR10DataModule(StoredImageDataModule):
     with any number of classes; the folder's class names sort into class numbers. ``root`` holds
     ``cifar-10-batches-py``, or ``train`` and ``test``.
 
+    Of a folder, every format that Pillow reads is taken, by the endings that it knows; other files
+    are left out, and a warning says how many. Hidden files and folders are ignored. Pictures are
+    turned upright as their EXIF data say; transparency is dropped, and of several frames the first
+    is taken. How a level of grey or of a colour becomes one of 0 to 255 depends on its type:
+
+    - 1 to 8 bits: as it is, 0 is black and the highest number white;
+    - 16 bits of grey: v / 257, rounded (of 12 bits in a TIFF, 255 v / 4095); of 16 bits of each
+      colour, Pillow reads the higher 8;
+    - floating-point numbers: 255 v, rounded, for v in [0, 1]; others are refused;
+    - whole numbers with a sign or of 32 bits: refused, as they do not say what white is.
+
     Raises:
         UserError: (by ``setup``) the data is missing, half unpacked or unreadable.
     """

@@ -105,6 +105,13 @@ class EpochSampler:
         full = math.ceil(samples / (self.batch_size * self.world_size))
         return min(full, samples // self.world_size)
 
+    @property
+    def last_size(self) -> int:
+        """Samples in this process's last training batch."""
+        samples = len(self.index) - len(self.index) % self.world_size
+        whole = self.batch_size * self.world_size
+        return (samples % whole or min(samples, whole)) // self.world_size
+
     def __iter__(self) -> Iterator[Tensor]:
         # Everything happens at the first draw: Lightning makes the iterator before it sets the
         # epoch when it resumes.

@@ -11,7 +11,7 @@ from torch import Tensor
 from critical_periods.core.errors import UserError, near
 from critical_periods.core.randomness import Stream, uniform
 from critical_periods.data.batch_stage import BatchStage, Images, buffers, fixed_order, normalise
-from critical_periods.data.epochs import EpochLoader, Indices
+from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 
 Augment = Literal["shared", "per_view", "none"]
 
@@ -40,6 +40,7 @@ class ImageDataModule(BatchStage):
     Attributes:
         share: a function that returns the share of the training images that the next epoch sees,
             set by :class:`~critical_periods.callbacks.SubsetWindow`; ``None`` for all.
+        shares: those that epochs of this training see.
         num_views: V.
         num_classes: K, that of the data from :meth:`setup` on.
         mean: of the pixels of each channel, in 0 to 1, C.
@@ -69,6 +70,7 @@ class ImageDataModule(BatchStage):
         self.batch_size, self.limit_train, self.val_split = batch_size, limit_train, val_split
         self.augment, self.device_resident = augment, device_resident
         self.share: Callable[[], float] | None = None
+        self.shares: set[float] = set()
         self._images: dict[str, Images] = {}
         self._resident: dict[tuple[str, torch.device], Images] = {}
 
@@ -124,6 +126,11 @@ class ImageDataModule(BatchStage):
         """The training split, or a share of it, in a new order each epoch."""
         share = 1.0 if self.share is None else self.share()
         return self._loader("train", self.train_subset(share), training=True)
+
+    def epochs(self, processes: int) -> list[EpochSampler]:
+        """One sampler for each length that training epochs have: of all images, and of shares."""
+        indices = [self.train_subset(share) for share in (1.0, *sorted(self.shares))]
+        return [EpochSampler(one, self.batch_size, True, world_size=processes) for one in indices]
 
     def train_subset(self, share: float) -> Tensor:
         """The places of a fixed, class-balanced share in (0, 1] of the training images, in order.

@@ -2,17 +2,27 @@
 
 import os
 import pickle
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from torchvision.datasets import CIFAR10, ImageFolder
+from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
+from torchvision.datasets import CIFAR10
 
-from critical_periods.core.errors import UserError, reason
+from critical_periods.core.errors import UserError
 from critical_periods.data.batch_stage import Images
+from critical_periods.data.class_folders import (
+    ClassFolders,
+    describe,
+    find_class_files,
+    like,
+    tell_left_out,
+)
 
 
 @lru_cache(maxsize=1)
@@ -57,6 +67,8 @@ def _images(pictures: np.ndarray, target: list[int]) -> Images:
 def read_folder(root: Path) -> tuple[Images, Images]:
     """All pictures of ``train/<class>/*`` and ``test/<class>/*``, decoded to RGB.
 
+    Which files are pictures, and how their levels are scaled, says :class:`.CIFAR10DataModule`.
+
     Read once a process, and again when a file was added, taken away or written to since.
 
     Args:
@@ -67,40 +79,76 @@ def read_folder(root: Path) -> tuple[Images, Images]:
         their folders' names.
 
     Raises:
-        UserError: a part is missing or empty, the parts' classes differ, a picture cannot be read
+        UserError: a part or a class is missing or empty, pictures lie deeper than in the classes'
+            folders, the parts' classes differ, a picture cannot be read, has levels without a scale
             or differs in size from the first one.
     """
-    root, files = root.resolve(), []
-    for part in ("train", "test"):
-        for folder, _, names in os.walk(root / part, followlinks=True):
-            for name in names:
-                status = os.lstat(os.path.join(folder, name))
-                files.append((folder, name, status.st_size, status.st_mtime_ns))
-    return _read_folder(root, hash(tuple(sorted(files))))
+    root = root.resolve()
+    train, test = (_find(root, part) for part in ("train", "test"))
+    for one, other in ((train, test), (test, train)):
+        if missing := sorted(set(one.classes) - set(other.classes)):
+            raise UserError(
+                f"the class folder {missing[0]!r} is in {one.folder} but not in {other.folder}; "
+                f"train/ and test/ must hold the same classes{like(missing[0], other.classes)}"
+            )
+    return _read_folders(train, test, _stamp(train), _stamp(test))
+
+
+# Pillow knows the endings of these, but needs other programs to read them, or they hold data whose
+# white is not known.
+_NO_PICTURES = ("BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF")
+
+
+def _find(root: Path, part: str) -> ClassFolders:
+    """The pictures of a part, by class."""
+    state = f"the data under root={str(root)!r} is half unpacked:"
+    rule = "train/ and test/ must both hold a folder of pictures for every class"
+    if not (root / part).is_dir():
+        others = sorted(one.name for one in root.iterdir() if one.is_dir() and one.name != part)
+        raise UserError(
+            f"{state} No such file or directory: {str(root / part)!r}; {rule} (the folders there "
+            f"are {', '.join(map(repr, others))})."
+        )
+    suffixes = [
+        suffix
+        for suffix, kind in Image.registered_extensions().items()
+        if kind in Image.OPEN and kind not in _NO_PICTURES
+    ]
+    found = find_class_files(root / part, suffixes, "pictures")
+    left_out = f" (left out: {describe(dict(found.left_out))})" if found.left_out else ""
+    if not found.classes:
+        raise UserError(
+            f"{state} Couldn't find any class folder in {found.folder}; {rule}{left_out}."
+        )
+    if found.empty:
+        raise UserError(
+            f"{state} Found no valid file for the classes {', '.join(found.empty)}. Put pictures "
+            f"into these folders in {part}/, or take them away{left_out}."
+        )
+    return found
+
+
+def _stamp(found: ClassFolders) -> int:
+    """Another number whenever a file is."""
+    states = []
+    for path in found.paths:
+        status = os.lstat(found.folder / path)
+        states.append((status.st_size, status.st_mtime_ns))
+    return hash(tuple(states))
 
 
 @lru_cache(maxsize=1)
-def _read_folder(root: Path, stamp: int) -> tuple[Images, Images]:
-    """Reads the pictures; ``stamp`` changes whenever a file does."""
-    try:
-        train, test = (ImageFolder(root / part) for part in ("train", "test"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"the data under root={str(root)!r} is half unpacked: {reason(error)}; train/ and "
-            "test/ must both hold a folder of pictures for every class."
-        ) from error
-    for part, other, name in ((train, test, "test"), (test, train, "train")):
-        if missing := sorted(set(part.classes) - set(other.classes)):
-            raise UserError(
-                f"the class folder {missing[0]!r} is in {part.root} but not in {root / name}; "
-                "train/ and test/ must hold the same classes."
-            )
-    shape = _read(train.samples[0][0]).shape
+def _read_folders(train: ClassFolders, test: ClassFolders, *stamps: int) -> tuple[Images, Images]:
+    """Reads the pictures; a stamp changes whenever a file does."""
+    left_out = Counter(dict(train.left_out)) + Counter(dict(test.left_out))
+    used = len(train.paths) + len(test.paths)
+    tell_left_out(train.folder.parent, "pictures", used, left_out)
+    shape = _read(str(train.folder / train.paths[0])).shape
     return _decode(train, shape), _decode(test, shape)
 
 
-def _decode(folder: ImageFolder, shape: tuple[int, ...]) -> Images:
-    paths = [path for path, _ in folder.samples]
+def _decode(found: ClassFolders, shape: tuple[int, ...]) -> Images:
+    paths = [str(found.folder / path) for path in found.paths]
     pixels = np.empty((len(paths), *shape), dtype=np.uint8)
 
     def decode(place: int) -> None:
@@ -115,13 +163,56 @@ def _decode(folder: ImageFolder, shape: tuple[int, ...]) -> Images:
     # Pillow releases the interpreter's lock while it decodes.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(decode, range(len(paths))))
-    return _images(pixels, folder.targets)
+    numbers = {name: number for number, name in enumerate(found.classes)}
+    return _images(pixels, [numbers[label] for label in found.labels])
 
 
 def _read(path: str) -> np.ndarray:
+    """A picture as uint8 [H, W, 3]."""
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        message = f"{path} cannot be read as a picture; replace it or take it away."
+        # Of a file that it opens itself, Pillow 13 gets TIFFs on their sides wrong.
+        with open(path, "rb") as file, Image.open(file) as picture:
+            return _levels(picture, path)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow says in many ways that a file is damaged
+        if isinstance(error, OSError) and error.strerror:
+            message = f"the picture {path} cannot be opened: {error.strerror}."
+        else:
+            message = f"{path} cannot be read as a picture; replace it or take it away."
         raise UserError(message) from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    picture.load()
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # EXIF data that are damaged do not say how the picture stands
+        return picture
+
+
+def _levels(picture: ImageFile, path: str) -> np.ndarray:
+    kind, tags = picture.format, getattr(picture, "tag_v2", {})
+    upright = _upright(picture)
+    # Pillow has more than one type for 16 bits, and the one for 32 holds those of some formats.
+    is_16_bit = upright.mode.startswith("I;16") or (upright.mode == "I" and kind in ("PNG", "PPM"))
+    if upright.mode != "F" and not is_16_bit:
+        if upright.mode == "I":
+            raise UserError(
+                f"{path} holds whole numbers with a sign or of 32 bits, which do not say what "
+                "white is; save it with 8 bits, or with 16 without a sign."
+            )
+        return np.asarray(upright.convert("RGB"))
+    values = np.asarray(upright, np.float64)
+    # In TIFFs, fewer bits may be stored as 16.
+    white = 2 ** tags.get(BITSPERSAMPLE, (16,))[0] - 1 if is_16_bit else 1
+    # This also holds for no number at all.
+    if not (values.min() >= 0 and values.max() <= white):
+        raise UserError(
+            f"{path} holds numbers from {values.min():.6g} to {values.max():.6g}, but floating-"
+            "point ones must lie in [0, 1], where 1 is white; scale them, or save it with 8 bits."
+        )
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == 0:
+        values = white - values
+    grey = np.rint(255 * values / white).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from critical_periods.core.batch import Batch
@@ -14,7 +13,8 @@ class Deficit(nn.Module):
     """A map from batches to batches of the same shapes and types, independent of the epoch.
 
     A deficit of images implements :meth:`degrade`; one of targets overrides :meth:`forward` and
-    sets ``edits_target``. Neither may write into the batch that it is given.
+    sets ``edits_target``. Neither may write into the batch that it is given. A deficit that acts on
+    any numbers, such as sound or tables, says so by ``needs_images = False``.
 
     Args:
         views: numbers of the views that it acts on; all of them by default.
@@ -36,6 +36,8 @@ class Deficit(nn.Module):
 
     edits_target: bool = False
     """Whether targets change; images change otherwise."""
+    needs_images: bool = True
+    """Whether views have to be images; if not, :meth:`degrade` takes any [N, ...]."""
 
     _shown: tuple[str, ...] = ("views",)
 
@@ -52,12 +54,20 @@ class Deficit(nn.Module):
         """A batch with the deficit.
 
         Args:
-            batch: the batch without it; views [B, V, C, H, W].
+            batch: the batch without it; views [B, V, C, H, W], or [B, V, ..., C, H, W] of videos.
+                What is no image is [B, V, ...] of fewer axes, and views that differ a tuple.
             generator: of the draws of random deficits, on the device of the batch.
 
         Raises:
-            UserError: the batch lacks a view that this deficit names.
+            UserError: the batch lacks a view that this deficit names, or it has no images.
         """
+        if not batch.is_stacked:
+            self._check_views(batch)
+            chosen = range(len(batch.inputs)) if self.views is None else self.views
+            return batch.with_inputs(
+                self._degrade(view[:, None].clone(), generator)[:, 0] if place in chosen else view
+                for place, view in enumerate(batch.inputs)
+            )
         if self.views is None:
             # A third party's deficit may write into the images, which may be part of the data set.
             return batch._replace(views=self._degrade(batch.views.clone(), generator))
@@ -67,11 +77,21 @@ class Deficit(nn.Module):
         return batch._replace(views=views)
 
     def _degrade(self, views: Tensor, generator: torch.Generator | None) -> Tensor:
-        degraded = self.degrade(rearrange(views, "b v c h w -> (b v) c h w"), generator)
-        return rearrange(degraded, "(b v) c h w -> b v c h w", b=len(views))
+        if not self.needs_images:
+            return self.degrade(views.flatten(0, 1), generator).unflatten(0, views.shape[:2])
+        if views.ndim < 5:
+            raise UserError(
+                f"{type(self).__name__} needs images, but these inputs are none; choose a "
+                "deficit of any numbers, such as GaussianNoise or Occlusion, or say which axes are "
+                "rows and columns of images, such as Project(axes='BTHWC')."
+            )
+        return self.degrade(views.flatten(0, -4), generator).unflatten(0, views.shape[:-3])
 
     def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Images [N, C, H, W] with the deficit, of the same shape and type, as a new tensor."""
+        """Images [N, C, H, W] with the deficit, of the same shape and type, as a new tensor.
+
+        The frames of a video come as images of their own.
+        """
         raise NotImplementedError
 
     def check(self, batch: Batch) -> None:
@@ -81,10 +101,10 @@ class Deficit(nn.Module):
             UserError: the data lacks a view that this deficit names, or it cannot be applied.
         """
         self._check_views(batch)
-        self(batch, torch.Generator(batch.views.device).manual_seed(0))
+        self(batch, torch.Generator(batch.target.device).manual_seed(0))
 
     def _check_views(self, batch: Batch) -> None:
-        available = batch.views.shape[1]
+        available = len(batch.inputs)
         missing = [view for view in self.views or [] if view >= available]
         if missing:
             raise UserError(

@@ -61,23 +61,24 @@ class Dissociation(Deficit):
             UserError: there is not exactly one view that stays.
         """
         moved, stays = self._roles(batch)
-        size, device = len(batch.target), batch.views.device
+        size, device = len(batch.target), batch.target.device
         if size < 2:
             return batch
-        views = batch.views.clone()
-        sources = torch.arange(size, device=device).repeat(views.shape[1], 1)
+        sources = torch.arange(size, device=device).repeat(len(batch.inputs), 1)
         for view in moved:
             sources[view] = random_cycle(size, generator, device)
-            views[:, view] = batch.views[sources[view], view]
         draw = torch.rand(size, generator=generator, device=device)
         place = torch.randint(len(moved), (size,), generator=generator, device=device)
         whose = torch.where(draw < self.p, torch.tensor(moved, device=device)[place], stays)
         source = sources.gather(0, whose[None])[0]
-        return batch._replace(views=views, target=batch.target[source], target_view=whose)
+        moved_views = [view[place] for view, place in zip(batch.inputs, sources, strict=True)]
+        return batch.with_inputs(moved_views)._replace(
+            target=batch.target[source], target_view=whose
+        )
 
     def _roles(self, batch: Batch) -> tuple[list[int], int]:
         self._check_views(batch)
-        available = range(batch.views.shape[1])
+        available = range(len(batch.inputs))
         moved = list(available[1:]) if self.views is None else self.views
         staying = [view for view in available if view not in moved]
         if len(staying) != 1 or not moved:

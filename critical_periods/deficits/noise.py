@@ -24,6 +24,8 @@ class GaussianNoise(Deficit):
         (True, True)
     """
 
+    needs_images = False
+
     def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Noise of the shape and type of the images, [N, C, H, W]."""
         if not images.is_floating_point():

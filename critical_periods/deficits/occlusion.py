@@ -18,6 +18,8 @@ class Occlusion(Deficit):
         tensor(0.)
     """
 
+    needs_images = False
+
     def degrade(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Zeros of the shape and type of the images, [N, C, H, W]."""
         return torch.zeros_like(images)

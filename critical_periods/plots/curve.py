@@ -35,6 +35,8 @@ _PANELS = (
     ("path_share", "Share of path 0 (%)", 100.0),
 )
 
+_DIVERGED: dict[str, Any] = {"linestyle": "none", "marker": "x"}
+
 
 def plot_curve(curve: pd.DataFrame) -> Figure:
     """Draws what a deficit leaves behind against its removal (or onset).
@@ -44,7 +46,7 @@ def plot_curve(curve: pd.DataFrame) -> Figure:
     seeds, bars one standard deviation. Hollow markers are the clean runs of the same length as each
     point; the dashed line is the level of the shortest of them, not what the later points are to
     be compared with. RSV is +1 for units that vary with view 0 (left) alone and -1 for view 1
-    (right).
+    (right). A cross at the lower edge stands where seeds have diverged, which are left out.
 
     The table is that of a study, ``load_study(folder).curve``.
 
@@ -88,8 +90,12 @@ def _draw(
     for place, (name, line) in enumerate(groups.items()):
         if against == "onset":
             line = line[line["removal"] > line["onset"]]
-        line = line[numbers(line, measure).notna()]
         colour, marker = look_of(place)
+        failed = line[numbers(line, "diverged_seeds") > 0][against]
+        # Just above the lower edge, whatever the scale.
+        edge = {"transform": axis.get_xaxis_transform(), **_DIVERGED}
+        axis.plot(failed, [0.03] * len(failed), color=colour, **edge)
+        line = line[numbers(line, measure).notna()]
         look: dict[str, Any] = {"color": colour, "markersize": 5, "marker": marker}
         means, bars = _bars(axis, line, against, measure, scale, **look, label=name or what)
         look |= {"linestyle": "none", "markerfacecolor": "white", "alpha": 0.7}
@@ -101,12 +107,14 @@ def _draw(
         drawn += means + levels
     if measure in ("final_accuracy_difference", "rsv_mean"):
         axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    if measure == "error" and 0 < min(drawn) < max(drawn) / 100:
+    if measure == "error" and drawn and 0 < min(drawn) < max(drawn) / 100:
         # On a linear axis all but the largest would be zero. Bars may reach below it.
         axis.set_yscale("log")
         axis.set_ylim(bottom=min(drawn) / 2)
     axis.set_xlabel(axis_name(against, what))
     axis.spines[["top", "right"]].set_visible(False)
+    if (numbers(curve, "diverged_seeds") > 0).any():
+        handles.append(Line2D([], [], **_DIVERGED, color="black", label="diverged seeds"))
     return handles
 
 

@@ -90,8 +90,9 @@ def legend_below(figure: Figure, handles: Sequence[Artist | Container]) -> None:
 
 
 def numbers(table: pd.DataFrame, column: str) -> pd.Series:
-    """A column of numbers, nan where nothing is; all nan where there is no such column."""
-    return table.reindex(columns=[column])[column].astype(float)
+    """A column of numbers, nan where none is that could be drawn, or no such column."""
+    found = table.reindex(columns=[column])[column].astype(float)
+    return found.where(found.abs() < float("inf"))
 
 
 def spread(table: pd.DataFrame, column: str) -> pd.Series:

@@ -16,11 +16,15 @@ from critical_periods.core.internals import connect
 from critical_periods.core.trainer import callbacks_of
 from critical_periods.data.example import two_samples
 
-# The settings of the trainer that callbacks compare themselves with.
+# The settings of the trainer that callbacks are compared with, by themselves or by Lightning: all
+# that say what a run does, and none of those that say where it does so and who is told.
 _SETTINGS = (
-    "accumulate_grad_batches", "callbacks", "check_val_every_n_epoch", "fast_dev_run",
-    "limit_train_batches", "limit_val_batches", "max_epochs", "max_steps", "max_time",
-    "reload_dataloaders_every_n_epochs", "val_check_interval",
+    "accumulate_grad_batches", "barebones", "check_val_every_n_epoch", "default_root_dir",
+    "enable_checkpointing", "enable_model_summary", "enable_progress_bar", "fast_dev_run",
+    "gradient_clip_algorithm", "gradient_clip_val", "limit_test_batches", "limit_train_batches",
+    "limit_val_batches", "max_epochs", "max_steps", "max_time", "min_epochs", "min_steps",
+    "num_sanity_val_steps", "overfit_batches", "reload_dataloaders_every_n_epochs",
+    "val_check_interval",
 )  # fmt: skip
 
 
@@ -42,8 +46,9 @@ def dry_run(
         stack.enter_context(warnings.catch_warnings(action="ignore"))
         stack.enter_context(isolate_rng())
         trainer = pl.Trainer(
-            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False,
+            accelerator="cpu", devices=1, logger=False,
+            # A list of its own, as Lightning adds to the one that it is given.
+            callbacks=_listed(settings["callbacks"]),
             **{name: settings[name] for name in _SETTINGS},
         )  # fmt: skip
         stack.callback(setattr, model, "trainer", None)
@@ -51,6 +56,11 @@ def dry_run(
             stack.callback(callback.teardown, trainer, model, "fit")
         validate_run(trainer, model, data)
         return trainer.optimizers
+
+
+def _listed(callbacks: Any) -> list[pl.Callback]:
+    """The callbacks of a config, which may be one alone or none, as a new list."""
+    return [*callbacks] if isinstance(callbacks, list) else [one for one in [callbacks] if one]
 
 
 def validate_run(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> None:

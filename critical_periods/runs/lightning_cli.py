@@ -33,7 +33,7 @@ from critical_periods.runs.tracking import wandb_logger
 # Settings of the trainer that are numbers of batches, or shares of them.
 _BATCHES = (
     "limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches",
-    "overfit_batches", "val_check_interval",
+    "overfit_batches",
 )  # fmt: skip
 # Without Lightning's advertisements.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
@@ -97,6 +97,9 @@ class CLI(LightningCLI):
         # Lightning takes 1 for one batch and 1.0 for all of them. jsonargparse tries float first.
         for name in _BATCHES:
             set_option_type(parser, f"--trainer.{name}", int | float | None)
+        # It may be a time, too.
+        interval = int | float | str | dict[str, int] | None
+        set_option_type(parser, "--trainer.val_check_interval", interval)
 
     def parse_arguments(self, parser: ArgumentParser, args: ArgsType) -> None:
         """Reads the config, and loads the checkpoint that it names."""

@@ -29,6 +29,7 @@ class SegmentFolder:
         self.metrics = path / "metrics.csv"
         self.done = path / "done.json"
         self.error = path / "error.txt"
+        self.diverged = path / "diverged"
         self.progress = path / "progress"
 
     def lock(self) -> FileLock:
@@ -57,6 +58,18 @@ class SegmentFolder:
         if self.error.exists():
             return "failed"
         return "running" if self.is_running() else "missing"
+
+    def diverged_in(self) -> int | None:
+        """The epoch in which the segment failed as loss or weights were no longer finite."""
+        try:
+            return int(self.diverged.read_text()) if self.error.exists() else None
+        except (OSError, ValueError):
+            return None
+
+    def forget_failure(self) -> None:
+        """Has the segment tried again."""
+        for path in (self.error, self.diverged):
+            path.unlink(missing_ok=True)
 
     def epochs_done(self) -> int | None:
         """Epochs since the run's first that are trained; ``None`` where no process trains it.
@@ -126,6 +139,11 @@ class StudyFolder:
             raise UserError(
                 f"{self.plan_file} is damaged; run the study again, which writes it anew."
             ) from error
+
+    def failure(self, plan: Plan, name: str) -> str | None:
+        """The segment whose failure keeps one from being trained, maybe itself, if there is one."""
+        failed = (one.name for one in plan.lineage(name) if self.segment(one.name).error.exists())
+        return next(failed, None)
 
     def discard_damaged(self, plan: Plan) -> list[str]:
         """Takes away done segments whose files are not what was written; returns them."""

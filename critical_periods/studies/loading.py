@@ -16,10 +16,11 @@ from torch import nn
 
 from critical_periods.core.errors import UserError
 from critical_periods.runs.lightning_cli import CLI
+from critical_periods.studies.divergence import diverged_in
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan, Run
-from critical_periods.studies.results import Row, curve, known, results
+from critical_periods.studies.results import Row, curve, ended, known, results
 from critical_periods.studies.segment import segment_config
 from critical_periods.studies.tables import as_table
 
@@ -49,8 +50,8 @@ class LoadedStudy:
 
         Its index is the run's place in ``plan.runs``.
         """
-        done = [place for place, run in enumerate(self.plan.runs) if self._is_done(run)]
-        return self._table(self._results).set_axis(done, axis="index")
+        places = [place for place, _, _ in ended(self.folder, self.plan)]
+        return self._table(self._results).set_axis(places, axis="index")
 
     @cached_property
     def curve(self) -> pd.DataFrame:
@@ -133,6 +134,11 @@ class LoadedStudy:
         found = self._run(run)
         if not self._is_done(found):
             which = ", ".join(f"{name} {value}" for name, value in known(found).items())
+            epoch = diverged_in(self.folder, self.plan, found.segment)
+            if epoch is not None:
+                raise UserError(
+                    f"the run with {which} has no trained network, as it diverged in epoch {epoch}."
+                )
             raise UserError(
                 f"the run with {which} is not done, so it has no trained network; run the study "
                 "again, which trains what is missing."

@@ -7,6 +7,7 @@ import pandas as pd
 
 from critical_periods.core.errors import UserError
 from critical_periods.plots.labels import label_of, settings_of
+from critical_periods.plots.style import numbers
 
 
 def markdown_table(curve: pd.DataFrame, measure: str = "final_accuracy") -> str:
@@ -14,7 +15,8 @@ def markdown_table(curve: pd.DataFrame, measure: str = "final_accuracy") -> str:
 
     A row holds what sets it apart (variant, varied fields, the epochs of the deficit, the epochs of
     the run, the number of seeds), the mean ± one standard deviation over seeds with the deficit and
-    without it, and the mean of the paired differences with its 95 % interval.
+    without it, and the mean of the paired differences with its 95 % interval. Beside the seeds
+    stands how many others have diverged.
 
     Args:
         curve: the table of that name: of :func:`~critical_periods.studies.load_study`, or a
@@ -45,20 +47,22 @@ def markdown_table(curve: pd.DataFrame, measure: str = "final_accuracy") -> str:
     header = [name.split(".")[-1].capitalize() for name in settings]
     header += [window, "Epochs", "Seeds", _title(measure), "Control", "Difference [95 % interval]"]
     lines = [header, ["---"] * (len(settings) + 1) + ["---:"] * 5]
-    for row in curve[curve[measure].notna()].to_dict("records"):
+    diverged = numbers(curve, "diverged_seeds") > 0
+    for row in curve[curve[measure].notna() | diverged].to_dict("records"):
 
         def number(end: str, row: Mapping[str, Any] = row) -> str:
             value = row.get(measure + end)
             text = "" if value is None or pd.isna(value) else f"{scale * value:z{digits}}"
             return text.replace("-", "−", 1) if text.startswith("-") else text
 
-        onset, removal = row["onset"], row["removal"]
+        onset, removal, lost = row["onset"], row["removal"], row.get("diverged_seeds")
         low, high = number("_difference_low"), number("_difference_high")
         lines.append(
             [
                 *(label_of({"variant": row[name]}) for name in settings),
                 f"epochs {onset}–{removal - 1}" if onset < removal else "none",
-                *(str(row[name]) for name in ("epochs", "seeds")),
+                str(row["epochs"]),
+                str(row["seeds"]) + (f" ({lost} diverged)" if lost else ""),
                 *(
                     " ± ".join(filter(None, map(number, (of, f"{of}_sd"))))
                     for of in ("", "_control")

@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import product
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
 
 from critical_periods.core.errors import UserError
+from critical_periods.studies.divergence import diverged_in
 from critical_periods.studies.folder import SegmentFolder, StudyFolder
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.results import Row, settings
-from critical_periods.studies.statistics import spread
+from critical_periods.studies.statistics import average, spread
 from critical_periods.studies.tables import short
 
 # Names under which networks keep all their layers, which say little by themselves.
@@ -64,7 +64,7 @@ def _histories(
         for place, measured in found.items() if len(found) >= least else ():
             line = {**known, **dict(place)}
             for column, values in measured.items():
-                line[column] = short(mean(values))
+                line[column] = short(average(values))
                 if len(place) == 1 and len(values) > 1:
                     line[f"{column}_sd"] = short(spread(values))
             rows.append(line)
@@ -121,7 +121,7 @@ def _done(study: StudyFolder, plan: Plan) -> Iterator[tuple[Row, list[SegmentFol
     for run in plan.runs:
         for stage, name in plan.stages(run):
             segment, known = study.segment(name), settings(run, stage)
-            if segment.is_done():
+            if segment.is_done() and diverged_in(study, plan, name) is None:
                 groups.setdefault(repr(known), (known, []))[1].append(segment)
     for known, segments in groups.values():
         yield {**known, "seeds": len(segments)}, segments

@@ -35,7 +35,7 @@ def outline(plan: Plan, folder: StudyFolder | None = None) -> str:
             if folder is not None:
                 state = folder.segment(segment.name).state()
                 counts[state] += 1
-                line += f"  [{state}]"
+                line += f"  [{state}{_why(plan, folder, segment.name)}]"
             lines.append(line)
             grow(segment.name, depth + 1)
 
@@ -47,3 +47,12 @@ def outline(plan: Plan, folder: StudyFolder | None = None) -> str:
     if counts:
         lines.append(", ".join(f"{counts[state]} {state}" for state in sorted(counts)) + ".")
     return "\n".join(lines)
+
+
+def _why(plan: Plan, folder: StudyFolder, name: str) -> str:
+    """What is behind the state of a segment that is not done: a divergence, a parent's failure."""
+    failed = None if folder.segment(name).is_done() else folder.failure(plan, name)
+    if failed == name:
+        epoch = folder.segment(name).diverged_in()
+        return "" if epoch is None else f": diverged in epoch {epoch}"
+    return "" if failed is None else f": goes on from {failed}, which failed"

@@ -43,7 +43,9 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
     the histograms at the end.
 
     Returns:
-        The names of the files; none before any run is done.
+        The names of the files; none before any run is done. They are in ``report.json``, too,
+        beside what failed: ``segment``, ``reason``, the epoch in which it ``diverged``, or null,
+        and the segments ``not_tried``, which go on from it.
     """
     runs = results(folder, plan)
     if not runs:
@@ -60,12 +62,28 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
         save(draw(), folder.path / name)
     pictures = [f"{name}.png" for name in drawn]
     written = [*(f"{name}.csv" for name in tables), *pictures]
-    _clear(folder.path, written)
+    _clear(folder.path, written, _failures(folder, plan))
     _log_summary(folder, plan, frames["curve"], pictures)
     return written
 
 
-def _clear(path: Path, written: Sequence[str]) -> None:
+def _failures(folder: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
+    """The segments that failed, as ``report.json`` has them."""
+    found = {name: folder.failure(plan, name) for name in plan.segments}
+    found = {name: of for name, of in found.items() if not folder.segment(name).is_done()}
+    return [
+        {
+            "segment": name,
+            "reason": folder.segment(name).error.read_text(encoding="utf-8").strip(),
+            "diverged": folder.segment(name).diverged_in(),
+            "not_tried": [one for one, of in found.items() if of == name and one != name],
+        }
+        for name, failed in found.items()
+        if failed == name
+    ]
+
+
+def _clear(path: Path, written: Sequence[str], failed: Sequence[Mapping[str, Any]]) -> None:
     """Takes away tables and figures that an earlier report wrote and this one has not."""
     record = path / "report.json"
     before = []
@@ -75,7 +93,7 @@ def _clear(path: Path, written: Sequence[str]) -> None:
     for file in (path / name for name in before if name not in written):
         for one in (file, file.with_suffix(".pdf")) if file.suffix == ".png" else (file,):
             one.unlink(missing_ok=True)
-    write_json(record, {"written": written})
+    write_json(record, {"written": written, "failed": failed})
 
 
 def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callable[[], Figure]]:

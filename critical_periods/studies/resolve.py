@@ -11,11 +11,13 @@ import torch
 import yaml
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.trainer import callbacks_of
 from critical_periods.runs.dry_run import validate_run
 from critical_periods.runs.lightning_cli import CLI
+from critical_periods.studies.cadence import validate_cadence
 from critical_periods.studies.configs import Config, with_weights
 from critical_periods.studies.names import Resolved
-from critical_periods.studies.roles import segment_callbacks
+from critical_periods.studies.roles import segment_callbacks, validate_across_segments
 from critical_periods.studies.study import Study
 
 _SWEPT = {"onset", "removal"}
@@ -33,10 +35,10 @@ def resolve(study: Study) -> tuple[list[Resolved], list[Resolved]]:
         UserError: a class, field, value, data folder, layer or view does not exist or fit.
     """
     runs, stages = [], []
-    epochs = max(window.epochs for window in study.windows)
+    ends = {window.epochs for window in study.windows}
     for variation in study.variations:
         try:
-            run, model = _resolved(*study.configured(variation), epochs)
+            run, model = _resolved(*study.configured(variation), ends)
             runs.append(run)
             finetuning = study.configured_finetuning(variation)
             if finetuning is not None:
@@ -54,8 +56,8 @@ def _resolved_finetuning(config: Config, model: pl.LightningModule) -> Resolved:
         checkpoint = Path(folder) / "pretrained.ckpt"
         torch.save({"state_dict": model.state_dict()}, checkpoint)
         try:
-            epochs = config["trainer"]["max_epochs"]
-            stage, _ = _resolved(with_weights(config, checkpoint), {}, epochs)
+            ends = {config["trainer"]["max_epochs"]}
+            stage, _ = _resolved(with_weights(config, checkpoint), {}, ends)
         except UserError as error:
             text = str(error).replace(str(checkpoint), "a checkpoint of the base's network")
             raise UserError(f"finetuning: {text}") from error
@@ -63,7 +65,9 @@ def _resolved_finetuning(config: Config, model: pl.LightningModule) -> Resolved:
     return stage
 
 
-def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl.LightningModule]:
+def _resolved(
+    config: Config, window: Config, ends: set[int]
+) -> tuple[Resolved, pl.LightningModule]:
     for setting in sorted(_SWEPT & window.get("init_args", {}).keys()):
         raise UserError(f"window.init_args.{setting} is what windows sweeps; leave it out.")
     for setting, idle in _ENDS.items():
@@ -76,7 +80,7 @@ def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl
         raise UserError("trainer.limit_train_batches=0 trains nothing; leave it out.")
     callbacks = segment_callbacks(config["trainer"]["callbacks"])
     config["trainer"]["callbacks"] = [window, *callbacks] if window else callbacks
-    config["trainer"]["max_epochs"] = epochs
+    config["trainer"]["max_epochs"] = max(ends)
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -89,7 +93,9 @@ def _resolved(config: Config, window: Config, epochs: int) -> tuple[Resolved, pl
                 "measurement_loader() and fingerprint() like the DataModules of critical_periods."
             )
         # Finds before training what would go wrong in it.
+        validate_across_segments(callbacks_of(cli.trainer))
         validate_run(cli.trainer, cli.model, data)
+        validate_cadence(cli.trainer, data, ends)
         fingerprint = str(data.fingerprint())
     resolved: Config = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
     if not window:

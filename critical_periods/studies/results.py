@@ -3,14 +3,14 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from statistics import mean
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from critical_periods.studies.divergence import diverged_in
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, Run
 from critical_periods.studies.schedule import Schedule
-from critical_periods.studies.statistics import critical_removal, summarise
+from critical_periods.studies.statistics import average, critical_removal, summarise
 from critical_periods.studies.tables import short
 
 FINAL_EPOCHS = 5
@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 def results(study: StudyFolder, plan: Plan) -> list[Row]:
-    """One row for each run that is done.
+    """One row for each run that is done or has diverged.
 
     Columns: ``study``, every varied field, ``onset``, ``removal``, ``epochs``, ``seed``;
     ``final_accuracy``, the mean of the validation accuracies in the run's last five epochs (of the
@@ -44,23 +44,35 @@ def results(study: StudyFolder, plan: Plan) -> list[Row]:
     ``information_both``, …. Where fine-tuning ends the runs, these are of its last epochs, and
     ``pretrained_loss``, ``pretrained_rsv_mean``, … of the last one before it. A
     run with onset = removal had no deficit: it is the control of the windows that are as many
-    epochs long.
+    epochs long. Of a run that has diverged nothing is known but ``diverged_epoch``, the epoch in
+    which its loss or weights were no longer finite; there is no such column where none has.
     """
-    rows = []
-    for run in plan.runs:
-        if not study.segment(run.segment).is_done():
+    rows: list[Row] = []
+    for _, run, diverged in ended(study, plan):
+        if diverged is not None:
+            rows.append({"study": plan.study, **known(run), "diverged_epoch": diverged})
             continue
         *before, history = [study.segment(name).history() for _, name in plan.stages(run)]
         row = {"study": plan.study, **known(run)}
         # Not every task logs an accuracy, and not every run validates after each epoch.
         accuracies = [epoch.get("val/accuracy") for epoch in history[-FINAL_EPOCHS:]]
         if any(accuracies):
-            row["final_accuracy"] = short(mean(map(float, filter(None, accuracies))))
+            row["final_accuracy"] = short(average(list(map(float, filter(None, accuracies)))))
         row |= _measured(history[-1], _MEASURES)
         for pretraining in before:
             row |= _measured(pretraining[-1], _BEFORE)
         rows.append(row)
     return rows
+
+
+def ended(study: StudyFolder, plan: Plan) -> Iterator[tuple[int, Run, int | None]]:
+    """The runs with a row: their places in the plan, and the epoch in which one diverged."""
+    for place, run in enumerate(plan.runs):
+        stages = [name for _, name in plan.stages(run)]
+        epochs = (diverged_in(study, plan, name) for name in stages)
+        diverged = next((epoch for epoch in epochs if epoch is not None), None)
+        if diverged is not None or study.segment(run.segment).is_done():
+            yield place, run, diverged
 
 
 def settings(run: Run, stage: str = "") -> Row:
@@ -102,11 +114,14 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     accuracy passes ``threshold`` (:func:`~critical_periods.studies.statistics.critical_removal`).
     Two removals give a straight line, whatever happens between them, and the window of a study
     whose window is no deficit (its plan's ``kind_of_window``) begins no critical period.
+    Statistics are over the seeds that have not diverged; ``diverged_seeds`` is the number of those
+    that have, in a study that has any.
     """
     shortest = min(run.window.epochs for run in plan.runs)
     variations: dict[str, dict[Schedule, Run]] = {}
     for run in plan.runs:
         variations.setdefault(json.dumps(run.variation), {})[run.window] = run
+    has_diverged = any("diverged_epoch" in row for row in rows)
     table: list[Row] = []
     for windows in variations.values():
         points, differences = [], {}
@@ -115,10 +130,10 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
             if window.onset == window.removal and window.epochs != shortest:
                 continue
             start = settings(run)
-            here = _by_seed(rows, start)
-            if not here:
+            here, diverged = _by_seed(rows, start)
+            if not here and not diverged:
                 continue
-            control = _by_seed(rows, {**start, "onset": 0, "removal": 0})
+            control, _ = _by_seed(rows, {**start, "onset": 0, "removal": 0})
             point: Row = {**start, "seeds": len(here)}
             for measure in _MEANT:
                 groups = _groups(measure, here, control)
@@ -126,8 +141,9 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
                     found = summarise(list(values.values())) if values else ()
                     names = (f"{measure}{group}{end}" for end in _ENDS)
                     point |= dict(zip(names, map(short, found), strict=False))
-            differences[window.removal] = _groups("final_accuracy", here, control)[-1]
-            points.append(point)
+            if here:
+                differences[window.removal] = _groups("final_accuracy", here, control)[-1]
+            points.append(point | ({"diverged_seeds": len(diverged)} if has_diverged else {}))
         # By the plan: of a study of onsets, those that are done may all be 0.
         if all(window.onset == 0 for window in windows) and plan.kind_of_window == "deficit":
             fit = _critical_removal(differences, plan.threshold)
@@ -136,8 +152,11 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     return table
 
 
-def _by_seed(rows: Sequence[Row], wanted: Row) -> dict[int, Row]:
-    return {row["seed"]: row for row in rows if all(row.get(n) == wanted[n] for n in wanted)}
+def _by_seed(rows: Sequence[Row], wanted: Row) -> tuple[dict[int, Row], list[Row]]:
+    """The rows of a window by their seeds, and those that have diverged."""
+    found = [row for row in rows if all(row.get(n) == wanted[n] for n in wanted)]
+    diverged = [row for row in found if "diverged_epoch" in row]
+    return {row["seed"]: row for row in found if row not in diverged}, diverged
 
 
 def _groups(

@@ -17,6 +17,7 @@ from critical_periods.core.trainer import callbacks_of
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.runs.tracking import wandb_logger
 from critical_periods.studies.configs import Config, with_weights
+from critical_periods.studies.divergence import DivergenceCheck
 from critical_periods.studies.folder import (
     SegmentFolder,
     StudyFolder,
@@ -26,16 +27,15 @@ from critical_periods.studies.folder import (
     write_json,
 )  # fmt: skip
 from critical_periods.studies.plan import Plan, Segment
-from critical_periods.studies.roles import segment_callbacks
+from critical_periods.studies.roles import class_at, derives, segment_callbacks
 from critical_periods.studies.tables import write_table
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300
 # Settings of a segment's trainer, whatever the run says.
-_SILENT = {
-    "enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False,
-    "num_sanity_val_steps": 0, "logger": False,
-}  # fmt: skip
+_SILENT = {"enable_model_summary": False, "num_sanity_val_steps": 0, "logger": False}
+# Those that are on just where a third party's class asks for them, as Lightning insists on.
+_ASKED_FOR = {"enable_checkpointing": "Checkpoint", "enable_progress_bar": "ProgressBar"}
 
 
 class SegmentRecord(pl.Callback):
@@ -114,6 +114,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
     record = SegmentRecord(folder, segment.stop, epochs)
     config = segment_config(plan, segment)
     before = None if segment.parent is None else study.segment(segment.parent).checkpoint
+    origin = "its initialisation" if before is None else str(before)
     if segment.finetunes and before is not None:
         config, before = with_weights(config, before), None
     # What monitors write must not fall on what other segments wrote.
@@ -121,6 +122,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
     logger = _logger(plan, segment, folder, config)
     try:
         cli = CLI(config, run=False, logger=logger or False)
+        callbacks_of(cli.trainer).insert(0, DivergenceCheck(folder, origin))
         callbacks_of(cli.trainer).append(record)
         if cli.trainer.is_global_zero:
             write_text(folder.path / "config.yaml", yaml.safe_dump(config))
@@ -159,6 +161,9 @@ def segment_config(plan: Plan, segment: Segment) -> Config:
         window["init_args"] |= zip(("onset", "removal"), segment.window, strict=True)
         callbacks = [window, *callbacks]
     config["seed_everything"] = segment.seed
+    kinds = [class_at(callback["class_path"]) for callback in callbacks]
+    for setting, kind in _ASKED_FOR.items():
+        config["trainer"][setting] = any(derives(one, kind) for one in kinds)
     config["trainer"] |= {"max_epochs": segment.stop, "callbacks": callbacks, **_SILENT}
     return config
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from statistics import mean, stdev
 from typing import NamedTuple
 
 import numpy as np
@@ -38,9 +37,20 @@ def summarise(values: Sequence[float]) -> Summary:
         >>> [round(number, 3) for number in summarise([1.0, 2.0, 3.0])]
         [2.0, 1.0, -0.484, 4.484]
     """
-    average, sd = mean(values), spread(values)
+    centre, sd = average(values), spread(values)
     half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * sd / math.sqrt(len(values))
-    return Summary(average, sd, average - half, average + half)
+    return Summary(centre, sd, centre - half, centre + half)
+
+
+def average(values: Sequence[float]) -> float:
+    """The mean; nan where one of the values is not finite.
+
+    Example:
+        >>> average([1.0, 2.0, 6.0]), average([1.0, math.inf])
+        (3.0, nan)
+    """
+    first, distances = _centred(values)
+    return float(first + distances.mean())
 
 
 def spread(values: Sequence[float]) -> float:
@@ -50,8 +60,19 @@ def spread(values: Sequence[float]) -> float:
         >>> spread([1.0, 2.0, 3.0]), spread([1.0]), spread([1.0, math.nan])
         (1.0, nan, nan)
     """
-    is_known = len(values) > 1 and all(map(math.isfinite, values))
-    return stdev(values) if is_known else math.nan
+    _, distances = _centred(values)
+    return float(distances.std(ddof=1)) if len(distances) > 1 else math.nan
+
+
+def _centred(values: Sequence[float]) -> tuple[float, np.ndarray]:
+    """The first value, and how far each is from it: equal values have no spread, to the last bit.
+
+    Sums of numbers that lie close together lose digits, sums of their distances do not.
+    """
+    table = np.asarray(values, dtype=float)
+    if not np.isfinite(table).all():
+        return math.nan, np.full_like(table, math.nan)
+    return float(table[0]), table - table[0]
 
 
 def critical_removal(

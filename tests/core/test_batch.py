@@ -74,8 +74,6 @@ BATCHES: dict[str, tuple[Any, list[Tensor], Tensor | None]] = {
     "[x, y]": ([LEFT, TARGET], [LEFT], TARGET),
     "((xa, xb), y)": (((LEFT, RIGHT), TARGET), [LEFT, RIGHT], TARGET),
     "(xa, xb, y)": ((LEFT, RIGHT, TARGET), [LEFT, RIGHT], TARGET),
-    "(x, y, index)": ((LEFT, TARGET, INDEX), [LEFT], TARGET),
-    "(index, x, y)": ((INDEX, LEFT, TARGET), [LEFT], TARGET),
     "(x, soft)": ((LEFT, SOFT), [LEFT], SOFT),
     "(x, words, y)": ((LEFT, ["a", "b", "c"], None, 3.0, TARGET), [LEFT], TARGET),
     "(stack, y)": ((torch.stack([LEFT, RIGHT], 1), TARGET), [LEFT, RIGHT], TARGET),
@@ -202,7 +200,7 @@ def test_our_own_batch_is_taken_as_it_is():
         ((LEFT, {"name": "b"}), True, r"no target was found in a batch that is tuple\(0: float32"),
         ((LEFT, torch.rand(B)), True, r"no target was found"),
         ((LEFT[None], LEFT[None], TARGET), False, r"2 tensors of a batch .* could each hold all"),
-        (["name"] * 90, False, r"list\(0: str, 1: str, .*, 5: str, …\); a deficit"),
+        (["name"] * 90, False, r"list\(0: str, 1: str, .*, 5: str, …\); images are"),
         (None, False, r"a batch that is NoneType;"),
     ],
 )  # fmt: skip

@@ -295,6 +295,27 @@ def window(name: str, **init_args: Any) -> dict[str, Any]:
     return {"deficit": None, "window": {"class_path": name, "init_args": init_args}}
 
 
+ACROSS_SEGMENTS: list[tuple[str, dict[str, Any], str]] = [
+    ("StochasticWeightAveraging", {"swa_lrs": 0.01}, "averages over the last epochs of each seg"),
+    ("BatchSizeFinder", {}, r"chooses a batch size in each segment anew; set .*batch_size\."),
+    ("LearningRateFinder", {}, r"chooses a learning rate .*; set .*optimizer\.init_args\.lr\."),
+    ("ModelPruning", {"pruning_fn": "l1_unstructured"}, "keeps no masks in checkpoints, so"),
+    ("BackboneFinetuning", {}, r"gives the optimizer other groups .*; use FreezeWindow\."),
+    ("EarlyStopping", {"monitor": "val/loss"}, r"may end a run before .*; leave it out\."),
+    ("Timer", {"duration": "00:01:00:00"}, r"may end a run before its last epoch"),
+    ("SpikeDetection", {}, r"may end a run before its last epoch"),
+]
+LIMIT = "data.init_args.limit_train"
+EVERY, INTERVAL = "trainer.check_val_every_n_epoch", "trainer.val_check_interval"
+CADENCES: list[tuple[dict[str, Any], str]] = [
+    ({EVERY: 2}, r"_epoch=2 does not validate at the end of the runs of 5 epochs; choose one"),
+    ({EVERY: 3}, r"_epoch=3 does not validate at the end of the runs of 2, 5 epochs; "),
+    ({INTERVAL: 0.7}, r"interval=0\.7 does not validate at the end of epochs of 3 batches; cho"),
+    ({INTERVAL: 2}, r"interval=2 does not validate at the end of epochs of 3 batches"),
+    ({INTERVAL: 2, EVERY: None}, r"interval=2 does not validate at the end of epochs of 3 batc"),
+    ({INTERVAL: "00:00:10:00"}, r"a time as trainer\.val_check_interval does not validate at the"),
+]
+
 # Fields of the study, of its base, and what is said of them before training.
 BAD_RUNS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     # Of the base run: what is wrong with a config is told as it is for a single run.
@@ -309,6 +330,11 @@ BAD_RUNS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"trainer.max_steps": 3}, r"trainer\.max_steps=3 may end a run before .*; leave it out"),
     ({}, {"trainer.fast_dev_run": True}, r"trainer\.fast_dev_run=True may end a run before its"),
     ({}, {"trainer.max_time": "00:00:01:00"}, r"trainer\.max_time=00:00:01:00 may end a run"),
+    *(({}, {"trainer.callbacks": [{"class_path": name, "init_args": of}]},
+       rf"\): {name} of trainer\.callbacks {says}") for name, of, says in ACROSS_SEGMENTS),
+    # Validation has to fall on the last batch of every run: of 2 or 5 epochs of 3 batches.
+    *(({"windows.removal": [0, 3], "set": {LIMIT: 150} | cadence}, {}, says)
+      for cadence, says in CADENCES),
     # Of the deficit or the window.
     ({"deficit": {"class_path": "Blurr"}}, {}, r"unknown class 'Blurr' .*deficit; did you mean 'B"),
     ({"deficit": None}, {}, r"\): the study has neither a deficit nor a window; give one of them"),
@@ -343,6 +369,17 @@ def test_bad_runs_are_found_before_training(tmp_path, capsys, study, base, sente
     assert err.startswith(f"critical-periods: error: {path} (base {tmp_path / 'base.yaml'}): ")
     assert err.count("\n") == 1
     assert out == "" and not output.exists()
+
+
+@pytest.mark.parametrize(
+    "cadence",
+    [{INTERVAL: 3}, {INTERVAL: 0.4}, {INTERVAL: 5, EVERY: None}, {INTERVAL: 2, EVERY: None,
+      "trainer.limit_train_batches": 2}, {EVERY: 2, "trainer.limit_val_batches": 0}],
+)  # fmt: skip
+def test_cadences_that_end_with_every_run(tmp_path, cadence):
+    """With 3 batches an epoch; segments may end where runs do not."""
+    windows = {"removal": [2], "epochs_after": 3}
+    plan_of(write_study(tmp_path, {"windows": windows, "set": {LIMIT: 150} | cadence}))
 
 
 def test_plan_prints_the_tree(tmp_path, capsys):

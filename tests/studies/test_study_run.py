@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 from matplotlib.figure import Figure
@@ -202,6 +203,72 @@ def test_branches_of_other_windows_equal_runs_trained_alone(tmp_path, name):
     for end, step in zip(ends, (steps, 3), strict=True):
         rate = end["optimizer_states"][0]["param_groups"][0]["lr"]
         assert rate == pytest.approx(0.05 * 0.9**step)
+
+
+# Callbacks of Lightning that change what is trained, exactly through segments too.
+ACROSS: dict[str, dict[str, Any]] = {
+    "EMAWeightAveraging": {"decay": 0.5, "update_starting_at_epoch": 1},
+    "WeightAveraging": {},
+    "GradientAccumulationScheduler": {"scheduling": {0: 2, 2: 1}},
+}
+
+
+@pytest.mark.parametrize("name", ACROSS)
+def test_what_lightning_changes_goes_through_segments(tmp_path, name):
+    """The same bits as in one piece, and the same accuracies on the way."""
+    callback = {"class_path": name, "init_args": ACROSS[name]}
+    folder, plan = planned(tmp_path, {"windows": SHORT}, {"trainer.callbacks": [callback]})
+    worker.work(folder)
+    schedule = {"deficit": SMALL["deficit"], "onset": 0, "removal": 2}
+    alone = [{"class_path": "DeficitWindow", "init_args": schedule}, callback]
+    end = train_alone(alone, epochs=3)
+    branch = folder.segment(find(plan, (0, 2), 3))
+    ours = assert_same_end(branch.checkpoint, end)
+    theirs = torch.load(end, weights_only=True)
+    for part in ("current_model_state", "averaging_state"):
+        torch.testing.assert_close(ours.get(part), theirs.get(part), rtol=0, atol=0)
+    logged = [row["val/accuracy"] for row in rows(Path("runs/version_0/metrics.csv"))]
+    measured = [row["val/accuracy"] for row in rows(branch.metrics)]
+    assert [float(one) for one in measured] == [float(one) for one in logged if one]
+
+
+class OwnCheckpoint(pl.callbacks.ModelCheckpoint):
+    """A third party's, which may do anything."""
+
+
+class OwnProgressBar(pl.callbacks.TQDMProgressBar):
+    """Likewise."""
+
+
+OBSERVING: dict[str, dict[str, Any]] = {
+    "ModelCheckpoint": {"monitor": "val/accuracy", "mode": "max", "save_last": True},
+    f"{__name__}.OwnCheckpoint": {"every_n_train_steps": 1},
+    f"{__name__}.OwnProgressBar": {},
+    "OnExceptionCheckpoint": {"dirpath": "x"},
+    "LearningRateMonitor": {},
+    "DeviceStatsMonitor": {},
+    "ThroughputMonitor": {"batch_size_fn": "builtins.len"},
+    "TQDMProgressBar": {},
+    "RichModelSummary": {},
+    "LambdaCallback": {},
+}
+
+
+def test_observers_change_nothing_in_a_study(tmp_path, capsys):
+    """All of them through the command line: the same tables as without, from the same segments."""
+    fields = {"windows": {"removal": [0, 1], "epochs_after": 1}}
+    tables = []
+    for name, observers in (("with", OBSERVING), ("without", {})):
+        callbacks = [{"class_path": one, "init_args": of} for one, of in observers.items()]
+        (tmp_path / name).mkdir()
+        base = {"trainer.callbacks": callbacks, "trainer.limit_val_batches": 1}
+        study = write_study(tmp_path / name, fields, base)
+        assert run(study) == 0, capsys.readouterr().err
+        tables.append((folder_of(study).path / "results.csv").read_bytes())
+    assert tables[0] == tables[1]
+    # Those of a third party wrote into the segments' folders, and nowhere else.
+    assert len([*(tmp_path / "with/out/segments").glob("*/checkpoints/*.ckpt")]) == 4
+    assert not Path("x").exists() and not Path("runs").exists()
 
 
 def test_a_restart_shares_what_comes_before_it(tmp_path):
@@ -651,10 +718,16 @@ def test_a_failing_segment_leaves_a_sentence_and_the_others_go_on(
     assert not folder.segment(bad).error.exists()
 
 
+class Stops(pl.Callback):
+    """A third party's, of which planning knows nothing."""
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        trainer.should_stop = True
+
+
 def test_a_run_that_stops_early_is_a_failure(tmp_path, trained):
     """And not one that is tried for ever."""
-    settings = {"monitor": "val/loss", "divergence_threshold": 0.0}
-    stopper = {"trainer.callbacks": [{"class_path": "EarlyStopping", "init_args": settings}]}
+    stopper = {"trainer.callbacks": [{"class_path": f"{__name__}.Stops"}]}
     study = write_study(tmp_path, {"windows": {"removal": [0], "epochs_after": 4}}, stopper)
     assert run(study) == 1
     (name,) = trained

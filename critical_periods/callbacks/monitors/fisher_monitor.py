@@ -5,10 +5,9 @@ import torch
 from torch import nn
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
-from critical_periods.callbacks.network import network_of
-from critical_periods.callbacks.samples import measurement_batches
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
+from critical_periods.core.project import Project
 from critical_periods.metrics.fisher import FisherTrace
 from critical_periods.metrics.functional.fisher import squared_score_norms
 
@@ -26,6 +25,7 @@ class FisherMonitor(Monitor):
         samples: how many, over all processes together.
         num_draws: labels drawn for each sample, 1 or more; by default the exact expectation over
             all classes.
+        project: where things are in a third party's project (:class:`Project`).
 
     Example:
         >>> monitor = FisherMonitor(every_n_epochs=2, samples=100)
@@ -37,8 +37,9 @@ class FisherMonitor(Monitor):
         split: str = "train",
         samples: int | None = 200,
         num_draws: int | None = None,
+        project: Project | None = None,
     ) -> None:
-        super().__init__(every_n_epochs, split, samples)
+        super().__init__(every_n_epochs, split, samples, project)
         if num_draws is not None and num_draws < 1:
             raise UserError(
                 f"{num_draws=} of FisherMonitor must be at least 1, or null for the exact "
@@ -48,13 +49,13 @@ class FisherMonitor(Monitor):
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Takes the gradients of one label of two samples."""
-        squared_score_norms(network, example.views.unbind(1), 1, torch.Generator().manual_seed(0))
+        squared_score_norms(network, example.inputs, 1, torch.Generator().manual_seed(0))
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the traces."""
-        metric = FisherTrace(network_of(pl_module), self.num_draws, seed=trainer.global_rank)
-        for batch in measurement_batches(trainer, self.split, self.samples):
-            metric.update(*batch.views.unbind(1))
+        metric = FisherTrace(self.network_of(pl_module), self.num_draws, seed=trainer.global_rank)
+        for batch in self.batches(trainer):
+            metric.update(*batch.inputs)
         total, layers = metric.compute()
         log_scalar(pl_module, "fisher/trace", total)
         for layer, trace in layers.items():

@@ -1,20 +1,38 @@
 """What all monitors share: when they measure, on what, and how they leave training as it was."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from critical_periods.callbacks.kept_batches import (
+    KeptBatches,
+    check_size,
+    kept_batches,
+    load,
+    save,
+)
 from critical_periods.callbacks.network import network_of
-from critical_periods.callbacks.samples import example_batch, validate_split
+from critical_periods.callbacks.samples import (
+    example_batch,
+    measurement_batches,
+    number_dealt,
+    prepare_split,
+)
 from critical_periods.core.batch import Batch, find
 from critical_periods.core.errors import UserError, near, reason
-from critical_periods.core.internals import default_dtype, stops_before_monitors
+from critical_periods.core.internals import (
+    default_dtype,
+    stops_before_monitors,
+    under_both_names,
+)
+from critical_periods.core.project import Project
 from critical_periods.core.trainer import callbacks_of, trainer_of
 from critical_periods.metrics.functional.fisher import evaluating
 from critical_periods.models.heads import answering_together
@@ -22,28 +40,51 @@ from critical_periods.models.heads import answering_together
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
+@under_both_names
 class Monitor(pl.Callback):
     """A callback that measures the network at the end of some epochs and logs what it finds.
 
     It measures the module's attribute ``network``, or, in a project without one, the module
-    itself: whatever takes one tensor [B, C, H, W] a view. Modes, gradients, buffers, autocast and
-    random state of the training are as they were before.
+    itself: whatever takes one tensor [B, C, H, W] a view. ``project`` says so otherwise. Modes,
+    gradients, buffers, attributes, autocast and random state of the training are as they were
+    before, and compiled code is neither run nor compiled anew: a compiled network is measured by
+    its original code.
+
+    A third party's training loader is never asked for a batch. The monitors keep those that go by
+    in the first epoch, as ``training_step`` receives them where no deficit is open (as augmented,
+    and mixed up, as they are trained on), until there are ``samples`` of them; each measurement is
+    of the same ones. They lie in main memory, once for all monitors, each process its own, and in
+    the checkpoint (at 200 images of 3x224x224, 115 MiB), with which a run goes on to measure
+    what it would have measured. Where a checkpoint of another number of processes, or of other
+    monitors, does not have them, they are kept anew from where the run goes on. Without a number of
+    ``samples`` all of the epoch are kept, of at most 256 MiB.
 
     Args:
         every_n_epochs: the cadence; the last epoch (by ``max_epochs``, by ``max_steps``, or as a
             validation has stopped the training) is always measured, and by default it alone.
-        split: which samples: ``train`` (clean where the DataModule is one of this package),
-            ``val`` or ``test``.
+        split: which samples: ``train`` (clean where the DataModule is one of this package; see
+            above for others), ``val`` (of others, from a copy of their loader, or, where it cannot
+            be copied, of the latest validation) or ``test``.
         samples: how many of them, over all processes; all by default.
+        project: where inputs, target, network and logits are in a project that is not of this
+            package.
 
     Raises:
         UserError: the cadence or the number of samples is less than 1; before training, there are
             fewer samples than processes or no data loader of the split, another monitor logs the
-            same names, EarlyStopping would hide the last epoch, or a dry run fails.
+            same names, EarlyStopping would hide the last epoch, too much would have to be kept, or
+            a dry run fails; later, the split has come to its end without a sample.
     """
 
+    target_needed: ClassVar[bool] = False
+    """Whether it measures targets, too."""
+
     def __init__(
-        self, every_n_epochs: int | None = None, split: str = "val", samples: int | None = None
+        self,
+        every_n_epochs: int | None = None,
+        split: str = "val",
+        samples: int | None = None,
+        project: Project | None = None,
     ) -> None:
         for name, value in (("every_n_epochs", every_n_epochs), ("samples", samples)):
             if value is not None and value < 1:
@@ -56,6 +97,7 @@ class Monitor(pl.Callback):
         self.every_n_epochs = every_n_epochs
         self.split = split
         self.samples = samples
+        self.project = project
         self._is_validated = False
 
     @property
@@ -63,10 +105,16 @@ class Monitor(pl.Callback):
         """The part of its names in the log that no other monitor of its class may use."""
         return {""}
 
+    @property
+    def takes(self) -> dict[str, tuple[str, float]]:
+        """The setting of how many samples of each split it measures, and how many that is."""
+        return {self.split: ("samples", math.inf if self.samples is None else self.samples)}
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Checks that other callbacks suit, and that every process has a sample to measure."""
         if stage == "fit":
             self._validate_other_callbacks(trainer)
+            kept_batches(trainer).clear()
         if self.samples is not None and self.samples < trainer.world_size:
             raise UserError(
                 f"samples={self.samples} of {type(self).__name__} cannot be shared by "
@@ -92,10 +140,23 @@ class Monitor(pl.Callback):
                     f"every_n_epochs of {name} to 1."
                 )
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds the training batches of a third party's project that it measures."""
+        save(trainer, checkpoint)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Goes on with the training batches of the checkpoint."""
+        load(trainer, checkpoint, _wanted(_takers(trainer, "train"), "train"))
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures two samples for a dry run, as the first measurement may be due hours later."""
-        validate_split(trainer, self.split)
-        example = example_batch(trainer, self.split)
+        for split in self.takes:
+            prepare_split(trainer, split)
+        example = example_batch(trainer, self.split, self.project, self.target_needed)
         self._is_validated = example is not None
         if example is not None:
             self.dry_run(pl_module, example)
@@ -106,12 +167,46 @@ class Monitor(pl.Callback):
         """The dry run on a third party's first batch, before a step has been taken."""
         if not self._is_validated:
             self._is_validated = True
-            found, _ = find(batch)
-            self.dry_run(pl_module, Batch(*(part[:2] for part in found)))
+            found, _ = find(batch, self.target_needed, self.project)
+            self.dry_run(pl_module, found.first(2))
+        self._keep(trainer, "train", batch)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keeps the latest validation where its batches can be had only as they go by."""
+        if not trainer.sanity_checking and "val" in kept_batches(trainer):
+            kept_batches(trainer)["val"] = KeptBatches()
+
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Likewise."""
+        if not trainer.sanity_checking:
+            self._keep(trainer, "val", batch)
+
+    def _keep(self, trainer: pl.Trainer, split: str, batch: Any) -> None:
+        """Keeps a batch for all monitors of the split, of which the first does it."""
+        kept = kept_batches(trainer).get(split)
+        if kept is None or kept.is_complete:
+            return
+        takers = _takers(trainer, split)
+        if not takers or takers[0] is not self:
+            return
+        kept.wanted = _wanted(takers, split)
+        for one in takers if not kept.batches else ():
+            setting, wanted = one.takes[split]
+            if wanted == math.inf:
+                check_size(trainer, split, batch, one, setting)
+        found, _ = find(batch, project=self.project)
+        kept.add(batch, len(found.index), number_dealt(kept.wanted, trainer))
 
     def dry_run(self, pl_module: pl.LightningModule, example: Batch) -> None:
         """Measures a batch and logs nothing, to raise before training what would fail later."""
-        network = network_of(pl_module)
+        network = self.network_of(pl_module)
         try:
             with undisturbed(pl_module), answering_together(network):
                 self.measure_example(network, example)
@@ -125,11 +220,22 @@ class Monitor(pl.Callback):
                 "[B, C, H, W] a view and to go through torch.func."
             ) from error
 
+    def network_of(self, pl_module: pl.LightningModule) -> nn.Module:
+        """What is measured of a module."""
+        return network_of(pl_module, self.project)
+
+    def batches(self, trainer: pl.Trainer) -> Iterator[Batch]:
+        """What is measured of the data: the share of this process."""
+        where = (self.project, self.target_needed)
+        yield from measurement_batches(trainer, self.split, self.samples, False, *where)
+
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Measures two samples and forgets them; a monitor of special tasks alone need not."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures where the cadence asks for it."""
+        if "train" in kept_batches(trainer):
+            kept_batches(trainer)["train"].complete(trainer)
         done = trainer.current_epoch + 1
         due = self.every_n_epochs is not None and done % self.every_n_epochs == 0
         # Training also ends by its steps, or where something like EarlyStopping asks for it.
@@ -139,12 +245,23 @@ class Monitor(pl.Callback):
             or trainer.should_stop
         )
         if due or is_last:
-            with undisturbed(pl_module), answering_together(network_of(pl_module)):
+            with undisturbed(pl_module), answering_together(self.network_of(pl_module)):
                 self.measure(trainer, pl_module)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs; called in evaluation mode and without gradients."""
         raise NotImplementedError
+
+
+def _takers(trainer: pl.Trainer, split: str) -> list[Monitor]:
+    """The monitors that measure a split."""
+    found = [one for one in callbacks_of(trainer) if isinstance(one, Monitor)]
+    return [one for one in found if split in one.takes]
+
+
+def _wanted(takers: list[Monitor], split: str) -> float:
+    """How many samples of it they measure, over all processes together."""
+    return max((one.takes[split][1] for one in takers), default=0)
 
 
 def log_scalar(pl_module: pl.LightningModule, key: str, value: Tensor) -> None:
@@ -154,7 +271,7 @@ def log_scalar(pl_module: pl.LightningModule, key: str, value: Tensor) -> None:
 
 @contextmanager
 def undisturbed(pl_module: pl.LightningModule) -> Iterator[None]:
-    """Evaluation mode, no gradients, no autocast, and random draws that leave no trace."""
+    """Evaluation mode, no gradients, no autocast, and neither draws nor calls leave a trace."""
     with (
         default_dtype(trainer_of(pl_module)),
         isolate_rng(),
@@ -186,7 +303,7 @@ def reestimated_batch_norm(
             layer.momentum = None
             layer.train()
         for batch in batches if layers else ():
-            network(*batch.views.unbind(1))
+            network(*batch.inputs)
         for layer in layers:
             layer.eval()
             for name in ("running_mean", "running_var"):

@@ -1,5 +1,6 @@
 """Relative source variance through training: which view each unit depends on."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,11 +12,12 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, reestimated_batch_norm
-from critical_periods.callbacks.network import modules_named, name_list, network_of
+from critical_periods.callbacks.network import module_names, modules_named, name_list
 from critical_periods.callbacks.samples import measurement_batches, shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import replacing
+from critical_periods.core.project import Project
 from critical_periods.core.trainer import log_to_wandb, results_folder
 from critical_periods.metrics.functional.rsv_summary import (
     channel_mean,
@@ -53,6 +55,7 @@ class SourceVarianceMonitor(Monitor):
         pairs: fixed samples, the same in every process, run and epoch.
         reestimate_batch_norm: whether to re-estimate the batch-norm statistics on clean training
             data first, as the authors did. Training keeps its own.
+        project: where things are in a third party's project (:class:`Project`).
 
     Raises:
         UserError: before training, the network does not have a layer, or not call it exactly once,
@@ -70,8 +73,9 @@ class SourceVarianceMonitor(Monitor):
         samples: int | None = None,
         pairs: int = 100,
         reestimate_batch_norm: bool = False,
+        project: Project | None = None,
     ) -> None:
-        super().__init__(every_n_epochs, split, samples)
+        super().__init__(every_n_epochs, split, samples, project)
         if pairs < 1:
             raise UserError(f"pairs={pairs} of SourceVarianceMonitor must be at least 1.")
         self.layers = name_list("layers", self, layers)
@@ -83,13 +87,22 @@ class SourceVarianceMonitor(Monitor):
         """The layers: two monitors may log different ones."""
         return set(self.layers)
 
+    @property
+    def takes(self) -> dict[str, tuple[str, float]]:
+        """All of the training split, too, where it re-estimates."""
+        setting, samples = super().takes[self.split]
+        taken = {self.split: (setting, max(samples, self.pairs))}
+        if self.reestimate_batch_norm:
+            taken["train"] = ("reestimate_batch_norm", math.inf)
+        return taken
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that the network, which is built by now, has the layers."""
-        modules_named("layers", self, self.layers, network_of(pl_module))
+        modules_named("layers", self, self.layers, self.network_of(pl_module))
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Checks on two samples that each layer gives its outputs once, sample by sample."""
-        views = list(example.views.unbind(1))
+        views = list(example.inputs)
         if len(views) < 2:
             raise UserError(
                 "SourceVarianceMonitor compares what views do to a network, but the data has one."
@@ -112,10 +125,10 @@ class SourceVarianceMonitor(Monitor):
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the distributions."""
-        network = network_of(pl_module)
+        network = self.network_of(pl_module)
         with ExitStack() as stack:
             if self.reestimate_batch_norm:
-                clean = measurement_batches(trainer, "train", None, shared=True)
+                clean = measurement_batches(trainer, "train", None, True, self.project)
                 average = partial(trainer.strategy.reduce, reduce_op="mean")
                 stack.enter_context(reestimated_batch_norm(network, clean, average))
             recorded = stack.enter_context(recording(network, self.layers))
@@ -127,10 +140,11 @@ class SourceVarianceMonitor(Monitor):
                 names = [name for layer in self.layers for name in (layer, f"{layer}/channels")]
                 return {name: recorded[name] for name in names if name in recorded}
 
-            fixed = encode(list(shared_samples(trainer, self.split, self.pairs).views.unbind(1)))
+            pairs = shared_samples(trainer, self.split, self.pairs, self.project)
+            fixed = encode(list(pairs.inputs))
             metric = RelativeSourceVariance(function, fixed)
-            for batch in measurement_batches(trainer, self.split, self.samples):
-                metric.update(*encode(list(batch.views.unbind(1))))
+            for batch in self.batches(trainer):
+                metric.update(*encode(list(batch.inputs)))
             result = metric.compute()
         assert isinstance(result, dict)
         self._report(trainer, pl_module, result, views=len(fixed))
@@ -190,8 +204,9 @@ def recording(
             outputs[f"{layer}/channels"] = channel_mean(output.detach())
 
     with ExitStack() as stack:
+        names = module_names(network)
         for layer in layers:
-            handle = network.get_submodule(layer).register_forward_hook(partial(keep, layer))
+            handle = names[layer].register_forward_hook(partial(keep, layer))
             stack.enter_context(handle)
         yield outputs
 

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
-from critical_periods.callbacks.network import network_of
-from critical_periods.callbacks.samples import measurement_batches
 from critical_periods.core.batch import Batch
+from critical_periods.core.project import Project
 from critical_periods.metrics.information import UsableInformation
 
 
@@ -23,15 +22,22 @@ class UsableInformationMonitor(Monitor):
         every_n_epochs: the cadence; the last epoch is always measured.
         split: which samples.
         samples: how many, over all processes together; all by default.
+        project: where things are in a third party's project (:class:`Project`).
 
     Example:
         >>> monitor = UsableInformationMonitor(every_n_epochs=5)
     """
 
+    target_needed = True
+
     def __init__(
-        self, every_n_epochs: int | None = 1, split: str = "val", samples: int | None = None
+        self,
+        every_n_epochs: int | None = 1,
+        split: str = "val",
+        samples: int | None = None,
+        project: Project | None = None,
     ) -> None:
-        super().__init__(every_n_epochs, split, samples)
+        super().__init__(every_n_epochs, split, samples, project)
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Measures two samples."""
@@ -39,9 +45,9 @@ class UsableInformationMonitor(Monitor):
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the informations."""
-        network = network_of(pl_module)
+        network = self.network_of(pl_module)
         metrics: dict[str, UsableInformation] = {}
-        for batch in measurement_batches(trainer, self.split, self.samples):
+        for batch in self.batches(trainer):
             _add(network, batch, metrics)
         for name, metric in metrics.items():
             log_scalar(pl_module, f"information/{name}", metric.compute())
@@ -49,7 +55,7 @@ class UsableInformationMonitor(Monitor):
 
 def _add(network: nn.Module, batch: Batch, metrics: dict[str, UsableInformation]) -> None:
     """Adds a batch to the metrics of all views and of each alone."""
-    views = list(batch.views.unbind(1))
+    views = list(batch.inputs)
     conditions = {"both": views}
     for view in range(len(views)) if len(views) > 1 else ():
         conditions[f"view_{view}"] = [

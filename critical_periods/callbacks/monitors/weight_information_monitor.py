@@ -6,13 +6,12 @@ from collections.abc import Sequence
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
-from critical_periods.callbacks.network import network_of
 from critical_periods.callbacks.samples import shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
+from critical_periods.core.project import Project
 from critical_periods.metrics.functional.learned_noise import (
     check_settings,
     noisy_parameters,
@@ -46,6 +45,7 @@ class WeightInformationMonitor(Monitor):
             well below 1 / (number of weights); the default suits up to some hundred thousand.
         steps: how long to search; twice as many leave about 0.7 of the random error.
         layers: these get noise and the others none; by default all.
+        project: where things are in a third party's project (:class:`Project`).
 
     Raises:
         UserError: price or steps is not positive; before training, a layer that the network does
@@ -55,6 +55,8 @@ class WeightInformationMonitor(Monitor):
         >>> monitor = WeightInformationMonitor(every_n_epochs=20, price=1e-5, layers=["head"])
     """
 
+    target_needed = True
+
     def __init__(
         self,
         every_n_epochs: int | None = None,
@@ -63,8 +65,9 @@ class WeightInformationMonitor(Monitor):
         price: float = 1e-6,
         steps: int = 400,
         layers: Sequence[str] | None = None,
+        project: Project | None = None,
     ) -> None:
-        super().__init__(every_n_epochs, split, samples)
+        super().__init__(every_n_epochs, split, samples, project)
         check_settings(type(self).__name__, price=price, steps=steps)
         self.price = price
         self.steps = steps
@@ -72,12 +75,13 @@ class WeightInformationMonitor(Monitor):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that the network, which is built by now, has the layers."""
-        noisy_parameters(network_of(pl_module), self.layers)
+        noisy_parameters(self.network_of(pl_module), self.layers)
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
-        """Takes the loss of two samples."""
+        """Takes one step of the search on two samples."""
         self._validate_target(example.target)
-        cross_entropy(network(*example.views.unbind(1)), example.target)
+        batches = [(example.inputs, example.target)]
+        weight_information(network, batches, self.price, steps=1, layers=self.layers)
 
     def _validate_target(self, target: Tensor) -> None:
         if not target.is_floating_point() and (target < 0).any():
@@ -88,12 +92,13 @@ class WeightInformationMonitor(Monitor):
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the informations."""
-        views, target, *_ = shared_samples(trainer, self.split, self.samples)
+        batch = shared_samples(trainer, self.split, self.samples, self.project, True)
+        target = batch.target
         self._validate_target(target)
         parts = math.ceil(len(target) / _STEP)
-        inputs = [part.unbind(1) for part in views.tensor_split(parts)]
+        inputs = zip(*(view.tensor_split(parts) for view in batch.inputs), strict=True)
         batches = list(zip(inputs, target.tensor_split(parts), strict=True))
-        network = network_of(pl_module)
+        network = self.network_of(pl_module)
         result = weight_information(network, batches, self.price, self.steps, layers=self.layers)
         log_scalar(pl_module, "information/weights", torch.stack([*result.nats.values()]).sum())
         for layer, nats in result.nats.items():

@@ -11,8 +11,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from critical_periods.callbacks.samples import example_batch
 from critical_periods.callbacks.windows.window import Window, open_windows, windows
-from critical_periods.core.batch import find
+from critical_periods.core.batch import Batch, find
 from critical_periods.core.errors import UserError
+from critical_periods.core.project import Project
 from critical_periods.core.randomness import Stream, generator, global_seed
 from critical_periods.core.trainer import datamodule_of
 from critical_periods.deficits.deficit import Deficit, DeficitSlot
@@ -38,6 +39,7 @@ class DeficitWindow(Window):
         removal: the first epoch without it; ``None`` means to the end.
         validate: whether validation has the deficit too while the window is open. A random one
             draws the same in every epoch there, from (seed, batch, rank).
+        project: where inputs and target are in a third party's batches (:class:`Project`).
 
     Raises:
         UserError: before the first step of training, the deficit cannot act on its batches.
@@ -52,11 +54,17 @@ class DeficitWindow(Window):
     changes_nothing_while_closed: ClassVar[bool] = True
 
     def __init__(
-        self, deficit: Deficit, onset: int = 0, removal: int | None = None, validate: bool = False
+        self,
+        deficit: Deficit,
+        onset: int = 0,
+        removal: int | None = None,
+        validate: bool = False,
+        project: Project | None = None,
     ) -> None:
         super().__init__(onset, removal)
         self.deficit = deficit
         self.validate = validate
+        self.project = project
         self._seed = 0
         self._batch_idx = 0
         self._is_checked = False
@@ -142,10 +150,13 @@ class DeficitWindow(Window):
         """Remembers the number of the batch."""
         self._batch_idx = batch_idx
 
+    def _find(self, batch: Any) -> tuple[Batch, Callable[[Batch], Any]]:
+        return find(batch, self.deficit.edits_target, self.project, as_images=True)
+
     def _check(self, batch: Any) -> None:
-        found, _ = find(batch, self.deficit.edits_target)
+        found, _ = self._find(batch)
         with isolate_rng():
-            self.deficit.to(found.views.device).check(found)
+            self.deficit.to(found.target.device).check(found)
         self._is_checked = True
 
     def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -183,9 +194,9 @@ def _wrap_step(trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) ->
         is_due = trainer.training if name == "training_step" else trainer.validating
         for window in open_windows(trainer, DeficitWindow) if is_due else ():
             if window.validate or name == "training_step":
-                found, put_back = find(batch, window.deficit.edits_target)
-                deficit = window.deficit.to(found.views.device)
-                batch = put_back(deficit(found, window._draws(trainer, found.views.device)))
+                found, put_back = window._find(batch)
+                deficit = window.deficit.to(found.target.device)
+                batch = put_back(deficit(found, window._draws(trainer, found.target.device)))
         return own_step(batch, *args, **kwargs)
 
     # Lightning looks one decorator deep for the arguments that a step takes.

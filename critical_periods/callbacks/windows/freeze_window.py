@@ -10,6 +10,7 @@ from torch import nn
 from critical_periods.callbacks.network import modules_named, name_list, network_of
 from critical_periods.callbacks.windows.window import Window
 from critical_periods.core.errors import UserError
+from critical_periods.core.project import Project
 
 
 class FreezeWindow(Window):
@@ -27,6 +28,7 @@ class FreezeWindow(Window):
             attribute ``network`` or, in a project without one, the module itself.
         onset: the first epoch in which they are frozen.
         removal: the first epoch in which they learn again; ``None`` means to the end.
+        project: which module is the network (:class:`Project`).
 
     Raises:
         UserError: no module is named; before training, the network has no such module or no
@@ -38,8 +40,15 @@ class FreezeWindow(Window):
         [False, True, True, False]
     """
 
-    def __init__(self, modules: Sequence[str], onset: int = 0, removal: int | None = None) -> None:
+    def __init__(
+        self,
+        modules: Sequence[str],
+        onset: int = 0,
+        removal: int | None = None,
+        project: Project | None = None,
+    ) -> None:
         super().__init__(onset, removal)
+        self.project = project
         self.modules = name_list("modules", self, modules)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -48,7 +57,7 @@ class FreezeWindow(Window):
 
     def parameters(self, pl_module: pl.LightningModule) -> list[nn.Parameter]:
         """What the window freezes."""
-        modules = modules_named("modules", self, self.modules, network_of(pl_module))
+        modules = modules_named("modules", self, self.modules, network_of(pl_module, self.project))
         inside = [list(module.parameters()) for module in modules]
         if [] in inside:
             name = self.modules[inside.index([])]

@@ -9,6 +9,7 @@ from critical_periods.callbacks.windows.image_data import image_data
 from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import finish_resumed_epoch, reload_every_epoch
+from critical_periods.core.trainer import val_check_interval
 from critical_periods.data.epochs import EpochSampler
 from critical_periods.data.images import ImageDataModule
 
@@ -54,14 +55,17 @@ class SubsetWindow(Window):
         data = _data(trainer)
         index = data.train_subset(self.share)
         batches = len(EpochSampler(index, data.batch_size, True, world_size=trainer.world_size))
-        interval = trainer.val_check_interval
+        interval = val_check_interval(trainer)
         per_epoch = trainer.check_val_every_n_epoch is not None
         if per_epoch and isinstance(interval, int) and interval > batches:
             raise UserError(
                 f"val_check_interval={interval} is more than the {batches} batches of an epoch on "
                 f"share={self.share} of SubsetWindow; choose at most {batches}, or 1.0."
             )
-        if self.onset == self.removal or data.share is not None:
+        if self.onset == self.removal:
+            return
+        data.shares.add(self.share)
+        if data.share is not None:
             return
         # Of several windows that are open, the smallest share.
         data.share = lambda: min([1.0, *(one.share for one in open_windows(trainer, SubsetWindow))])
@@ -76,6 +80,7 @@ class SubsetWindow(Window):
         """Gives the DataModule all images again, and the Trainer its setting."""
         if self._restore_reloading is not None:
             _data(trainer).share = None
+            _data(trainer).shares.clear()
             self._restore_reloading()
             self._restore_reloading = None
 

@@ -5,11 +5,13 @@ from typing import ClassVar, TypeVar
 import pytorch_lightning as pl
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.internals import under_both_names
 from critical_periods.core.trainer import callbacks_of, ends_before
 
 W = TypeVar("W", bound="Window")
 
 
+@under_both_names
 class Window(pl.Callback):
     """Epochs ``onset`` to ``removal - 1`` of a run, in which a subclass changes something.
 

@@ -1,5 +1,6 @@
 """Decoding the frames of a batch in the workers of a data loader."""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import HasWorkers
@@ -25,6 +26,8 @@ from critical_periods.data.video.video_index import VideoClips
 _TRIES = 20
 
 Clips = VideoClips | ShardClips
+
+_log = logging.getLogger(__name__)
 
 
 class ClipBatch(NamedTuple):
@@ -75,7 +78,7 @@ class ClipDataset(Dataset):
     def __getitem__(self, draw: Indices) -> ClipBatch | UserError:
         """The batch, or the error as a value, as torch would add to its message."""
         try:
-            return self._batch(draw)
+            return self._batch(draw._replace(index=torch.as_tensor(draw.index)))
         except UserError as error:
             return error
 
@@ -125,11 +128,47 @@ class ClipDataset(Dataset):
             box = draw_box(
                 uniform(index, 4, Stream.FRAME_BOX, *key)[0], *images[0].size, self.scale
             )
-        size = (self.size, self.size)
-        parts = [i.convert("RGB").resize(size, Image.Resampling.BICUBIC, box) for i in images]
+        parts = [self._cut_out(image, box, images[0].size) for image in images]
         if training and self.magnitude:
             parts = rand_augment(parts, self.magnitude, fold(Stream.RAND_AUGMENT, *key, number))
         return torch.from_numpy(np.stack([*map(np.asarray, parts)])).permute(0, 3, 1, 2)
+
+    def _cut_out(
+        self, image: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int]
+    ) -> Image.Image:
+        """The part of a frame that a box is of one of this size, as a square of S pixels.
+
+        Some videos change their resolution on the way; both frames show the same part all the same.
+        """
+        if image.size != size:
+            x, y = image.width / size[0], image.height / size[1]
+            box = box[0] * x, box[1] * y, box[2] * x, box[3] * y
+        return image.convert("RGB").resize((self.size, self.size), Image.Resampling.BICUBIC, box)
+
+
+class _Draws(EpochLoader):
+    """Indices as arrays: torch would send tensors through shared memory, however small."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for draw in super().__iter__():
+            yield draw._replace(index=draw.index.numpy())  # type: ignore[arg-type]
+
+
+def _sent(batch: Any) -> Any:
+    """A batch as a worker sends it: frames through shared memory, else all through a pipe.
+
+    Where shared memory is full (containers have 64 MB of it by default), torch would notice in a
+    thread of the worker's, lose the batch, and have training wait for it for ever.
+    """
+    if isinstance(batch, UserError) or get_worker_info() is None:
+        return batch
+    pixels = batch.pixels
+    try:
+        pixels.share_memory_()
+    except (RuntimeError, OSError):
+        pixels = pixels.numpy()
+    draw = batch.draw._replace(index=batch.draw.index.numpy())
+    return ClipBatch(draw, pixels, batch.target.numpy(), batch.broken)
 
 
 class ClipLoader(HasWorkers, EpochLoader):
@@ -150,22 +189,44 @@ class ClipLoader(HasWorkers, EpochLoader):
     ) -> None:
         super().__init__(part, sampler)
         self._taken = 0
+        self._told_of_pipes = False
         self.workers = DataLoader(
             dataset,
             # Each "sample" of torch's loader is a whole batch of ours.
             batch_size=None,
-            sampler=EpochLoader(part, sampler),
+            sampler=_Draws(part, sampler),
             num_workers=min(num_workers, len(sampler)),
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            collate_fn=_sent,
         )
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self.workers:
+        try:
+            batches = iter(self.workers)
+        except OSError as error:
+            raise UserError(
+                f"num_workers={self.workers.num_workers} processes cannot be started: "
+                f"{error.strerror}; see to /dev/shm, memory and limits, or set fewer."
+            ) from error
+        for batch in batches:
             if isinstance(batch, UserError):
                 raise batch
             self._taken = batch.draw.batch + 1
-            yield batch
+            yield self._received(batch)
+
+    def _received(self, batch: Any) -> ClipBatch:
+        """A batch of tensors again."""
+        if not isinstance(batch.pixels, Tensor) and not self._told_of_pipes:
+            self._told_of_pipes = True
+            _log.warning(
+                "Shared memory (/dev/shm) has no room for the batches of num_workers=%d processes, "
+                "which go through pipes instead and take longer; make it larger (docker run "
+                "--shm-size=8g), or set fewer workers.", self.workers.num_workers,
+            )  # fmt: skip
+        draw = batch.draw._replace(index=torch.as_tensor(batch.draw.index))
+        pixels, target = torch.as_tensor(batch.pixels), torch.as_tensor(batch.target)
+        return ClipBatch(draw, pixels, target, batch.broken)
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch and how many of its batches were taken."""

@@ -1,6 +1,7 @@
 """Single frames of a video file, by seeking to the key frame before and decoding from there."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from math import floor
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from av.video.frame import VideoFrame
 
-from critical_periods.data.video.video_file import VideoError, open_video
+from critical_periods.data.video.video_file import VideoError, VideoFile, open_video
 
 # Times are asked for as decimal fractions of a second; a frame may begin a rounding error later.
 _TOLERANCE = 1e-6
@@ -73,21 +74,58 @@ def read_frames(path: str | Path, times: Sequence[float], short_side: int | None
         ...
         critical_periods.data.video.video_file.VideoError: none.mp4 cannot be read: No such file...
     """
+    with suppress(VideoError), open_video(path) as video:
+        if video.can_seek:
+            return _by_seeking(video, times, short_side)
+    # What cannot be decoded from a key frame on may be from the beginning on, and if it cannot be
+    # there, either, that says what is wrong.
     with open_video(path) as video:
-        zero = video.stream.start_time or 0
-        ticks = [zero + floor((time + _TOLERANCE) / video.tick) for time in times]
-        images: dict[int, np.ndarray] = {}
-        # Backwards, so that a second seek is made only for what lies before the last key frame.
-        waiting = sorted(set(ticks), reverse=True)
-        while waiting:
-            run = video.run_to(waiting[0])
-            inside = [tick for tick in waiting if tick >= video.time(run[0])]
-            waiting = waiting[len(inside) :]
-            shown = video.shown(run, inside)
-            decoded = video.decode(run, set(shown.values()))
-            found = {time: _upright_rgb(frame, short_side) for time, frame in decoded}
-            images |= {tick: found[time] for tick, time in shown.items()}
-        return Frames([images[tick] for tick in ticks], video.decoded)
+        return _from_start(video, times, short_side)
+
+
+def _by_seeking(video: VideoFile, times: Sequence[float], short_side: int | None) -> Frames:
+    zero = video.stream.start_time or 0
+    ticks = [zero + floor((time + _TOLERANCE) / video.tick) for time in times]
+    images: dict[int, np.ndarray] = {}
+    # Backwards, so that a second seek is made only for what lies before the last key frame.
+    waiting = sorted(set(ticks), reverse=True)
+    while waiting:
+        run = video.run_to(waiting[0])
+        inside = [tick for tick in waiting if tick >= video.time(run[0])]
+        waiting = waiting[len(inside) :]
+        shown = video.shown(run, inside)
+        decoded = video.decode(run, set(shown.values()))
+        found = {time: _upright_rgb(frame, short_side) for time, frame in decoded}
+        images |= {tick: found[time] for tick, time in shown.items()}
+    return Frames([images[tick] for tick in ticks], video.decoded)
+
+
+def _from_start(video: VideoFile, times: Sequence[float], short_side: int | None) -> Frames:
+    """The frames of a decoding of everything, which stops after the last of these times."""
+    ticks = [floor((time + _TOLERANCE) / video.tick) for time in times]
+    waiting = sorted(set(ticks), reverse=True)
+    images: dict[int, np.ndarray] = {}
+    zero, shown = 0, None
+    for time, frame in video.decode_all():
+        if shown is None:
+            zero = time
+        elif inside := [tick for tick in waiting if zero + tick < time]:
+            images |= dict.fromkeys(inside, _upright_rgb(_whole(video, shown), short_side))
+            waiting = waiting[: -len(inside)]
+        if not waiting:
+            break
+        shown = frame
+    if shown is None:
+        raise VideoError(video.path, "has no key frame to start decoding from")
+    if waiting:
+        images |= dict.fromkeys(waiting, _upright_rgb(_whole(video, shown), short_side))
+    return Frames([images[tick] for tick in ticks], video.decoded)
+
+
+def _whole(video: VideoFile, frame: VideoFrame) -> VideoFrame:
+    if frame.is_corrupt:
+        raise VideoError(video.path, "is damaged: a frame is decoded only in part")
+    return frame
 
 
 def probe(path: str | Path) -> Probe:
@@ -100,19 +138,47 @@ def probe(path: str | Path) -> Probe:
     Raises:
         VideoError: as :func:`read_frames`.
     """
+    with suppress(VideoError), open_video(path) as video:
+        if video.can_seek:
+            return _look(video)
     with open_video(path) as video:
-        stream, zero = video.stream, video.stream.start_time or 0
-        run = video.run_to(zero)
-        _, first = next(video.decode(run, set(video.shown(run, [zero]).values())))
-        duration, frames = float((stream.duration or 0) * video.tick), stream.frames
-        if not 0 < duration <= frames:
-            duration, frames = video.scan()
-        if duration > _LONGEST:
-            raise VideoError(path, f"claims to last {duration:.0f} s")
-        turned = first.rotation % 180 == 90
-        width, height = (first.height, first.width) if turned else (first.width, first.height)
-        rate = frames / duration if frames and duration else float(stream.average_rate or 0)
-        return Probe(duration, rate, width, height, first.rotation)
+        return _look_at_all(video)
+
+
+def _look(video: VideoFile) -> Probe:
+    stream, zero = video.stream, video.stream.start_time or 0
+    run = video.run_to(zero)
+    _, first = next(video.decode(run, set(video.shown(run, [zero]).values())))
+    duration, frames = float((stream.duration or 0) * video.tick), stream.frames
+    if not 0 < duration <= frames:
+        duration, frames = video.scan()
+    return _probe(video, first, duration, frames)
+
+
+def _look_at_all(video: VideoFile) -> Probe:
+    """By decoding every frame, where the first ones are none that a seek would find."""
+    first, zero, end = None, 0, 0
+    for time, frame in video.decode_all():
+        if first is None:
+            first, zero = _whole(video, frame), time
+        end = max(end, time + _ticks_shown(video, frame))
+    if first is None:
+        raise VideoError(video.path, "has no key frame to start decoding from")
+    return _probe(video, first, float((end - zero) * video.tick), video.decoded)
+
+
+def _ticks_shown(video: VideoFile, frame: VideoFrame) -> int:
+    rate = video.stream.average_rate
+    return frame.duration or (round(1 / (rate * video.tick)) if rate else 1)
+
+
+def _probe(video: VideoFile, first: VideoFrame, duration: float, frames: int) -> Probe:
+    if duration > _LONGEST:
+        raise VideoError(video.path, f"claims to last {duration:.0f} s")
+    turned = first.rotation % 180 == 90
+    width, height = (first.height, first.width) if turned else (first.width, first.height)
+    rate = frames / duration if frames and duration else float(video.stream.average_rate or 0)
+    return Probe(duration, rate, width, height, first.rotation)
 
 
 def _upright_rgb(frame: VideoFrame, short_side: int | None) -> np.ndarray:

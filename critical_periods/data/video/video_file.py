@@ -1,9 +1,11 @@
 """An open video file: which packets a time needs, and the frames that they decode to."""
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -25,8 +27,20 @@ _HELD_BACK = 16
 _NO_SEEKING = ("mpeg", "mpegts")
 
 
+# What the system says of a path that leads to no file.
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+# Numbers of the system's that FFmpeg also gives for what it finds in a file.
+_AMBIGUOUS = {errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ERANGE, errno.EDOM, errno.EAGAIN}
+_DOUBTFUL = {errno.EIO, errno.ENOMEM}
+
+
 class VideoError(Exception):
     """A video that cannot be decoded: its path, and what is wrong with it, in a few words.
+
+    Attributes:
+        path: of the video.
+        reason: what is wrong with it.
+        lasts: whether it is the file's content, so that the same file will always be so.
 
     Example:
         >>> raise VideoError("a.mp4", "is empty")
@@ -35,12 +49,22 @@ class VideoError(Exception):
         critical_periods.data.video.video_file.VideoError: a.mp4 is empty
     """
 
-    def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path, self.reason = str(path), reason
+    def __init__(self, path: str | Path, reason: str, lasts: bool = True) -> None:
+        super().__init__(path, reason, lasts)
+        self.path, self.reason, self.lasts = str(path), reason, lasts
 
     def __str__(self) -> str:
         return f"{self.path} {self.reason}"
+
+
+class VideoAccessError(VideoError):
+    """The system does not give the bytes of a file now: permissions, open files, the network, ….
+
+    That says nothing about the video, and may be otherwise at the next reading.
+    """
+
+    def __init__(self, path: str | Path, reason: str, lasts: bool = False) -> None:
+        super().__init__(path, reason, lasts)
 
 
 @dataclass
@@ -61,6 +85,24 @@ class VideoFile:
         self.packets: list[av.Packet] | None = None
         if self.container.format.name in _NO_SEEKING:
             self.packets = [packet for packet in self.container.demux(self.stream) if packet.size]
+        # The opening has read the first packets already, so that this one costs nothing.
+        self._unread = self.container.demux(self.stream) if self.packets is None else iter(())
+        self._first = self.packets[0] if self.packets else next(self._unread, None)
+        self.can_seek = self._can_seek()
+
+    def _can_seek(self) -> bool:
+        """Whether what a decoder gives after a seek can be what it gives from the beginning on.
+
+        A palette comes with the first packet alone. In a clip that begins without a key frame, or
+        with frames that are predicted from what was before it, no packet says which frame the
+        decoder gives first.
+        """
+        if self.stream.codec_context.pix_fmt == "pal8":
+            return False
+        first, start = self._first, self.stream.start_time
+        if first is None or not first.is_keyframe:
+            return False
+        return self.by_count or first.pts is None or start is None or first.pts <= start
 
     def time(self, packet: av.Packet) -> int:
         """When the packet's frame is shown; in AVI, when the n-th frame is, for the n-th packet."""
@@ -121,14 +163,20 @@ class VideoFile:
         context = self.stream.codec_context
         context.flush_buffers()
         given, found = 0, set()
+        # A key frame that the decoder does not give is none, but where a picture begins to be
+        # refreshed piece by piece.
+        from_key = self.by_count or run[0].is_discard
         for packet in [*run[: last + 1], None]:
             skip = skips and packet is not None and packet.pts not in wanted
             context.skip_frame = "NONREF" if skip else "DEFAULT"
             for frame in context.decode(packet):
                 time = order[given] if self.by_count and given < len(order) else frame.pts
                 given += 1
+                from_key |= time == run[0].pts
                 if time not in wanted:
                     continue
+                if not from_key:
+                    raise VideoError(self.path, "is damaged: a key frame cannot be decoded")
                 if frame.is_corrupt:
                     raise VideoError(self.path, "is damaged: a frame is decoded only in part")
                 found.add(time)
@@ -137,6 +185,29 @@ class VideoFile:
                     self.decoded += given
                     return
         raise VideoError(self.path, "is damaged: a frame cannot be decoded")
+
+    def decode_all(self) -> Iterator[tuple[int, VideoFrame]]:
+        """All frames with their time stamps, from the first packet on; only before any seek.
+
+        Packets before the first frame may be of no use to the decoder.
+        """
+        packets = [self._first] if self.packets is None else [*self.packets, None]
+        times: list[int] = []
+        for packet in chain(packets, self._unread):
+            if self.by_count and packet is not None and packet.size:
+                times.append(self.time(packet))
+            try:
+                frames = self.stream.codec_context.decode(packet)
+            except av.error.InvalidDataError:
+                if self.decoded:
+                    raise
+                continue
+            for frame in frames:
+                time = times[self.decoded] if self.by_count else frame.pts
+                if time is None:
+                    raise VideoError(self.path, "does not say when its frames are shown")
+                self.decoded += 1
+                yield time, frame
 
     def scan(self) -> tuple[float, int]:
         """Duration in seconds and number of frames, from all packets of the stream."""
@@ -150,7 +221,7 @@ class VideoFile:
 
 @contextmanager
 def open_video(path: str | Path) -> Iterator[VideoFile]:
-    """An open video; whatever error FFmpeg raises becomes a VideoError."""
+    """An open video; whatever error FFmpeg or the system raises becomes a VideoError."""
     try:
         if not Path(path).stat().st_size:
             raise VideoError(path, "is empty")
@@ -163,6 +234,31 @@ def open_video(path: str | Path) -> Iterator[VideoFile]:
             # A worker is one thread; a decoder with several holds back more frames.
             streams[0].codec_context.thread_count = 1
             yield VideoFile(path, container, streams[0])
-    except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise VideoError(path, f"cannot be read: {reason}") from error
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+        raise _video_error(path, error) from error
+
+
+def _video_error(path: str | Path, error: Exception) -> VideoError:
+    """What an error says of a video: that its content is bad, or that the system gives none."""
+    number = getattr(error, "errno", None)
+    by_ffmpeg = isinstance(error, av.FFmpegError)
+    of_system = number in errno.errorcode and not (by_ffmpeg and number in _AMBIGUOUS | _DOUBTFUL)
+    if by_ffmpeg and not of_system:
+        # What the system refuses to a demuxer is often told as an error in the file.
+        try:
+            _read_through(path)
+        except OSError as refusal:
+            error, of_system = refusal, True
+    reason = f"cannot be read: {getattr(error, 'strerror', None) or str(error) or 'out of memory'}"
+    if (of_system and getattr(error, "errno", None) not in _NO_FILE) or (
+        isinstance(error, MemoryError) and not by_ffmpeg
+    ):
+        return VideoAccessError(path, reason)
+    return VideoError(path, reason, lasts=not of_system and number not in _DOUBTFUL)
+
+
+def _read_through(path: str | Path) -> None:
+    """Reads all of a file; the system's error where it does not give it."""
+    with open(path, "rb", buffering=0) as file:
+        while file.read(1 << 20):
+            pass

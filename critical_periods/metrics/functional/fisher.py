@@ -9,6 +9,7 @@ from torch.func import functional_call, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.restoring import restored
 
 # Bytes of per-sample gradients at once. On a CPU more than its caches hold is slower.
 CPU_BUDGET, DEVICE_BUDGET = 2**26, 2**30
@@ -117,7 +118,13 @@ def squared_score_norms(
             p: Tensor, labels: Tensor, weights: Tensor, *sample: Tensor
         ) -> dict[str, Tensor]:
             batch = tuple(view.unsqueeze(0) for view in sample)
-            output, pull_back = vjp(lambda w: functional_call(network, w, batch), parameters)[:2]
+
+            def call(weights: dict[str, Tensor]) -> Tensor:
+                # Copies, should a network write into its buffers even in evaluation mode.
+                buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+                return functional_call(network, weights | buffers, batch)
+
+            output, pull_back = vjp(call, parameters)[:2]
             norms = dict.fromkeys(map(layer_of, parameters), torch.zeros_like(p[0]))
             for label, weight in zip(labels, weights, strict=True):
                 score = ((classes == label).to(p.dtype) - p).to(output.dtype)
@@ -148,19 +155,27 @@ def layer_of(parameter: str) -> str:
         >>> layer_of("trunk.stage4.0.conv1.weight"), layer_of("weight")
         ('trunk.stage4.0.conv1', 'root')
     """
-    return parameter.rpartition(".")[0] or "root"
+    # A compiled module holds the original one under a name of its own.
+    return parameter.replace("_orig_mod.", "").rpartition(".")[0] or "root"
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """A context of evaluation mode; each sub-module then returns to its own mode."""
+    """A context of evaluation mode, in which a network may be called and leaves no trace.
+
+    Each sub-module then returns to its own mode, and what the calls have put into modules, hooks
+    and buffers is taken back (:func:`~critical_periods.core.restoring.restored`). Compiled networks
+    run their original code, so that compiled code is neither used nor compiled anew.
+    """
     flags = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
+    with restored(network), torch.compiler.set_stance("force_eager"):
+        network.eval()
+        try:
+            yield
+        finally:
+            for module, training in flags:
+                if module.training != training:
+                    module.training = training
 
 
 def _draw(probabilities: Tensor, num_draws: int, generator: torch.Generator | None) -> Tensor:

@@ -1,6 +1,7 @@
 """The DataModule of video pairs: what a batch is made of, and what becomes of bad videos."""
 
 import csv
+import errno
 import functools
 import itertools
 import multiprocessing
@@ -19,9 +20,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from batches import batches, by_index, evaluated, joined, measured, place, training
+from PIL import Image
 from processes import WORLD, join_processes, start_processes
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from small_videos import FullDecode, film, write_video
+from small_videos import FullDecode, film, write_changing_video, write_video
 from torch import Tensor, nn
 
 from critical_periods.callbacks import DeficitWindow
@@ -141,6 +143,28 @@ def test_both_frames_are_cut_out_and_flipped_together(tmp_path: Path):
     assert (left[:, -1, :, 1] > left[:, 0, :, 1]).all()
 
 
+@pytest.mark.parametrize("shards", [False, True], ids=["videos", "shards"])
+@pytest.mark.parametrize("second", [(120, 160), (24, 32), (80, 48)])
+def test_both_frames_show_the_same_where_the_size_changes(
+    tmp_path: Path, second: tuple[int, int], shards: bool
+):
+    """A still picture at one size and then at another: both views show the same part of it."""
+    ramp = np.stack(np.meshgrid(np.linspace(0, 255, 64), np.linspace(0, 255, 48)) * 2, -1)[..., :3]
+    first = Image.fromarray(ramp.astype(np.uint8))
+    other = first.resize(second[::-1], Image.Resampling.BICUBIC)
+    parts = [8 * [np.asarray(image)] for image in (first, other)]
+    for split in ("train", "val"):
+        for n in range(3):
+            path = tmp_path / "videos" / split / "a" / f"{n}.webm"
+            write_changing_video(path, parts, "libvpx", crf=4, deadline="realtime")
+        if shards:
+            extract(find_videos(tmp_path / "videos", split), tmp_path / "shards" / split)
+    data = ready(tmp_path / ("shards" if shards else "videos"), delay=3)
+    for batch in (evaluated(data), *(training(data, epoch) for epoch in range(3))):
+        left, right = colours(batch.views).unbind(1)
+        assert (left - right).abs().mean() < 5 and (left - right).abs().max() < 25
+
+
 def test_samples_depend_on_seed_epoch_and_index_alone(digits: Path, monkeypatch):
     expected = training(ready(digits), epoch=5)
     parts = []
@@ -166,6 +190,29 @@ def test_workers_make_the_same_batches(digits: Path):
     alone, helped = (ready(digits, num_workers=n, **settings) for n in (0, 2))
     assert all(map(torch.equal, training(alone, 3), training(helped, 3)))
     assert torch.equal(evaluated(alone).views, evaluated(helped).views)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_full_shared_memory_is_said_and_batches_come_all_the_same(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Containers have little of it, and torch would wait for ever for a batch that was lost."""
+    expected = training(ready(digits), 3)
+
+    def full(self: Any, *arguments: Any) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space")
+
+    for name in ("_share_fd_cpu_", "_share_filename_cpu_"):
+        monkeypatch.setattr(torch.UntypedStorage, name, full)
+    assert all(map(torch.equal, training(ready(digits, num_workers=2), 3), expected))
+    assert caplog.text.count("Shared memory (/dev/shm) has no room for the batches of num") == 1
+    monkeypatch.setattr(multiprocessing.context.BaseContext, "Lock", unable)
+    with pytest.raises(UserError, match="num_workers=2 processes cannot be started: No space left"):
+        training(ready(digits, num_workers=2))
+
+
+def unable(*arguments: Any, **settings: Any) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_rand_augment_changes_both_frames_alike_and_only_in_training(tmp_path: Path):

@@ -10,7 +10,15 @@ import av
 import numpy as np
 import pytest
 import torch
-from small_videos import SIDES, FullDecode, film, write_video
+from small_videos import (
+    SIDES,
+    FullDecode,
+    film,
+    without_first_packets,
+    write_changing_video,
+    write_palette_video,
+    write_video,
+)
 
 from critical_periods.core.errors import UserError
 from critical_periods.data.video import video_index
@@ -181,6 +189,74 @@ def test_every_format_is_read_frame_by_frame(name: str, tmp_path: Path, counted:
         assert read.decoded == counted[0]
         if name not in COUNTED_FROM_START:
             assert counted[0] <= needed(full, pair)
+
+
+CLOSED = {"g": 10, "bf": 2}
+# Each with how many packets are left out at its beginning.
+WITHOUT_KEY_FRAME: dict[str, tuple[str, dict[str, Any], int]] = {
+    "film.mp4": ("libx264", CLOSED, 3),
+    "film.mkv": ("libx264", CLOSED, 5),
+    "film.ts": ("libx264", CLOSED, 4),
+    "film.flv": ("libx264", CLOSED, 3),
+    "film.3gp": ("mpeg4", CLOSED, 3),
+    "film.avi": ("mpeg4", {"g": 10}, 3),
+    "film.mpg": ("mpeg2video", CLOSED, 5),
+    "film.wmv": ("wmv2", {"g": 10}, 3),
+    "film.webm": ("libvpx-vp9", {"g": 10, "deadline": "realtime"}, 3),
+    # The first is a key frame, but frames that are shown before it need what was before it.
+    "open.mp4": ("libx264", OPEN, 10),
+    "open.mkv": ("libx265", {"x265-params": "open-gop=1:keyint=10:bframes=3:log-level=none"}, 10),
+    # Each frame renews a part of the picture, and one in ten says that a renewal begins.
+    "refreshed.mp4": ("libx264", {"x264-params": "intra-refresh=1:keyint=10"}, 0),
+    "late.mp4": ("libx264", {"x264-params": "intra-refresh=1:keyint=10"}, 4),
+}
+
+
+def assert_same_as_full(file: Path, rate: float) -> None:
+    """Every third of a second, each alone and all at once, and how long all is."""
+    try:
+        full = FullDecode(file)
+    except av.error.InvalidDataError:
+        # PyAV gives up at the first packet; there are whole frames after the next key frame.
+        assert probe(file).duration == pytest.approx((40 - 10) / rate, abs=2e-3)
+        assert len(read_frames(file, [1.0]).images) == 1
+        return
+    assert probe(file).duration == pytest.approx(full.starts[-1] + 1 / rate, abs=0.01)
+    times = [place / 3 for place in range(grid_length(full.starts[-1]))]
+    assert equal(read_frames(file, times).images, full.images_at(times))
+    alone = [read_frames(file, [time]).images[0] for time in times]
+    assert equal(alone, full.images_at(times))
+
+
+@pytest.mark.parametrize("name", WITHOUT_KEY_FRAME)
+def test_clips_that_begin_without_a_key_frame_are_read_as_by_a_full_decode(
+    name: str, tmp_path: Path
+):
+    codec, options, left_out = WITHOUT_KEY_FRAME[name]
+    rate = 25 if codec == "mpeg2video" else 12
+    file = write_video(tmp_path / name, film(40), codec, rate, **options)
+    assert_same_as_full(without_first_packets(file, left_out) if left_out else file, rate)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mov"])
+def test_colours_of_a_palette_are_those_of_a_full_decode(suffix: str, tmp_path: Path):
+    file = write_palette_video(tmp_path / f"film.{suffix}", 20)
+    assert_same_as_full(file, 12)
+    (image,) = read_frames(file, [1.0]).images
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 200
+
+
+CHANGES = {"film.webm": ("libvpx-vp9", {"deadline": "realtime"}), "film.ts": ("libx264", {"bf": 0})}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_frame_has_its_own_size_where_that_changes(name: str, tmp_path: Path):
+    codec, options = CHANGES[name]
+    large = [np.repeat(image, 2, 1).repeat(2, 0) for image in film(24)]
+    write_changing_video(tmp_path / name, [large, film(24)], codec, g=10, **options)
+    assert_same_as_full(tmp_path / name, 12)
+    images = read_frames(tmp_path / name, [0.5, 3.0]).images
+    assert [image.shape[:2] for image in images] == [(96, 128), (48, 64)]
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("mp4", 700), ("mkv", 0)])
