@@ -22,7 +22,8 @@ def network_of(pl_module: pl.LightningModule, project: Project | None = None) ->
         try:
             return pl_module.get_submodule(project.network)
         except AttributeError:
-            known = [name for name, _ in pl_module.named_modules() if name]
+            parts = pl_module.named_modules(remove_duplicate=False)
+            known = [name for name, _ in parts if name]
             raise UserError(
                 f"network={project.network!r} of Project is no module of "
                 f"{type(pl_module).__name__}; {near(project.network, known)}"
