@@ -494,6 +494,7 @@ REFUSED: list[tuple[Any, Any, str]] = [
     ({"image": IMAGE, "depth": IMAGE, "y": Y}, FisherMonitor(), "'image' .*, 'depth'"),
     ({"image": IMAGE, "pose": normal(2, 4, 4), "y": Y}, WINDOW, "'image' .*, 'pose'"),
     ((IMAGE, IMAGE), WINDOW, "views, or an image and its mask"),
+    ((IMAGE, (IMAGE > 0).float(), Y), WINDOW, "views, or an image and its mask"),
     ((IMAGE, normal(2, 3, 8, 8), Y), WINDOW, "differ .*Project.inputs=0"),
     ((FRAMES.movedim(2, 1), Y), WINDOW, r"or a video \[B, C, T, H, W\].*axes='BCTHW'"),
     ((FRAMES, Y), FisherMonitor(), r"or a video"),

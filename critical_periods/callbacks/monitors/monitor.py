@@ -163,7 +163,7 @@ class Monitor(pl.Callback):
         example = example_batch(trainer, self.split, self.project, self.target_needed)
         self._is_validated = example is not None
         if example is not None:
-            self.dry_run(pl_module, example)
+            self.dry_run(pl_module, example.first(2), example.target)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -172,7 +172,7 @@ class Monitor(pl.Callback):
         if not self._is_validated:
             self._is_validated = True
             found, _ = find(batch, self.target_needed, self.project)
-            self.dry_run(pl_module, found)
+            self.dry_run(pl_module, found.first(2), found.target)
         self._keep(trainer, "train", batch)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -208,18 +208,23 @@ class Monitor(pl.Callback):
         found, _ = find(batch, project=self.project)
         kept.add(batch, len(found.index), number_dealt(kept.wanted, trainer))
 
-    def dry_run(self, pl_module: pl.LightningModule, example: Batch) -> None:
-        """Measures two samples and logs nothing, to raise before training what would fail later."""
-        two = example.first(2)
+    def dry_run(
+        self, pl_module: pl.LightningModule, example: Batch, target: Tensor | None = None
+    ) -> None:
+        """Measures a batch and logs nothing, to raise before training what would fail later.
+
+        ``target`` is that of more samples, which are only looked at.
+        """
         with undisturbed(pl_module):
-            self._by_forward = computes_more(pl_module, self.project, two.inputs)
+            self._by_forward = computes_more(pl_module, self.project, example.inputs)
         network = self.network_of(pl_module)
-        check_call(network, two.inputs)
+        check_call(network, example.inputs)
         try:
             with undisturbed(pl_module), answering(network, self.project):
                 if self.has_likelihood:
-                    check_fit(network, example, self.likelihood, self.target_needed)
-                self.measure_example(network, two)
+                    targets = example.target if target is None else target
+                    check_fit(network, example, targets, self.likelihood, self.target_needed)
+                self.measure_example(network, example)
         except UserError:
             raise
         except Exception as error:  # of a third party's network, or of torch
