@@ -21,7 +21,7 @@ def image(offset: float = 0.0) -> Tensor:
 
 LEFT, RIGHT = image(), image(1000)
 TARGET, INDEX = torch.tensor([4, 0, 2]), torch.tensor([90, 10, 50])
-SOFT = torch.eye(5)[TARGET]
+SOFT, AGE = torch.eye(5)[TARGET], torch.tensor([31.0, 4.5, 90.0])
 
 
 class Pair(NamedTuple):
@@ -97,11 +97,7 @@ BATCHES: dict[str, tuple[Any, list[Tensor], Tensor | None]] = {
     "views by letter": ({"image_a": LEFT, "image_b": RIGHT}, [LEFT, RIGHT], None),
     "views in a group": (([LEFT, RIGHT],), [LEFT, RIGHT], None),
     "a mask of whole numbers": ((LEFT, LEFT[:, 0].long(), TARGET), [LEFT], TARGET),
-    "a named label of numbers": (
-        {"image": LEFT, "label": LEFT[:, 0, 0, 0]},
-        [LEFT],
-        LEFT[:, 0, 0, 0],
-    ),
+    "a named label of numbers": ({"image": LEFT, "label": AGE}, [LEFT], AGE),
     "a named label among others": ({"x": LEFT, "camera": INDEX, "label": TARGET}, [LEFT], TARGET),
     "frozen dataclass": (Shut(LEFT, RIGHT, TARGET), [LEFT, RIGHT], TARGET),
 }
@@ -278,7 +274,7 @@ def test_what_a_project_says_is_found_and_put_back(name):
     [
         ((LEFT, TARGET), Project(7), r"inputs=7 of Project names no tensor of a batch that is tup"),
         ({"pixels": LEFT}, Project("pixel"), "inputs='pixel' .* did you mean 'pixels'"),
-        ({"a": {"b": LEFT}}, Project("a"), r"inputs='a' .* did you mean 'a\.b'"),
+        ({"a": {"b": LEFT}}, Project("a"), r"inputs='a' of Project names no .* 'a\.b'"),
         ((LEFT, TARGET), Project(0, "label"), "target='label' of Project names no tensor"),
         ((LEFT, TARGET[:2]), Project(0, 1), r"target=1 of Project is int64 \[2\] in a batch of 3"),
         ((LEFT, SOUND[:2]), Project([0, 1]), "inputs of Project must all be tensors"),
