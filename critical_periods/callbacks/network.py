@@ -8,7 +8,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
 from critical_periods.core.errors import UserError, near, reason
 from critical_periods.core.project import Project
@@ -19,19 +18,20 @@ from critical_periods.tasks.task import Task
 def network_of(pl_module: pl.LightningModule, project: Project | None = None) -> nn.Module:
     """What ``project`` names, the module's attribute ``network``, or else the module itself."""
     if project is not None and project.network is not None:
-        try:
-            return pl_module.get_submodule(project.network)
-        except AttributeError:
-            parts = pl_module.named_modules(remove_duplicate=False)
-            known = [name for name, _ in parts if name]
+        known = module_names(pl_module)
+        if project.network not in known:
             raise UserError(
                 f"network={project.network!r} of Project is no module of "
-                f"{type(pl_module).__name__}; {near(project.network, known)}"
-            ) from None
+                f"{type(pl_module).__name__}; {near(project.network, filter(None, known))}"
+            )
+        return _original(known[project.network])
     network = getattr(pl_module, "network", None)
-    # A compiled network is measured by its original code.
-    network = getattr(network, "_orig_mod", network)
-    return network if isinstance(network, nn.Module) else pl_module
+    return _original(network) if isinstance(network, nn.Module) else pl_module
+
+
+def _original(network: nn.Module) -> nn.Module:
+    """A compiled network's own code, which is measured."""
+    return getattr(network, "_orig_mod", network)
 
 
 def computes_more(
@@ -100,13 +100,7 @@ def answering(network: nn.Module, project: Project | None) -> Iterator[None]:
 
 
 def check_call(network: nn.Module, inputs: Sequence[Tensor]) -> None:
-    """Raises a UserError where a network's forward does not take one tensor a view, or not yet."""
-    if any(isinstance(one, UninitializedParameter) for one in network.parameters()):
-        # A first call here would draw other weights than training's own first call.
-        raise UserError(
-            f"{type(network).__name__} has lazy layers, whose weights its first batch makes; call "
-            "it once before training, such as in setup() of the LightningModule."
-        )
+    """Raises a UserError where a network's forward does not take one tensor a view."""
     try:
         signature = inspect.signature(network.forward)
     except (TypeError, ValueError):
@@ -153,5 +147,5 @@ def module_names(network: nn.Module) -> dict[str, nn.Module]:
         >>> [*module_names(network)]
         ['', '0', '0._orig_mod', '0._orig_mod.0', '0.0']
     """
-    found = dict(network.named_modules())
+    found = dict(network.named_modules(remove_duplicate=False))
     return found | {name.replace("_orig_mod.", ""): part for name, part in found.items()}

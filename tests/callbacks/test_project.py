@@ -569,12 +569,6 @@ def test_which_of_two_forwards_is_open_where_only_the_network_can_be_called():
         fit(OfBatch(Flat(64)), (IMAGE, Y), Untrained(), FisherMonitor())
 
 
-def test_lazy_layers_are_not_drawn_out_of_turn():
-    module = Module(nn.Sequential(nn.Flatten(), nn.LazyLinear(3)))
-    with pytest.raises(UserError, match="lazy layers"):
-        fit(module, (IMAGE, Y), Untrained(), FisherMonitor())
-
-
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

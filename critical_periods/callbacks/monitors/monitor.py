@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from critical_periods.callbacks.kept_batches import (
     KeptBatches,
@@ -206,7 +207,7 @@ class Monitor(pl.Callback):
             if wanted == math.inf:
                 check_size(trainer, split, batch, one, setting)
         found, _ = find(batch, project=self.project)
-        kept.add(batch, len(found.index), number_dealt(kept.wanted, trainer))
+        kept.add(trainer, batch, len(found.index), number_dealt(kept.wanted, trainer))
 
     def dry_run(
         self, pl_module: pl.LightningModule, example: Batch, target: Tensor | None = None
@@ -215,6 +216,12 @@ class Monitor(pl.Callback):
 
         ``target`` is that of more samples, which are only looked at.
         """
+        if any(is_lazy(parameter) for parameter in pl_module.parameters()):
+            # The first call draws the weights, which is for training to do.
+            pl_module = copy.deepcopy(pl_module)
+            network = network_of(pl_module, self.project)
+            with isolate_rng(), torch.no_grad(), answering(network, self.project):
+                network(*example.inputs)
         with undisturbed(pl_module):
             self._by_forward = computes_more(pl_module, self.project, example.inputs)
         network = self.network_of(pl_module)

@@ -1,7 +1,7 @@
 """Relative source variance through training: which view each unit depends on."""
 
 import math
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -23,7 +23,7 @@ from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import replacing
 from critical_periods.core.project import Project
-from critical_periods.core.trainer import log_to_wandb, results_folder
+from critical_periods.core.trainer import callbacks_of, log_to_wandb, results_folder
 from critical_periods.metrics.functional.rsv_summary import (
     channel_mean,
     dead_units,
@@ -87,6 +87,7 @@ class SourceVarianceMonitor(Monitor):
         self.layers = name_list("layers", self, layers)
         self.pairs = pairs
         self.reestimate_batch_norm = reestimate_batch_norm
+        self._measured: tuple[int, dict[str, Any]] = -1, {}
 
     @property
     def logs(self) -> set[str]:
@@ -105,6 +106,7 @@ class SourceVarianceMonitor(Monitor):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that the network, which is built by now, has the layers."""
         modules_named("layers", self, self.layers, network_of(pl_module, self.project))
+        self._measured = -1, {}
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Checks on two samples that each layer gives its outputs once, sample by sample."""
@@ -176,12 +178,17 @@ class SourceVarianceMonitor(Monitor):
             units = values.nanmean(dim=0).float()
             for part, array in (("counts", counts), ("edges", edges), ("units", units)):
                 arrays[f"{name}/{part}"] = array.cpu().numpy()
+        self._measured = trainer.current_epoch, arrays
         folder = results_folder(trainer, "rsv")
         if arrays and trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"epoch_{trainer.current_epoch:04d}.npz"
+            # Monitors of other layers write to the same file.
+            ours = (one for one in callbacks_of(trainer) if isinstance(one, SourceVarianceMonitor))
+            measured = (one._measured for one in ours)
+            together = ChainMap(*(of for epoch, of in measured if epoch == trainer.current_epoch))
             with replacing(path) as beside, beside.open("wb") as file:
-                np.savez_compressed(file, **arrays)
+                np.savez_compressed(file, **together)
             pairs = {n: (arrays[f"{n}/counts"], arrays[f"{n}/edges"]) for n in rsv}
             log_to_wandb(
                 trainer,
