@@ -157,10 +157,23 @@ class Monitor(pl.Callback):
         """Measures two samples for a dry run, as the first measurement may be due hours later."""
         for split in self.takes:
             prepare_split(trainer, split)
+        self._validate_validation(trainer)
         example = example_batch(trainer, self.split, self.project, self.target_needed)
         self._is_validated = example is not None
         if example is not None:
             self.dry_run(pl_module, example)
+
+    def _validate_validation(self, trainer: pl.Trainer) -> None:
+        """Checks that the first validation comes before what is measured of it, as it goes by."""
+        cadence, ends = trainer.check_val_every_n_epoch, trainer.max_epochs or -1
+        due = [epochs for epochs in (self.every_n_epochs, ends) if epochs and epochs > 0]
+        goes_by = "val" in self.takes and "val" in kept_batches(trainer)
+        if goes_by and cadence and due and min(due) < cadence:
+            raise UserError(
+                f"{type(self).__name__} measures the split 'val' after {min(due)} epochs, but it "
+                f"is read only in validation, first after {cadence}, as its data loader cannot be "
+                f"copied; set every_n_epochs to {cadence}, or choose split='train'."
+            )
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -207,8 +220,8 @@ class Monitor(pl.Callback):
 
     def dry_run(self, pl_module: pl.LightningModule, example: Batch) -> None:
         """Measures a batch and logs nothing, to raise before training what would fail later."""
-        network = self.network_of(pl_module)
-        try:
+        with self._telling(pl_module):
+            network = self.network_of(pl_module)
             if any(is_lazy(parameter) for parameter in pl_module.parameters()):
                 # The first call draws the weights, which is for training to do.
                 pl_module = copy.deepcopy(pl_module)
@@ -217,10 +230,17 @@ class Monitor(pl.Callback):
                     network(*example.inputs)
             with undisturbed(pl_module), answering_together(network):
                 self.measure_example(network, example)
-        except UserError:
+
+    @contextmanager
+    def _telling(self, pl_module: pl.LightningModule) -> Iterator[None]:
+        """Tells in a sentence what a third party's network, or torch, cannot do."""
+        try:
+            yield
+        except (UserError, OSError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # of a third party's network, or of torch
-            what = "the module itself" if network is pl_module else "its attribute network"
+        except Exception as error:
+            is_whole = self.network_of(pl_module) is pl_module
+            what = "the module itself" if is_whole else "its attribute network"
             raise UserError(
                 f"{type(self).__name__} cannot measure {type(pl_module).__name__} ({what}) on what "
                 f"the split {self.split!r} gives: {reason(error)}; it has to take one tensor "
@@ -252,7 +272,9 @@ class Monitor(pl.Callback):
             or trainer.should_stop
         )
         if due or is_last:
-            with undisturbed(pl_module), answering_together(self.network_of(pl_module)):
+            network = self.network_of(pl_module)
+            # The first batch has been tried, but others may have other shapes.
+            with self._telling(pl_module), undisturbed(pl_module), answering_together(network):
                 self.measure(trainer, pl_module)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -283,9 +305,29 @@ def undisturbed(pl_module: pl.LightningModule) -> Iterator[None]:
         default_dtype(trainer_of(pl_module)),
         isolate_rng(),
         evaluating(pl_module),
+        _silent_forward(pl_module),
         torch.no_grad(),
         # A variance or a gradient norm of bf16 numbers would be mostly rounding.
         torch.autocast(pl_module.device.type, enabled=False),
+    ):
+        yield
+
+
+@contextmanager
+def _silent_forward(pl_module: pl.LightningModule) -> Iterator[None]:
+    """Keeps what a module's own forward logs of samples that are measured out of its log."""
+
+    def silence(*args: Any) -> None:
+        for name in ("log", "log_dict"):
+            vars(pl_module)[name] = lambda *args, **kwargs: None
+
+    def speak(*args: Any) -> None:
+        for name in ("log", "log_dict"):
+            vars(pl_module).pop(name, None)
+
+    with (
+        pl_module.register_forward_pre_hook(silence),
+        pl_module.register_forward_hook(speak, always_call=True),
     ):
         yield
 
