@@ -1,12 +1,19 @@
 """The network that a callback acts on, and the modules in it that a setting names."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import pytorch_lightning as pl
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
-from critical_periods.core.errors import UserError, near
+from critical_periods.core.errors import UserError, near, reason
 from critical_periods.core.project import Project
+from critical_periods.models.heads import answering_together
+from critical_periods.tasks.task import Task
 
 
 def network_of(pl_module: pl.LightningModule, project: Project | None = None) -> nn.Module:
@@ -26,6 +33,94 @@ def network_of(pl_module: pl.LightningModule, project: Project | None = None) ->
 def _original(network: nn.Module) -> nn.Module:
     """A compiled network's own code, which is measured."""
     return getattr(network, "_orig_mod", network)
+
+
+def computes_more(
+    pl_module: pl.LightningModule, project: Project | None, inputs: Sequence[Tensor]
+) -> bool:
+    """Whether a module's ``forward`` does more than its ``network``, such as normalising first.
+
+    What a forward makes of logits for predicting, probabilities or classes, does not count. Both
+    are called, in the modes that they are in.
+
+    Raises:
+        UserError: only the network can be called with one tensor a view.
+    """
+    network = network_of(pl_module, project)
+    named = project is not None and project.network is not None
+    if named or network is pl_module or isinstance(pl_module, Task):
+        return False
+    if type(pl_module).forward is pl.LightningModule.forward:
+        return False
+    own, error = _tried(pl_module, project, inputs)
+    inner, inner_error = _tried(network, project, inputs)
+    if error is None or inner_error is not None:
+        return inner_error is not None or not _agree(own, inner)
+    raise UserError(
+        f"{type(pl_module).__name__} has an attribute network and a forward of its own, which "
+        f"cannot be called with one tensor a view ({reason(error)}), so it is open which of them "
+        "is to be measured; say it, such as Project(network='network')."
+    )
+
+
+def _tried(
+    network: nn.Module, project: Project | None, inputs: Sequence[Tensor]
+) -> tuple[Any, Exception | None]:
+    try:
+        with answering(network, project):
+            return network(*inputs), None
+    except Exception as error:  # of a third party's network
+        return None, error
+
+
+def _agree(own: Any, logits: Any) -> bool:
+    """Whether an output is the logits, or what a classifier predicts from them."""
+    if not isinstance(own, Tensor) or not isinstance(logits, Tensor) or not logits.ndim:
+        return own is logits
+    alike = [logits]
+    if logits.is_floating_point() and logits.ndim == 2:
+        alike += [logits.softmax(1), logits.log_softmax(1), logits.sigmoid(), logits.argmax(1)]
+        alike += [logits[:, 0], logits[:, 0].sigmoid()] if logits.shape[1] == 1 else []
+    # Other memory formats round differently.
+    size = float(own.abs().max()) if own.numel() else 0.0
+    return any(
+        one.shape == own.shape and torch.allclose(one.to(own.dtype), own, 1e-3, 1e-4 * size)
+        for one in alike
+    )
+
+
+@contextmanager
+def answering(network: nn.Module, project: Project | None) -> Iterator[None]:
+    """A context in which the network returns logits: of its head for both, as the project says."""
+
+    def convert(module: nn.Module, args: Any, output: Any) -> Any:
+        return output if project is None else project.logits_of(output)
+
+    with answering_together(network), network.register_forward_hook(convert):
+        yield
+
+
+def check_call(network: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """Raises a UserError where a network's forward does not take one tensor a view, or not yet."""
+    if any(isinstance(one, UninitializedParameter) for one in network.parameters()):
+        # A first call here would draw other weights than training's own first call.
+        raise UserError(
+            f"{type(network).__name__} has lazy layers, whose weights its first batch makes; call "
+            "it once before training, such as in setup() of the LightningModule."
+        )
+    try:
+        signature = inspect.signature(network.forward)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*inputs)
+    except TypeError as error:
+        views = f"{len(inputs)} tensor{'s' * (len(inputs) > 1)}"
+        raise UserError(
+            f"{type(network).__name__}.forward{signature} cannot be called with {views}, one a "
+            f"view, by position ({reason(error)}); name a module that can, such as "
+            "Project(network='model')."
+        ) from None
 
 
 def name_list(setting: str, owner: object, names: Sequence[str]) -> list[str]:

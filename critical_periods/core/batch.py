@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from itertools import islice
 from operator import setitem
@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from critical_periods.core.errors import UserError
+from critical_periods.core.errors import UserError, near
 from critical_periods.core.project import Project
 
 _TARGET_NAMES = {"target", "targets", "label", "labels", "y", "class", "classes"}
@@ -206,7 +206,7 @@ def _find_views(batch: Any, tensors: dict[Path, Tensor]) -> list[Path]:
             f"no images were found in a batch that is {_describe(batch)}; images are float or "
             "uint8 tensors [B, C, H, W] (one a view) or [B, 2, C, H, W] (both), so let the data "
             "loader give (images, target), ((left, right), target) or a dict of them, or say where "
-            "other inputs are, such as Project(inputs=0, target=1)."
+            f"other inputs are, such as Project(inputs={_any(tensors)!r})."
         )
     stacks = [path for path in paths if tensors[path].ndim == 5]
     if len(stacks) > 1:
@@ -340,7 +340,7 @@ def _find_target(
     raise UserError(
         f"no target was found in a batch that is {_describe(batch)}, but is needed here; let the "
         "data loader give whole numbers [B] beside the images or named 'target', or say where it "
-        "is, such as Project(target=1)."
+        f"is, such as Project(target={_any(tensors, views)!r})."
     )
 
 
@@ -376,7 +376,8 @@ def _path(batch: Any, tensors: dict[Path, Tensor], place: int | str, field: str)
         path, left = (*path, key), left[len(head) + 1 :]
     if left or path not in tensors:
         raise UserError(
-            f"{field}={place!r} of Project names no tensor of a batch that is {_describe(batch)}."
+            f"{field}={place!r} of Project names no tensor of a batch that is {_describe(batch)}; "
+            f"{near(str(place), [str(_dotted(one)) for one in tensors if one])}"
         )
     return path
 
@@ -384,6 +385,11 @@ def _path(batch: Any, tensors: dict[Path, Tensor], place: int | str, field: str)
 def _dotted(path: Path) -> Any:
     """A path as a setting of Project has it."""
     return path[0] if len(path) == 1 else ".".join(map(str, path))
+
+
+def _any(tensors: dict[Path, Tensor], but: Sequence[Path] = ()) -> Any:
+    """Some place in a batch, for an example."""
+    return next((_dotted(path) for path in tensors if path and path not in but), 0)
 
 
 def _named(paths: list[Path], tensors: dict[Path, Tensor]) -> str:

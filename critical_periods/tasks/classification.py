@@ -84,7 +84,7 @@ class ClassificationTask(Task):
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
 
     def setup(self, stage: str) -> None:
-        """Raises a UserError where the network cannot take the data's views, or lacks classes."""
+        """Raises a UserError where the network cannot take the data's views, or K does not fit."""
         data = datamodule_of(self.trainer)
         available = getattr(data, "num_classes", None)
         if available is not None and available > self.num_classes:
@@ -93,6 +93,11 @@ class ClassificationTask(Task):
                 f"{available} classes of the data; set it, and the network's, to {available}."
             )
         if stage == "fit":
+            if available == 1:
+                raise UserError(
+                    f"all samples of {type(data).__name__} are of one class, so that nothing can "
+                    "be learned; look whether its folders or lists name the classes."
+                )
             validate_network(self, data, self.num_classes)
 
     def forward(self, *views: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -302,14 +303,13 @@ def test_monitors_of_other_layers_go_together():
         return fit(Pairs(TwoLayers()), *monitors, train=pairs, val=pairs)
 
     assert {"rsv/head.0/mean", "rsv/head/mean"} <= run(["head.0"], ["head"]).keys()
+    (file,) = Path("rsv").iterdir()
+    assert {"head.0/units", "head/units"} <= {*np.load(file)}
     with pytest.raises(UserError, match="SourceVarianceMonitor would log under the same names"):
         run(["head.0"], ["head", "head.0"])
 
 
-@pytest.mark.parametrize(
-    ("every_n_epochs", "refused"),
-    [(None, True), (10, True), (1, False)],
-)
+@pytest.mark.parametrize(("every_n_epochs", "refused"), [(None, True), (10, True), (1, False)])
 def test_early_stopping_does_not_hide_the_last_epoch(every_n_epochs: int | None, refused: bool):
     def run(**stops: Any) -> dict[str, float]:
         stopper = EarlyStopping("val/loss", patience=1, **stops)

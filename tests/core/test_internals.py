@@ -1,6 +1,9 @@
 """Internals of other packages still do what this package leans on them for."""
 
-from types import SimpleNamespace
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -209,6 +212,81 @@ def test_connect_makes_optimisers_without_training():
     other = trainer()
     internals.connect(other, None, data)
     assert other.datamodule is data and not other.optimizers
+
+
+@pytest.mark.parametrize("make", [torch.compile, lambda layer, **how: layer.compile(**how)])
+def test_calls_of_compiled_modules_are_seen_and_not_compiled_anew(make):
+    graphs, seen = [], []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    layer = nn.Linear(2, 1)
+    made = make(layer, backend=backend)
+    module = layer if made is None else made
+    assert internals.is_compiled(module) and not internals.is_compiled(nn.Linear(2, 1))
+    module(torch.zeros(1, 2))
+    end = internals.around_calls(
+        module, lambda one: seen.append((one,)), lambda *call: seen.append(call)
+    )
+    module(torch.ones(1, 2))
+    end()
+    module(torch.zeros(1, 2))
+    (before, (after, (given,), settings)) = seen
+    assert before == (module,) and after is module and given.sum() == 2 and settings == {}
+    assert len(graphs) == 1
+
+
+def test_calls_that_fail_end_too():
+    module, seen = nn.Linear(2, 1), []
+    internals.around_calls(module, seen.append, lambda *call: seen.append(call[0]))
+    with pytest.raises(RuntimeError):
+        module(torch.zeros(1, 3))
+    assert seen == [module] * 2
+
+
+def test_a_wrapper_calls_the_step_as_the_forward():
+    calls = []
+
+    class Redirected(Module):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            calls.append("step")
+            return self(batch[0]).sum()
+
+        def forward(self, view: Tensor) -> Tensor:
+            return self.layer(view)
+
+    module, redirect = Redirected(), pl.strategies.strategy._ForwardRedirection()
+    module.register_forward_pre_hook(
+        lambda one, args: calls.append("whole" if internals.is_redirected(one) else "forward")
+    )
+    for _ in range(2):
+        redirect(module, module, "training_step", [torch.zeros(1, 2)], 0)
+    assert calls == ["whole", "step", "forward"] * 2
+
+
+def test_bases_of_the_other_package_are_found_when_it_is_imported(monkeypatch):
+    @internals.under_both_names
+    class Ours(pl.Callback): ...
+
+    twin = type("Callback", (), {})
+    other: Any = ModuleType("lightning.part")
+    other.__path__ = []
+    monkeypatch.setitem(internals._TWINS, "Callback", "lightning.part")
+    monkeypatch.setitem(sys.modules, "lightning.part", other)
+
+    @internals.under_both_names
+    class Early(pl.Callback): ...
+
+    assert not issubclass(Early, twin)
+    other.Callback = twin
+    # While another module of the package is looked for, there or not.
+    assert find_spec("os") and not issubclass(Early, twin)
+    with pytest.raises(ModuleNotFoundError):
+        import_module("lightning.part.nothing")
+    assert issubclass(Early, twin) and Early.__mro__.index(pl.Callback) < Early.__mro__.index(twin)
+    assert isinstance(Ours(), pl.Callback)
 
 
 # jsonargparse and LightningCLI, before it.

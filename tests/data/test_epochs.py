@@ -48,7 +48,7 @@ def test_the_order_does_not_depend_on_what_was_drawn_before():
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize(("count", "world_size"), [(23, 1), (12, 2), (25, 2), (23, 3)])
+@pytest.mark.parametrize(("count", "world_size"), [(23, 1), (12, 2), (25, 2), (23, 3), (25, 3)])
 def test_processes_share_the_global_batches(count, world_size):
     ranks = [
         sampler(count, 12 // world_size, rank=rank, world_size=world_size)

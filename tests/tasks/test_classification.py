@@ -130,7 +130,12 @@ def test_convolutions_run_channels_last():
 
 @pytest.mark.parametrize(
     ("precision", "dtype"),
-    [("64-true", torch.float64), ("bf16-true", torch.bfloat16), ("bf16-mixed", torch.float32)],
+    [
+        ("64-true", torch.float64),
+        ("bf16-true", torch.bfloat16),
+        ("bf16-mixed", torch.float32),
+        ("32-true", torch.float32),
+    ],
 )
 def test_every_precision(precision, dtype):
     dtypes = []
@@ -143,6 +148,14 @@ def test_every_precision(precision, dtype):
     trainer(1, Spy(), DeficitWindow(Blur(views=[1])), precision=precision).fit(task, data())
     assert set(dtypes) == {(dtype, torch.int64)}
     assert task.dtype == dtype
+
+
+def test_soft_targets_that_are_hard():
+    task = ClassificationTask(Recorder(4))
+    task.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    views, hard, nothing = torch.randn(5, 2, 1, 16, 16), torch.arange(5) % 4, torch.full((5,), -1)
+    both = (Batch(views, of, nothing, nothing) for of in (hard, F.one_hot(hard, 4).float()))
+    torch.testing.assert_close(*(task.training_step(batch, 0) for batch in both))
 
 
 def test_soft_targets_of_fewer_classes_than_the_network_has():

@@ -21,7 +21,12 @@ from critical_periods.data.video.frame_pairs import GRID_RATE, needed_length
 from critical_periods.data.video.mixing import mix
 from critical_periods.data.video.shards import open_shards
 from critical_periods.data.video.video_index import index_folder, read_index, write_report
-from critical_periods.data.video.video_lists import find_videos, number_labels
+from critical_periods.data.video.video_lists import (
+    check_files,
+    find_videos,
+    is_missing,
+    number_labels,
+)
 
 # ImageNet's constants, which MultiMAE normalises with.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -126,6 +131,7 @@ class KineticsDataModule(BatchStage):
         self._clips: dict[str, Clips] = {}
         self._target: dict[str, Tensor] = {}
         self._bad: list[tuple[str, str, str]] = []
+        self._missing = 0
 
     def prepare_data(self) -> None:
         """Looks at all videos, once; Lightning has one process of each machine do it."""
@@ -142,6 +148,8 @@ class KineticsDataModule(BatchStage):
                 clips[split], labels[split] = shards, [*map(os.fsdecode, shards.labels)]
                 continue
             videos = find_videos(self.root, split, file, self.columns)
+            if file is not None:
+                check_files(videos, file)
             clips[split] = read_index(videos, index_folder(self.root) / f"{split}.npz")
             labels[split] = videos.labels
         return clips, labels
@@ -166,7 +174,10 @@ class KineticsDataModule(BatchStage):
                     f"is too short: {int(lengths[number])} frames at {GRID_RATE} a second, of "
                     f"which delay={self.delay} needs {needed}"
                 )
-                self._bad.append((split, os.fsdecode(found.paths[number]), reason))
+                path = os.fsdecode(found.paths[number])
+                if self.lists[split] is not None and is_missing(os.path.join(found.folder, path)):
+                    reason, self._missing = "does not exist", self._missing + 1
+                self._bad.append((split, path, reason))
         write_report(self._report_file, self._bad)
         self._check_share()
         for split, (_, index) in self.splits.items():
@@ -256,10 +267,14 @@ class KineticsDataModule(BatchStage):
     def _check_share(self) -> None:
         bad, total = len(self._bad) + len(self.broken), sum(map(len, self._target.values()))
         if bad > self.max_bad_share * total:
+            missing = f"missing ({self._missing}), " if self._missing else ""
+            way_out = "put the missing ones there or correct the list, " if missing else ""
+            if bad > self._missing:
+                way_out += "replace the broken ones, " if missing else "replace them, "
             raise UserError(
-                f"{bad} of {total} videos under root={str(self.root)!r} are broken, empty or too "
-                f"short, more than max_bad_share={self.max_bad_share}; see {self._report_file}, "
-                "replace them, or raise max_bad_share."
+                f"{bad} of {total} videos under root={str(self.root)!r} are {missing}broken, empty "
+                f"or too short, more than max_bad_share={self.max_bad_share}; see "
+                f"{self._report_file}, {way_out}or raise max_bad_share."
             )
 
 

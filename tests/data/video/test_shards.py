@@ -251,6 +251,8 @@ def test_a_long_video_is_extracted_part_by_part(tmp_path: Path, monkeypatch: pyt
     [
         ([], "critical-periods kinetics: the following arguments are required: extract"),
         (["extract", "VIDEOS"], "extract: the following arguments are required: --output"),
+        (["extrac"], "critical-periods kinetics: argument extract: invalid choice: 'extrac'"),
+        (["extract", "VIDEOS", "--output", "OUT", "--jobs", "x"], "--jobs: invalid int value: 'x'"),
         (["extract", "VIDEOS", "--output", "OUT", "--jobs", "0"], "--jobs 0 must be at least 1."),
         (["extract", "VIDEOS", "--output", "OUT", "--short-side", "-2"], "--short-side -2 must be"),
         (["extract", "VIDEOS/none", "--output", "OUT"], "input 'VIDEOS/none' is no folder; name"),

@@ -259,7 +259,8 @@ def test_each_frame_has_its_own_size_where_that_changes(name: str, tmp_path: Pat
     assert [image.shape[:2] for image in images] == [(96, 128), (48, 64)]
 
 
-@pytest.mark.parametrize(("suffix", "start"), [("mp4", 700), ("mkv", 0)])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("start", [0, 700])
 def test_a_frame_is_shown_until_the_next_one_begins(suffix: str, start: int, tmp_path: Path):
     gaps = np.random.default_rng(2).choice([20, 33, 40, 170, 900], 30)
     ticks = np.cumsum(gaps) - gaps[0]
@@ -295,6 +296,8 @@ def test_frames_are_turned_as_the_file_says(turn: int, tmp_path: Path):
     assert (info.height, info.width) == expected.shape[:2]
     (small,) = read_frames(file, [0.0], short_side=24).images
     assert small.shape == (expected.shape[0] // 2, expected.shape[1] // 2, 3)
+    (whole,) = read_frames(file, [7.3 / 12], short_side=4000).images
+    assert np.array_equal(whole, expected)
 
 
 # Files that are none.
@@ -378,7 +381,7 @@ def test_the_grid_ends_before_the_video_does():
     assert [needed_length(delay) for delay in (None, 1, 4)] == [2, 2, 5]
 
 
-@pytest.mark.parametrize("delay", [4, None])
+@pytest.mark.parametrize("delay", [1, 4, None])
 def test_all_pairs_of_a_delay_are_as_likely(delay: int | None):
     steps = torch.arange(0, 1, 1 / 720, dtype=torch.float64)
     draws = torch.cartesian_prod(steps, steps)
@@ -535,7 +538,9 @@ def test_lists_with_spaces_between(tmp_path: Path):
     assert find_videos(tmp_path, "val", file).paths == ["a, b/1.mp4", "c, d/2.mp4"]
 
 
-@pytest.mark.parametrize(("header", "suffix"), [("", ".mp4"), ("path label\n", "")])
+@pytest.mark.parametrize(
+    ("header", "suffix"), [("", ".mp4"), ("path label\n", ".mp4"), ("path label\n", "")]
+)
 def test_one_mark_for_all_lines_of_a_list(tmp_path: Path, header: str, suffix: str):
     """Commas in paths do not end them where spaces before numbers do."""
     file = tmp_path / "list.txt"
@@ -565,18 +570,18 @@ def test_numbers_may_be_written_as_fractions(tmp_path: Path):
         ("a.mp4,1\n\nb.mp4,\n", "line 3 of .*list.csv"),
         ("a.mp4,1\n,2\n", "line 2 of .*list.csv"),
         ("split,label,path\nval,x,a.mp4\nval,x\n", "line 3 of .*list.csv"),
-        (
-            "path,where\na.mp4,1\n",
-            "line 1 .*'path,where', .* header that names 'path' and 'label'",
-        ),
+        ("path,where\na.mp4,1\n", "line 1 .*'path,where', .* header that names 'path' and 'label'"),
         ("path,label,path\na.mp4,1,b.mp4\n", "line 1 of .* is 'path,label,path', but"),
         ("a/1 3\na/2 4\n", "line 1 of .* is 'a/1 3', .* with other files .* needs a header"),
-        (
-            "a.mp4,1,2\nb.mp4,1,2\n",
-            "line 1 .* 'a.mp4,1,2', but .* or more columns needs a header",
-        ),
+        ("a.mp4,1,2\nb.mp4,1,2\n", "line 1 .* 'a.mp4,1,2', but .* or more columns needs a header"),
         ("a.mp4 30 1\nb.mp4 40 0\n", "line 1 of .* is 'a.mp4 30 1', but"),
         ("path,label\na.mp4,riding a, b\n", "line 2 of .* is 'a.mp4,riding a, b', but"),
+        ("filename,class_id\na.mp4,1\n", "line 1 of .* is 'filename,class_id', but"),
+        ("foo,bar\na.mp4,x\nb.mp4,y\n", "line 1 of .* is 'foo,bar', but each line is a video"),
+        (
+            "label,youtube_id,split\nyoga,0aB,val\n",
+            "line 1 .*'label,youtube_id,.*needs a header",
+        ),
         ("# numbers\nfoo bar\na 1\nb 2\n", "line 2 of .* is 'foo bar', but each line is a video"),
         ("a.mp4 1\nb.mp4 100000000\n", "line 2 of .* has the class number 100000000, but numbers"),
         ("x" * 200_000, "line 1 of .* is 'xxx"),
