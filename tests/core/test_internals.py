@@ -115,6 +115,21 @@ def test_a_pass_through_persistent_workers_is_not_theirs():
     assert internals.with_own_workers(plain) is plain
 
 
+def test_a_separate_loader_shares_large_arrays_and_no_state():
+    large, small = torch.zeros(2**18), torch.zeros(4)  # of 1 MiB, and less
+    data = DataLoader(TensorDataset(large[:4], small), shuffle=True, generator=torch.Generator())
+    data.dataset.large = [{"all": large}]
+    before = data.generator.get_state()
+    copy = internals.separate(data)
+    assert len(list(copy)) == 4 and torch.equal(data.generator.get_state(), before)
+    assert copy.dataset.large[0]["all"] is large
+    assert copy.dataset.tensors[1] is not small
+    # Neither a stream nor an open file can be read twice.
+    for state in (iter(data), (x for x in "ab"), open(__file__)):  # noqa: SIM115
+        data.dataset.state = [state]
+        assert internals.separate(data) is None
+
+
 def test_workers_end_with_the_run():
     class Around(internals.HasWorkers):
         def __init__(self) -> None:
