@@ -9,7 +9,7 @@ from pathlib import Path
 from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
 from critical_periods.data.video.shards import extract
-from critical_periods.data.video.video_index import write_report
+from critical_periods.data.video.video_index import HEADER, write_report
 from critical_periods.data.video.video_lists import COLUMNS, find_videos
 
 
@@ -50,11 +50,16 @@ def _extract(options: argparse.Namespace) -> int:
         split: find_videos(options.input, split, file, columns, ("input", f"--{split}-csv"))
         for split, file in (("train", options.train_csv), ("val", options.val_csv))
     }
+    report = options.output / "bad_videos.csv"
+    if report.exists() and not report.read_bytes().startswith(",".join(HEADER).encode()):
+        raise UserError(f"{report} is there already and is no report; choose another --output.")
     rows: list[tuple[str, str, str]] = []
     frames = videos = 0
     for split, listed in found.items():
+        file = options.train_csv if split == "train" else options.val_csv
+        folder = options.output / split
         try:
-            clips = extract(listed, options.output / split, options.short_side, options.jobs)
+            clips = extract(listed, folder, options.short_side, options.jobs, source=file)
         except OSError as error:
             raise UserError(f"--output {options.output} cannot be written to: {error}.") from error
         except BrokenProcessPool as error:
@@ -67,7 +72,6 @@ def _extract(options: argparse.Namespace) -> int:
                 rows.append((split, os.fsdecode(path), os.fsdecode(reason)))
         frames += int(clips.lengths.sum())
         videos += len(clips.lengths)
-    report = options.output / "bad_videos.csv"
     write_report(report, rows)
     print(
         f"{options.output} holds {frames} frames of {videos - len(rows)} videos; "
