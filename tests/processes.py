@@ -1,5 +1,6 @@
 """Several processes on this machine, as Lightning's DDP starts them."""
 
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable
@@ -10,14 +11,18 @@ import torch
 
 WORLD = 2
 
+# A process without threads imports once what all of them need, and they start as copies of it.
+multiprocessing.set_forkserver_preload(["pytorch_lightning", "critical_periods.data.video"])
+
 
 def start_processes(run: Callable[[int, Path], None], folder: Path) -> Any:
     """Starts ``run(rank, folder)`` in two processes; ``join_processes`` waits for them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = (run, folder, port)
-    return torch.multiprocessing.spawn(_process, arguments, nprocs=WORLD, join=False)
+    return torch.multiprocessing.start_processes(
+        _process, (run, folder, port), WORLD, join=False, start_method="forkserver"
+    )
 
 
 def join_processes(context: Any) -> None:

@@ -14,6 +14,7 @@ from critical_periods.core.errors import UserError
 # As much of a training split as is kept where no number of samples is asked for, in bytes.
 _MOST = 2**28
 _KEY = "critical_periods_kept_batches"
+_STATE = ("samples", "wanted", "epoch", "is_complete")
 
 
 class KeptBatches:
@@ -27,6 +28,7 @@ class KeptBatches:
         batches: copies: tensors without their subclass, in dicts and lists.
         samples: how many samples they have.
         wanted: how many there are to be, over all processes together.
+        epoch: whose they are.
         is_complete: whether no more are kept.
     """
 
@@ -34,12 +36,17 @@ class KeptBatches:
         self.batches: list[Any] = []
         self.samples = 0
         self.wanted = 0.0
+        self.epoch = 0
         self.is_complete = False
         self._of_all: list[list[Any]] | None = None
 
-    def add(self, batch: Any, samples: int, share: float) -> None:
+    def add(self, trainer: pl.Trainer, batch: Any, samples: int, share: float) -> None:
         """Keeps a batch of so many samples, unless this process has its share."""
-        if self.samples < share:
+        if not self.batches:
+            self.epoch = trainer.current_epoch
+        if self.epoch != trainer.current_epoch:
+            self.complete(trainer)  # the epoch of a checkpoint ended with it
+        elif self.samples < share:
             self.batches.append(mapped(batch, _copied))
             self.samples += samples
 
@@ -65,8 +72,7 @@ class KeptBatches:
             return None
         is_ours = isinstance(of_all[0][0], Batch)
         parts = [[tuple(one) if is_ours else one for one in part] for part in of_all]
-        names = ("samples", "wanted", "is_complete")
-        return {"parts": parts, "is_ours": is_ours} | {name: getattr(self, name) for name in names}
+        return {"parts": parts, "is_ours": is_ours} | {name: getattr(self, name) for name in _STATE}
 
     def load(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
         """Goes on with those of a checkpoint; anew where that had other processes."""
@@ -74,8 +80,8 @@ class KeptBatches:
             return
         found = state["parts"][trainer.global_rank]
         self.batches = [Batch(*one) for one in found] if state["is_ours"] else found
-        self.samples, self.wanted = state["samples"], state["wanted"]
-        self.is_complete = state["is_complete"]
+        for name in _STATE:
+            setattr(self, name, state[name])
         # Another checkpoint may be written before the next epoch ends.
         self._of_all = state["parts"] if trainer.world_size > 1 else None
 

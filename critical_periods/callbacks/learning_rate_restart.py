@@ -1,6 +1,7 @@
 """A learning-rate schedule that starts over, such as when a deficit is removed."""
 
 import copy
+import math
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -8,7 +9,7 @@ import pytorch_lightning as pl
 from critical_periods.callbacks.windows.window import Window, windows
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import under_both_names
-from critical_periods.core.trainer import ends_before
+from critical_periods.core.trainer import validate_end
 
 # What torch's schedulers set in a parameter group.
 _SCHEDULED = {"lr", "momentum", "betas"}
@@ -89,11 +90,18 @@ class LearningRateRestart(pl.Callback):
                 "LearningRateRestart starts the schedule over at the removal of a window, but this "
                 "run has none; set its epoch, such as every_n_epochs for a cycle."
             )
-        if self.epoch is not None and ends_before(trainer, self.epoch + 1):
+        in_steps = [one for one in windows(trainer, Window) if one.unit == "step"]
+        if self.epoch is None and in_steps:
             raise UserError(
-                f"epoch={self.epoch} of LearningRateRestart lies beyond the last epoch of "
-                f"training: trainer.max_epochs={trainer.max_epochs}."
+                "LearningRateRestart starts the schedule over as an epoch begins, but the window "
+                f"of {in_steps[0].described} counts steps; set the epoch of LearningRateRestart."
             )
+        self._validate_epoch(trainer)
+
+    def _validate_epoch(self, trainer: pl.Trainer, batches: float = math.inf) -> None:
+        if self.epoch is not None:
+            what = f"epoch={self.epoch} of LearningRateRestart lies"
+            validate_end(trainer, what, self.epoch + 1, batches=batches)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keeps the schedule as it is configured, before a checkpoint's state is loaded."""
@@ -126,8 +134,10 @@ class LearningRateRestart(pl.Callback):
         for group, state in zip(_groups(trainer), groups, strict=False):
             group |= state
 
-    # An epoch that is resumed does not start again.
-    on_train_start = on_train_epoch_start
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Checks the epoch against the batches of one; an epoch that is resumed does not start."""
+        self._validate_epoch(trainer, trainer.num_training_batches)
+        self.on_train_epoch_start(trainer, pl_module)
 
 
 def _groups(trainer: pl.Trainer) -> list[dict[str, Any]]:

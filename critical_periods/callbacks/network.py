@@ -1,29 +1,119 @@
 """The network that a callback acts on, and the modules in it that a setting names."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import pytorch_lightning as pl
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from critical_periods.core.errors import UserError, near
+from critical_periods.core.errors import UserError, near, reason
 from critical_periods.core.project import Project
+from critical_periods.models.heads import answering_together
+from critical_periods.tasks.task import Task
 
 
 def network_of(pl_module: pl.LightningModule, project: Project | None = None) -> nn.Module:
     """What ``project`` names, the module's attribute ``network``, or else the module itself."""
     if project is not None and project.network is not None:
-        try:
-            return pl_module.get_submodule(project.network)
-        except AttributeError:
-            known = [name for name, _ in pl_module.named_modules() if name]
+        known = module_names(pl_module)
+        if project.network not in known:
             raise UserError(
                 f"network={project.network!r} of Project is no module of "
-                f"{type(pl_module).__name__}; {near(project.network, known)}"
-            ) from None
+                f"{type(pl_module).__name__}; {near(project.network, filter(None, known))}"
+            )
+        return _original(known[project.network])
     network = getattr(pl_module, "network", None)
-    # A compiled network is measured by its original code.
-    network = getattr(network, "_orig_mod", network)
-    return network if isinstance(network, nn.Module) else pl_module
+    return _original(network) if isinstance(network, nn.Module) else pl_module
+
+
+def _original(network: nn.Module) -> nn.Module:
+    """A compiled network's own code, which is measured."""
+    return getattr(network, "_orig_mod", network)
+
+
+def computes_more(
+    pl_module: pl.LightningModule, project: Project | None, inputs: Sequence[Tensor]
+) -> bool:
+    """Whether a module's ``forward`` does more than its ``network``, such as normalising first.
+
+    What a forward makes of logits for predicting, probabilities or classes, does not count. Both
+    are called, in the modes that they are in.
+
+    Raises:
+        UserError: only the network can be called with one tensor a view.
+    """
+    network = network_of(pl_module, project)
+    named = project is not None and project.network is not None
+    if named or network is pl_module or isinstance(pl_module, Task):
+        return False
+    if type(pl_module).forward is pl.LightningModule.forward:
+        return False
+    own, error = _tried(pl_module, project, inputs)
+    inner, inner_error = _tried(network, project, inputs)
+    if error is None or inner_error is not None:
+        return inner_error is not None or not _agree(own, inner)
+    raise UserError(
+        f"{type(pl_module).__name__} has an attribute network and a forward of its own, which "
+        f"cannot be called with one tensor a view ({reason(error)}), so it is open which of them "
+        "is to be measured; say it, such as Project(network='network')."
+    )
+
+
+def _tried(
+    network: nn.Module, project: Project | None, inputs: Sequence[Tensor]
+) -> tuple[Any, Exception | None]:
+    try:
+        with answering(network, project):
+            return network(*inputs), None
+    except Exception as error:  # of a third party's network
+        return None, error
+
+
+def _agree(own: Any, logits: Any) -> bool:
+    """Whether an output is the logits, or what a classifier predicts from them."""
+    if not isinstance(own, Tensor) or not isinstance(logits, Tensor) or not logits.ndim:
+        return own is logits
+    alike = [logits]
+    if logits.is_floating_point() and logits.ndim == 2:
+        alike += [logits.softmax(1), logits.log_softmax(1), logits.sigmoid(), logits.argmax(1)]
+        alike += [logits[:, 0], logits[:, 0].sigmoid()] if logits.shape[1] == 1 else []
+    # Other memory formats round differently.
+    size = float(own.abs().max()) if own.numel() else 0.0
+    return any(
+        one.shape == own.shape and torch.allclose(one.to(own.dtype), own, 1e-3, 1e-4 * size)
+        for one in alike
+    )
+
+
+@contextmanager
+def answering(network: nn.Module, project: Project | None) -> Iterator[None]:
+    """A context in which the network returns logits: of its head for both, as the project says."""
+
+    def convert(module: nn.Module, args: Any, output: Any) -> Any:
+        return output if project is None else project.logits_of(output)
+
+    with answering_together(network), network.register_forward_hook(convert):
+        yield
+
+
+def check_call(network: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """Raises a UserError where a network's forward does not take one tensor a view."""
+    try:
+        signature = inspect.signature(network.forward)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*inputs)
+    except TypeError as error:
+        views = f"{len(inputs)} tensor{'s' * (len(inputs) > 1)}"
+        raise UserError(
+            f"{type(network).__name__}.forward{signature} cannot be called with {views}, one a "
+            f"view, by position ({reason(error)}); name a module that can, such as "
+            "Project(network='model')."
+        ) from None
 
 
 def name_list(setting: str, owner: object, names: Sequence[str]) -> list[str]:
@@ -57,5 +147,5 @@ def module_names(network: nn.Module) -> dict[str, nn.Module]:
         >>> [*module_names(network)]
         ['', '0', '0._orig_mod', '0._orig_mod.0', '0.0']
     """
-    found = dict(network.named_modules())
+    found = dict(network.named_modules(remove_duplicate=False))
     return found | {name.replace("_orig_mod.", ""): part for name, part in found.items()}

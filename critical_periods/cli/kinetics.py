@@ -9,8 +9,11 @@ from pathlib import Path
 from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
 from critical_periods.data.video.shards import extract
-from critical_periods.data.video.video_index import write_report
-from critical_periods.data.video.video_lists import COLUMNS, find_videos
+from critical_periods.data.video.video_index import HEADER, write_report
+from critical_periods.data.video.video_lists import COLUMNS, check_files, find_videos, number_labels
+
+# Share of a list's videos that may be missing, as KineticsDataModule's max_bad_share.
+_MOST_MISSING = 0.05
 
 
 def kinetics(argv: Sequence[str]) -> int:
@@ -46,15 +49,23 @@ def _extract(options: argparse.Namespace) -> int:
         raise UserError(f"input {str(options.input)!r} is no folder; name that of the videos.")
     # Both are looked for before hours go into the first.
     columns = options.path_column, options.label_column
-    found = {
-        split: find_videos(options.input, split, file, columns, ("input", f"--{split}-csv"))
-        for split, file in (("train", options.train_csv), ("val", options.val_csv))
-    }
+    found = {}
+    for split, file in (("train", options.train_csv), ("val", options.val_csv)):
+        settings = "input", f"--{split}-csv"
+        found[split] = find_videos(options.input, split, file, columns, settings)
+        if file is not None:
+            check_files(found[split], file, _MOST_MISSING)
+    number_labels(found["train"].labels, found["val"].labels)
+    report = options.output / "bad_videos.csv"
+    if report.exists() and not report.read_bytes().startswith(",".join(HEADER).encode()):
+        raise UserError(f"{report} is there already and is no report; choose another --output.")
     rows: list[tuple[str, str, str]] = []
     frames = videos = 0
     for split, listed in found.items():
+        file = options.train_csv if split == "train" else options.val_csv
+        folder = options.output / split
         try:
-            clips = extract(listed, options.output / split, options.short_side, options.jobs)
+            clips = extract(listed, folder, options.short_side, options.jobs, source=file)
         except OSError as error:
             raise UserError(f"--output {options.output} cannot be written to: {error}.") from error
         except BrokenProcessPool as error:
@@ -65,9 +76,14 @@ def _extract(options: argparse.Namespace) -> int:
         for path, reason, length in zip(clips.paths, clips.reasons, clips.lengths, strict=True):
             if not length:
                 rows.append((split, os.fsdecode(path), os.fsdecode(reason)))
+        if not clips.lengths.any():
+            write_report(report, rows)
+            raise UserError(
+                f"none of the {len(clips.lengths)} videos of {split!r} can be decoded; see "
+                f"{report}."
+            )
         frames += int(clips.lengths.sum())
         videos += len(clips.lengths)
-    report = options.output / "bad_videos.csv"
     write_report(report, rows)
     print(
         f"{options.output} holds {frames} frames of {videos - len(rows)} videos; "

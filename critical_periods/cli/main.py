@@ -1,10 +1,21 @@
 """The command line: ``critical-periods fit|validate|test|predict``, ``study`` and ``kinetics``."""
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from critical_periods.core.errors import ERROR_PREFIX, UserError
+from critical_periods.core.files import no_space
+from critical_periods.core.processes import (
+    INTERRUPTED,
+    TERMINATED,
+    Terminated,
+    exit_code,
+    open_standard_streams,
+    raising_terminated,
+)
 
 _HELP = """usage: critical-periods COMMAND ...
 
@@ -24,39 +35,94 @@ _COMMANDS = ("fit", "validate", "test", "predict", "study", "kinetics")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; every mistake of its user ends in one sentence and exit code 2."""
+    """Runs a command; every mistake of its user ends in one sentence and exit code 2.
+
+    Returns:
+        0; 1 where segments of a study are not done; 2 for a mistake, or for a full disk; 128 and
+        the number of the signal where one ended it: 130 (Ctrl-C), 141 (whoever read its output is
+        gone) or 143 (SIGTERM).
+    """
+    open_standard_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    first = argv[0] if argv else ""
+    # Of an error that Python shows, and of what ends a run of Weights & Biases until it is known.
+    code = 1
     try:
-        if first in ("-h", "--help"):
-            print(_HELP)
-            sys.exit(0)
-        # Options of Lightning's may stand before its command.
-        if first not in _COMMANDS and not first.startswith("-"):
-            problem = f"unknown command {first!r}" if argv else "no command"
-            raise UserError(f"{problem}; choose one of {', '.join(_COMMANDS)}, or see --help.")
-        # What a command needs is imported when it runs: Lightning alone takes seconds.
-        if first in ("study", "kinetics"):
-            command = import_module(f"critical_periods.cli.{first}")
-            return getattr(command, first)(argv[1:])
+        code = _run(argv)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, SystemExit, Terminated) as ended:
+        code = exit_code(ended)
+        if code not in (INTERRUPTED, TERMINATED):
+            raise
+        # Lightning kills the first process where one that it has started does not end as if all
+        # were well; the first may still have a checkpoint to write.
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            code = 0
+        else:
+            what = "Ctrl-C" if code == INTERRUPTED else "SIGTERM"
+            kept = "" if isinstance(ended, SystemExit) else str(ended)
+            kept = kept or "what was saved and logged until then is kept."
+            print(f"critical-periods: stopped by {what}; {kept}", file=sys.stderr)
+    except Exception as error:
+        if _is_unread(error):
+            code = 128 + signal.SIGPIPE
+        else:
+            sentence = _sentence(error, argv)
+            if sentence is None:
+                raise
+            code = 2
+            print(f"{ERROR_PREFIX}{sentence}", file=sys.stderr)
+    finally:
+        if "wandb" in sys.modules:
+            from critical_periods.runs.tracking import finish_all
+
+            # A second run in this process is another run there, too.
+            finish_all(code)
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    first = argv[0] if argv else ""
+    if first in ("-h", "--help"):
+        print(_HELP)
+        sys.exit(0)
+    # Options of Lightning's may stand before its command.
+    if first not in _COMMANDS and not first.startswith("-"):
+        problem = f"unknown command {first!r}" if argv else "no command"
+        raise UserError(f"{problem}; choose one of {', '.join(_COMMANDS)}, or see --help.")
+    # What a command needs is imported when it runs: Lightning alone takes seconds.
+    if first == "kinetics":
+        return import_module("critical_periods.cli.kinetics").kinetics(argv[1:])
+    with raising_terminated():
+        if first == "study":
+            return import_module("critical_periods.cli.study").study(argv[1:])
         from critical_periods.runs.lightning_cli import CLI
 
         CLI(argv)
         return 0
-    except Exception as error:
-        # Lightning's own about its settings are sentences, too.
-        if not isinstance(error, UserError) and type(error).__name__ != "MisconfigurationException":
-            raise
-        from critical_periods.runs.config_files import config_files
 
+
+def _sentence(error: Exception, argv: Sequence[str]) -> str | None:
+    """What to tell of a mistake or a full disk; ``None`` of an error that is neither."""
+    text = no_space(error)
+    # Lightning's own about its settings are sentences, too.
+    if isinstance(error, UserError) or type(error).__name__ == "MisconfigurationException":
         text = " ".join(str(error).split())
-        files = ", ".join(config_files(argv))
-        where = f"{files}: " if files and files not in text else ""
-        print(f"{ERROR_PREFIX}{where}{text}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        if "wandb" in sys.modules:
-            # A second run in this process is another run there, too.
-            sys.modules["wandb"].finish()
+    elif text is None:
+        return None
+    from critical_periods.runs.config_files import config_files
+
+    files = ", ".join(config_files(argv))
+    return f"{files}: {text}" if files and files not in text else text
+
+
+def _is_unread(error: Exception) -> bool:
+    """Whether nobody reads this process's output any more; if so, it goes nowhere from now on."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer would else fail again as Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

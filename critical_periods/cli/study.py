@@ -9,7 +9,7 @@ from pathlib import Path
 
 from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
-from critical_periods.core.processes import end_with_parent
+from critical_periods.core.processes import Terminated, end_with_parent
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan, make_plan
@@ -58,7 +58,14 @@ def _run(options: argparse.Namespace) -> int:
         print(f"Segment {name} is damaged; it is trained again.")
     for name in plan.segments:
         folder.segment(name).forget_failure()
-    launch(folder, plan, options.jobs)
+    try:
+        launch(folder, plan, options.jobs)
+    except (KeyboardInterrupt, Terminated) as ended:
+        done = [name for name in plan.segments if folder.segment(name).is_done()]
+        raise type(ended)(
+            f"{len(done)} of {len(plan.segments)} segments are done and kept in {folder.path}; the "
+            "same command goes on from there."
+        ) from ended
     return _finish(folder, plan)
 
 

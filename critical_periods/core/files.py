@@ -1,9 +1,12 @@
 """Files that are never half written: each is written beside its place and then renamed."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -31,8 +34,11 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        # A full disk is noticed by a descriptor, which has no name.
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -40,3 +46,20 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file in UTF-8, whole or not at all."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def no_space(error: BaseException | None) -> str | None:
+    """The sentence for a disk that is full, or a quota that is used up; ``None`` for other errors.
+
+    Example:
+        >>> no_space(OSError(errno.ENOSPC, "No space left on device", "curve.csv"))
+        'there is no space left to write curve.csv; free some, and run the same again.'
+        >>> no_space(OSError(errno.ENOENT, "No such file or directory")) is None
+        True
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            what = f"to write {error.filename}" if error.filename else "on the disk"
+            return f"there is no space left {what}; free some, and run the same again."
+        error = error.__cause__ or error.__context__
+    return None

@@ -7,9 +7,10 @@ bound on the package's version in ``pyproject.toml``.
 
 import copy
 import gc
+import math
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from inspect import Parameter
 from types import FunctionType, ModuleType
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
@@ -149,6 +151,11 @@ def stops_before_monitors(early_stopping: Any, trainer: pl.Trainer) -> bool:
     return interval == 1.0 and trainer.check_val_every_n_epoch == 1
 
 
+def rate_attributes(finder: Any) -> list[str]:
+    """Where a LearningRateFinder looks for a model's learning rate: in one of these attributes."""
+    return [finder._attr_name] if finder._attr_name else ["lr", "learning_rate"]
+
+
 def milestones(scheduler: Any) -> list[int]:
     """Epochs at which a scheduler changes, in order: MultiStepLR's, or SequentialLR's.
 
@@ -183,6 +190,100 @@ def finish_resumed_epoch(trainer: pl.Trainer, batches: int) -> None:
         loop.batch_progress.current.completed = batches
 
 
+def resume_in_place(trainer: Any) -> None:
+    """Has a run that is resumed go on with the batch after the last that its checkpoint knows.
+
+    To be called once the checkpoint is loaded, as the training loader is made. Three kinds of
+    checkpoints are not resumed in place by Lightning alone:
+
+    - of a run that stopped within an epoch (``max_steps``, ``max_time``, ``should_stop``), which
+      counts it as done, as the hooks of an epoch's end were called: the rest would be left out;
+    - of an epoch's end, in a run with ``max_steps``, which would end that epoch twice and so leave
+      out the number of the next;
+    - of an exception: its batch, which the loader has given out but which was not trained on,
+      would be left out, or its epoch, if that was about to begin.
+    """
+    loop = trainer.fit_loop
+    if not loop._loaded_from_state_dict:
+        return
+    epochs, batches = loop.epoch_progress, loop.epoch_loop.batch_progress
+    for count in (epochs.total, epochs.current):
+        count.ready = count.started
+    ended = epochs.current.processed == epochs.current.ready
+    if ended and batches.is_last_batch:
+        loop._restarting = loop.epoch_loop.restarting = False
+    elif ended and batches.current.processed:
+        for count in (epochs.total, epochs.current):
+            count.processed -= 1
+            count.completed = min(count.completed, count.processed)
+        loop.restarting = True
+    # The loader follows the batches that were trained on.
+    place = {"epoch": epochs.current.processed, "batches": batches.current.processed}
+    for state in loop._combined_loader_states_to_load:
+        if state.keys() == place.keys():
+            state.update(place)
+
+
+def batches_before_resuming(trainer: Any) -> int:
+    """How many batches of its first epoch a run leaves out, as its checkpoint has them; else 0.
+
+    To be asked as training starts.
+    """
+    loop = trainer.fit_loop
+    return loop.epoch_loop.batch_progress.current.processed if loop.restarted_mid_epoch else 0
+
+
+def measures_followed(trainer: Any) -> dict[str, float] | None:
+    """The measures that schedulers follow, by their names, as far as they are known by now.
+
+    Lightning steps such schedulers after it has saved an epoch's checkpoint, in which therefore
+    these have to be. ``None`` where no scheduler follows any.
+    """
+    names = _followed(trainer)
+    known = {name: float(of) for name, of in trainer.callback_metrics.items() if name in names}
+    return known if names else None
+
+
+def follow_measures(trainer: Any, measures: dict[str, float]) -> None:
+    """Has schedulers that follow a measure go on where a checkpoint with these measures left them.
+
+    Those that were to be stepped after it was saved are stepped now, or at the end of its epoch,
+    where Lightning would leave them out. To be called as training starts.
+    """
+    loop = trainer.fit_loop
+    trainer.callback_metrics.update(measures)
+    loop._restarting = False
+    for one in trainer.lr_scheduler_configs:
+        is_behind = one.scheduler.last_epoch < loop.epoch_progress.current.processed
+        if one.reduce_on_plateau and is_behind and one.monitor in measures:
+            one.scheduler.step(measures[one.monitor])
+
+
+def lacks_measures(trainer: Any) -> list[str]:
+    """Measures that schedulers follow, but that the rest of a resumed epoch cannot give.
+
+    They are means over the whole of it, or of a validation that was to come right after the batch
+    of the checkpoint, which Lightning leaves out. To be asked as training starts.
+    """
+    loop, done = trainer.fit_loop.epoch_loop, batches_before_resuming(trainer)
+    if not done:
+        return []
+    names = _followed(trainer)
+    interval = trainer.val_check_batch or math.inf
+    is_due = loop.restarted_on_train_batch_end and loop._should_check_val_epoch()
+    is_last = done % interval == 0 and done + interval > trainer.num_training_batches
+    return [name for name in names if name.startswith("train/") or (is_due and is_last)]
+
+
+def _followed(trainer: Any) -> list[str]:
+    return [one.monitor for one in trainer.lr_scheduler_configs if one.reduce_on_plateau]
+
+
+def synchronises_batch_norm(trainer: Any) -> bool:
+    """Whether the processes of a Trainer share the statistics of batch norm."""
+    return getattr(trainer.strategy, "_layer_sync", None) is not None
+
+
 def connect(trainer: Any, model: pl.LightningModule | None, datamodule: Any) -> None:
     """Attaches data and a model to a Trainer and makes the optimisers, without training.
 
@@ -195,6 +296,57 @@ def connect(trainer: Any, model: pl.LightningModule | None, datamodule: Any) -> 
         model.setup("fit")
         trainer.strategy.connect(model)
         trainer.strategy.setup_optimizers(trainer)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calls of a module run compiled, by ``torch.compile`` or by its own ``compile``."""
+    by_itself = getattr(module, "_compiled_call_impl", None) is not None
+    return by_itself or type(module).__name__ == "OptimizedModule"
+
+
+def is_redirected(module: nn.Module) -> bool:
+    """Whether a LightningModule's ``forward`` is its step for now, as a wrapper such as DDP calls.
+
+    Lightning puts the step into the instance for the wrapper's call, and its own ``forward`` back.
+    """
+    own = vars(module).get("forward")
+    return own is not None and getattr(own, "__func__", own) is not type(module).forward
+
+
+def around_calls(
+    module: nn.Module,
+    before: Callable[[nn.Module], None],
+    after: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None],
+) -> Callable[[], None]:
+    """Calls functions before and after each call of a module, also where that fails.
+
+    Hooks of a module with its own ``compile`` would be compiled with it.
+
+    Returns:
+        What ends that.
+    """
+    name = "_compiled_call_impl"
+    if (compiled := getattr(module, name, None)) is None:
+        ends = ExitStack()
+        first = module.register_forward_pre_hook(lambda *_: before(module))
+        last = module.register_forward_hook(
+            lambda module, args, kwargs, result: after(module, args, kwargs),
+            with_kwargs=True,
+            always_call=True,
+        )
+        ends.callback(first.remove)
+        ends.callback(last.remove)
+        return ends.close
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        before(module)
+        try:
+            return compiled(*args, **kwargs)
+        finally:
+            after(module, args, kwargs)
+
+    setattr(module, name, call)
+    return partial(setattr, module, name, compiled)
 
 
 # Lightning's two names: `pytorch_lightning` and `lightning.pytorch` are two packages of the same

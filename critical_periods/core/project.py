@@ -1,7 +1,8 @@
 """Where things are in a third party's project, written once for all windows and monitors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -52,7 +53,7 @@ class Project:
     target: int | str | None = None
     axes: str | Sequence[str] | None = None
     network: str | None = None
-    logits: Callable[[Any], Tensor] | int | str | None = None
+    logits: int | str | Callable[[Any], Tensor] | None = None
     likelihood: Likelihood = "categorical"
 
     def __post_init__(self) -> None:
@@ -71,6 +72,38 @@ class Project:
                     "the first of them B for samples, such as BCHW."
                 )
 
+    def logits_of(self, output: Any) -> Any:
+        """The logits in a network's output, as ``logits`` says.
+
+        Raises:
+            UserError: the output does not have them.
+
+        Example:
+            >>> import torch
+            >>> output = {"logits": torch.ones(2, 3), "hidden": [torch.zeros(2, 8)]}
+            >>> Project(logits="hidden.0").logits_of(output).shape
+            torch.Size([2, 8])
+        """
+        if self.logits is None:
+            return output
+        if callable(self.logits):
+            return self.logits(output)
+        found = output
+        try:
+            for key in str(self.logits).split("."):
+                found = _part(found, key)
+            return found
+        except (AttributeError, IndexError, KeyError, TypeError):
+            pass
+        try:
+            function = resolve_name(str(self.logits))
+        except (AttributeError, ImportError, ValueError):
+            raise UserError(
+                f"logits={self.logits!r} of Project is neither a part of what the network returns, "
+                f"a {type(output).__name__}, nor the dotted path of a function."
+            ) from None
+        return function(output)
+
     @property
     def places(self) -> list[int | str] | None:
         """The inputs as a list, or None where they are to be found."""
@@ -88,3 +121,15 @@ class Project:
                 "entry each, or one for all."
             )
         return list(self.axes)
+
+
+def _part(output: Any, key: str) -> Any:
+    """A part of an output by its key, its place or as its attribute."""
+    if isinstance(output, Mapping) and key in output:
+        return output[key]
+    if isinstance(output, (list, tuple)) and key.lstrip("-").isdigit():
+        return output[int(key)]
+    # An attribute of every tensor, such as data, is no part of an output.
+    if isinstance(output, Tensor):
+        raise TypeError
+    return getattr(output, key)

@@ -29,10 +29,10 @@ def restored(*owners: Any) -> Iterator[None]:
     That is, in a module and in those within it: attributes, parameters, buffers and hooks are the
     same objects as before and have the same values, ``requires_grad`` and ``grad`` too; lists,
     dicts, sets and arrays have the same content; NumPy's, Python's and torch's generators of their
-    own go on as if nothing had been drawn. What the hooks of a module hold on to, and plain objects
-    among the attributes, are followed one step. The global random state is not kept, and
-    data sets, loaders, tensors of more than 256 MiB that are no parameters and modules whose
-    parameters have no shape yet are left alone.
+    own go on as if nothing had been drawn. What hooks hold on to is kept, too, and the attributes
+    of objects whose classes come from a package that a module comes from. The global random state
+    is not, and data sets, loaders, tensors of more than 256 MiB that are no parameters and modules
+    whose parameters have no shape yet are left alone.
 
     Nothing is written that has not changed, so compiled code finds its guards as they were.
 
@@ -51,7 +51,8 @@ def restored(*owners: Any) -> Iterator[None]:
         >>> module.calls
         0
     """
-    kept = _Kept()
+    parts = [part for owner in owners for part in _modules(owner)]
+    kept = _Kept({_package(type(part)) for part in parts})
     for owner in owners:
         kept.add_attributes(owner)
     try:
@@ -63,7 +64,8 @@ def restored(*owners: Any) -> Iterator[None]:
 class _Kept:
     """Values, each with what puts it back."""
 
-    def __init__(self) -> None:
+    def __init__(self, packages: set[str]) -> None:
+        self._packages = packages - _NOT_OURS
         self._values: dict[int, Any] = {}  # the values themselves, lest a number be used again
         self._undo: list[Callable[[], None]] = []
 
@@ -110,11 +112,16 @@ class _Kept:
             self._undo.append(undo)
         elif deep and isinstance(value, (FunctionType, MethodType, partial)):
             inside = _held_by(value)
-        elif deep and not any(_package(base) in _NOT_OURS for base in type(value).__mro__):
+        elif deep and self._is_state(type(value)):
             del self._values[id(value)]
             self.add_attributes(value, deep=False)
         for one in list(inside):
             self._add(one, deep)
+
+    def _is_state(self, kind: type) -> bool:
+        """Whether an object is likely to hold what a network remembers, and nothing else."""
+        roots = [_package(base) for base in kind.__mro__]
+        return roots[0] in self._packages and not _NOT_OURS.intersection(roots)
 
     def _add_tensor(self, tensor: Tensor) -> None:
         alias = tensor.detach()
@@ -130,7 +137,9 @@ class _Kept:
 def _put_tensor(tensor: Tensor, alias: Tensor, value: Tensor) -> None:
     if tensor.data_ptr() != alias.data_ptr() or tensor.shape != alias.shape:
         tensor.data = alias
-    if not torch.equal(alias, value):
+    # By their bits, as NaN equals nothing.
+    bits, were = (one.reshape(-1).view(torch.uint8) for one in (alias, value))
+    if not torch.equal(bits, were):
         alias.copy_(value)
 
 
@@ -192,6 +201,10 @@ def _held_by(function: Any) -> list[Any]:
         except ValueError:  # not yet set
             continue
     return found
+
+
+def _modules(owner: Any) -> Iterable[Any]:
+    return owner.modules() if isinstance(owner, nn.Module) else [owner]
 
 
 def _package(kind: type) -> str:

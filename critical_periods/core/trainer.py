@@ -1,10 +1,17 @@
 """What callbacks and tasks ask of a Lightning Trainer, of either package of Lightning."""
 
+import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
+
+from critical_periods.core.errors import UserError, reason
+
+Unit = Literal["epoch", "step"]
+"""What training is counted in; a step is one of ``trainer.global_step``."""
 
 
 def callbacks_of(trainer: Any) -> list[Any]:
@@ -46,12 +53,76 @@ def ends_before(trainer: pl.Trainer, epochs: int) -> bool:
     A training that is but a part of a run (a study's segment) has a callback with an attribute
     ``run_epochs``, which says how many epochs the whole run has.
     """
+    return _run_length(trainer, "epoch", math.inf)[0] < epochs
+
+
+def validate_end(
+    trainer: pl.Trainer, what: str, end: int, unit: Unit = "epoch", batches: float = math.inf
+) -> None:
+    """Raises a UserError where a run has fewer epochs or steps than ``end``.
+
+    Args:
+        trainer: of the run.
+        what: is said to need them, with its verb: ``epoch=5 of LearningRateRestart lies``.
+        end: how many are needed.
+        unit: of ``end``.
+        batches: of a training epoch, where they are known: by them, steps end epochs and epochs
+            steps.
+    """
+    length, setting = _run_length(trainer, unit, batches)
+    if length < end:
+        raise UserError(f"{what} beyond the last {unit} of training: {setting}.")
+
+
+def may_not_end_an_epoch(trainer: pl.Trainer) -> bool:
+    """Whether nothing says that a first epoch ends: the data has no length, the run no epochs."""
+    is_bounded = math.isfinite(_epochs(trainer)) and trainer.max_steps < 0
+    return math.isinf(trainer.num_training_batches) and not is_bounded
+
+
+def is_whole(trainer: pl.Trainer) -> bool:
+    """Whether a training is neither for trial nor a part of a run, as in :func:`ends_before`."""
+    return not getattr(trainer, "fast_dev_run", False) and _run_epochs(trainer) is None
+
+
+def _run_epochs(trainer: pl.Trainer) -> int | None:
+    lengths = [getattr(one, "run_epochs", None) for one in callbacks_of(trainer)]
+    return next((length for length in lengths if length is not None), None)
+
+
+def _run_length(trainer: pl.Trainer, unit: Unit, batches: float) -> tuple[float, str]:
+    """How many epochs or steps a run has, as far as is known, and the setting that says so."""
     # A run for trial has one epoch, whatever is set.
     if getattr(trainer, "fast_dev_run", False):
-        return False
-    lengths = [getattr(one, "run_epochs", None) for one in callbacks_of(trainer)]
-    last = next((length for length in lengths if length is not None), trainer.max_epochs)
-    return last is not None and 0 <= last < epochs
+        return math.inf, ""
+    steps = trainer.max_steps if trainer.max_steps >= 0 else math.inf
+    by_epochs = _epochs(trainer), f"trainer.max_epochs={trainer.max_epochs}"
+    by_steps = steps, f"trainer.max_steps={trainer.max_steps}"
+    length, setting = by_epochs if unit == "epoch" else by_steps
+    other, other_setting = by_steps if unit == "epoch" else by_epochs
+    per_epoch = _steps_per_epoch(trainer, batches)
+    if per_epoch is None or math.isinf(other):
+        return length, setting
+    converted = math.ceil(other / per_epoch) if unit == "epoch" else other * per_epoch
+    if length <= converted:
+        return length, setting
+    return converted, f"{other_setting} at {per_epoch} steps an epoch"
+
+
+def _epochs(trainer: pl.Trainer) -> float:
+    part_of = _run_epochs(trainer)
+    found = trainer.max_epochs if part_of is None else part_of
+    return math.inf if found is None or found < 0 else found
+
+
+def _steps_per_epoch(trainer: Any, batches: float) -> int | None:
+    """One for every so many batches and one for what is left; None where that is not known."""
+    varies = any(is_a("GradientAccumulationScheduler", one) for one in callbacks_of(trainer))
+    by_hand = not getattr(trainer.lightning_module, "automatic_optimization", True)
+    # Loaders that are made anew may have other lengths, as those of a SubsetWindow do.
+    if math.isinf(batches) or varies or by_hand or trainer.reload_dataloaders_every_n_epochs:
+        return None
+    return math.ceil(batches / trainer.accumulate_grad_batches) or None
 
 
 def val_check_interval(trainer: Any) -> int | float | None:
@@ -69,9 +140,18 @@ def batches_of_epochs(trainer: Any, data: Any) -> list[int]:
 
     ``data`` is a DataModule of this package that has been set up.
     """
-    limit = trainer.limit_train_batches
-    lengths = [len(sampler) for sampler in data.epochs(processes_of(trainer))]
-    return [int(n * limit) if isinstance(limit, float) else min(n, limit) for n in lengths]
+    samplers = data.epochs(processes_of(trainer))
+    return [limited(len(sampler), trainer.limit_train_batches) for sampler in samplers]
+
+
+def limited(batches: int, limit: float) -> int:
+    """How many of the batches of an epoch a Trainer's limit leaves: a number of them or a share.
+
+    Example:
+        >>> limited(10, 3), limited(10, 0.5), limited(10, 1.0), limited(10, 20)
+        (3, 5, 10, 10)
+    """
+    return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 
 def results_folder(trainer: pl.Trainer, name: str) -> Path:
@@ -89,8 +169,28 @@ def log_to_wandb(trainer: pl.Trainer, media: Callable[[Any], dict[str, Any]]) ->
     """
     loggers: list[Any] = [one for one in trainer.loggers if is_a("WandbLogger", one)]
     if loggers:
-        import wandb
+        attempt(_log_media, media, loggers, trainer.current_epoch)
 
-        values = media(wandb)
-        for logger in loggers:
-            logger.experiment.log({**values, "epoch": trainer.current_epoch})
+
+def _log_media(media: Callable[[Any], dict[str, Any]], loggers: list[Any], epoch: int) -> None:
+    import wandb
+
+    values = media(wandb)
+    for logger in loggers:
+        logger.experiment.log({**values, "epoch": epoch})
+
+
+def attempt(call: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+    """What a call into Weights & Biases returns; ``None``, and a warning, where it fails.
+
+    Its service is a process of its own, which may be killed or lose its disk. No training depends
+    on it.
+    """
+    try:
+        return call(*args, **settings)
+    except Exception as error:
+        warnings.warn(
+            f"Weights & Biases has failed ({reason(error)}); the run goes on without it.",
+            stacklevel=2,
+        )
+        return None

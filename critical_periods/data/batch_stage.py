@@ -11,7 +11,7 @@ from torch import Tensor
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.internals import in_precision, under_both_names
+from critical_periods.core.internals import in_precision, resume_in_place, under_both_names
 from critical_periods.core.randomness import FIXED_SEED, Stream, generator, global_seed
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 from critical_periods.deficits.deficit import DeficitSlot
@@ -114,6 +114,8 @@ class BatchStage(pl.LightningDataModule):
     def _loader(
         self, part: str, index: Tensor, training: bool = False, shared: bool = False
     ) -> EpochLoader:
+        if training and self.trainer is not None:
+            resume_in_place(self.trainer)
         place = (0, 1) if shared else self.place
         sampler = EpochSampler(index, self.batch_size, training, global_seed(), *place)
         return self.make_loader(part, sampler)

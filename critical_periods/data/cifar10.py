@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from critical_periods.core.errors import UserError
 from critical_periods.data.batch_stage import Images
 from critical_periods.data.images import StoredImageDataModule
 from critical_periods.data.pictures import read_archive, read_folder
@@ -47,7 +48,10 @@ class CIFAR10DataModule(StoredImageDataModule):
         return read_archive(self.root.resolve(), self.download)
 
     def _is_folder(self) -> bool:
-        return (self.root / "train").is_dir() or (self.root / "test").is_dir()
+        try:
+            return (self.root / "train").is_dir() or (self.root / "test").is_dir()
+        except OSError as error:
+            raise UserError(f"root={str(self.root)!r} cannot be read: {error.strerror}.") from error
 
 
 class StereoCIFAR10DataModule(Stereo, CIFAR10DataModule):

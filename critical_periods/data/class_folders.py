@@ -62,25 +62,31 @@ def find_class_files(folder: Path, suffixes: Collection[str], kind: str) -> Clas
         kind: what the files are, in the plural.
 
     Raises:
-        UserError: files lie deeper, so that it is open which folders are the classes; a folder
-            cannot be read.
+        UserError: files lie deeper, so that it is open which folders are the classes; two classes
+            are one folder; a folder cannot be read.
     """
     found: dict[str, list[str]] = {}
     left_out: Counter[str] = Counter()
     above = frozenset({_identity(folder)})
+    places: dict[tuple[int, int], str] = {}
     for entry in _entries(folder):
         if not entry.is_dir():
             is_wanted = _ending(entry.name) in suffixes
             left_out[_BESIDE if is_wanted else _ending(entry.name)] += 1
             continue
+        if (same := places.setdefault(_identity(Path(entry.path)), entry.name)) != entry.name:
+            raise UserError(
+                f"the class folders {same!r} and {entry.name!r} in {folder} are one and the same, "
+                "by a link; keep one of them."
+            )
         files = found[entry.name] = []
         for path in _files(Path(entry.path), above):
             if _ending(path) in suffixes:
                 files.append(path)
             else:
                 left_out[_ending(path)] += 1
-    places = {os.path.dirname(path) for files in found.values() for path in files}
-    if len(places) > 1 or (len(found) == 1 and places - {""}):
+    inner = {os.path.dirname(path) for files in found.values() for path in files}
+    if len(inner) > 1 or (len(found) == 1 and inner - {""}):
         raise _nested(folder, found, kind)
     _tell_alike(folder, found)
     return ClassFolders(
@@ -110,9 +116,11 @@ def describe(left_out: Mapping[str, int]) -> str:
         '3 that end in .txt, 1 without an ending'
     """
     named = {"": "without an ending", _BESIDE: _BESIDE}
-    return ", ".join(
-        f"{count} {named.get(what) or f'that end in {what}'}" for what, count in left_out.items()
-    )
+    most = Counter(left_out).most_common()
+    shown = [f"{count} {named.get(what) or f'that end in {what}'}" for what, count in most[:5]]
+    if rest := sum(count for _, count in most[5:]):
+        shown.append(f"{rest} others")
+    return ", ".join(shown)
 
 
 def tell_left_out(where: Path, kind: str, used: int, left_out: Mapping[str, int]) -> None:

@@ -74,6 +74,12 @@ class LabelPermutation(Deficit):
     def check(self, batch: Batch) -> None:
         """Checks before training that all targets are among the permuted classes."""
         soft = batch.target.is_floating_point()
+        if soft and batch.target.ndim < 2:
+            raise UserError(
+                f"LabelPermutation renames classes, but the targets are {batch.target.dtype} "
+                f"{list(batch.target.shape)}, which are no class numbers; let the data give whole "
+                "numbers, or choose LabelNoise."
+            )
         found = batch.target.shape[-1] if soft else int(batch.target.max()) + 1
         if found > self.num_classes or (soft and found < self.num_classes):
             raise self._misfit(found)

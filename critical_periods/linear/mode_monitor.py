@@ -10,6 +10,7 @@ from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
 from critical_periods.callbacks.network import network_of
 from critical_periods.callbacks.windows.freeze_window import FreezeWindow
 from critical_periods.callbacks.windows.window import windows
+from critical_periods.core.errors import UserError
 from critical_periods.core.trainer import datamodule_of
 from critical_periods.linear.multi_path_linear import MultiPathLinear, paths_and_task
 from critical_periods.linear.theory.multi_path import Freeze, layer_strength, path_strengths
@@ -59,6 +60,12 @@ class ModeMonitor(Monitor):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the theory from the measured strengths, unless a checkpoint has."""
+        for window in windows(trainer, FreezeWindow):
+            if window.unit == "step":
+                raise UserError(
+                    f"ModeMonitor's theory goes by epochs, but the window of {window.described} "
+                    "counts steps; give it in epochs."
+                )
         if self._theory is None:
             self._epoch, self._theory = trainer.current_epoch, _strengths(trainer, pl_module)
 

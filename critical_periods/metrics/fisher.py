@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.project import Likelihood
 from critical_periods.metrics.copies import Shared
 from critical_periods.metrics.functional.fisher import layer_of, squared_score_norms
 
@@ -24,10 +25,11 @@ class FisherTrace(Metric):
     Source: Achille, Rovere & Soatto, *Critical Learning Periods in Deep Networks* (ICLR 2019).
 
     Args:
-        network: takes one tensor a view and returns logits [B, K].
-        num_draws: labels drawn a sample; None is the exact expectation over all classes.
+        network: takes one tensor a view and returns logits [B, K], or what ``likelihood`` is of.
+        num_draws: labels drawn a sample; None is the exact expectation over all labels.
         seed: of the draws, which restart at every ``reset``; give each process its own.
         chunk_size: samples whose gradients are held at once; chosen by memory if None.
+        likelihood: ``categorical``, ``bernoulli`` or ``gaussian``.
         **kwargs: of ``torchmetrics.Metric``.
 
     Example:
@@ -53,6 +55,7 @@ class FisherTrace(Metric):
         num_draws: int | None = None,
         seed: int = 0,
         chunk_size: int | None = None,
+        likelihood: Likelihood = "categorical",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -60,6 +63,7 @@ class FisherTrace(Metric):
         self.num_draws = num_draws
         self.seed = seed
         self.chunk_size = chunk_size
+        self.likelihood: Likelihood = likelihood
         trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
         self.layers = list(dict.fromkeys(map(layer_of, trained)))
         self._keeps_draws = False
@@ -81,7 +85,7 @@ class FisherTrace(Metric):
             UserError: as :func:`critical_periods.metrics.functional.squared_score_norms`, or the
                 network trains other layers than before.
         """
-        settings = (self.num_draws, self.generator, self.chunk_size)
+        settings = (self.num_draws, self.generator, self.chunk_size, self.likelihood)
         norms = squared_score_norms(self.network, views, *settings)
         if list(norms) != self.layers:
             raise UserError(

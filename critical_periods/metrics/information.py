@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.project import Likelihood
 from critical_periods.metrics.functional.information import information, information_sums
 
 
@@ -14,12 +15,13 @@ class UsableInformation(Metric):
     """Usable information I = H(Y) - L_CE about the targets, in bits, over many batches.
 
     H(Y) is the entropy of the targets of all batches and processes, L_CE the mean cross-entropy;
-    see :func:`critical_periods.metrics.functional.usable_information`.
+    see :func:`critical_periods.metrics.functional.usable_information`, also for other likelihoods.
 
     Source: Kleinman, Achille & Soatto (CVPR 2023), section 4.1 and appendix A.5.
 
     Args:
-        num_classes: the number of classes K.
+        num_classes: the number of classes K, or of outputs a sample.
+        likelihood: ``categorical``, ``bernoulli`` or ``gaussian``.
         **kwargs: of ``torchmetrics.Metric``.
 
     Example:
@@ -37,23 +39,34 @@ class UsableInformation(Metric):
     counts: Tensor
     cross_entropy: Tensor
 
-    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+    def __init__(
+        self, num_classes: int, likelihood: Likelihood = "categorical", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.likelihood: Likelihood = likelihood
         zero = torch.zeros((), dtype=torch.float64)
-        self.add_state("counts", torch.zeros(num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+        counts = torch.zeros(num_classes, dtype=torch.int64)
+        if likelihood != "categorical":
+            # Of zeros and ones; or of the number of samples, their sum and that of their squares.
+            rows = 2 if likelihood == "bernoulli" else 3
+            counts = torch.zeros(rows, num_classes, dtype=torch.float64)
+        self.add_state("counts", counts, dist_reduce_fx="sum")
         self.add_state("cross_entropy", zero, dist_reduce_fx="sum")
 
     @torch.no_grad()
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Adds a batch of logits [N, num_classes] and class indices, integers [N].
 
+        Of other likelihoods, outputs and targets are [N, num_classes] both; one output may be [N].
+
         Raises:
             UserError: the shapes do not fit, or a target is not one of the classes.
         """
-        counts, cross_entropy = information_sums(logits, target)
+        counts, cross_entropy = information_sums(logits, target, self.likelihood)
         if counts.shape != self.counts.shape:
             raise UserError(
-                f"logits have {len(counts)} classes but num_classes is {len(self.counts)}; "
+                f"logits have {counts.shape[-1]} classes but num_classes is {self.num_classes}; "
                 "make them agree."
             )
         self.counts = self.counts + counts
@@ -61,4 +74,4 @@ class UsableInformation(Metric):
 
     def compute(self) -> Tensor:
         """The usable information in bits, a float64 scalar."""
-        return information(self.counts, self.cross_entropy)
+        return information(self.counts, self.cross_entropy, self.likelihood)

@@ -32,7 +32,8 @@ def own_head(network: nn.Module, logits: Tensor, target_view: Tensor | None = No
     gradients of all parameters.
 
     Args:
-        network: its attribute ``heads`` names its heads; without one it has a single head.
+        network: its attribute ``heads`` names its heads, as ``["both", 0, 1]``; without one, or
+            where it is anything else, it has a single head.
         logits: its output, [B, heads, K], or [B, K] with a single head.
         target_view: the view of each sample's target, [B]: -1 for all views, v for view v. The head
             for both serves where view v has no head, and everywhere if None.
@@ -49,7 +50,7 @@ def own_head(network: nn.Module, logits: Tensor, target_view: Tensor | None = No
         >>> own_head(network, stacked).flatten().tolist()
         [0.0, 0.0]
     """
-    heads: Sequence[int | str] | None = getattr(network, "heads", None)
+    heads = _heads_of(network)
     if heads is None:
         return logits
     both = heads.index(BOTH)
@@ -61,6 +62,14 @@ def own_head(network: nn.Module, logits: Tensor, target_view: Tensor | None = No
             place = place.masked_fill(target_view == head, number)
     sample = torch.arange(len(logits), device=logits.device)
     return logits[sample, place]
+
+
+def _heads_of(network: nn.Module) -> Sequence[int | str] | None:
+    """The names of a network's heads; None of a third party's attribute of that name."""
+    heads = getattr(network, "heads", None)
+    if not isinstance(heads, (list, tuple)) or BOTH not in heads:
+        return None
+    return heads if all(head == BOTH or isinstance(head, int) for head in heads) else None
 
 
 @contextmanager

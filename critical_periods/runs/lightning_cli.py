@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from critical_periods.runs.checkpoints import of_another_run, read_checkpoint, v
 from critical_periods.runs.config_classes import load_classes, validate_nulls
 from critical_periods.runs.config_files import config_files, read_yaml
 from critical_periods.runs.dry_run import dry_run, is_ours
-from critical_periods.runs.messages import innermost, sentence
+from critical_periods.runs.lightning_callbacks import listed, sentence_of, without_enums
+from critical_periods.runs.messages import sentence, whole
 from critical_periods.runs.tracking import wandb_logger
 
 # Settings of the trainer that are numbers of batches, or shares of them.
@@ -35,6 +37,8 @@ _BATCHES = (
     "limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches",
     "overfit_batches",
 )  # fmt: skip
+# Far more threads end in a crash of torch's, without a word.
+_THREADS = 1024
 # Without Lightning's advertisements.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
     lambda record: "Tip:" not in str(record.msg)
@@ -81,6 +85,8 @@ class CLI(LightningCLI):
             raise UserError(sentence(str(error))) from error
         except RuntimeError as error:
             # Weights of a third party's model are first compared when Lightning loads them.
+            if text := sentence_of(error):
+                raise UserError(text) from error
             path = self._of_run(self.config).get("ckpt_path")
             if not path or not str(error).startswith("Error(s) in loading state_dict for "):
                 raise
@@ -115,6 +121,7 @@ class CLI(LightningCLI):
             load_classes()
             self.config = parse(args)
         settings = self._of_run(self.config)
+        without_enums(listed(settings["trainer"]["callbacks"]))
         validate_nulls(settings.as_dict())
         seed = settings.get("seed_everything")
         if seed is not None and not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:
@@ -133,8 +140,13 @@ class CLI(LightningCLI):
             raise UserError(f"trainer.accumulate_grad_batches is {batches}, but must be 1 or more.")
         if threads is not None and threads < 1:
             raise UserError(f"num_threads is {threads}, but must be at least 1.")
+        if threads is not None and threads > (most := max(_THREADS, os.cpu_count() or 1)):
+            raise UserError(f"num_threads is {threads}, but must be at most {most}.")
         if threads is not None:
             torch.set_num_threads(threads)
+            # Other processes of a distributed run know of it by this, and so does Lightning, which
+            # shares out the cores in each of them where it says nothing.
+            os.environ["OMP_NUM_THREADS"] = str(threads)
 
     def instantiate_classes(self) -> None:
         """Builds the trainer, the model and the data, and says which value does not suit them."""
@@ -142,7 +154,7 @@ class CLI(LightningCLI):
             super().instantiate_classes()
         # Lightning raises the last, such as for two callbacks with one state.
         except (ValueError, TypeError, MisconfigurationException, RuntimeError) as error:
-            raise UserError(innermost(str(error))) from error
+            raise UserError(whole(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with default loggers; a dry run comes before it, and leaves no files."""
@@ -169,9 +181,13 @@ class CLI(LightningCLI):
                 f"trainer.default_root_dir: the folder {folder} cannot be made: {error.strerror}."
             ) from error
         if settings["trainer"]["logger"] in (None, True):
+            kwargs["logger"] = [CSVLogger(folder, name="")]
+            # A run for trial is none; Lightning takes its loggers away, but one has begun by then.
+            if settings["trainer"]["fast_dev_run"]:
+                return super().instantiate_trainer(**kwargs)
             config = self._of_run(yaml.safe_load(self.parser.dump(self.config)))
             wandb = wandb_logger(folder, config=config)
-            kwargs["logger"] = [CSVLogger(folder, name=""), *filter(None, [wandb])]
+            kwargs["logger"] += filter(None, [wandb])
         return super().instantiate_trainer(**kwargs)
 
     def _of_run(self, config: Any) -> Any:

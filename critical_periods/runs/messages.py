@@ -39,7 +39,14 @@ def sentence(message: str) -> str:
         return f"the field {found[1]!r} is missing."
     if found := re.match(r"unrecognized arguments: --([\w.]+)", message):
         return f"{message.rstrip('.')}; {_near_field(found[1])}"
-    of_kind = (_unknown_class, _unknown_field, _not_a_class, _wrong_type, _no_class_at_all)
+    of_kind = (
+        _unknown_class,
+        _field_of_a_callback,
+        _unknown_field,
+        _not_a_class,
+        _wrong_type,
+        _no_class_at_all,
+    )
     told = (tell(message, field) for tell in of_kind)
     return next(filter(None, told), None) or innermost(message, field)
 
@@ -56,6 +63,33 @@ def innermost(message: str, field: str = "") -> str:
     text = " ".join(_deepest(lines)[0].strip(" -").split()) if lines else ""
     text += "" if text.endswith((".", "?", "!")) else "."
     return text if not field or field in text else f"{field}: {text}"
+
+
+def whole(message: str) -> str:
+    r"""All that a class says of its settings, in one line; of a nested message the innermost.
+
+    Example:
+        >>> whole("width must be even.\n  It is 3")
+        'width must be even. It is 3.'
+    """
+    if re.search("Parser key|Does not validate|Problem with given class_path", message):
+        return innermost(message)
+    text = " ".join(message.split())
+    return text + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+def _field_of_a_callback(message: str, field: str) -> str | None:
+    """What is wrong with a callback's field on the command line, which is the last callback's."""
+    found = re.search(r"Given value: NestedArg\(key='([^']+)'", message)
+    refused = found and re.search(rf"(Option '|arguments: --){re.escape(found[1])}\b", message)
+    if not found or not refused or not field.endswith("callbacks"):
+        return None
+    owner = re.search(r"Problem with given class_path '(?:[^']+\.)?([^'.]+)'", message)
+    last = f"the last callback, {owner[1]}," if owner else "the last callback, which is missing and"
+    return (
+        f"--{field}.{found[1]} would be a field of {last} which has none of that name; change the "
+        f"config file, or name the callback before it: --{field}+=CLASS."
+    )
 
 
 def _unknown_class(message: str, field: str) -> str | None:

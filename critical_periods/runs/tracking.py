@@ -8,36 +8,71 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning import loggers
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from critical_periods.core.errors import UserError, near
+from critical_periods.core.trainer import attempt
 
 if TYPE_CHECKING:
     from wandb import Run
+
+PROJECT = "critical-periods"
+"""Where runs are logged to, unless ``WANDB_PROJECT`` says another project."""
 
 _MODES = ("online", "offline", "disabled", "shared")
 _OLD_MODES = {"run": "online", "dryrun": "offline"}
 # Long enough for a slow line; a study must not stand still for a server that is not there.
 _SECONDS_TO_CONNECT = 30
+# Set by a sweep's agent for the one run that it has started.
+_OF_A_SWEEP = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 
 
-def wandb_logger(folder: Path, **settings: Any) -> WandbLogger | None:
+class WandbLogger(loggers.WandbLogger):
+    """Lightning's logger, which no failure of Weights & Biases gets past.
+
+    Its service is a process of its own, which may be killed or lose its disk. From then on nothing
+    is logged, and the training goes on.
+    """
+
+    def log_metrics(self, *args: Any, **settings: Any) -> None:
+        """Logs scalars."""
+        attempt(super().log_metrics, *args, **settings)
+
+    def log_hyperparams(self, *args: Any, **settings: Any) -> None:
+        """Logs settings."""
+        attempt(super().log_hyperparams, *args, **settings)
+
+    def finalize(self, status: str) -> None:
+        """Logs what was saved."""
+        attempt(super().finalize, status)
+
+    def finish(self, code: int) -> None:
+        """Ends the run, with the exit code of what it is of."""
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            attempt(_finish, self.experiment, code)
+
+
+def wandb_logger(folder: Path, id: str | None = None, **settings: Any) -> WandbLogger | None:
     """A logger for Weights & Biases, with every curve against the epoch.
 
     ``WANDB_MODE`` decides where it writes; without it and without an account, offline, into
     ``<folder>/wandb``. There is never a prompt: where ``WANDB_MODE`` is ``online`` but there is no
-    account, or no answer from the server, it warns and writes offline.
+    account, or no answer from the server, it warns and writes offline. ``WANDB_PROJECT``,
+    ``WANDB_ENTITY``, ``WANDB_DIR``, ``WANDB_RUN_GROUP``, ``WANDB_TAGS`` and the rest are those of
+    Weights & Biases.
 
     Args:
         folder: where the run's files lie.
+        id: of the run; one of this id that has begun goes on. By default a new one, or that of a
+            sweep's agent (``WANDB_RUN_ID``), which is for one run alone.
         **settings: of ``wandb.init``, such as ``group`` and ``name``.
 
     Returns:
         The logger, or ``None`` where ``WANDB_MODE`` is ``disabled``.
 
     Raises:
-        UserError: there is no such mode.
+        UserError: there is no such mode, or ``WANDB_DIR`` cannot be written to.
     """
     wanted = os.environ.get("WANDB_MODE", "")
     mode = _OLD_MODES.get(wanted, wanted)
@@ -47,14 +82,69 @@ def wandb_logger(folder: Path, **settings: Any) -> WandbLogger | None:
         return None
     os.environ.setdefault("WANDB_SILENT", "true")
     # Absolute, as a service of its own writes there, which may have started somewhere else.
-    settings = {"project": "critical-periods", "dir": str(folder.absolute()), **settings}
+    folder = Path(os.environ.get("WANDB_DIR") or folder).absolute()
+    settings = _settings(settings) | {"dir": str(folder)}
+    if id is not None:
+        settings |= {"id": id, "resume": "allow"}
+        for variable in _OF_A_SWEEP:
+            os.environ.pop(variable, None)
     run = None
     # The other processes of a run get a logger that does nothing.
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        folder.mkdir(parents=True, exist_ok=True)
-        run = _start(mode, settings)
-        run.define_metric("*", step_metric="epoch", step_sync=False)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"the folder {folder} of Weights & Biases cannot be made: {error.strerror}; set "
+                "WANDB_DIR to another, or WANDB_MODE to disabled."
+            ) from error
+        run = attempt(_start_again, mode, settings)
+        if run is None:
+            return None
+        attempt(run.define_metric, "*", step_metric="epoch", step_sync=False)
     return WandbLogger(project=settings["project"], save_dir=folder, experiment=run)
+
+
+def _settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run, with what the environment says of its project, group and tags."""
+    settings = {"project": os.environ.get("WANDB_PROJECT") or PROJECT, **settings}
+    if group := os.environ.get("WANDB_RUN_GROUP"):
+        settings["group"] = group
+    if tags := os.environ.get("WANDB_TAGS"):
+        settings["tags"] = [*filter(None, tags.split(",")), *settings.get("tags", ())]
+    return settings
+
+
+def finish_all(code: int) -> None:
+    """Ends the run of this process that is still going on, if there is one, with an exit code."""
+    import wandb
+
+    if wandb.run is not None:
+        attempt(_finish, wandb.run, code)
+
+
+def _finish(run: "Run", code: int) -> None:
+    import wandb
+
+    try:
+        run.finish(exit_code=code)
+    except Exception:
+        # What is left of it must not be in the way of the next run, nor of this process's end.
+        with suppress(Exception):
+            wandb.teardown(code)
+        raise
+
+
+def _start_again(mode: str, settings: dict[str, Any]) -> "Run":
+    """A run, even where an earlier one of this process has lost its service."""
+    import wandb
+
+    try:
+        return _start(mode, settings)
+    except (OSError, wandb.errors.Error):
+        with suppress(Exception):
+            wandb.teardown()
+        return _start(mode, settings)
 
 
 def _start(mode: str, settings: dict[str, Any]) -> "Run":

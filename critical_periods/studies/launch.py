@@ -30,8 +30,10 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
             # Killed ones left behind how far they were.
             folder.progress.unlink(missing_ok=True)
     groups = device_groups(plan, jobs)
-    workers = [_start(study, number, devices) for number, devices in enumerate(groups)]
+    workers: list[subprocess.Popen[bytes]] = []
     try:
+        for number, devices in enumerate(groups):
+            workers.append(_start(study, number, devices))
         _show_progress(study, plan, workers)
     finally:
         for worker in workers:

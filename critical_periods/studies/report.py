@@ -1,7 +1,9 @@
 """Tables and figures of a study: everything that its finished runs give."""
 
+import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -12,6 +14,7 @@ import pandas as pd
 import wandb
 from matplotlib.figure import Figure
 
+from critical_periods.core.trainer import attempt
 from critical_periods.plots import curve as curves
 from critical_periods.plots import through_epochs
 from critical_periods.plots.rsv import plot_rsv
@@ -128,20 +131,33 @@ def _log_summary(
     folder: StudyFolder, plan: Plan, curve: pd.DataFrame, figures: Sequence[str]
 ) -> None:
     """Logs the figures, the curve as a table and a chart of it, in the group of the segments."""
-    logger = wandb_logger(folder.path, group=plan.study, name="summary", job_type="summary")
-    if logger is None:
-        return
+    # One run for each folder, however often this is done.
+    place = f"{plan.study} {folder.path.resolve()}"
+    id_ = hashlib.sha256(place.encode()).hexdigest()[:16]
+    logger = wandb_logger(folder.path, id_, group=plan.study, name="summary", job_type="summary")
+    if logger is not None:
+        attempt(_log, logger.experiment, plan, curve, [folder.path / name for name in figures])
+        logger.finish(0)
+        _clear_offline(Path(logger.experiment.dir).parent, id_)
+
+
+def _log(run: Any, plan: Plan, curve: pd.DataFrame, paths: Sequence[Path]) -> None:
     cells = curve.apply(_column).astype(object).where(curve.notna(), None)
     table = wandb.Table(columns=list(cells), data=cells.to_numpy().tolist())
     against = "onset" if (curve["onset"] > 0).any() else "removal"
-    paths = [folder.path / name for name in figures]
     shown: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in paths}
     shown["curve_table"] = table
     if "final_accuracy" in curve:
         chart = wandb.plot.scatter(table, against, "final_accuracy", title=plan.study)
         shown["curve_chart"] = chart
-    logger.experiment.log(shown)
-    logger.experiment.finish()
+    run.log(shown)
+
+
+def _clear_offline(run: Path, id_: str) -> None:
+    """Takes away what earlier summaries have kept to be sent: this one says all that they say."""
+    for earlier in run.parent.glob(f"offline-run-*-{id_}"):
+        if earlier != run:
+            shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _column(cells: pd.Series) -> pd.Series:

@@ -17,7 +17,11 @@ from critical_periods.runs.lightning_cli import CLI
 from critical_periods.studies.cadence import validate_cadence
 from critical_periods.studies.configs import Config, with_weights
 from critical_periods.studies.names import Resolved
-from critical_periods.studies.roles import segment_callbacks, validate_across_segments
+from critical_periods.studies.roles import (
+    is_window,
+    segment_callbacks,
+    validate_across_segments,
+)
 from critical_periods.studies.study import Study
 
 _SWEPT = {"onset", "removal"}
@@ -78,8 +82,15 @@ def _resolved(
             )
     if config["trainer"].get("limit_train_batches") == 0:
         raise UserError("trainer.limit_train_batches=0 trains nothing; leave it out.")
-    callbacks = segment_callbacks(config["trainer"]["callbacks"])
-    config["trainer"]["callbacks"] = [window, *callbacks] if window else callbacks
+    callbacks = [window] if window else []
+    callbacks += segment_callbacks(config["trainer"]["callbacks"])
+    for callback in filter(is_window, callbacks):
+        if (callback.get("init_args") or {}).get("unit", "epoch") != "epoch":
+            raise UserError(
+                f"the window {callback['class_path']} counts steps, but a study's segments begin "
+                "and end with epochs; give it in epochs, and leave unit out."
+            )
+    config["trainer"]["callbacks"] = callbacks
     config["trainer"]["max_epochs"] = max(ends)
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -98,6 +109,9 @@ def _resolved(
         validate_cadence(cli.trainer, data, ends)
         fingerprint = str(data.fingerprint())
     resolved: Config = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
+    for callback in filter(is_window, resolved["trainer"]["callbacks"]):
+        # Settled by the above, and no part of what tells one segment from another.
+        callback.get("init_args", {}).pop("unit", None)
     if not window:
         return Resolved(resolved, {}, fingerprint), cli.model
     # A segment has it in its schedule, and one without a window not at all.

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 
 import critical_periods.callbacks as callbacks
 from critical_periods.callbacks.windows.deficit_window import DeficitWindow
+from critical_periods.callbacks.windows.window import Window
 from critical_periods.core.errors import UserError
 from critical_periods.studies.configs import Config
 
@@ -74,6 +75,11 @@ def said_by(callback: Config, attribute: str) -> Any:
     :class:`~critical_periods.callbacks.learning_rate_restart.LearningRateRestart`.
     """
     return getattr(class_at(callback["class_path"]), attribute, None)
+
+
+def is_window(callback: Config) -> bool:
+    """Whether a callback is one that does something from one epoch, or step, to another."""
+    return issubclass(class_at(callback["class_path"]) or object, Window)
 
 
 def is_observer(callback: Config) -> bool:

@@ -4,18 +4,19 @@ import copy
 import pickle
 import platform
 import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.loggers import WandbLogger
 
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import write_text
+from critical_periods.core.processes import exit_code
 from critical_periods.core.trainer import callbacks_of
 from critical_periods.runs.lightning_cli import CLI
-from critical_periods.runs.tracking import wandb_logger
+from critical_periods.runs.tracking import WandbLogger, wandb_logger
 from critical_periods.studies.configs import Config, with_weights
 from critical_periods.studies.divergence import DivergenceCheck
 from critical_periods.studies.folder import (
@@ -88,9 +89,15 @@ class SegmentRecord(pl.Callback):
         if is_last or is_due:
             checkpoint = self.folder.checkpoint if is_last else self.folder.halfway
             part = checkpoint.with_name(checkpoint.name + ".part")
-            trainer.save_checkpoint(part)
-            if trainer.is_global_zero:
-                finalize_checkpoint(part, checkpoint)
+            try:
+                trainer.save_checkpoint(part)
+                if trainer.is_global_zero:
+                    finalize_checkpoint(part, checkpoint)
+            except BaseException:
+                # The disk is full, or someone has lost patience. Shards lie in a folder.
+                if trainer.is_global_zero and part.is_file():
+                    part.unlink()
+                raise
             self._saved = time.monotonic()
         if trainer.is_global_zero:
             write_text(self.folder.progress, str(epoch + 1))
@@ -109,33 +116,51 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
             starts from is not one.
     """
     segment, folder = plan.segments[name], study.segment(name)
-    began = time.monotonic()
-    epochs = segment.stop if segment.finetunes else max(run.window.epochs for run in plan.runs)
-    record = SegmentRecord(folder, segment.stop, epochs)
-    config = segment_config(plan, segment)
-    before = None if segment.parent is None else study.segment(segment.parent).checkpoint
+    config, before = segment_config(plan, segment), None
+    if segment.parent is not None:
+        before = study.segment(segment.parent).checkpoint
     origin = "its initialisation" if before is None else str(before)
     if segment.finetunes and before is not None:
         config, before = with_weights(config, before), None
     # What monitors write must not fall on what other segments wrote.
     config["trainer"]["default_root_dir"] = str(folder.path)
-    logger = _logger(plan, segment, folder, config)
+    epochs = segment.stop if segment.finetunes else max(run.window.epochs for run in plan.runs)
+    record = SegmentRecord(folder, segment.stop, epochs)
+    callbacks = DivergenceCheck(folder, origin), record
+    logger, error = _logger(plan, segment, folder, config), None
+    try:
+        _train(segment, folder, config, before, callbacks, logger)
+    except BaseException as ended:
+        error = ended
+        raise
+    finally:
+        if logger is not None:
+            logger.finish(exit_code(error))
+
+
+def _train(
+    segment: Segment,
+    folder: SegmentFolder,
+    config: Config,
+    before: Path | None,
+    callbacks: tuple[DivergenceCheck, SegmentRecord],
+    logger: WandbLogger | None,
+) -> None:
+    began = time.monotonic()
+    first, record = callbacks
+    resume = folder.halfway if is_intact(folder.halfway) else before
     try:
         cli = CLI(config, run=False, logger=logger or False)
-        callbacks_of(cli.trainer).insert(0, DivergenceCheck(folder, origin))
+        callbacks_of(cli.trainer).insert(0, first)
         callbacks_of(cli.trainer).append(record)
         if cli.trainer.is_global_zero:
             write_text(folder.path / "config.yaml", yaml.safe_dump(config))
-        resume = folder.halfway if is_intact(folder.halfway) else before
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{resume} holds more than tensors and plain values, so it was not loaded; delete the "
             "folder that it lies in and run the study again."
         ) from error
-    finally:
-        if logger is not None:
-            logger.experiment.finish()
     if cli.trainer.current_epoch < segment.stop:
         raise UserError(
             f"training stopped after {cli.trainer.current_epoch} of {segment.stop} epochs; a study "
@@ -179,8 +204,8 @@ def _logger(
         segment.epochs_text,
     ]
     return wandb_logger(
-        folder.path, group=plan.study, name=", ".join(filter(None, parts)), job_type="segment",
-        tags=[segment.name], config=config,
+        folder.path, segment.name, group=plan.study, name=", ".join(filter(None, parts)),
+        job_type="segment", tags=[segment.name], config=config,
     )  # fmt: skip
 
 

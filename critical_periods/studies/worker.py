@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from filelock import Timeout
 
 from critical_periods.core.errors import ERROR_PREFIX, UserError
-from critical_periods.core.files import write_text
+from critical_periods.core.files import no_space, write_text
 from critical_periods.core.processes import start_child
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan
@@ -62,7 +62,7 @@ def _train(study: StudyFolder, plan: Plan, name: str) -> bool:
     """Trains a segment unless another worker does; says whether it tried."""
     folder = study.segment(name)
     try:
-        with folder.lock().acquire(timeout=0):
+        with folder.held():
             if folder.is_done() or folder.error.exists():
                 return True
             # One that was killed here left behind how far it was.
@@ -70,12 +70,16 @@ def _train(study: StudyFolder, plan: Plan, name: str) -> bool:
             try:
                 _train_here_or_in_a_process(study, plan, name)
             except Exception as error:
-                message = str(error)
-                if not isinstance(error, UserError):
+                message = no_space(error) or str(error)
+                if not isinstance(error, UserError) and not no_space(error):
                     traceback.print_exc()
                     message = f"{type(error).__name__}: {message}"
-                write_text(folder.error, " ".join(message.split()) + "\n")
                 folder.progress.unlink(missing_ok=True)
+                try:
+                    write_text(folder.error, " ".join(message.split()) + "\n")
+                except OSError as second:
+                    # Tried again, it would fail again, for ever.
+                    raise UserError(message) from second
             return True
     except Timeout:
         return False
@@ -94,11 +98,33 @@ def _train_here_or_in_a_process(study: StudyFolder, plan: Plan, name: str) -> No
     # A file, as other ranks may hold a pipe open for long after the first one has failed.
     with tempfile.TemporaryFile() as errors:
         with start_child(command, stderr=errors) as process:
-            code = process.wait()
+            try:
+                code = process.wait()
+            except BaseException:
+                process.terminate()
+                raise
         errors.seek(0)
         said = errors.read().decode(errors="replace")
     sys.stderr.write(said)
     if code:
-        lines = said.strip().splitlines() or [f"the training ended with exit code {code}"]
-        own = [line for line in lines if line.startswith(ERROR_PREFIX)]
-        raise UserError([*lines, *own][-1].removeprefix(ERROR_PREFIX))
+        raise UserError(_reason(said) or f"the training ended with exit code {code}.")
+
+
+def _reason(said: str) -> str:
+    r"""What a process that failed has said of it: our own sentence, or how Python names the error.
+
+    Example:
+        >>> _reason("Traceback (most recent call last):\n  File …\nRuntimeError: one\n  and two\n")
+        'RuntimeError: one and two'
+    """
+    lines = said.strip().splitlines()
+    own = [line for line in lines if line.startswith(ERROR_PREFIX)]
+    if own:
+        return own[-1].removeprefix(ERROR_PREFIX)
+    begins = [place for place, line in enumerate(lines) if line.startswith("Traceback (")]
+    if begins:
+        # Its frames are indented; what follows them may be several lines, indented or not.
+        rest = lines[begins[-1] + 1 :]
+        frames = next((place for place, line in enumerate(rest) if line[:1] != " "), 0)
+        return " ".join(" ".join(rest[frames:]).split())
+    return lines[-1] if lines else ""

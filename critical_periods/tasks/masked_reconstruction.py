@@ -205,6 +205,7 @@ class MaskedReconstructionTask(Task):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the encoder's number of heads, which its weights do not show."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint[HEADS] = self.network.attention_heads
 
     def _evaluate(self, errors: MetricCollection, batch: Batch, batch_idx: int) -> Tensor:

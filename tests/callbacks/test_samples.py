@@ -81,6 +81,11 @@ class Keyed(Dataset):
         return IMAGES[anchor], TARGET[anchor]
 
 
+class Slices:
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(IMAGES[:4], TARGET[:4]), (IMAGES[4:8], TARGET[4:8])])
+
+
 class Once:
     """Batches of four samples that are gone when they have been read."""
 
@@ -101,6 +106,7 @@ LOADERS: dict[str, Any] = {
     "shuffled": lambda: plain(shuffle=True),
     "shuffled by a generator": lambda: plain(shuffle=True, generator=torch.Generator()),
     "keyed": lambda: DataLoader(Keyed(), batch_sampler=[[(0, 1), (2, 3)], [(4, 5), (6, 7)]]),
+    "no DataLoader": Slices,
     "a stream that can be read but once": lambda: Once(zip(IMAGES, TARGET, strict=True)),
 }
 

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from small_runs import quiet_trainer
+from small_runs import Untrained, quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, Sampler, Subset
+from torchvision import tv_tensors
 
 from critical_periods.callbacks import (
     DeficitWindow,
@@ -20,8 +22,10 @@ from critical_periods.callbacks import (
     UsableInformationMonitor,
     WeightInformationMonitor,
 )
+from critical_periods.callbacks.kept_batches import KeptBatches
+from critical_periods.core.errors import UserError
 from critical_periods.deficits import Blur
-from critical_periods.metrics.functional import fisher_trace
+from critical_periods.metrics.functional import fisher_trace, usable_information
 
 LEFT, RIGHT = torch.randn(2, 24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 TARGET = torch.arange(24) % 3
@@ -219,11 +223,14 @@ class Once(DataLoader):
         return super().__iter__()
 
 
-def plain() -> Any:
+class Sum(nn.Sequential):
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return super().forward(left + right)
+
+
+def plain(layer: nn.Module | None = None) -> Any:
     """A network of the same batches that keeps nothing."""
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    network.forward = lambda left, right: network[1](network[0](left + right))  # type: ignore[method-assign]
-    return network
+    return Sum(nn.Flatten(), layer or nn.Linear(64, 3))
 
 
 class Values(pl.Callback):
@@ -258,30 +265,283 @@ def test_what_goes_by_in_the_first_epoch_is_measured_each_time():
     assert values.found == pytest.approx([expected.item()] * 3, rel=1e-5)
 
 
-@pytest.mark.parametrize("stop", [{"every_n_epochs": 1}, {"every_n_train_steps": 4}])
-def test_a_run_that_goes_on_measures_what_it_would_have_measured(tmp_path: Path, stop: Any):
-    """Stopped after an epoch, or in the middle of one; samples of one epoch, and all of it."""
-
-    def run(epochs: int, *callbacks: Any, **settings: Any) -> list[float]:
-        values = Values("fisher/trace"), Values("information/both")
+@pytest.mark.parametrize("step", [2, 3, 4], ids=["in the first epoch", "after it", "later"])
+def test_a_run_that_goes_on_measures_what_it_would_have_measured(tmp_path: Path, step: int):
+    def run(train: Any, **settings: Any) -> tuple[Any, list[float]]:
+        """A few samples of the first epoch, and all of it."""
+        project, values = Project(plain), [Values("fisher/trace"), Values("information/both")]
         both = FisherMonitor(samples=12), UsableInformationMonitor(split="train")
-        fit(Project(plain), [loader(Pairs(OfNumPy()))], *both, *callbacks, *values, **settings)
-        return [value for one in values for value in one.found[-1:]]
+        fit(project, [train], *both, *callbacks, *values, **settings)
+        return project, [one.found[-1] for one in values]
 
-    whole = run(3)
-    keeps = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{step}", **stop)
-    assert run(3, keeps, enable_checkpointing=True) == whole
-    paths = sorted(tmp_path.iterdir())
-    assert len(paths) >= 2
-    saved = [torch.load(path) for path in paths]
-    assert all(len(one["critical_periods_kept_batches"]["parts"][0]) == 3 for one in saved)
-    for path in paths[:2]:
-        project = Project(plain)
-        project.load_state_dict(saved[-1]["state_dict"])
-        values = Values("fisher/trace")
-        fit(project, [loader(Pairs())], FisherMonitor(samples=12), values, ckpt_path=path)
-        kept = saved[0]["critical_periods_kept_batches"]["parts"][0]
-        left, right = (torch.cat([batch[view] for batch in kept])[:12] for view in (0, 1))
-        assert values.found[-1] == pytest.approx(
-            fisher_trace(project.network, [left, right])[0].item(), rel=1e-5
-        )
+    callbacks = [pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=step, save_top_k=-1)]
+    run(loader(Pairs(OfNumPy())), enable_checkpointing=True)
+    path, callbacks = min(tmp_path.iterdir(), key=str), []
+    # Goes on with other noise, which only samples that were not yet kept have.
+    project, values = run(loader(Pairs(Counting())), ckpt_path=path)
+    first = list(loader(Pairs(OfNumPy())))
+    if step == 2:
+        first[2] = project.received[0]
+    left, right, target = (torch.cat([batch[part] for batch in first]) for part in range(3))
+    expected = fisher_trace(project.network, [left[:12], right[:12]])[0].item()
+    told = usable_information(project.network(left, right), target).item()
+    assert values == pytest.approx([expected, told], rel=1e-5)
+
+
+# What is refused before the first step, in a sentence.
+
+
+class TakesIterator(Project):
+    def training_step(self, dataloader_iter: Any) -> Tensor:
+        return torch.zeros((), requires_grad=True)
+
+
+REFUSED: dict[str, Any] = {
+    "no end": (
+        Project, lambda: loader(OnePass()), UsableInformationMonitor(split="train"),
+        "samples=None of UsableInformationMonitor would keep every batch .* there are no end",
+    ),
+    "too much": (
+        Project, lambda: loader(Pairs()), SourceVarianceMonitor(["1"], reestimate_batch_norm=True),
+        r"reestimate_batch_norm=True of .* 3 batches, \d+ MiB, where .*; set it to false",
+    ),
+    "no validation yet": (
+        Project, lambda: loader(Pairs()), UsableInformationMonitor(),
+        "'val' after 1 epochs, but it is read only in validation, first after 2, as its",
+    ),
+    "no batch goes by": (
+        TakesIterator, lambda: loader(Pairs()), FisherMonitor(),
+        "TakesIterator takes dataloader_iter, so no batch goes by that could be measured",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_kept(kind: str, monkeypatch: pytest.MonkeyPatch):
+    module, train, monitor, sentence = REFUSED[kind]
+    monkeypatch.setattr("critical_periods.callbacks.kept_batches._MOST", 1000)
+    with pytest.raises(UserError, match=sentence):
+        settings = {"check_val_every_n_epoch": 2}
+        fit(module(plain), (train(), loader(Locked())), Untrained(), monitor, **settings)
+
+
+def test_a_stream_that_has_come_to_its_end():
+    data = OnePass()
+    list(data.stream)
+    with pytest.raises(UserError, match="split='train' has given no sample that could be measured"):
+        fit(Project(plain), [loader(data)], FisherMonitor())
+
+
+def test_fewer_samples_than_asked_for_are_said():
+    with pytest.warns(UserWarning, match="measure the 24 samples that an epoch .* samples=200"):
+        fit(Project(plain), [loader(Pairs())], FisherMonitor(), max_epochs=1)
+
+
+def test_what_a_forward_logs_is_of_training_alone():
+    class Logging(Project):
+        def forward(self, left: Tensor, right: Tensor) -> Tensor:
+            output = self.model(left, right)
+            self.log("mean", output.mean(), on_epoch=True)
+            self.log_dict({"largest": output.max()}, on_epoch=True)
+            return output
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return F.cross_entropy(self(*batch[:2]), batch[2])
+
+    logged = []
+    for watching in ([], monitors("train", "model.1")):
+        project = Logging(plain)
+        project.model = project._modules.pop("network")
+        trainer = fit(project, [loader(Pairs())], *watching)
+        names = ("mean_epoch", "largest_epoch")
+        logged.append([trainer.callback_metrics[name] for name in names])
+        assert "log" not in vars(project)
+    assert logged[0] == logged[1]
+
+
+def test_processes_keep_their_own_and_each_finds_it_again(monkeypatch: pytest.MonkeyPatch):
+    def place(rank: int, world_size: int = 2) -> Any:
+        names = {"global_rank": rank, "world_size": world_size, "is_global_zero": rank == 0}
+        return SimpleNamespace(**names, current_epoch=0)
+
+    def gather(parts: list[Any], own: Any) -> None:
+        parts[:] = [one.batches for one in kept]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    kept = [KeptBatches(), KeptBatches()]
+    for rank, one in enumerate(kept):
+        one.wanted = 7
+        for number in range(3):
+            one.add(place(rank), {"x": torch.full((2, 1), 10 * rank + number)}, 2, share=4 - rank)
+        assert one.state(place(rank)) is None  # not before all have theirs
+    for rank, one in enumerate(kept):
+        one.complete(place(rank))
+        assert one.samples == 4 and one.is_complete
+    state = kept[0].state(place(0))
+    assert state is not None and kept[1].state(place(1)) is None
+    for rank, one in enumerate(kept):
+        again = KeptBatches()
+        again.load(place(rank), state)
+        assert [b["x"].tolist() for b in again.batches] == [b["x"].tolist() for b in one.batches]
+        assert again.is_complete and again.state(place(0)) is not None
+        # Dealt out among others, they are kept anew.
+        alone = KeptBatches()
+        alone.load(place(0, 1), state)
+        assert not alone.batches and not alone.is_complete
+
+
+def test_networks_without_shapes_yet_are_tried_on_a_copy():
+    """Else the dry run would draw their first weights out of turn."""
+
+    def weights(*callbacks: Any) -> Tensor:
+        pl.seed_everything(1, verbose=False)
+        project = Project(lambda: plain(nn.LazyLinear(3)))
+        fit(project, [loader(Pairs())], *callbacks, max_epochs=1)
+        return project.network[1].weight
+
+    assert torch.equal(weights(), weights(FisherMonitor(samples=8)))
+
+
+# Tensors of other kinds.
+
+
+class Labelled(Tensor):
+    """As those of MONAI: knows what it is of, and no transform of torch.func knows it."""
+
+    @staticmethod
+    def __new__(cls, values: Tensor, of: str) -> Any:
+        made = values.as_subclass(cls)
+        made.of = of
+        return made
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in ("vmap", "_add_batch_dim", "stack"):
+            raise TypeError("not of this kind")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+KINDS_OF_TENSOR: dict[str, Any] = {
+    "plain": lambda images: images,
+    "channels last": lambda images: images.to(memory_format=torch.channels_last),
+    "transposed": lambda images: images.transpose(2, 3).contiguous().transpose(2, 3),
+    "tv_tensors": tv_tensors.Image,
+    "labelled": lambda images: Labelled(images, "an eye"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_TENSOR)
+def test_a_deficit_keeps_contiguity_and_type(kind: str):
+    """Two views of any kind, which all monitors measure as plain tensors."""
+
+    class Kinds(Project):
+        def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return *(KINDS_OF_TENSOR[kind](view.repeat(1, 3, 1, 1)) for view in batch[:2]), batch[2]
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            self.received.append(batch[0])
+            seen = [view.reshape(len(view), -1) for view in batch[:2]]
+            return F.cross_entropy(self.network[1](seen[0] + seen[1]), batch[2])
+
+    project, loaders = Kinds(lambda: plain(nn.Linear(192, 3))), (loader(Pairs()), loader(Pairs()))
+    fit(project, loaders, DeficitWindow(Blur(2), 1), *monitors("train", "1"), max_epochs=2)
+    clean, blurred = project.received[0], project.received[3]
+    assert type(blurred) is type(clean) and blurred.stride() == clean.stride()
+    assert vars(blurred) == vars(clean)
+    expected = Blur(2).degrade(clean.as_subclass(Tensor))
+    assert torch.equal(blurred.as_subclass(Tensor), expected)
+
+
+# Compiled networks.
+
+
+class Compiled(pl.LightningModule):
+    """A classifier of two views, of which some part is compiled by a backend that counts."""
+
+    def __init__(self, how: str, backend: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.how, self.options = how, {"backend": backend}
+        self.model = nn.Sequential(nn.Flatten(), nn.Linear(128, 6), nn.BatchNorm1d(6))
+        self.head = nn.Linear(6, 3)
+        if how == "part":
+            self.model = torch.compile(self.model, **self.options)
+        if how == "in place":
+            self.model.compile(**self.options)
+        if how == "step":
+            self.training_step = torch.compile(self.training_step, **self.options)
+        if how == "network":
+            self.network = torch.compile(Joined(self.model, self.head), **self.options)
+
+    def configure_model(self) -> None:
+        if self.how == "configure_model":
+            self.model = torch.compile(self.model, **self.options)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        if self.how == "network":
+            return self.network(left, right)
+        return self.head(self.model(torch.stack([left, right], 1)))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self(*batch[:2]), batch[2])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self(*batch[:2])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+
+class Joined(nn.Module):
+    def __init__(self, model: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.model, self.head = model, head
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.head(self.model(torch.stack([left, right], 1)))
+
+
+@pytest.mark.parametrize(
+    "how", ["part", "in place", "step", "network", "configure_model", "whole module"]
+)
+def test_compiled_code_runs_at_every_step_and_is_never_compiled_anew(how: str):
+    def run(*callbacks: Any) -> tuple[list[int], Any, list[Tensor]]:
+        calls: list[int] = []
+
+        def backend(graph: Any, inputs: Any) -> Any:
+            number = len(calls)
+            calls.append(0)
+
+            def call(*args: Any) -> Any:
+                calls[number] += 1
+                return graph.forward(*args)
+
+            return call
+
+        torch._dynamo.reset()
+        module: Any = Compiled(how, backend)
+        pl.seed_everything(1, verbose=False)
+        compiled = torch.compile(module, backend=backend) if how == "whole module" else module
+        trainer = fit(compiled, (loader(Pairs()), loader(Pairs())), *callbacks, max_epochs=2)
+        recompiled = torch._dynamo.utils.counters["recompiles"]
+        assert not recompiled, recompiled
+        return calls, trainer.callback_metrics.keys(), list(module.state_dict().values())
+
+    calls, _, alone = run()
+    assert calls and sum(calls) >= 6
+    monitors = [
+        FisherMonitor(1, samples=12),
+        WeightInformationMonitor(1, samples=10, steps=1),
+        UsableInformationMonitor(1),
+        SourceVarianceMonitor(["head"], 1, samples=6, pairs=3, reestimate_batch_norm=True),
+    ]
+    again, logged, watched = run(*monitors)
+    assert again == calls
+    assert {"fisher/trace/model.1", "information/weights/head", "rsv/head/mean"} <= set(logged)
+    assert all(torch.equal(a, b) for a, b in zip(watched, alone, strict=True))
+
+
+def test_layers_of_a_compiled_network_keep_their_names():
+    project = Compiled("part", "eager")
+    trainer = fit(project, (loader(Pairs()), loader(Pairs())), SourceVarianceMonitor(["model.1"]))
+    assert "rsv/model.1/mean" in trainer.callback_metrics

@@ -1,6 +1,9 @@
 """Internals of other packages still do what this package leans on them for."""
 
-from types import SimpleNamespace
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -112,6 +115,21 @@ def test_a_pass_through_persistent_workers_is_not_theirs():
     assert internals.with_own_workers(plain) is plain
 
 
+def test_a_separate_loader_shares_large_arrays_and_no_state():
+    large, small = torch.zeros(2**18), torch.zeros(4)  # of 1 MiB, and less
+    data = DataLoader(TensorDataset(large[:4], small), shuffle=True, generator=torch.Generator())
+    data.dataset.large = [{"all": large}]
+    before = data.generator.get_state()
+    copy = internals.separate(data)
+    assert len(list(copy)) == 4 and torch.equal(data.generator.get_state(), before)
+    assert copy.dataset.large[0]["all"] is large
+    assert copy.dataset.tensors[1] is not small
+    # Neither a stream nor an open file can be read twice.
+    for state in (iter(data), (x for x in "ab"), open(__file__)):  # noqa: SIM115
+        data.dataset.state = [state]
+        assert internals.separate(data) is None
+
+
 def test_workers_end_with_the_run():
     class Around(internals.HasWorkers):
         def __init__(self) -> None:
@@ -211,6 +229,81 @@ def test_connect_makes_optimisers_without_training():
     assert other.datamodule is data and not other.optimizers
 
 
+@pytest.mark.parametrize("make", [torch.compile, lambda layer, **how: layer.compile(**how)])
+def test_calls_of_compiled_modules_are_seen_and_not_compiled_anew(make):
+    graphs, seen = [], []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    layer = nn.Linear(2, 1)
+    made = make(layer, backend=backend)
+    module = layer if made is None else made
+    assert internals.is_compiled(module) and not internals.is_compiled(nn.Linear(2, 1))
+    module(torch.zeros(1, 2))
+    end = internals.around_calls(
+        module, lambda one: seen.append((one,)), lambda *call: seen.append(call)
+    )
+    module(torch.ones(1, 2))
+    end()
+    module(torch.zeros(1, 2))
+    (before, (after, (given,), settings)) = seen
+    assert before == (module,) and after is module and given.sum() == 2 and settings == {}
+    assert len(graphs) == 1
+
+
+def test_calls_that_fail_end_too():
+    module, seen = nn.Linear(2, 1), []
+    internals.around_calls(module, seen.append, lambda *call: seen.append(call[0]))
+    with pytest.raises(RuntimeError):
+        module(torch.zeros(1, 3))
+    assert seen == [module] * 2
+
+
+def test_a_wrapper_calls_the_step_as_the_forward():
+    calls = []
+
+    class Redirected(Module):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            calls.append("step")
+            return self(batch[0]).sum()
+
+        def forward(self, view: Tensor) -> Tensor:
+            return self.layer(view)
+
+    module, redirect = Redirected(), pl.strategies.strategy._ForwardRedirection()
+    module.register_forward_pre_hook(
+        lambda one, args: calls.append("whole" if internals.is_redirected(one) else "forward")
+    )
+    for _ in range(2):
+        redirect(module, module, "training_step", [torch.zeros(1, 2)], 0)
+    assert calls == ["whole", "step", "forward"] * 2
+
+
+def test_bases_of_the_other_package_are_found_when_it_is_imported(monkeypatch):
+    @internals.under_both_names
+    class Ours(pl.Callback): ...
+
+    twin = type("Callback", (), {})
+    other: Any = ModuleType("lightning.part")
+    other.__path__ = []
+    monkeypatch.setitem(internals._TWINS, "Callback", "lightning.part")
+    monkeypatch.setitem(sys.modules, "lightning.part", other)
+
+    @internals.under_both_names
+    class Early(pl.Callback): ...
+
+    assert not issubclass(Early, twin)
+    other.Callback = twin
+    # While another module of the package is looked for, there or not.
+    assert find_spec("os") and not issubclass(Early, twin)
+    with pytest.raises(ModuleNotFoundError):
+        import_module("lightning.part.nothing")
+    assert issubclass(Early, twin) and Early.__mro__.index(pl.Callback) < Early.__mro__.index(twin)
+    assert isinstance(Ours(), pl.Callback)
+
+
 # jsonargparse and LightningCLI, before it.
 
 
@@ -244,3 +337,73 @@ def test_parameters_that_are_passed_on_are_known():
     assert (found["width"].default, found["size"].default) == (2, found["size"].empty)
     # A default that is not known may be null.
     assert internals.class_parameters(Conditional)["size"].default is None
+
+
+class Looks(pl.Callback):
+    """Calls a function in a hook, and keeps what it gives."""
+
+    def __init__(self, hook: str, look: Any) -> None:
+        self.seen: list[Any] = []
+        setattr(self, hook, lambda trainer, *args: self.seen.append(look(trainer)))
+
+
+@pytest.mark.parametrize(("steps", "batches", "epoch"), [(2, 2, 0), (3, 0, 1), (4, 1, 1)])
+def test_a_run_that_max_steps_stopped_goes_on_in_place(tmp_path, steps, batches, epoch):
+    """Epochs of three batches; which of them come is the business of the loader."""
+    saver = ModelCheckpoint(tmp_path, filename="end")
+    stopped = trainer(saver, max_steps=steps, max_epochs=3, enable_checkpointing=True)
+    stopped.fit(Module(), loader())
+
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self) -> DataLoader[Any]:
+            internals.resume_in_place(self.trainer)
+            return loader()
+
+    for limits in ({"max_epochs": 3}, {"max_epochs": -1, "max_steps": 9}):
+        places = Looks("on_train_batch_start", lambda one: one.current_epoch)
+        left_out = Looks("on_train_start", internals.batches_before_resuming)
+        resumed = trainer(places, left_out, **limits)
+        resumed.fit(Module(), Data(), ckpt_path=tmp_path / "end.ckpt", weights_only=True)
+        assert left_out.seen == [batches]
+        # This loader does not know how far it was, so it gives all batches that Lightning counts.
+        assert places.seen[0] == epoch and resumed.current_epoch == 3
+        assert resumed.global_step >= 9
+
+
+def test_measures_that_schedulers_follow():
+    class Following(Module):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val/loss", 2.0)
+
+        def configure_optimizers(self) -> Any:
+            optimizer = super().configure_optimizers()
+            scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+            settings = {"scheduler": scheduler, "monitor": "val/loss"}
+            return {"optimizer": optimizer, "lr_scheduler": settings}
+
+    before = Looks("on_train_start", internals.measures_followed)
+    after = Looks("on_train_epoch_end", internals.measures_followed)
+    lacking = Looks("on_train_start", internals.lacks_measures)
+    one = trainer(before, after, lacking, max_epochs=2)
+    one.fit(Following(), loader(), loader())
+    assert (before.seen, after.seen, lacking.seen) == ([{}], [{"val/loss": 2.0}] * 2, [[]])
+    (config,) = one.lr_scheduler_configs
+    assert config.scheduler.last_epoch == 2
+    one.fit_loop.epoch_progress.current.processed = 3
+    internals.follow_measures(one, {"val/loss": 1.0})
+    assert config.scheduler.last_epoch == 3 and config.scheduler.best == 1.0
+    other = trainer(before)
+    other.fit(Module(), loader())
+    assert before.seen[-1] is None
+
+
+def test_batch_norm_of_all_processes():
+    assert not internals.synchronises_batch_norm(trainer())
+    assert not internals.synchronises_batch_norm(trainer(devices=2))
+    assert internals.synchronises_batch_norm(trainer(devices=2, sync_batchnorm=True))
+
+
+def test_where_a_finder_looks_for_a_rate():
+    finder = pl.callbacks.LearningRateFinder
+    assert internals.rate_attributes(finder()) == ["lr", "learning_rate"]
+    assert internals.rate_attributes(finder(attr_name="rate")) == ["rate"]

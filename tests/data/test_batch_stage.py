@@ -96,6 +96,8 @@ def test_the_fingerprint_is_of_the_data_alone(kind):
     data = ready(kind)
     plain, train = data.fingerprint(), data._images["train"]
     assert plain == ready(kind, limit_train=30, batch_size=7).fingerprint()
+    changed = {"clutter": True} if kind.startswith("digits") else {"size": 32 - 7}
+    assert plain != ready(kind, **changed).fingerprint()
     pixels = train.pixels.clone()
     pixels[5, 0, 3, 3] += 1
     data._images["train"] = train._replace(pixels=pixels)

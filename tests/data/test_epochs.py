@@ -48,7 +48,7 @@ def test_the_order_does_not_depend_on_what_was_drawn_before():
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize(("count", "world_size"), [(23, 1), (12, 2), (25, 2), (23, 3)])
+@pytest.mark.parametrize(("count", "world_size"), [(23, 1), (12, 2), (25, 2), (23, 3), (25, 3)])
 def test_processes_share_the_global_batches(count, world_size):
     ranks = [
         sampler(count, 12 // world_size, rank=rank, world_size=world_size)
@@ -64,6 +64,16 @@ def test_processes_share_the_global_batches(count, world_size):
         left_over = len(global_batch) % world_size
         assert flat(shares) == global_batch[: len(global_batch) - left_over]
         assert not left_over or number == len(whole) - 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 4, 7])
+def test_the_size_of_the_last_batch(batch_size, world_size):
+    for count in (3, 4, 5, 12, 13, 23, 25):
+        settings = {"count": count, "batch_size": batch_size, "world_size": world_size}
+        for rank in range(world_size):
+            one = sampler(**settings, rank=rank)
+            assert one.last_size == len(drawn(one)[-1])
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_the_test_split_validates():
     assert torch.equal(evaluated(data, "predict").views, test.views)
 
 
-@pytest.mark.parametrize(("val_split", "number"), [(100, 100), (0.25, 250)])
+@pytest.mark.parametrize(("val_split", "number"), [(100, 100), (0.25, 250), (10, 10)])
 def test_val_split_holds_training_images_back(val_split, number):
     data = ready(val_split=val_split)
     train, val = training(data), evaluated(data, "val")
@@ -141,8 +141,10 @@ def test_limit_train_is_fixed_and_balanced(monkeypatch, number):
         ({"val_split": -20}, "val_split=-20 asks for -20 images"),
         ({"val_split": 0.001}, "val_split=0.001 asks for 1 images"),
         ({"val_split": float("nan")}, "val_split=nan must be a whole number of images or a share"),
+        ({"val_split": float("inf")}, "val_split=inf must be a whole number of images or a share"),
         ({"val_split": 1.5}, "val_split=1.5 must be a whole number of images or a share below 1"),
         ({"val_split": 1000}, "val_split=1000 leaves too few of the 1000 training images"),
+        ({"val_split": 2000}, "val_split=2000 asks for 2000 images"),
         ({"width": 17}, "width=17 of the crops must lie between 1 and 16"),
         ({"width": 0}, "width=0 of the crops"),
         ({"mask_probability": 0.6}, "mask_probability=0.6 must lie between 0 and 0.5"),
@@ -153,6 +155,7 @@ def test_limit_train_is_fixed_and_balanced(monkeypatch, number):
 def test_settings_that_do_not_fit(settings, sentence):
     with pytest.raises(UserError, match=sentence):
         ready(**settings)
+    assert training(ready(width=17, clutter=True)).views.shape[-1] == 24
 
 
 def test_setup_twice_loads_once(monkeypatch):

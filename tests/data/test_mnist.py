@@ -143,8 +143,7 @@ def test_damaged_files_are_named(folder, part, kind):
 
 
 @pytest.mark.parametrize(
-    ("where", "name"),
-    [("", "train-labels-idx1-ubyte"), ("MNIST/raw", "t10k-images-idx3-ubyte")],
+    ("where", "name"), [("", "train-labels-idx1-ubyte"), ("MNIST/raw", "t10k-images-idx3-ubyte")]
 )
 def test_a_missing_file_is_named(tmp_path, where, name):
     write(tmp_path / where)

@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 from PIL import Image
+from torch import nn
 
 from critical_periods.core.errors import UserError
+from critical_periods.data import CIFAR10DataModule, pictures
+from critical_periods.data.class_folders import describe
 from critical_periods.data.pictures import read_folder
+from critical_periods.tasks import ClassificationTask
 
 GREY = np.random.default_rng(0).integers(0, 2**16, (6, 8)).astype(np.uint16)
 GREY[0, :3] = 0, 128, 2**16 - 1
@@ -86,7 +91,7 @@ GREYS = {
         np.rint(TWELVE * 255.0 / 4095).astype(np.uint8),
     ),
     "floats, TIFF": ("0.tiff", saved(Image.fromarray(FLOAT)), UNIT),
-    "floats, PFM": ("0.pfm", saved(Image.fromarray(FLOAT)), UNIT),
+    "floats, big-endian": ("0.tif", written(tiff(FLOAT.astype(">f4"), 3)), UNIT),
     "floats, 0 is white": ("0.tif", written(tiff(1 - FLOAT, 3, photometric=0)), UNIT),
     "black floats": ("0.tif", saved(Image.fromarray(0 * FLOAT)), 0 * BYTES),
     "1 bit": ("0.png", saved(Image.fromarray(BYTES > 127)), np.uint8(255) * (BYTES > 127)),
@@ -227,9 +232,15 @@ def test_one_line_says_what_is_left_out(tmp_path: Path, caplog: pytest.LogCaptur
         assert len(train.target) == len(test.target) == 4
     (line,) = caplog.messages
     assert line == (
-        f"5 of 13 files under {root} are left out, as no pictures of a class: 1 without an ending, "
-        "2 that end in .npy, 1 that end in .txt, 1 beside the classes' folders."
+        f"5 of 13 files under {root} are left out, as no pictures of a class: 2 that end in .npy, "
+        "1 without an ending, 1 that end in .txt, 1 beside the classes' folders."
     )
+
+
+def test_many_kinds_make_no_long_line():
+    found = describe({f".{n}": 1 + n for n in range(9)})
+    assert found.startswith("9 that end in .8, 8 that end in .7, ")
+    assert found.endswith(", 5 that end in .4, 10 others")
 
 
 def test_a_clean_folder_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -247,11 +258,23 @@ def test_classes_that_look_like_one(tmp_path: Path, caplog: pytest.LogCaptureFix
     ]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
-def test_a_picture_of_someone_else(tmp_path: Path):
-    (base(tmp_path) / "train" / "a" / "1.png").chmod(0)
-    with pytest.raises(UserError, match=r"1.png cannot be opened: Permission denied"):
-        read_folder(tmp_path)
+def test_what_the_system_says_no_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The reason is the system's; nothing is called broken."""
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    base(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "open", refuse, raising=False)
+        with pytest.raises(UserError, match=r"0.png cannot be opened: Permission denied\.$"):
+            read_folder(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        with pytest.raises(UserError, match=r"folder \S+/train cannot be read: Permission denied"):
+            read_folder(tmp_path)
+    with pytest.raises(UserError, match=r"root='x+' cannot be read: File name too long"):
+        CIFAR10DataModule("x" * 300).setup()
 
 
 # Folders.
@@ -330,6 +353,10 @@ def test_folders_that_change_nothing(change: Callable[[Path], Any], tmp_path: Pa
             lambda root: (root / "train" / "c").symlink_to(root / "train"),
             r"no valid file for the classes c\.",
         ),
+        (
+            lambda root: (root / "train" / "c").symlink_to(root / "train" / "a"),
+            r"the class folders 'a' and 'c' in \S+ are one and the same, by a link; keep one",
+        ),
     ],
 )
 def test_folders_that_are_refused(change: Callable[[Path], Any], sentence: str, tmp_path: Path):
@@ -337,3 +364,16 @@ def test_folders_that_are_refused(change: Callable[[Path], Any], sentence: str, 
     with pytest.raises(UserError, match=sentence) as caught:
         read_folder(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_one_class_is_nothing_to_classify(tmp_path: Path):
+    copies(tmp_path, "train/all", "test/all")
+    data = CIFAR10DataModule(tmp_path)
+    data.setup()
+    assert data.num_classes == 1
+    task = ClassificationTask(nn.Flatten(), num_classes=2)
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    with pytest.raises(UserError, match="all samples of CIFAR10DataModule are of one class, so"):
+        trainer.fit(task, data)

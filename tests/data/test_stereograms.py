@@ -24,7 +24,7 @@ def ready(**settings: Any) -> StereogramDataModule:
 # One pair of views.
 
 
-@pytest.mark.parametrize("disparity", [1, 5])
+@pytest.mark.parametrize("disparity", [1, 2, 5])
 def test_a_stereogram_equals_a_plain_loop(disparity):
     draws = torch.Generator().manual_seed(disparity)
     shapes = torch.rand(20, 4, 7, generator=draws) < 0.5
@@ -95,7 +95,7 @@ def test_the_check_would_see_a_shape_that_left_its_old_place_uncovered():
 # Both views together.
 
 
-@pytest.mark.parametrize("disparity", [1, 4])
+@pytest.mark.parametrize("disparity", [1, 2, 4])
 def test_views_agree_on_the_ground_and_by_chance_at_the_shape(disparity):
     data = ready(disparity=disparity)
     batch = training(data)
@@ -172,6 +172,7 @@ def test_the_test_split_is_of_all_test_digits_and_balanced():
     ("settings", "sentence"),
     [
         ({"size": 7}, "size=7 of the stereograms must be at least 8 pixels"),
+        ({"disparity": -1}, "disparity=-1 of the stereograms"),
         ({"disparity": 0}, "disparity=0 of the stereograms must lie between 1 and 31"),
         ({"disparity": 16, "size": 16}, "disparity=16 .* between 1 and 15 pixels, within .*=16"),
     ],

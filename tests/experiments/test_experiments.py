@@ -83,7 +83,7 @@ def test_every_small_study_has_a_full_one():
 
 # A curve needs three ends of a deficit.
 CURVE = "windows={removal: [0, 1, 2], epochs_after: 1}"
-SHORT = "windows={removal: [0, 1], epochs_after: 1}"
+SHORT = "windows={removal: [1], epochs_after: 1}"
 WHOLE = "windows={onset: [0], epochs: 1}"
 LATE = "windows={onset: [0, 1], epochs: 2}"
 SLIDING = "windows={onset: [0, 1], length: 1, epochs: 2}"

@@ -10,6 +10,19 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# The same cells with fewer epochs, and one process that trains.
+SHORTER = {
+    "01_quickstart": {
+        "removal=[0,10]": "removal=[0,1]", "epochs_after=10": "epochs_after=1",
+        "epochs == 20": "epochs == 2", "in (10, 0)": "in (1, 0)",
+        "--output runs/quickstart": "--output runs/quickstart --jobs 1",
+    },
+    "02_relative_source_variance": {"max_epochs=25": "max_epochs=2", "removal=15": "removal=1"},
+    "03_linear_theory": {"range(8)": "range(2)", "range(3)": "range(1)"},
+    "04_your_own_project": {
+        "epochs=16": "epochs=2", "removal=8": "removal=1", "veiled[7]": "veiled[0]",
+    },
+}  # fmt: skip
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -44,7 +57,8 @@ def test_it_holds_the_outputs_of_one_run_and_is_small(path):
 def printed(cells: list[Any]) -> list[list[str]]:
     """What the cells printed, without numbers, paths and how far a study had come at what time."""
     streams = [
-        "".join(output.text for output in cell.outputs if output.output_type == "stream")
+        # Warnings are of the machine.
+        "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
         for cell in cells
     ]
     told = [re.sub(r"(?m)^Segment .* is done; .*$", "", text) for text in streams]
@@ -61,6 +75,8 @@ def test_it_runs_from_a_clean_kernel_and_holds_what_it_prints(path, tmp_path):
     held = printed(code_cells(notebook))
     for cell in code_cells(notebook):
         cell.outputs = []
+        for whole, short in SHORTER.get(path.stem, {}).items():
+            cell.source = cell.source.replace(whole, short)
     # Raises where a cell does.
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}

@@ -48,7 +48,7 @@ def by_autograd(
     return loss.detach()
 
 
-@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_the_gradients_are_those_of_autograd(depth):
     layers = list(torch.randn(depth, SIZE, SIZE, dtype=torch.float64).requires_grad_())
     matrix, weight = torch.randn(2, SIZE, SIZE, dtype=torch.float64)

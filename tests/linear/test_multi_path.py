@@ -57,8 +57,10 @@ def test_two_layers_grow_logistically_together():
         # ∫ da / (a² + c)^((D-1)/2) grows alike in all paths that learn, so differences stay.
         (1, 0.0, lambda a: a),
         (2, 0.0, np.log),
+        (3, 0.0, lambda a: -1 / a),
         (4, 0.0, lambda a: -1 / (2 * a**2)),
         (2, 1.0, np.arcsinh),
+        (3, 1.0, np.arctan),
         (3, 0.25, lambda a: 2 * np.arctan(2 * a)),
     ],
 )
@@ -89,11 +91,15 @@ def test_times_may_repeat_and_pieces_make_the_whole():
     ("call", "message"),
     [
         (lambda: path_strengths([], [2.0], START, 3), r"times have shape \[0\]"),
+        (lambda: path_strengths([-1, 2], [2.0], START, 3), "times run from -1"),
         (lambda: path_strengths([0, math.nan], [2.0], START, 3), "give finite ones"),
         (lambda: path_strengths([1.0, 0.5], [2.0], START, 3), "not in order; sort them"),
         (lambda: path_strengths([1], [math.nan], START, 3), "targets holds nan or inf"),
+        (lambda: path_strengths([1], [2.0], [[math.nan], [0.1]], 3), "first holds nan or inf"),
         (lambda: path_strengths([1], [2.0], [0.1, 0.1], 3), r"first has shape \[2\]"),
         (lambda: path_strengths([1], [2.0, 1.0], START, 3), "a target for each mode"),
+        (lambda: path_strengths([1], 2.0, START, 3), r"targets have shape \[\]"),
+        (lambda: path_strengths([1], [2.0], START, 0), "depth is 0"),
         (lambda: path_strengths([1], [2.0], START, 2.5), "depth is 2.5"),
         (lambda: path_strengths([1], [2.0], START, 3, excess=-1), "excess is -1"),
         (lambda: path_strengths([5], [2.0], START, 3, [Freeze(1, 3, 1)]), "at least 3"),
@@ -193,7 +199,7 @@ def theory(depth: int, rate: float, steps: int, start: float, freeze: tuple[int,
     return path_strengths(rate * np.arange(steps + 1), TARGETS, first, depth, [frozen])
 
 
-@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_small_steps_follow_the_theory_to_a_thousandth(depth):
     setting = (depth, 2.5e-4, 2400, 0.3, (600, 1200))
     measured, expected = simulated(*setting), theory(*setting)

@@ -233,8 +233,9 @@ def test_a_step_is_never_longer_than_asked_and_hits_every_time():
     np.testing.assert_allclose(course[:, 0, 0], 1 - left, rtol=1e-12)
 
 
-def test_simulation_follows_the_flow_from_random_weights():
-    starts, times = random_starts([8, 6, 7, 5], 0.3, rng(0)), np.linspace(0, 3, 7)
+@pytest.mark.parametrize("widths", [[8, 16, 5], [8, 6, 7, 5]])
+def test_simulation_follows_the_flow_from_random_weights(widths):
+    starts, times = random_starts(widths, 0.3, rng(0)), np.linspace(0, 3, 7)
     dropped = [Dropped(2, removal=1.5)]
     flow = product(gradient_flow(five_tasks(), starts, times, dropped))
     trained = gradient_descent(DeepLinear(starts), five_tasks(), times, dropped, step=2e-4)
@@ -270,6 +271,7 @@ STARTS = [np.ones((1, 2))]
     ("call", "message"),
     [
         (lambda: deep_weights(SIGMA, 0.0, [1]), "a0 is 0.0"),
+        (lambda: deep_weights(SIGMA, math.nan, [1]), "a0 is nan"),
         (lambda: shallow_weights(SIGMA, -1.0, [1]), "a0 is -1"),
         (lambda: deep_weights([1.0, 2.0], A0, [1]), r"sigma has shape \[2\]"),
         (lambda: deep_weights(np.zeros((0, 2)), A0, [1]), r"sigma has shape \[0, 2\]"),
@@ -289,6 +291,7 @@ STARTS = [np.ones((1, 2))]
         (lambda: balanced_starts(SIGMA, A0, depth=0), "depth is 0"),
         (lambda: balanced_starts(SIGMA, 0.0, depth=2), "stays there"),
         (lambda: random_starts([3], 0.1, rng(0)), "widths are"),
+        (lambda: random_starts([3, 0], 0.1, rng(0)), "widths are"),
         (lambda: random_starts([3, 2], -0.1, rng(0)), "std is -0.1"),
         (lambda: DeepLinear([np.ones((3, 2)), np.ones((2, 2))]), "each layer takes"),
         (lambda: DeepLinear([]), "a matrix for each layer"),

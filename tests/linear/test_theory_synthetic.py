@@ -210,6 +210,20 @@ def test_measured_rsv_of_two_views_is_within_four_standard_errors(weights, commo
     assert (abs(rsv.numpy() - relative_variances(variances)) <= 4 * error + 1e-9).all()
 
 
+@pytest.mark.parametrize(("common", "noises"), [(0.0, (0.5, 1.0, 2.0)), (1.0, (0.1, 0.5, 2.0))])
+def test_measured_shares_of_three_views_are_within_four_standard_errors(common, noises):
+    draws, covariance = 2_000, views_covariance(common, noises)
+    weights = rng(5).dirichlet([1, 1, 1], 7).T
+    # Draws of their own for each view; the marginals are those of the correlated views.
+    pools = np.stack([sample_views(common, noises, draws, rng(v))[v] for v in range(3)])
+    shares = measured(built(weights), pools).numpy()
+    other, expected = map(relative_variances, both(weights, covariance))
+    squares = (expected**2).sum(0) - expected**2 + (1 - expected) ** 2
+    error = expected * np.sqrt(squares * 2 / draws)
+    assert (abs(shares - expected[:, None]) <= 4 * error[:, None]).all()
+    assert not common or abs(shares - other[:, None]).max() > 0.1
+
+
 # Messages.
 
 
@@ -226,6 +240,7 @@ def test_measured_rsv_of_two_views_is_within_four_standard_errors(weights, commo
         (lambda: conditional_variances([1, 1], [[1, 2], [2, 1]]), "eigenvalue -1"),
         (lambda: relative_variances([[1.0]]), "two views or more"),
         (lambda: BetaWeights(0, 1), "alpha is 0, beta 1"),
+        (lambda: BetaWeights(1, -2), "must be positive"),
         (lambda: rsv_cdf([1.5], BetaWeights(1, 1), np.eye(2)), "from -1 to 1"),
         (lambda: rsv_cdf([0.5], BetaWeights(1, 1), [[1, 0], [0, 0]]), "both must be positive"),
         (lambda: rsv_cdf([0.5], BetaWeights(1, 1), np.eye(3)), "covariance is of 3 views"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from processes import WORLD, join_processes, start_processes
 from torch import Tensor, nn
 
 from critical_periods.core.errors import UserError
@@ -311,9 +312,8 @@ def test_bad_input_is_one_sentence():
 
 
 def one_process(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD
     )
     metric = RelativeSourceVariance(nonlinear, FIXED)
     metric.update(*[pool[rank:29:2] for pool in POOLS])
@@ -322,8 +322,8 @@ def one_process(rank: int, folder: Path) -> None:
 
 
 def test_two_processes_equal_one(tmp_path):
-    torch.multiprocessing.spawn(one_process, (tmp_path,), nprocs=2)
+    join_processes(start_processes(one_process, tmp_path))
     expected = rsv_of(nonlinear, FIXED, *[pool[:29] for pool in POOLS])
-    for rank in range(2):
+    for rank in range(WORLD):
         found = torch.load(tmp_path / f"{rank}.pt")
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

@@ -60,7 +60,7 @@ def best_variance(weight: Tensor, design: Tensor, price: float) -> float:
 
 @pytest.mark.parametrize(
     ("a", "b", "outputs", "price"),
-    [(300, 60, 1, 1e-6), (300, 60, 1, 1.0), (40, 90, 5, 1e-3)],
+    [(300, 60, 1, 1e-6), (300, 60, 1, 1.0), (40, 90, 5, 1e-3), (40, 90, 5, 0.1)],
 )
 def test_linear_gaussian_models_agree_with_their_closed_form(a, b, outputs, price):
     network, views, target = linear_model(a, b, outputs, samples=80)

@@ -172,7 +172,7 @@ def test_settings_without_a_meaning(build: Build, settings: Any, sentence: str) 
 
 
 @each_split
-@pytest.mark.parametrize("num_views", [1, 3])
+@pytest.mark.parametrize("num_views", [1, 2, 3])
 def test_shapes_and_the_contract_of_fuse(build: Build, num_views: int) -> None:
     network = build(num_views=num_views, num_classes=7).double().eval()
     images = views(num_views, dtype=torch.float64)
@@ -320,7 +320,7 @@ def written_out_resnet(s: dict[str, Tensor], images: tuple[Tensor, ...], trainin
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("num_views", [1, 3])
+@pytest.mark.parametrize("num_views", [1, 2, 3])
 def test_split_resnet18_equals_its_written_out_forward(training: bool, num_views: int) -> None:
     network = scramble(SplitResNet18(width=6, num_views=num_views)).double().train(training)
     images = views(num_views, dtype=torch.float64)
@@ -394,7 +394,7 @@ def written_out_cnn(module: nn.Module, table: list[tuple[int, int, int, int]], x
     return x if table[-1][1] else x.mean((2, 3))
 
 
-@pytest.mark.parametrize("depth", [None, 1, 3])
+@pytest.mark.parametrize("depth", [None, 1, 2, 3])
 def test_all_cnn_is_the_papers_table(depth: int | None) -> None:
     start, end = split_table(depth or 0)
     table = TABLE if depth is None else start + end
@@ -411,7 +411,7 @@ def test_all_cnn_is_the_papers_table(depth: int | None) -> None:
     torch.testing.assert_close(network(image), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("depth", [1, 2, 3])
 def test_split_all_cnn_is_the_papers_table(depth: int) -> None:
     path, trunk = split_table(depth)
     assert parameters(SplitAllCNN(depth)) == 2 * count(path, 96) + count(trunk, 96)
@@ -487,9 +487,11 @@ def test_timm_classifier_takes_a_transformer_at_its_own_size() -> None:
 # --- SplitTimm -----------------------------------------------------------------------------------
 
 FAMILIES = [
-    ("resnet18", "layer2"), ("resnet10t", "layer1.0"), ("resnetv2_18", "stages.0"),
-    ("convnext_atto", "stages.1"), ("regnetx_002", "s2"), ("mobilenetv3_small_050", "blocks.1"),
-    ("densenet121", "features.denseblock1"), ("repvgg_a0", "stages.0"),
+    ("resnet18", "layer2"), ("resnet10t", "layer1.0"), ("resnext26ts", "stages.1"),
+    ("resnetv2_18", "stages.0"), ("convnext_atto", "stages.1"), ("regnetx_002", "s2"),
+    ("efficientnet_lite0", "blocks.2"), ("mobilenetv3_small_050", "blocks.1"),
+    ("densenet121", "features.denseblock1"), ("ghostnet_050", "blocks.3"),
+    ("repvgg_a0", "stages.0"),
 ]  # fmt: skip
 
 
@@ -513,7 +515,7 @@ def test_networks_of_one_view_equal_timms_own(name: str, stage: str) -> None:
     torch.testing.assert_close(split(image), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("name", "stage"), [FAMILIES[0], FAMILIES[3]])
+@pytest.mark.parametrize(("name", "stage"), [FAMILIES[0], FAMILIES[4], FAMILIES[7]])
 def test_only_pathways_multiply_and_the_trunk_has_their_sum(name: str, stage: str) -> None:
     whole = parameters(timm.create_model(name, num_classes=10, in_chans=1))
     split = SplitTimm(name, stage, num_views=3, in_channels=1).eval()
@@ -551,6 +553,7 @@ def test_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
         ("resnetblur18", "layer1", ["conv1"], 4, 1),  # an antialiased max pool
         ("resnetv2_50x1_bit", "stages.0", ["stem.conv"], 4, 1),  # weight-standardised, padded pool
         ("convnext_atto", "stages.0", ["stem.0"], 4, 1),  # 4x4 patches
+        ("densenet121", "features.denseblock1", ["features.conv0"], 4, 1),
         ("repvgg_a0", "stages.0", ["stem.conv_kxk.conv", "stem.conv_1x1.conv"], 4, 2),  # parallel
         ("efficientnet_lite0", "blocks.1", ["conv_stem"], 4, 2),
         ("ese_vovnet19b_dw", "stages.1", ["stem.0.conv"], 8, 4),  # a pool of a stage stays
@@ -582,6 +585,7 @@ def test_cifar_stem_keeps_the_image_at_full_size(
         (("resnet18", "fc"), "'fc' (it gives (1, 10), no feature map [B, C, H, W])"),
         (("mambaout_femto", "stages.0"), "'stages.0' (it gives (1, 24, 24, 48), no feature map"),
         (("hrnet_w18_small", "stage2"), "'stage2' (it gives more than one tensor)"),
+        (("swin_tiny_patch4_window7_224", "layers.0"), "is tied to one image size"),
         (("vit_tiny_patch16_224", "blocks.2"), "is tied to one image size, as transformers are"),
         (("resnet18", "layer2", 0), "num_classes must be a whole number of at least 1, not 0."),
     ],

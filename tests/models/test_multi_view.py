@@ -238,9 +238,8 @@ def decode_by_hand(decoder: Any, heads: int, tokens: list[Tensor], visible: list
     return torch.stack([linear(y, decoder.out_proj) for y in ys])
 
 
-@pytest.mark.parametrize(
-    ("view", "visible", "depth"), [(0, [1, 3, 6], 2), (1, [4, 5, 6, 7], 0), (1, [2], 1)]
-)
+@pytest.mark.parametrize("view", [0, 1])
+@pytest.mark.parametrize(("visible", "depth"), [([1, 3, 6], 2), ([4, 5, 6, 7], 0), ([2], 1)])
 @torch.no_grad()
 def test_the_decoder_against_loops(view, visible, depth):
     torch.manual_seed(2)
@@ -264,7 +263,7 @@ def draws(samples: int, views: int, patches: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("views", "patches", "total"), [(2, 196, 98), (2, 4, 7), (3, 5, 1), (1, 9, 4)]
+    ("views", "patches", "total"), [(2, 196, 98), (2, 4, 7), (3, 5, 1), (3, 5, 14), (1, 9, 4)]
 )
 def test_every_sample_shows_exactly_as_many_patches(views, patches, total):
     visible = random_visible(draws(500, views, patches), views, total)
@@ -419,10 +418,7 @@ def test_any_sizes_are_read_off_a_state_dict():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (
-            lambda s: s.pop("encoder.0.mlp.fc1.weight"),
-            "must hold 'encoder.0.mlp.fc1.weight'",
-        ),
+        (lambda s: s.pop("encoder.0.mlp.fc1.weight"), "must hold 'encoder.0.mlp.fc1.weight'"),
         (lambda s: s.pop("encoder.1.norm1.bias"), "no multi-view .*encoder.1.norm1.bias"),
         (lambda s: s.update(odd=torch.zeros(1)), 'no multi-view .*Unexpected key.*"network.odd"'),
         (lambda s: s.pop("global_tokens"), "must hold 'global_tokens' with 3 dimensions"),

@@ -218,6 +218,7 @@ def grid(**before: Any) -> Rows:
 @pytest.mark.parametrize(
     ("rows", "axes"),
     [
+        (grid(), ("onset", "length")),
         ([*grid(variant="a"), point(0, 0, 9, 0, variant="a")], ("onset", "length")),
         # One length, or each onset to the end, span a line.
         ([point(o, o + 2, 9, 1) for o in (0, 3)], None),
@@ -512,7 +513,7 @@ def test_a_curve_without_measures_and_without_a_surface():
         plot_surface(as_table(REMOVALS))
 
 
-@pytest.mark.parametrize("place", [0, 2, 4, 6])
+@pytest.mark.parametrize("place", [0, 2, 3, 4, 5, 6, 7])
 def test_files_are_whole_and_the_same_each_time(tmp_path, monkeypatch, place):
     function, *rows = DRAWN[place]
     save(function(*map(as_table, rows)), tmp_path / "of.x")

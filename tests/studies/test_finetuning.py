@@ -170,9 +170,7 @@ def test_it_starts_from_the_weights_that_its_own_branch_left(
     assert not torch.equal(ended["global_tokens"], pretrained["global_tokens"])
 
 
-def test_results_are_of_the_second_stage_with_the_first_beside_it(
-    done: tuple[StudyFolder, Plan],
-):
+def test_results_are_of_the_second_stage_with_the_first_beside_it(done: tuple[StudyFolder, Plan]):
     folder, plan = done
     rows = results(folder, plan)
     assert [(row["onset"], row["removal"]) for row in rows] == [(0, 1), (1, 2), (0, 0)]

@@ -1,18 +1,20 @@
 """Reading study files: what they mean, and the one sentence for everything that they may not be."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from small_study import plan_of, write_study
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
+from critical_periods.studies.plan import Plan
 from critical_periods.studies.study import Study, Variation, read_study
 
 LR = "model.init_args.optimizer.init_args.lr"
-SCHEDULE = "model.init_args.lr_scheduler"
 ONSETS = {"onset": [0, 3], "length": 2, "epochs": 8}
 NOTHING = Variation({}, {})
 
@@ -185,45 +187,13 @@ def test_callbacks_as_lightning_takes_them(tmp_path, callbacks):
     assert found == [{"class_path": "Timer"}]
 
 
-BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
-    ({"windws": 1}, r"unknown field 'windws'; did you mean 'windows' or 'window'\?"),
-    ({"base": None}, r"the field 'base' is missing; a study needs it\."),
-    ({"windows": None}, r"the field 'windows' is missing"),
-    ({"windows": None, "windws": 1}, r"unknown field 'windws'; did you mean 'windows'"),
-    ({"windows": [1]}, r"windows is \[1\]; it must hold fields\."),
-    ({"windows": {}}, r"windows has \[\]; it needs either removal and epochs_after, or onset and"),
-    ({"windows": {"removals": [1]}}, r"unknown field 'windows\.removals'; did you mean 'removal'"),
-    ({"windows.onset": [1]}, r"it needs either removal and epochs_after, or onset and epochs"),
-    ({"windows.removal": 3}, r"windows\.removal is 3; it must be a list\."),
-    ({"windows.removal": []}, r"windows\.removal is \[\]; it must hold at least one value\."),
-    ({"windows.removal": [0, -1]}, r"windows\.removal holds -1; it must be at least 0\."),
-    ({"windows.removal": [True]}, r"windows\.removal holds True; it must be a whole number\."),
-    ({"windows.epochs_after": 0}, r"windows\.epochs_after is 0; it must be greater than 0\."),
-    ({"windows": ONSETS | {"length": 0}}, r"windows\.length holds 0; it must be greater than 0\."),
-    ({"windows": ONSETS | {"epochs": 4}}, r"windows\.onset=3 to epoch 5 reaches beyond .*epochs=4"),
-    ({"windows": {"onset": [8], "epochs": 8}}, r"windows\.onset=8 to epoch 8 reaches beyond"),
-    ({"windows": {True: 2}}, r"windows has a field named True, which is no text"),
-    ({"seeds": [2**32]}, r"seeds holds 4294967296; it must be at most 4294967295\."),
-    ({"vary": {LR: 0.1}}, r"vary\.model\S+lr is 0\.1; it must be a list\."),
-    ({"vary": {"trainer.max_epochs": [1]}}, r"varying trainer\.max_epochs changes .*; set windows"),
-    ({"threshold": 0}, r"threshold is 0; it must be greater than 0\."),
-    ({"threshold": 1}, r"threshold is 1; it must be less than 1\."),
-    ({"threshold": True}, r"threshold is True; it must be a number\."),
-    ({"threshold": float("nan")}, r"threshold is nan; it must be less than 1\."),
-    ({"variants": {"a": {}, "b": ""}}, r"variants\.b is ''; it must hold fields\."),
-    ({"variants": {"a": {"seed_everything": 1}}}, r"varying seed_everything .*; set seeds inst"),
-    ({"variants": {"a": {1: 2}}}, r"variants\.a has a field named 1, which is no text"),
-    ({"set": {"seed_everything": 7}}, r"setting seed_everything changes nothing .*; set seeds"),
-    ({"set": {1: 2}}, r"set has a field named 1, which is no text; put it between quotes"),
-    ({"set": {"num_threads.x": 3}}, r"'num_threads\.x' cannot be set: num_threads holds no fields"),
-    ({"base": "nosuch.yaml"}, r"the file \S*nosuch\.yaml does not exist\."),
-]
+MISTAKES = yaml.safe_load(Path(__file__).with_name("mistakes.yaml").read_text())
 
 
-@pytest.mark.parametrize(("changes", "sentence"), BAD_FIELDS, ids=lambda value: str(value)[:40])
-def test_bad_fields(tmp_path, changes, sentence):
-    path = write_study(tmp_path, changes)
-    with pytest.raises(UserError, match=rf"^{path}: .*{sentence}"):
+@pytest.mark.parametrize("mistake", MISTAKES["fields"], ids=lambda mistake: str(mistake["set"]))
+def test_bad_fields(tmp_path, mistake):
+    path = write_study(tmp_path, mistake["set"])
+    with pytest.raises(UserError, match=rf"^{path}: .*{mistake['says']}"):
         read_study(path)
 
 
@@ -262,6 +232,8 @@ def test_missing_file(tmp_path):
         ("seeds=[1", r"--set 'seeds=\[1' is not valid YAML"),
         ("num_threads.x=1", r"'num_threads\.x' cannot be set: num_threads holds no fields\."),
         ("seed_everything=3", r"setting seed_everything changes nothing .*; set seeds instead\."),
+        ("trainer.max_epochs=3", r"setting trainer\.max_epochs .*; set windows instead\."),
+        ("vary.a=1", r"vary\.a is 1; it must be a list\."),
         ("windows.removal=[-1]", r"windows\.removal holds -1; it must be at least 0\."),
     ],
 )
@@ -281,18 +253,6 @@ def test_nulls_where_there_must_be_something(tmp_path, capsys):
         assert main([*command, change]) == 2
         assert sentence in capsys.readouterr().err
     assert main([*command, "model.init_args.lr_scheduler=null"]) == 0
-
-
-BLUR = {"class_path": "Blur"}
-DECAY = {"class_path": "RegularizationWindow", "init_args": {"regularizer": "weight_decay"}}
-RESTART = {"trainer.callbacks": [{"class_path": "LearningRateRestart"}], SCHEDULE: None}
-MILESTONES = {"class_path": "MultiStepLR", "init_args": {"milestones": [2, 4]}}
-LAYERS = "trainer.callbacks.0.init_args.layers"
-
-
-def window(name: str, **init_args: Any) -> dict[str, Any]:
-    """Fields of a study with this window in place of its deficit."""
-    return {"deficit": None, "window": {"class_path": name, "init_args": init_args}}
 
 
 ACROSS_SEGMENTS: list[tuple[str, dict[str, Any], str]] = [
@@ -316,56 +276,31 @@ CADENCES: list[tuple[dict[str, Any], str]] = [
     ({INTERVAL: "00:00:10:00"}, r"a time as trainer\.val_check_interval does not validate at the"),
 ]
 
-# Fields of the study, of its base, and what is said of them before training.
-BAD_RUNS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    # Of the base run: what is wrong with a config is told as it is for a single run.
-    ({}, {"trainer.callbacks": [{"init_args": {}}]}, r"callbacks holds .*needs a class_path"),
-    ({}, {"model.class_path": "ClassifyTask"}, r"unknown class 'ClassifyTask' at model; did you"),
-    ({}, {"ckpt_path": "x.ckpt"}, r"unknown field 'ckpt_path'"),
-    ({}, {"trainer.accumulate_grad_batches": 0}, r"accumulate_grad_batches is 0, but must be 1 or"),
-    ({}, {SCHEDULE: MILESTONES}, r"\[2, 4\] of MultiStepLR reach beyond the last .*max_epochs=4\."),
-    ({}, {LAYERS: ["pathways"]}, r"names 'pathways', which the network has but does not call"),
-    # A study's runs must train, and to their last epoch.
-    ({}, {"trainer.limit_train_batches": 0}, r"trainer\.limit_train_batches=0 trains nothing"),
-    ({}, {"trainer.max_steps": 3}, r"trainer\.max_steps=3 may end a run before .*; leave it out"),
-    ({}, {"trainer.fast_dev_run": True}, r"trainer\.fast_dev_run=True may end a run before its"),
-    ({}, {"trainer.max_time": "00:00:01:00"}, r"trainer\.max_time=00:00:01:00 may end a run"),
-    *(({}, {"trainer.callbacks": [{"class_path": name, "init_args": of}]},
-       rf"\): {name} of trainer\.callbacks {says}") for name, of, says in ACROSS_SEGMENTS),
-    # Validation has to fall on the last batch of every run: of 2 or 5 epochs of 3 batches.
-    *(({"windows.removal": [0, 3], "set": {LIMIT: 150} | cadence}, {}, says)
-      for cadence, says in CADENCES),
-    # Of the deficit or the window.
-    ({"deficit": {"class_path": "Blurr"}}, {}, r"unknown class 'Blurr' .*deficit; did you mean 'B"),
-    ({"deficit": None}, {}, r"\): the study has neither a deficit nor a window; give one of them"),
-    ({"window": DECAY}, {}, r"\): the study has both a deficit and a window; give one of them"),
-    ({"deficit": None, "variants": {"a": {"deficit": BLUR}, "b": {}}}, {},
-     r"\): variant 'b' has neither a deficit nor a window; give one of them\."),
-    ({"deficit": "Blur"}, {}, r"deficit\.class_path is missing; it names a deficit, such as Blur"),
-    ({"deficit": None, "window": {}}, {}, r"window\.class_path is missing; it names a callback"),
-    ({"deficit": None, "window": {**DECAY, "init_args": [1]}}, {},
-     r"init_args is \[1\]; it must hold fields\."),
-    (window("SubsetWindow", onset=2), {}, r"window\.init_args\.onset is what windows sweeps; lea"),
-    (window("SubsetWindow") | {"vary": {"window.init_args.removal": [1]}}, {},
-     r"window\.init_args\.removal is what windows sweeps; leave it out\."),
-    (window("FisherMonitor"), {}, r"\S*FisherMonitor has no onset and removal"),
-    (window("SubsetWindow", share=0.001), {}, r"share=0\.001"),
-    (window("RegularizationWindow", regularizer="weight_decay"), {},
-     r"'weight_decay' of RegularizationWindow has nothing to switch .* parameter group is 0"),
-    ({"vary": {"deficit.init_args.views": [[1], [3]]}}, {},
-     r"\): deficit\.init_args\.views \[3\]: .* names view 3, but the data has 2 views"),
-    ({"variants": {"a": {}, "b": RESTART}}, {}, r"variant 'b': LearningRateRestart finds no learn"),
-]  # fmt: skip
+
+@pytest.mark.parametrize(("name", "settings", "sentence"), ACROSS_SEGMENTS)
+def test_callbacks_whose_schedule_spans_a_run_are_refused(
+    tmp_path, capsys, name, settings, sentence
+):
+    callback = {"class_path": name, "init_args": settings}
+    path = write_study(tmp_path, base={"trainer.callbacks": [callback]})
+    assert main(["study", "plan", str(path)]) == 2
+    assert re.search(rf"\): {name} of trainer\.callbacks {sentence}", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(
-    ("study", "base", "sentence"), BAD_RUNS, ids=lambda value: str(value)[-40:]
-)
-def test_bad_runs_are_found_before_training(tmp_path, capsys, study, base, sentence):
-    path, output = write_study(tmp_path, study, base), tmp_path / "out"
+@pytest.mark.parametrize(("cadence", "sentence"), CADENCES)
+def test_validation_has_to_fall_on_the_last_batch_of_every_run(tmp_path, capsys, cadence, sentence):
+    # Runs of 2 or 5 epochs of 3 batches.
+    path = write_study(tmp_path, {"windows.removal": [0, 3], "set": {LIMIT: 150} | cadence})
+    assert main(["study", "plan", str(path)]) == 2
+    assert re.search(sentence, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES["runs"], ids=lambda mistake: mistake["says"])
+def test_bad_runs_are_found_before_training(tmp_path, capsys, mistake):
+    path, output = write_study(tmp_path, mistake.get("set"), mistake.get("base")), tmp_path / "out"
     assert main(["study", "run", str(path), "--output", str(output)]) == 2
     out, err = capsys.readouterr()
-    assert re.search(sentence, err)
+    assert re.search(mistake["says"], err)
     assert err.startswith(f"critical-periods: error: {path} (base {tmp_path / 'base.yaml'}): ")
     assert err.count("\n") == 1
     assert out == "" and not output.exists()
@@ -422,3 +357,16 @@ def test_study_commands_that_do_not_exist(capsys):
         assert "--help" in err and err.count("\n") == 1
         # What the launcher starts is no one's business.
         assert "segment" not in err
+
+
+def test_a_unit_is_no_part_of_what_names_a_segment(tmp_path):
+    def plan(**unit: str) -> Plan:
+        init_args = {"regularizer": "augmentation", "removal": 1} | unit
+        callback = {"class_path": "RegularizationWindow", "init_args": init_args}
+        study = {"deficit": None, "window": {"class_path": "DeficitWindow", "init_args": unit}}
+        study["window"]["init_args"] = {"deficit": {"class_path": "Blur"}} | unit
+        return plan_of(write_study(tmp_path, study, {"trainer.callbacks": [callback]}))
+
+    left_out, given = plan(), plan(unit="epoch")
+    assert left_out.segments.keys() == given.segments.keys()
+    assert "unit" not in json.dumps(left_out.configs)

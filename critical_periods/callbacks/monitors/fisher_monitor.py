@@ -16,7 +16,8 @@ class FisherMonitor(Monitor):
     """Logs the trace of the Fisher information: ``fisher/trace`` and ``fisher/trace/<layer>``.
 
     Tr F = E_x E_{y ~ p(y|x)} ||∇_w log p(y|x)||² over the samples x (Achille, Rovere & Soatto
-    2019): how much the network's answers depend on its weights. The layers' traces sum to that
+    2019): how much the network's answers depend on its weights. The likelihood p(y|x) is that of
+    a classifier's logits, or the ``likelihood`` of ``project``. The layers' traces sum to that
     of the network.
 
     Args:
@@ -30,6 +31,8 @@ class FisherMonitor(Monitor):
     Example:
         >>> monitor = FisherMonitor(every_n_epochs=2, samples=100)
     """
+
+    has_likelihood = True
 
     def __init__(
         self,
@@ -49,11 +52,13 @@ class FisherMonitor(Monitor):
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Takes the gradients of one label of two samples."""
-        squared_score_norms(network, example.inputs, 1, torch.Generator().manual_seed(0))
+        draws = torch.Generator().manual_seed(0)
+        squared_score_norms(network, example.inputs, 1, draws, likelihood=self.likelihood)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the traces."""
-        metric = FisherTrace(self.network_of(pl_module), self.num_draws, seed=trainer.global_rank)
+        network, seed = self.network_of(pl_module), trainer.global_rank
+        metric = FisherTrace(network, self.num_draws, seed, likelihood=self.likelihood)
         for batch in self.batches(trainer):
             metric.update(*batch.inputs)
         total, layers = metric.compute()

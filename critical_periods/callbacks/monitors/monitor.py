@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from critical_periods.callbacks.kept_batches import (
     KeptBatches,
@@ -18,7 +19,8 @@ from critical_periods.callbacks.kept_batches import (
     load,
     save,
 )
-from critical_periods.callbacks.network import network_of
+from critical_periods.callbacks.monitors.likelihoods import check_fit
+from critical_periods.callbacks.network import answering, check_call, computes_more, network_of
 from critical_periods.callbacks.samples import (
     example_batch,
     measurement_batches,
@@ -32,10 +34,9 @@ from critical_periods.core.internals import (
     stops_before_monitors,
     under_both_names,
 )
-from critical_periods.core.project import Project
+from critical_periods.core.project import Likelihood, Project
 from critical_periods.core.trainer import callbacks_of, trainer_of
 from critical_periods.metrics.functional.fisher import evaluating
-from critical_periods.models.heads import answering_together
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -45,10 +46,11 @@ class Monitor(pl.Callback):
     """A callback that measures the network at the end of some epochs and logs what it finds.
 
     It measures the module's attribute ``network``, or, in a project without one, the module
-    itself: whatever takes one tensor [B, C, H, W] a view. ``project`` says so otherwise. Modes,
-    gradients, buffers, attributes, autocast and random state of the training are as they were
-    before, and compiled code is neither run nor compiled anew: a compiled network is measured by
-    its original code.
+    itself, which is also measured where its ``forward`` does more than the network (normalises,
+    say): whatever takes one tensor a view. ``project`` may say otherwise. Modes, gradients,
+    buffers, attributes, autocast and random state of the training are as they were before, and
+    compiled code is neither run nor compiled anew: a compiled network is measured by its original
+    code.
 
     A third party's training loader is never asked for a batch. The monitors keep those that go by
     in the first epoch, as ``training_step`` receives them where no deficit is open (as augmented,
@@ -78,6 +80,8 @@ class Monitor(pl.Callback):
 
     target_needed: ClassVar[bool] = False
     """Whether it measures targets, too."""
+    has_likelihood: ClassVar[bool] = False
+    """Whether it measures what the outputs say about targets."""
 
     def __init__(
         self,
@@ -99,6 +103,7 @@ class Monitor(pl.Callback):
         self.samples = samples
         self.project = project
         self._is_validated = False
+        self._by_forward = False
 
     @property
     def logs(self) -> set[str]:
@@ -156,10 +161,23 @@ class Monitor(pl.Callback):
         """Measures two samples for a dry run, as the first measurement may be due hours later."""
         for split in self.takes:
             prepare_split(trainer, split)
+        self._validate_validation(trainer)
         example = example_batch(trainer, self.split, self.project, self.target_needed)
         self._is_validated = example is not None
         if example is not None:
-            self.dry_run(pl_module, example)
+            self.dry_run(pl_module, example.first(2), example.target)
+
+    def _validate_validation(self, trainer: pl.Trainer) -> None:
+        """Checks that the first validation comes before what is measured of it, as it goes by."""
+        cadence, ends = trainer.check_val_every_n_epoch, trainer.max_epochs or -1
+        due = [epochs for epochs in (self.every_n_epochs, ends) if epochs and epochs > 0]
+        goes_by = "val" in self.takes and "val" in kept_batches(trainer)
+        if goes_by and cadence and due and min(due) < cadence:
+            raise UserError(
+                f"{type(self).__name__} measures the split 'val' after {min(due)} epochs, but it "
+                f"is read only in validation, first after {cadence}, as its data loader cannot be "
+                f"copied; set every_n_epochs to {cadence}, or choose split='train'."
+            )
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -168,7 +186,7 @@ class Monitor(pl.Callback):
         if not self._is_validated:
             self._is_validated = True
             found, _ = find(batch, self.target_needed, self.project)
-            self.dry_run(pl_module, found.first(2))
+            self.dry_run(pl_module, found.first(2), found.target)
         self._keep(trainer, "train", batch)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -202,27 +220,60 @@ class Monitor(pl.Callback):
             if wanted == math.inf:
                 check_size(trainer, split, batch, one, setting)
         found, _ = find(batch, project=self.project)
-        kept.add(batch, len(found.index), number_dealt(kept.wanted, trainer))
+        kept.add(trainer, batch, len(found.index), number_dealt(kept.wanted, trainer))
 
-    def dry_run(self, pl_module: pl.LightningModule, example: Batch) -> None:
-        """Measures a batch and logs nothing, to raise before training what would fail later."""
+    def dry_run(
+        self, pl_module: pl.LightningModule, example: Batch, target: Tensor | None = None
+    ) -> None:
+        """Measures a batch and logs nothing, to raise before training what would fail later.
+
+        ``target`` is that of more samples, which are only looked at.
+        """
+        if any(is_lazy(parameter) for parameter in pl_module.parameters()):
+            # The first call draws the weights, which is for training to do.
+            pl_module = copy.deepcopy(pl_module)
+            network = network_of(pl_module, self.project)
+            with isolate_rng(), torch.no_grad(), answering(network, self.project):
+                network(*example.inputs)
+        with undisturbed(pl_module):
+            self._by_forward = computes_more(pl_module, self.project, example.inputs)
         network = self.network_of(pl_module)
+        check_call(network, example.inputs)
+        with (
+            self._telling(pl_module, network),
+            undisturbed(pl_module),
+            answering(network, self.project),
+        ):
+            if self.has_likelihood:
+                targets = example.target if target is None else target
+                check_fit(network, example, targets, self.likelihood, self.target_needed)
+            self.measure_example(network, example)
+
+    @contextmanager
+    def _telling(self, pl_module: pl.LightningModule, network: nn.Module) -> Iterator[None]:
+        """Tells in a sentence what a third party's network, or torch, cannot do."""
         try:
-            with undisturbed(pl_module), answering_together(network):
-                self.measure_example(network, example)
-        except UserError:
+            yield
+        except (UserError, OSError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # of a third party's network, or of torch
-            what = "the module itself" if network is pl_module else "its attribute network"
+        except Exception as error:
+            is_other = self.project is not None and self.project.network is not None
+            named = f"its module {self.project.network!r}" if self.project and is_other else ""
+            what = "the module itself" if network is pl_module else named or "its attribute network"
             raise UserError(
                 f"{type(self).__name__} cannot measure {type(pl_module).__name__} ({what}) on what "
                 f"the split {self.split!r} gives: {reason(error)}; it has to take one tensor "
-                "[B, C, H, W] a view and to go through torch.func."
+                "[B, ...] a view and to go through torch.func."
             ) from error
 
     def network_of(self, pl_module: pl.LightningModule) -> nn.Module:
         """What is measured of a module."""
-        return network_of(pl_module, self.project)
+        return pl_module if self._by_forward else network_of(pl_module, self.project)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Of the targets, given the network's outputs."""
+        return "categorical" if self.project is None else self.project.likelihood
 
     def batches(self, trainer: pl.Trainer) -> Iterator[Batch]:
         """What is measured of the data: the share of this process."""
@@ -245,7 +296,13 @@ class Monitor(pl.Callback):
             or trainer.should_stop
         )
         if due or is_last:
-            with undisturbed(pl_module), answering_together(self.network_of(pl_module)):
+            network = self.network_of(pl_module)
+            # The first batch has been tried, but others may have other shapes.
+            with (
+                self._telling(pl_module, network),
+                undisturbed(pl_module),
+                answering(network, self.project),
+            ):
                 self.measure(trainer, pl_module)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -276,9 +333,29 @@ def undisturbed(pl_module: pl.LightningModule) -> Iterator[None]:
         default_dtype(trainer_of(pl_module)),
         isolate_rng(),
         evaluating(pl_module),
+        _silent_forward(pl_module),
         torch.no_grad(),
         # A variance or a gradient norm of bf16 numbers would be mostly rounding.
         torch.autocast(pl_module.device.type, enabled=False),
+    ):
+        yield
+
+
+@contextmanager
+def _silent_forward(pl_module: pl.LightningModule) -> Iterator[None]:
+    """Keeps what a module's own forward logs of samples that are measured out of its log."""
+
+    def silence(*args: Any) -> None:
+        for name in ("log", "log_dict"):
+            vars(pl_module)[name] = lambda *args, **kwargs: None
+
+    def speak(*args: Any) -> None:
+        for name in ("log", "log_dict"):
+            vars(pl_module).pop(name, None)
+
+    with (
+        pl_module.register_forward_pre_hook(silence),
+        pl_module.register_forward_hook(speak, always_call=True),
     ):
         yield
 

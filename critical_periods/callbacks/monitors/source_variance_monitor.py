@@ -1,7 +1,7 @@
 """Relative source variance through training: which view each unit depends on."""
 
 import math
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -12,13 +12,18 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, reestimated_batch_norm
-from critical_periods.callbacks.network import module_names, modules_named, name_list
+from critical_periods.callbacks.network import (
+    module_names,
+    modules_named,
+    name_list,
+    network_of,
+)
 from critical_periods.callbacks.samples import measurement_batches, shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import replacing
 from critical_periods.core.project import Project
-from critical_periods.core.trainer import log_to_wandb, results_folder
+from critical_periods.core.trainer import callbacks_of, log_to_wandb, results_folder
 from critical_periods.metrics.functional.rsv_summary import (
     channel_mean,
     dead_units,
@@ -26,6 +31,7 @@ from critical_periods.metrics.functional.rsv_summary import (
     rsv_histogram,
 )
 from critical_periods.metrics.rsv import RelativeSourceVariance
+from critical_periods.models.split import SplitNetwork
 
 
 class SourceVarianceMonitor(Monitor):
@@ -81,6 +87,7 @@ class SourceVarianceMonitor(Monitor):
         self.layers = name_list("layers", self, layers)
         self.pairs = pairs
         self.reestimate_batch_norm = reestimate_batch_norm
+        self._measured: tuple[int, dict[str, Any]] = -1, {}
 
     @property
     def logs(self) -> set[str]:
@@ -98,7 +105,8 @@ class SourceVarianceMonitor(Monitor):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that the network, which is built by now, has the layers."""
-        modules_named("layers", self, self.layers, self.network_of(pl_module))
+        modules_named("layers", self, self.layers, network_of(pl_module, self.project))
+        self._measured = -1, {}
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Checks on two samples that each layer gives its outputs once, sample by sample."""
@@ -108,7 +116,7 @@ class SourceVarianceMonitor(Monitor):
                 "SourceVarianceMonitor compares what views do to a network, but the data has one."
             )
         calls: Counter[str] = Counter()
-        with recording(network, self.layers, calls) as recorded:
+        with recording(self._named(network), self.layers, calls) as recorded:
             network(*views)
         for layer in self.layers:
             if calls[layer] == 1 and len(recorded[layer]) == len(views[0]):
@@ -123,6 +131,10 @@ class SourceVarianceMonitor(Monitor):
                 "module inside it or around it."
             )
 
+    def _named(self, network: nn.Module) -> nn.Module:
+        """Where the layers' names are of, which is a part of what is measured."""
+        return network.get_submodule("network") if self._by_forward else network
+
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the distributions."""
         network = self.network_of(pl_module)
@@ -131,7 +143,7 @@ class SourceVarianceMonitor(Monitor):
                 clean = measurement_batches(trainer, "train", None, True, self.project)
                 average = partial(trainer.strategy.reduce, reduce_op="mean")
                 stack.enter_context(reestimated_batch_norm(network, clean, average))
-            recorded = stack.enter_context(recording(network, self.layers))
+            recorded = stack.enter_context(recording(self._named(network), self.layers))
             encode, decode = _halves(network, self.layers)
 
             def function(*features: Tensor) -> dict[str, Tensor]:
@@ -166,12 +178,17 @@ class SourceVarianceMonitor(Monitor):
             units = values.nanmean(dim=0).float()
             for part, array in (("counts", counts), ("edges", edges), ("units", units)):
                 arrays[f"{name}/{part}"] = array.cpu().numpy()
+        self._measured = trainer.current_epoch, arrays
         folder = results_folder(trainer, "rsv")
         if arrays and trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"epoch_{trainer.current_epoch:04d}.npz"
+            # Monitors of other layers write to the same file.
+            ours = (one for one in callbacks_of(trainer) if isinstance(one, SourceVarianceMonitor))
+            measured = (one._measured for one in ours)
+            together = ChainMap(*(of for epoch, of in measured if epoch == trainer.current_epoch))
             with replacing(path) as beside, beside.open("wb") as file:
-                np.savez_compressed(file, **arrays)
+                np.savez_compressed(file, **together)
             pairs = {n: (arrays[f"{n}/counts"], arrays[f"{n}/edges"]) for n in rsv}
             log_to_wandb(
                 trainer,
@@ -218,13 +235,12 @@ def _halves(
 
     A split network encodes each sample once, not once for every pair, if the layers come later.
     """
-    pathways = getattr(network, "pathways", None)
-    fuse = getattr(network, "fuse", None)
     in_pathway = any(layer.split(".")[0] == "pathways" for layer in layers)
-    if not isinstance(pathways, nn.ModuleList) or fuse is None or in_pathway:
+    # In a network of a third party the names may mean something else.
+    if not isinstance(network, SplitNetwork) or in_pathway:
         return list, network
 
     def encode(views: list[Tensor]) -> list[Tensor]:
-        return [path(view) for path, view in zip(pathways, views, strict=True)]
+        return [path(view) for path, view in zip(network.pathways, views, strict=True)]
 
-    return encode, fuse
+    return encode, network.fuse

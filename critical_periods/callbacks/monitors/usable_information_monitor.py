@@ -6,7 +6,7 @@ from torch import nn
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
 from critical_periods.core.batch import Batch
-from critical_periods.core.project import Project
+from critical_periods.core.project import Likelihood, Project
 from critical_periods.metrics.information import UsableInformation
 
 
@@ -16,7 +16,8 @@ class UsableInformationMonitor(Monitor):
     I = H(Y) - cross-entropy: ``information/both`` with all views, ``information/view_0``, … with
     the others set to zero (Kleinman et al. 2023, section 4.1 and Fig. 9, 10). A view alone means
     something only to a network that has met it alone in training: give the DataModule a
-    ``mask_probability`` of 0.1.
+    ``mask_probability`` of 0.1. What it is for another ``likelihood`` of ``project`` than that of a
+    classifier's logits says :func:`~critical_periods.metrics.functional.usable_information`.
 
     Args:
         every_n_epochs: the cadence; the last epoch is always measured.
@@ -29,6 +30,7 @@ class UsableInformationMonitor(Monitor):
     """
 
     target_needed = True
+    has_likelihood = True
 
     def __init__(
         self,
@@ -41,19 +43,24 @@ class UsableInformationMonitor(Monitor):
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Measures two samples."""
-        _add(network, example, {})
+        _add(network, example, {}, self.likelihood)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the informations."""
         network = self.network_of(pl_module)
         metrics: dict[str, UsableInformation] = {}
         for batch in self.batches(trainer):
-            _add(network, batch, metrics)
+            _add(network, batch, metrics, self.likelihood)
         for name, metric in metrics.items():
             log_scalar(pl_module, f"information/{name}", metric.compute())
 
 
-def _add(network: nn.Module, batch: Batch, metrics: dict[str, UsableInformation]) -> None:
+def _add(
+    network: nn.Module,
+    batch: Batch,
+    metrics: dict[str, UsableInformation],
+    likelihood: Likelihood,
+) -> None:
     """Adds a batch to the metrics of all views and of each alone."""
     views = list(batch.inputs)
     conditions = {"both": views}
@@ -64,5 +71,6 @@ def _add(network: nn.Module, batch: Batch, metrics: dict[str, UsableInformation]
     for name, seen in conditions.items():
         logits = network(*seen)
         if name not in metrics:
-            metrics[name] = UsableInformation(logits.shape[1]).to(logits.device)
+            outputs = logits[0].numel()
+            metrics[name] = UsableInformation(outputs, likelihood).to(logits.device)
         metrics[name].update(logits, batch.target)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import pytorch_lightning as pl
 import torch
@@ -12,11 +13,14 @@ from critical_periods.callbacks.samples import shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.project import Project
+from critical_periods.metrics.functional.fisher import layer_of
 from critical_periods.metrics.functional.learned_noise import (
+    WeightInformation,
     check_settings,
     noisy_parameters,
     weight_information,
 )
+from critical_periods.metrics.functional.likelihood import mean_loss
 
 # At most so many samples a step: the noise varies more than they do, so more draws tell more.
 _STEP = 32
@@ -25,9 +29,10 @@ _STEP = 32
 class WeightInformationMonitor(Monitor):
     """Logs how many nats the weights hold at a stated price, by the noise that they tolerate.
 
-    Each layer's weights get Gaussian noise, as much of it as cross-entropy plus ``price`` times
-    the information allows (:func:`~critical_periods.metrics.functional.weight_information`; the
-    first version of Achille, Rovere & Soatto). It logs
+    Each layer's weights get Gaussian noise, as much of it as cross-entropy (or the mean loss of
+    the ``likelihood`` of ``project``) plus ``price`` times the information allows
+    (:func:`~critical_periods.metrics.functional.weight_information`; the first version of Achille,
+    Rovere & Soatto). It logs
 
     - ``information/weights``: nats in the whole network, the sum of
     - ``information/weights/<layer>``: nats in each layer;
@@ -56,6 +61,7 @@ class WeightInformationMonitor(Monitor):
     """
 
     target_needed = True
+    has_likelihood = True
 
     def __init__(
         self,
@@ -80,10 +86,23 @@ class WeightInformationMonitor(Monitor):
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Takes one step of the search on two samples."""
         self._validate_target(example.target)
-        batches = [(example.inputs, example.target)]
-        weight_information(network, batches, self.price, steps=1, layers=self.layers)
+        self._search(network, [(example.inputs, example.target)], steps=1)
+
+    def _search(
+        self, network: nn.Module, batches: Sequence[tuple[Sequence[Tensor], Tensor]], steps: int
+    ) -> WeightInformation:
+        layers = self.layers
+        if layers is not None and self._by_forward:
+            # Named in the network, which is a part of what is measured, perhaps by another name.
+            named = network.get_submodule("network")
+            owned = [p for n, p in named.named_parameters() if layer_of(n) in layers]
+            layers = [layer_of(n) for n, p in network.named_parameters() if _is_in(p, owned)]
+        loss = partial(mean_loss, likelihood=self.likelihood)
+        return weight_information(network, batches, self.price, steps, layers=layers, loss=loss)
 
     def _validate_target(self, target: Tensor) -> None:
+        if self.likelihood != "categorical":
+            return
         if not target.is_floating_point() and (target < 0).any():
             raise UserError(
                 f"split={self.split!r} of WeightInformationMonitor has samples without a class; "
@@ -99,8 +118,12 @@ class WeightInformationMonitor(Monitor):
         inputs = zip(*(view.tensor_split(parts) for view in batch.inputs), strict=True)
         batches = list(zip(inputs, target.tensor_split(parts), strict=True))
         network = self.network_of(pl_module)
-        result = weight_information(network, batches, self.price, self.steps, layers=self.layers)
+        result = self._search(network, batches, self.steps)
         log_scalar(pl_module, "information/weights", torch.stack([*result.nats.values()]).sum())
         for layer, nats in result.nats.items():
             log_scalar(pl_module, f"information/weights/{layer}", nats)
         log_scalar(pl_module, "information/noisy_loss", result.loss)
+
+
+def _is_in(parameter: Tensor, parameters: Sequence[Tensor]) -> bool:
+    return any(parameter is one for one in parameters)

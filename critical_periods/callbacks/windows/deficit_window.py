@@ -15,12 +15,12 @@ from critical_periods.core.batch import Batch, find
 from critical_periods.core.errors import UserError
 from critical_periods.core.project import Project
 from critical_periods.core.randomness import Stream, generator, global_seed
-from critical_periods.core.trainer import datamodule_of
+from critical_periods.core.trainer import Unit, datamodule_of
 from critical_periods.deficits.deficit import Deficit, DeficitSlot
 
 
 class DeficitWindow(Window):
-    """Puts a deficit into training at epoch ``onset`` and takes it out at epoch ``removal``.
+    """Puts a deficit into training at ``onset`` and takes it out at ``removal``.
 
     Where the DataModule has a slot for deficits (``datamodule.deficits``, a
     :class:`~critical_periods.deficits.DeficitSlot`), the deficit goes in there. In any other
@@ -30,15 +30,19 @@ class DeficitWindow(Window):
     alone; the sanity check, measurements and tests never are.
 
     Several windows may be open at once; their deficits act in the order of the callbacks. Random
-    deficits draw from (seed, epoch, batch, rank). ``deficit/active`` is logged each epoch: 1 where
-    any window is open. Works under a Trainer of ``pytorch_lightning`` and of ``lightning``.
+    deficits draw from (seed, epoch, batch, rank). ``deficit/active`` is logged each epoch, or at
+    each batch where a window counts steps: 1 where any window is open. What a step is, and which
+    batch is the first with the deficit, says
+    :class:`~critical_periods.callbacks.windows.window.Window`. Works under a Trainer of
+    ``pytorch_lightning`` and of ``lightning``.
 
     Args:
         deficit: the change of batches.
-        onset: the first epoch with the deficit.
-        removal: the first epoch without it; ``None`` means to the end.
+        onset: the first epoch (or step) with the deficit.
+        removal: the first one without it; ``None`` means to the end.
         validate: whether validation has the deficit too while the window is open. A random one
             draws the same in every epoch there, from (seed, batch, rank).
+        unit: ``epoch`` or ``step``: what ``onset`` and ``removal`` are counted in.
         project: where inputs and target are in a third party's batches (:class:`Project`).
 
     Raises:
@@ -59,9 +63,10 @@ class DeficitWindow(Window):
         onset: int = 0,
         removal: int | None = None,
         validate: bool = False,
+        unit: Unit = "epoch",
         project: Project | None = None,
     ) -> None:
-        super().__init__(onset, removal)
+        super().__init__(onset, removal, unit)
         self.deficit = deficit
         self.validate = validate
         self.project = project
@@ -73,7 +78,8 @@ class DeficitWindow(Window):
     @property
     def state_key(self) -> str:
         """What tells this window from others in a checkpoint, whatever the removal of that run."""
-        return f"DeficitWindow({self.deficit}, onset={self.onset})"
+        steps = ", unit=step" if self.unit == "step" else ""
+        return f"DeficitWindow({self.deficit}, onset={self.onset}{steps})"
 
     def state_dict(self) -> dict[str, Any]:
         """The seed of its draws and what its deficit has drawn once and for all."""
@@ -91,7 +97,9 @@ class DeficitWindow(Window):
             return
         # A checkpoint's seed is loaded after this and stays.
         self._seed = global_seed()
-        available = getattr(datamodule_of(trainer), "num_classes", None)
+        # A third party's data may have other classes than those of the target in question.
+        data = datamodule_of(trainer) if _slot(trainer) is not None else None
+        available = getattr(data, "num_classes", None)
         assumed = getattr(self.deficit, "num_classes", None)
         if isinstance(available, int) and isinstance(assumed, int) and available != assumed:
             raise UserError(
@@ -127,12 +135,15 @@ class DeficitWindow(Window):
             # Every window fills in the same deficits, so the order never depends on history.
             open_now = open_windows(trainer, DeficitWindow)
             deficits = [window.deficit.to(pl_module.device) for window in open_now]
-            slot.fill(deficits, [window.deficit for window in open_now if window.validate])
+            # Training goes on to the next batch, while validation is as the last one was.
+            acting = [one for one in windows(trainer, DeficitWindow) if one.acts]
+            slot.fill(deficits, [one.deficit for one in acting if one.validate])
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Remembers the number of the batch, which names the draws of a random deficit."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._batch_idx = batch_idx
         # A third party's first batch is checked only now, as taking it earlier could use up a
         # stream, and before any step, even if the window opens much later.
@@ -192,8 +203,8 @@ def _wrap_step(trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) ->
     def step(batch: Any, *args: Any, **kwargs: Any) -> Any:
         # One step may call the other, and each is called outside its loop, too.
         is_due = trainer.training if name == "training_step" else trainer.validating
-        for window in open_windows(trainer, DeficitWindow) if is_due else ():
-            if window.validate or name == "training_step":
+        for window in windows(trainer, DeficitWindow) if is_due else ():
+            if window.acts and (window.validate or name == "training_step"):
                 found, put_back = window._find(batch)
                 deficit = window.deficit.to(found.target.device)
                 batch = put_back(deficit(found, window._draws(trainer, found.target.device)))

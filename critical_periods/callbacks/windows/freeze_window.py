@@ -11,10 +11,11 @@ from critical_periods.callbacks.network import modules_named, name_list, network
 from critical_periods.callbacks.windows.window import Window
 from critical_periods.core.errors import UserError
 from critical_periods.core.project import Project
+from critical_periods.core.trainer import Unit
 
 
 class FreezeWindow(Window):
-    """From epoch ``onset`` to ``removal - 1``, the parameters of some modules stay as they are.
+    """From ``onset`` to ``removal - 1``, the parameters of some modules stay as they are.
 
     Their output counts as before, and gradients flow through them to what comes before, but no
     optimiser sees a gradient of theirs: not a bit of them changes, whatever momentum or weight
@@ -26,8 +27,9 @@ class FreezeWindow(Window):
     Args:
         modules: by the names that ``named_modules`` of the network has for them: the module's
             attribute ``network`` or, in a project without one, the module itself.
-        onset: the first epoch in which they are frozen.
-        removal: the first epoch in which they learn again; ``None`` means to the end.
+        onset: the first epoch (or step) in which they are frozen.
+        removal: the first one in which they learn again; ``None`` means to the end.
+        unit: ``epoch`` or ``step``: what both are counted in.
         project: which module is the network (:class:`Project`).
 
     Raises:
@@ -45,9 +47,10 @@ class FreezeWindow(Window):
         modules: Sequence[str],
         onset: int = 0,
         removal: int | None = None,
+        unit: Unit = "epoch",
         project: Project | None = None,
     ) -> None:
-        super().__init__(onset, removal)
+        super().__init__(onset, removal, unit)
         self.project = project
         self.modules = name_list("modules", self, modules)
 
@@ -71,6 +74,6 @@ class FreezeWindow(Window):
     ) -> None:
         """Hides the gradients from the optimiser, which leaves what has none alone."""
         # Not by requires_grad: DDP looks at that when it is made, and never again.
-        if self.is_open(trainer.current_epoch):
+        if self.acts:
             for parameter in self.parameters(pl_module):
                 parameter.grad = None

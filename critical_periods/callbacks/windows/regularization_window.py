@@ -1,23 +1,29 @@
 """Regularisation for a part of training only."""
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar, Literal, get_args
 
 import pytorch_lightning as pl
+import torch
 from torch import nn
 
+from critical_periods.callbacks.windows.dropout import (
+    DropoutWatch,
+    Setting,
+    dropout_settings,
+)
 from critical_periods.callbacks.windows.image_data import image_data
 from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError, near
-
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-_ALPHA_DROPOUT = (nn.AlphaDropout, nn.FeatureAlphaDropout)
+from critical_periods.core.trainer import Unit
 
 Regularizer = Literal["weight_decay", "augmentation", "dropout"]
+# Of an optimiser and a group in it, or a number of its own.
+Place = tuple[int, int]
 
 
 class RegularizationWindow(Window):
-    """A regulariser acts from epoch ``onset`` to ``removal - 1`` and in no other epoch.
+    """A regulariser acts from ``onset`` to ``removal - 1`` and in no other epoch (or step).
 
     Golatkar, Achille & Soatto 2019, *Time Matters in Regularizing Deep Networks*: what weight decay
     and augmentation do is done at the start of training; taken away later they are not missed, and
@@ -25,21 +31,32 @@ class RegularizationWindow(Window):
     to the end puts it in at t; one with ``onset = removal`` never lets it act.
 
     What acts is what the run is configured with: the ``weight_decay`` of each parameter group, the
-    DataModule's ``augment``, the probability of every dropout layer (also timm's ``drop_prob`` and
-    ``drop_rate`` and ``nn.MultiheadAttention``'s own). Outside of the window these are 0,
+    DataModule's ``augment``, every probability of dropping. Outside of the window these are 0,
     ``"none"`` and 0; after training they are as they were.
+
+    Probabilities of dropping are those of torch's dropout layers, recurrent networks and
+    ``nn.MultiheadAttention``, and numbers in other modules that are named so: ``drop_prob``,
+    ``attention_dropout``, ``layerdrop``, the ``p`` of a ``StochasticDepth``, …. Whatever else drops
+    (a functional dropout with a number in its call, a mask of random numbers) is found by the
+    random numbers that a forward pass draws in the first training batch, and in the first one
+    outside of the window, and is refused.
+
+    A weight decay that the run sets anew while it trains, as DINO's schedule does, acts as it is
+    set where the window is open; where it is closed, it is 0 in each step of the optimiser.
 
     With several windows for one regulariser, it acts where any of them is open. Each epoch logs
     ``regularization/active``: 1 where any window, of any regulariser, is open.
 
     Args:
         regularizer: ``weight_decay``, ``augmentation`` or ``dropout``.
-        onset: the first epoch with the regulariser.
-        removal: the first epoch without it; ``None`` means to the end.
+        onset: the first epoch (or step) with the regulariser.
+        removal: the first one without it; ``None`` means to the end.
+        unit: ``epoch`` or ``step``: what both are counted in.
 
     Raises:
         UserError: the regulariser is none of the three; before training, there is nothing to switch
-            in the run.
+            in the run; before the step of a batch, something drops that is not known, or the run
+            sets a probability of dropping while the window is closed.
 
     Example:
         >>> window = RegularizationWindow("weight_decay", removal=60)
@@ -50,9 +67,13 @@ class RegularizationWindow(Window):
     kind: ClassVar[str] = "regularization"
 
     def __init__(
-        self, regularizer: Regularizer, onset: int = 0, removal: int | None = None
+        self,
+        regularizer: Regularizer,
+        onset: int = 0,
+        removal: int | None = None,
+        unit: Unit = "epoch",
     ) -> None:
-        super().__init__(onset, removal)
+        super().__init__(onset, removal, unit)
         known = get_args(Regularizer)
         if regularizer not in known:
             raise UserError(
@@ -60,14 +81,20 @@ class RegularizationWindow(Window):
                 f"{near(regularizer, known)}"
             )
         self.regularizer: Regularizer = regularizer
-        self._configured: list[Any] = []
+        self._configured: dict[Place, Any] = {}
+        self._dropout: list[Setting] = []
+        self._is_on = True
+        self._watched: set[bool] = set()
+        self._watch: DropoutWatch | None = None
+        self._hooks: list[Any] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remembers what is configured, before a checkpoint brings what it was switched to."""
-        self._configured = []
-        settings = _settings(self.regularizer, trainer, pl_module)
-        self._configured = [holder[name] for holder, name in settings]
-        if all(value in (0, "none") for value in self._configured):
+        self._configured = {}
+        self._dropout = [one for part in pl_module.modules() for one in dropout_settings(part)]
+        settings = self._settings(trainer).items()
+        self._configured = {place: holder[name] for place, (holder, name) in settings}
+        if all(value in (0, "none") for value in self._configured.values()):
             missing = {
                 "weight_decay": "the weight decay of every parameter group is 0",
                 "augmentation": "its DataModule has augment='none'",
@@ -78,42 +105,144 @@ class RegularizationWindow(Window):
                 f"in this run: {missing[self.regularizer]}; configure what is to act in the window."
             )
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Switches, and sees to it that the optimisers take their steps as switched."""
+        # What a checkpoint has brought may be on or off.
+        self._is_on, self._watched = False, set()
+        super().on_train_start(trainer, pl_module)
+        if self.regularizer == "weight_decay":
+            hook = partial(self._before_step, trainer)
+            self._hooks = [one.register_step_pre_hook(hook) for one in trainer.optimizers]
+
     def switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Switches the regulariser on or off for this epoch."""
+        """Switches the regulariser on or off."""
+        was_on = self._is_on
         open_now = {one.regularizer for one in open_windows(trainer, RegularizationWindow)}
-        self._set(trainer, pl_module, self.regularizer in open_now)
+        self._is_on = self.regularizer in open_now
+        # What is on stays as the run may have set it since.
+        if not (was_on and self._is_on):
+            self._set(trainer)
 
     def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Sets everything as it was configured."""
-        if self._configured:
-            self._set(trainer, pl_module, True)
+        """Sets everything as it was configured, or as the run has set it since."""
+        while self._hooks:
+            self._hooks.pop().remove()
+        self._end_watch()
+        if self._configured and not self._is_on:
+            self._is_on = True
+            self._set(trainer)
 
-    def _set(self, trainer: pl.Trainer, pl_module: pl.LightningModule, is_on: bool) -> None:
+    def _settings(self, trainer: pl.Trainer) -> dict[Place, Setting]:
+        """What holds each setting of the regulariser, and its name there."""
+        if self.regularizer == "augmentation":
+            purpose = "regularizer='augmentation' of RegularizationWindow switches"
+            return {(0, 0): (image_data(trainer, purpose).__dict__, "augment")}
+        if self.regularizer == "dropout":
+            return {(0, number): setting for number, setting in enumerate(self._dropout)}
+        return {
+            (place, number): (group, "weight_decay")
+            for place, optimizer in enumerate(trainer.optimizers)
+            for number, group in enumerate(optimizer.param_groups)
+            if "weight_decay" in group
+        }
+
+    def _set(self, trainer: pl.Trainer) -> None:
         off = "none" if self.regularizer == "augmentation" else 0.0
-        settings = _settings(self.regularizer, trainer, pl_module)
-        # Parameter groups that were added since stay as they are.
-        for (holder, name), configured in zip(settings, self._configured, strict=False):
-            holder[name] = configured if is_on else off
+        for place, (holder, name) in self._settings(trainer).items():
+            if self._is_on and holder[name] == off:
+                # Of a parameter group that was added since nothing else is known.
+                holder[name] = self._configured.get(place, off)
+            elif not self._is_on and holder[name] != off:
+                # As it was configured, or as the run has set it since.
+                self._configured[place], holder[name] = holder[name], off
+
+    # Weight decay.
+
+    def _before_step(
+        self, trainer: pl.Trainer, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
+    ) -> Any:
+        """Has the weight decay of a closed window be 0 whatever the run sets before the step."""
+        if self._is_on:
+            return None
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._set(trainer)
+            return None
+
+        # The training step, and a module's hook before the optimiser's step, run within that.
+        def and_set() -> Any:
+            result = closure()
+            self._set(trainer)
+            return result
+
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": and_set}
+        return (args[0], and_set, *args[2:]), kwargs
+
+    # Dropout.
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Begins to look what drops: in the first batch, and in the first outside of the window."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self.regularizer == "dropout" and self._is_on not in self._watched:
+            self._watched.add(self._is_on)
+            self._watch = DropoutWatch(pl_module)
+            self._watch.start()
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor
+    ) -> None:
+        """Refuses what drops in spite of the window, before an optimiser takes its step."""
+        self._validate_dropout(pl_module)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """The same in a module that goes backward by itself."""
+        self._validate_dropout(pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """The same for a batch without a step; then that of all windows."""
+        self._validate_dropout(pl_module)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def _validate_dropout(self, pl_module: pl.LightningModule) -> None:
+        if self.regularizer != "dropout":
+            return
+        found = self._watch.found if self._watch is not None else []
+        self._end_watch()
+        for module, function in found:
+            raise UserError(
+                f"regularizer='dropout' of RegularizationWindow cannot switch all that drops: "
+                f"{_described(module, pl_module)} drops by {function}, and by no number that is "
+                "known; use nn.Dropout there, or keep its probability in a float attribute that "
+                "is called dropout."
+            )
+        for holder, name in () if self._is_on else self._dropout:
+            if holder[name] != 0:
+                owner = next(part for part in pl_module.modules() if part.__dict__ is holder)
+                raise UserError(
+                    f"regularizer='dropout' of RegularizationWindow is off, but this run has set "
+                    f"{name}={holder[name]} of {_described(owner, pl_module)}; leave that to the "
+                    "window, or schedule dropout without one."
+                )
+
+    def _end_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
 
 
-def _settings(
-    regularizer: Regularizer, trainer: pl.Trainer, pl_module: pl.LightningModule
-) -> list[tuple[dict[str, Any], str]]:
-    """What holds each setting of a regulariser, and its name there."""
-    if regularizer == "weight_decay":
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        return [(group, "weight_decay") for group in groups if "weight_decay" in group]
-    if regularizer == "augmentation":
-        purpose = "regularizer='augmentation' of RegularizationWindow switches"
-        return [(image_data(trainer, purpose).__dict__, "augment")]
-    return [setting for module in pl_module.modules() for setting in _dropout(module)]
-
-
-def _dropout(module: nn.Module) -> Iterator[tuple[dict[str, Any], str]]:
-    if isinstance(module, _DROPOUT + _ALPHA_DROPOUT):
-        yield module.__dict__, "p"
-    elif isinstance(module, nn.MultiheadAttention):
-        yield module.__dict__, "dropout"
-    for name in ("drop_prob", "drop_rate"):
-        if isinstance(module.__dict__.get(name), float):
-            yield module.__dict__, name
+def _described(part: nn.Module, pl_module: pl.LightningModule) -> str:
+    """A module in a sentence, by its name in the LightningModule."""
+    name = next(name for name, one in pl_module.named_modules() if one is part)
+    return f"{name!r} ({type(part).__name__})" if name else f"{type(part).__name__} itself"

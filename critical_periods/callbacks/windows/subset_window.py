@@ -9,7 +9,7 @@ from critical_periods.callbacks.windows.image_data import image_data
 from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import finish_resumed_epoch, reload_every_epoch
-from critical_periods.core.trainer import val_check_interval
+from critical_periods.core.trainer import Unit, val_check_interval
 from critical_periods.data.epochs import EpochSampler
 from critical_periods.data.images import ImageDataModule
 
@@ -27,10 +27,12 @@ class SubsetWindow(Window):
         share: of the training images, in (0, 1).
         onset: the first epoch on the share.
         removal: the first epoch on all images again; ``None`` means to the end.
+        unit: ``epoch``; ``step`` is refused, as an epoch's images are drawn before its first step.
 
     Raises:
-        UserError: the share is not in (0, 1); before training, the DataModule is none of this
-            package, or the share too small for classes, processes or ``val_check_interval``.
+        UserError: the share is not in (0, 1), or the unit a step; before training, the DataModule
+            is none of this package, or the share too small for classes, processes or
+            ``val_check_interval``.
 
     Example:
         >>> window = SubsetWindow(share=0.5, removal=30)
@@ -40,8 +42,15 @@ class SubsetWindow(Window):
 
     changes_nothing_while_closed: ClassVar[bool] = True
 
-    def __init__(self, share: float, onset: int = 0, removal: int | None = None) -> None:
-        super().__init__(onset, removal)
+    def __init__(
+        self, share: float, onset: int = 0, removal: int | None = None, unit: Unit = "epoch"
+    ) -> None:
+        super().__init__(onset, removal, unit)
+        if unit == "step":
+            raise UserError(
+                "unit='step' of SubsetWindow: the images of an epoch are drawn before its first "
+                "step and cannot change within it; give onset and removal in epochs."
+            )
         if not 0 < share < 1:
             raise UserError(f"share={share} of SubsetWindow must lie between 0 and 1.")
         self.share = share
@@ -75,6 +84,7 @@ class SubsetWindow(Window):
         """Goes on after a checkpoint of an epoch's last batch with the next epoch's first."""
         # No epoch has more batches than there are samples.
         finish_resumed_epoch(trainer, len(_data(trainer).train_subset(1)))
+        super().on_train_start(trainer, pl_module)
 
     def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Gives the DataModule all images again, and the Trainer its setting."""

@@ -1,5 +1,6 @@
 """Which videos there are and what they show: a folder for each class, or a list in a file."""
 
+import codecs
 import csv
 import os
 import re
@@ -7,15 +8,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 from critical_periods.core.errors import UserError
+from critical_periods.data.class_folders import (
+    describe,
+    find_class_files,
+    like,
+    tell,
+    tell_left_out,
+)
 
 SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".flv", ".wmv", ".ts", ".3gp",
+    ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mkv", ".webm", ".ogv", ".avi", ".divx",
+    ".mpg", ".mpeg", ".mpe", ".vob", ".ts", ".mts", ".m2t", ".m2ts", ".mxf", ".flv", ".asf", ".wmv",
 )  # fmt: skip
 # What the two columns of a list are called in its header.
 COLUMNS = ("path", "label")
 
 # Tables and other programs write class 3 as 3.0, too.
 _WHOLE = re.compile(r"([0-9]+)(\.0*)?")
+# What is a number, but no class number, and is no name either beside class numbers.
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]*)?")
 # Far more than any data set has; a larger class number is something else.
 _MOST_CLASSES = 100_000
 _NO_PAIR = ("", "")
@@ -47,10 +58,12 @@ def find_videos(
 
     A list has a video and its label on each line. A header names the two columns, among any others.
     Without one, each line is a video file, known by its ending, and its label, and nothing else.
-    Tabs, commas or spaces stand between them, the same in all lines: of these, those that suit the
-    most lines (so a path may hold spaces and commas where tabs end it, or where the label is one
-    word). Cells with commas may be in quotes, and lines that begin with ``#`` are comments. Of
-    folders, hidden files are left out, and the order is that of their names.
+    Tabs, commas, semicolons or spaces stand between them, the same in all lines: of these, those
+    that suit the most lines (so a path may hold spaces and commas where tabs end it, or where the
+    label is one word). Cells with commas may be in quotes, and lines that begin with ``#`` are
+    comments. Labels are all class numbers, or all names. A list is in UTF-8, or in UTF-16 with its
+    mark. Of folders, hidden files are ignored, a warning says how many others are left out, and the
+    order is that of their names.
 
     Args:
         root: holds ``train/<class>/*`` and ``val/<class>/*`` (or ``validation``, or ``test``).
@@ -61,40 +74,83 @@ def find_videos(
         settings: what the user calls ``root`` and ``file``; by default as the DataModule does.
 
     Raises:
-        UserError: there is no such folder or file, nothing in it, or a line that is none of a list.
+        UserError: there is no such folder or file; nothing is in it, or in the folder of a class;
+            videos lie deeper than in those; or a line is none of a list: its path or label is
+            missing, its label is a number where others are names, or another line has another
+            label for the same video.
     """
     if file is not None:
         return _read_list(file, root, columns)
+    root_name, file_name = settings or ("root", f"{split}_csv")
     folder = next((root / name for name in _FOLDERS[split] if (root / name).is_dir()), None)
     if folder is None:
         wanted = " or ".join(f"{name}/" for name in _FOLDERS[split])
-        root_name, file_name = settings or ("root", f"{split}_csv")
         raise UserError(
             f"{root_name}={str(root)!r} holds no folder {wanted} with a folder of videos for every "
             f"class; set {root_name}, or {file_name} to a list of path,label."
         )
-    found = [
-        f"{label.name}/{name}"
-        for label in sorted(folder.iterdir())
-        if label.is_dir() and not label.name.startswith(".")
-        for name in sorted(os.listdir(label))
-        if _is_video(name) and not name.startswith(".")
-    ]
-    if not found:
+    found = find_class_files(folder, SUFFIXES, "videos")
+    left_out = f" (left out: {describe(dict(found.left_out))})" if found.left_out else ""
+    if found.loose and not found.paths:
+        raise UserError(
+            f"{folder} holds {found.loose} videos, but no folder of a class with any; move them to "
+            f"{folder}/<class>/, or set {file_name} to a list of path,label."
+        )
+    if not found.paths:
         raise UserError(
             f"{folder} holds no videos; it must hold a folder for every class, with files such as "
-            "*.mp4 in it."
+            f"*.mp4 in it{left_out}."
         )
-    return VideoList(folder, found, [path.split("/")[0] for path in found])
+    if found.empty:
+        raise UserError(
+            f"the class folder {folder / found.empty[0]} holds no videos, such as *.mp4; put some "
+            f"into it, or take it away{left_out}."
+        )
+    tell_left_out(folder, "videos", len(found.paths), dict(found.left_out))
+    return VideoList(folder, [*found.paths], found.labels)
+
+
+def check_files(videos: VideoList, file: Path, most_missing: float = 1) -> None:
+    """Looks whether the videos of a list are there.
+
+    Args:
+        videos: of the list.
+        file: of the list.
+        most_missing: the share of them that may be missing; never all.
+
+    Raises:
+        UserError: more of them do not exist.
+    """
+    missing, total = [], len(videos.paths)
+    for number, path in enumerate(videos.paths, 1):
+        if is_missing(os.path.join(videos.folder, path)):
+            missing.append(path)
+        elif len(missing) + total - number <= most_missing * total:
+            # Whatever becomes of the rest.
+            return
+    if len(missing) > most_missing * total or len(missing) == total:
+        raise UserError(
+            f"{len(missing)} of the {total} videos of {file} do not exist, such as {missing[0]!r}; "
+            f"paths that do not begin with / are looked for in {videos.folder}: correct the list, "
+            "or the folder."
+        )
+
+
+def is_missing(path: str | Path) -> bool:
+    """Whether there is no such file; what may not be looked at is not missing."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _read_list(file: Path, root: Path, columns: tuple[str, str]) -> VideoList:
-    try:
-        text = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the list {file} cannot be read: {error}.") from error
+    text = _lines(file)
     lines = {n: line for n, line in enumerate(text, 1) if line.strip()[:1] not in ("", "#")}
-    readings = [_pairs(lines, mark, columns) for mark in "\t, "]
+    readings = [_pairs(lines, mark, columns) for mark in "\t,; "]
     pairs = min(readings, key=lambda reading: list(reading.values()).count(_NO_PAIR))
     if not pairs:
         raise UserError(f"the list {file} is empty; each line is a path and a label.")
@@ -102,16 +158,75 @@ def _read_list(file: Path, root: Path, columns: tuple[str, str]) -> VideoList:
         if pair is _NO_PAIR:
             raise UserError(
                 f"line {number} of {file} is {lines[number].strip()[:80]!r}, but each line is a "
-                "video file and a label with a comma, a tab or a space between, the same one in "
-                "all lines; a list with other files or more columns needs a header that names "
-                f"{columns[0]!r} and {columns[1]!r}, as path_column and label_column call them."
+                "video file and a label with a comma, a semicolon, a tab or a space between, the "
+                "same one in all lines; a list with other files or more columns needs a header "
+                f"that names {columns[0]!r} and {columns[1]!r}, as path_column and label_column "
+                "call them."
             )
+    _check_labels(pairs, file)
+    _check_repeated(pairs, file, root)
     paths, labels = (list(cells) for cells in zip(*pairs.values(), strict=True))
-    numbers = [value for label in labels if (value := _class_number(label)) is not None]
-    if len(numbers) == len(labels) and max(numbers) >= _MOST_CLASSES:
-        line = [*pairs][numbers.index(max(numbers))]
-        raise UserError(f"line {line} of {file} has {_too_high(max(numbers))}")
     return VideoList(root, paths, labels)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        content = file.read_bytes()
+        # What PowerShell writes begins with one of these marks.
+        is_wide = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        text = content.decode("utf-16" if is_wide else "utf-8-sig")
+    except OSError as error:
+        raise UserError(f"the list {file} cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"line {line} of the list {file} is not in UTF-8; save it so.") from error
+    # Names of files may hold the other characters at which Python ends lines.
+    return re.split(r"\r\n|\r|\n", text)
+
+
+def _check_labels(pairs: dict[int, tuple[str, str]], file: Path) -> None:
+    """Raises a UserError where labels are neither all names nor all class numbers."""
+    numbers: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for line, (_, label) in pairs.items():
+        if label.startswith("-") and _NUMBER.fullmatch(label):
+            raise UserError(
+                f"line {line} of {file} has the label {label}, which is no class number but says "
+                "that the video has none; leave such lines out, or give them their labels."
+            )
+        if (value := _class_number(label)) is not None:
+            numbers[line] = value
+        elif not _NUMBER.fullmatch(label):
+            names[line] = label
+    if numbers and names:
+        (line, value), (other, name) = next(iter(numbers.items())), next(iter(names.items()))
+        raise UserError(
+            f"{file} has the class number {value} in line {line}, but the name {name!r} in line "
+            f"{other}; number all of its classes, or name them all."
+        )
+    if len(numbers) == len(pairs) and (highest := max(numbers.values())) >= _MOST_CLASSES:
+        line = next(line for line, value in numbers.items() if value == highest)
+        raise UserError(f"line {line} of {file} has {_too_high(highest)}")
+
+
+def _check_repeated(pairs: dict[int, tuple[str, str]], file: Path, root: Path) -> None:
+    """Says how many lines name a video again; raises a UserError if with another label."""
+    known: dict[str, tuple[int, str]] = {}
+    repeated = []
+    for line, (path, label) in pairs.items():
+        first, same = known.setdefault(os.path.normpath(os.path.join(root, path)), (line, label))
+        if label != same:
+            raise UserError(
+                f"line {line} of {file} labels {path} as {label!r}, but line {first} as {same!r}; "
+                "keep one of them."
+            )
+        if line != first:
+            repeated.append(line)
+    if repeated:
+        tell(
+            f"{len(repeated)} of {len(pairs)} lines of {file}, such as line {repeated[0]}, name a "
+            "video again, which counts twice."
+        )
 
 
 def _pairs(
@@ -163,13 +278,14 @@ def number_labels(train: list[str], val: list[str]) -> tuple[list[str], list[int
     """Class names, and the class number of each video.
 
     Labels that are all whole numbers (3 or 3.0) are class numbers already; otherwise the names that
-    occur in training are sorted and numbered.
+    occur in training are sorted and numbered. A warning says where classes have no videos.
 
     Returns:
         The K class names; the class numbers of the training and of the validation videos.
 
     Raises:
-        UserError: validation has a class that training has not, or a number is too high.
+        UserError: validation has a class that training has not, a number is too high, or it is the
+            only one in training and not 0.
 
     Example:
         >>> number_labels(["b", "a", "b"], ["a"])
@@ -179,17 +295,30 @@ def number_labels(train: list[str], val: list[str]) -> tuple[list[str], list[int
     """
     whole = {label: _class_number(label) for label in {*train, *val}}
     known = {label: number for label, number in whole.items() if number is not None}
-    if len(known) == len(whole):
+    if numbered := len(known) == len(whole):
         highest = max(known.values(), default=0)
         if highest >= _MOST_CLASSES:
             raise UserError(f"a video has {_too_high(highest)}")
         names = [str(number) for number in range(highest + 1)]
+        if highest and len(in_training := {known[label] for label in train}) == 1:
+            raise UserError(
+                f"all training videos have the class number {in_training.pop()}, beside which "
+                "there is nothing to learn; correct the labels, or name the class."
+            )
     else:
         names = sorted(set(train))
         if missing := sorted(set(val) - set(names)):
             raise UserError(
                 f"the class {missing[0]!r} occurs in validation but not in training; both must "
-                "name their classes alike."
+                f"name their classes alike{like(missing[0], names)}"
             )
         known = {name: place for place, name in enumerate(names)}
-    return names, [known[label] for label in train], [known[label] for label in val]
+    numbers = [known[label] for label in train], [known[label] for label in val]
+    for split, found in zip(("training", "validation"), numbers, strict=True):
+        if absent := sorted({*range(len(names))} - {*found}):
+            why = " (the labels are whole numbers, and so class numbers)" if numbered else ""
+            tell(
+                f"{len(absent)} of the {len(names)} classes have no {split} videos, such as "
+                f"{names[absent[0]]!r}{why}."
+            )
+    return names, *numbers

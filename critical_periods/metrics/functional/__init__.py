@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .information import usable_information as usable_information
     from .learned_noise import WeightInformation as WeightInformation
     from .learned_noise import weight_information as weight_information
+    from .likelihood import mean_loss as mean_loss
     from .rsv import relative_source_variance as relative_source_variance
     from .rsv import source_variance as source_variance
     from .rsv_summary import channel_mean as channel_mean

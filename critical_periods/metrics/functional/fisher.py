@@ -1,4 +1,4 @@
-"""The trace of the Fisher information of a classifier's weights."""
+"""The trace of the Fisher information of a network's weights."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,9 @@ from torch.func import functional_call, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.project import Likelihood
 from critical_periods.core.restoring import restored
+from critical_periods.metrics.functional.likelihood import check_outputs
 
 # Bytes of per-sample gradients at once. On a CPU more than its caches hold is slower.
 CPU_BUDGET, DEVICE_BUDGET = 2**26, 2**30
@@ -21,6 +23,7 @@ def fisher_trace(
     num_draws: int | None = None,
     generator: torch.Generator | None = None,
     chunk_size: int | None = None,
+    likelihood: Likelihood = "categorical",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The trace of the Fisher information, of the network and of each layer.
 
@@ -41,7 +44,7 @@ def fisher_trace(
         >>> total, layers
         (tensor(12.5000, dtype=torch.float64), {'root': tensor(12.5000, dtype=torch.float64)})
     """
-    norms = squared_score_norms(network, views, num_draws, generator, chunk_size)
+    norms = squared_score_norms(network, views, num_draws, generator, chunk_size, likelihood)
     layers = {layer: values.mean() for layer, values in norms.items()}
     return torch.stack(list(layers.values())).sum(), layers
 
@@ -52,24 +55,35 @@ def squared_score_norms(
     num_draws: int | None = None,
     generator: torch.Generator | None = None,
     chunk_size: int | None = None,
+    likelihood: Likelihood = "categorical",
 ) -> dict[str, Tensor]:
     """E_{y ~ p(y|x)} ||∇_w log p(y|x)||² of each sample x, layer by layer, in nats².
 
-    The gradient of log p(y|x) with respect to the logits is e_y - p, so one forward pass and one
-    backward pass a label suffice. The network is in evaluation mode and without autocast during the
+    With J_k = ∇_w z_k(x) the gradient of an output, and Σ over the K outputs z, this is
+
+    - ``categorical``, p = softmax(z): Σ_k p_k ||J_k - Σ_j p_j J_j||²;
+    - ``bernoulli``, p_k = sigmoid(z_k): Σ_k p_k (1 - p_k) ||J_k||², as labels are independent;
+    - ``gaussian``, y ~ N(z, I): Σ_k ||J_k||².
+
+    So one forward pass and one backward pass an output suffice. The network is in evaluation mode
+    and without autocast during the
     call; its training flags, gradients, buffers and the global random state are left as they were.
 
     Source: Achille et al. (ICLR 2019).
 
     Args:
-        network: takes one tensor a view and returns logits [B, K]. Parameters that do not require
+        network: takes one tensor a view and returns logits [B, K], or what ``likelihood`` is of.
+            Parameters that do not require
             a gradient are left out; a shared one counts once, under its first name.
         views: one batch [B, ...] a view.
         num_draws: labels y ~ p(y|x) drawn for each sample; by default the expectation is exact, a
-            sum over all K classes.
+            sum over all K outputs.
         generator: of the draws; needed with ``num_draws``.
         chunk_size: samples whose gradients are held at once, each as large as the network. By
             default 64 MiB of them on a CPU and 1 GiB elsewhere.
+        likelihood: of labels given outputs: ``categorical`` (logits [B, K]), ``bernoulli`` (one
+            logit [B] or [B, 1], or any [B, ...] of independent labels) or ``gaussian`` (means
+            [B, ...] of unit variance).
 
     Returns:
         Float64 [B] a layer. A layer is the module that owns the parameters, under its name in the
@@ -77,8 +91,8 @@ def squared_score_norms(
         that the network itself owns.
 
     Raises:
-        UserError: the network does not return logits [B, K] or has no parameter to train, or
-            ``num_draws`` comes without a generator.
+        UserError: the network does not return logits [B, K] (but probabilities, say) or has no
+            parameter to train, or ``num_draws`` comes without a generator.
 
     Example:
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
@@ -99,20 +113,24 @@ def squared_score_norms(
         sdpa_kernel(SDPBackend.MATH),  # the only attention that vmap supports everywhere
     ):
         views = [view.clone() if view.is_inference() else view for view in views]
-        logits = network(*views)
-        shape = logits.shape if isinstance(logits, Tensor) else ()
-        if len(shape) != 2 or shape[0] != len(views[0]) or shape[1] < 2:
-            found = f"shape {list(shape)}" if isinstance(logits, Tensor) else f"a {type(logits)}"
-            raise UserError(
-                f"network returned {found} for {len(views[0])} samples; "
-                "the Fisher trace needs one tensor of logits [B, K] and at least two classes."
-            )
-        probabilities = logits.double().softmax(1)
+        outputs = network(*views)
+        check_outputs(outputs, len(views[0]), likelihood)
+        logits = outputs.reshape(len(outputs), -1)
         classes = torch.arange(logits.shape[1], device=device)
-        labels, weights = classes.expand_as(logits), probabilities
+        # A score in the outputs is (what was drawn) - (what is expected).
+        expected = torch.zeros_like(logits, dtype=torch.float64)
+        labels, weights = classes.expand_as(logits), torch.ones_like(expected)
+        if likelihood == "categorical":
+            expected = weights = logits.double().softmax(1)
+        elif likelihood == "bernoulli":
+            probabilities = logits.double().sigmoid()
+            weights = probabilities * (1 - probabilities)
         if num_draws is not None:
-            labels = _draw(probabilities, num_draws, generator)
-            weights = torch.full_like(labels, 1 / num_draws, dtype=torch.float64)
+            if likelihood == "bernoulli":
+                expected = probabilities
+            labels = _draw(expected, num_draws, generator, likelihood)
+            weights = torch.full(labels.shape[:2], 1 / num_draws, dtype=torch.float64)
+            weights = weights.to(device)
 
         def norms_of_one(
             p: Tensor, labels: Tensor, weights: Tensor, *sample: Tensor
@@ -127,8 +145,9 @@ def squared_score_norms(
             output, pull_back = vjp(call, parameters)[:2]
             norms = dict.fromkeys(map(layer_of, parameters), torch.zeros_like(p[0]))
             for label, weight in zip(labels, weights, strict=True):
-                score = ((classes == label).to(p.dtype) - p).to(output.dtype)
-                for name, gradient in pull_back(score.unsqueeze(0))[0].items():
+                drawn = label if label.ndim else (classes == label).to(p.dtype)
+                score = (drawn - p).to(output.dtype)
+                for name, gradient in pull_back(score.reshape(output.shape))[0].items():
                     wide = torch.promote_types(gradient.dtype, torch.float32)
                     norm = gradient.square().sum(dtype=wide)
                     norms[layer_of(name)] = norms[layer_of(name)] + weight * norm
@@ -137,7 +156,7 @@ def squared_score_norms(
         sample = sum(p.numel() * p.element_size() for p in parameters.values())
         budget = CPU_BUDGET if device.type == "cpu" else DEVICE_BUDGET
         of_all = torch.vmap(norms_of_one, chunk_size=chunk_size or max(1, budget // sample))
-        return of_all(probabilities, labels, weights, *views)
+        return of_all(expected, labels, weights, *views)
 
 
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
@@ -178,9 +197,19 @@ def evaluating(network: nn.Module) -> Iterator[None]:
                     module.training = training
 
 
-def _draw(probabilities: Tensor, num_draws: int, generator: torch.Generator | None) -> Tensor:
+def _draw(
+    expected: Tensor, num_draws: int, generator: torch.Generator | None, likelihood: Likelihood
+) -> Tensor:
+    """Class numbers [B, draws], or labels or noise [B, draws, K]."""
     if generator is None:
         raise UserError(f"num_draws is {num_draws} without a generator; pass a torch.Generator.")
-    table = probabilities.to(generator.device)
-    draws = torch.multinomial(table, num_draws, replacement=True, generator=generator)
-    return draws.to(probabilities.device)
+    table = expected.to(generator.device)
+    if likelihood == "categorical":
+        draws = torch.multinomial(table, num_draws, replacement=True, generator=generator)
+    else:
+        table = table.unsqueeze(1).repeat(1, num_draws, 1)
+        if likelihood == "bernoulli":
+            draws = torch.bernoulli(table, generator=generator)
+        else:
+            draws = table.normal_(generator=generator)
+    return draws.to(expected.device)
