@@ -12,8 +12,7 @@ from checks import (
 )
 from torch.utils.data import DataLoader
 
-from critical_periods.callbacks import DeficitWindow, Project
-from critical_periods.core.errors import UserError
+from critical_periods.callbacks import Project
 from critical_periods.deficits import Blur, LabelPermutation
 
 trainers = pytest.importorskip("torchgeo.trainers")
