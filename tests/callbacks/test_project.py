@@ -383,6 +383,20 @@ def test_probabilities_are_refused_and_their_logarithm_is_measured():
     assert logged["information/both"] == pytest.approx(bits(module.model(IMAGE), Y), abs=1e-5)
 
 
+def test_a_sigmoid_is_no_logit():
+    parts, project = (IMAGE, Y % 2), Project(0, 1, likelihood="bernoulli")
+
+    def module() -> Module:
+        made = OneLogit(nn.Sequential(Flat(64, outputs=1), nn.Sigmoid(), nn.Flatten(0)))
+        made.loss = lambda p, y: F.binary_cross_entropy(p, y.float())  # type: ignore[method-assign]
+        return made
+
+    with pytest.raises(UserError, match=r"a sigmoid.*Project\(logits=torch\.logit\)"):
+        fit(module(), parts, Untrained(), FisherMonitor(project=project))
+    said = Project(0, 1, logits="torch.logit", likelihood="bernoulli")
+    assert fit(module(), parts, FisherMonitor(project=said))["fisher/trace"] > 0
+
+
 # Which module is measured.
 
 
