@@ -9,23 +9,8 @@ from critical_periods.core.project import Likelihood
 from critical_periods.metrics.functional.likelihood import check_outputs, check_target
 
 # Steps that change no number.
-_SHAPES = tuple(
-    [
-        "Alias",
-        "Clone",
-        "Permute",
-        "Reshape",
-        "Select",
-        "Slice",
-        "Squeeze",
-        "TBackward",
-        "ToCopy",
-        "Transpose",
-        "UnsafeView",
-        "Unsqueeze",
-        "View",
-    ]
-)
+_SHAPES = ("Alias", "Clone", "Permute", "Reshape", "Select", "Slice", "Squeeze", "TBackward")
+_OTHER_SHAPES = ("ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View")
 
 
 def check_fit(
@@ -54,6 +39,6 @@ def check_fit(
 def _is_sigmoid(outputs: Tensor) -> bool:
     """Whether the last step but for changes of shape was a sigmoid, by the graph of gradients."""
     node = outputs.grad_fn
-    while node is not None and node.name().startswith(_SHAPES):
+    while node is not None and node.name().startswith(_SHAPES + _OTHER_SHAPES):
         node = node.next_functions[0][0]
     return node is not None and node.name().startswith("Sigmoid")
