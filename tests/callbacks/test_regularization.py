@@ -367,3 +367,31 @@ def test_weight_decay_of_steps_by_hand():
     module = ByHand()
     fit(module, RegularizationWindow("weight_decay", 1))
     assert module.factors == pytest.approx([0, 0, 0.7, 0.8], abs=1e-3)
+
+
+def test_groups_that_are_added_while_the_window_is_closed():
+    class Growing(Decayed):
+        def set_decay(self, *args: Any) -> None: ...
+
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            if self.trainer.global_step == 1:
+                added = {"params": self.head.parameters(), "weight_decay": 0.25}
+                self.trainer.optimizers[0].add_param_group(added)
+
+        def configure_optimizers(self) -> Any:
+            self.head = nn.Linear(2, 1)
+            return torch.optim.SGD(self.network.parameters(), lr=0.1, weight_decay=0.5)
+
+    module = Growing()
+    before: list[Tensor] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            before.append(module.head.weight.clone())
+
+    fit(module, RegularizationWindow("weight_decay", 3, unit="step"), Watch())
+    assert module.factors == pytest.approx([0, 0, 0, 0.5], abs=1e-3)
+    assert torch.equal(before[0], before[2])
+    assert [group["weight_decay"] for group in module.trainer.optimizers[0].param_groups] == [
+        0.5, 0.25,
+    ]  # fmt: skip

@@ -32,6 +32,7 @@ from critical_periods.callbacks import DeficitWindow
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
 from critical_periods.data import KineticsDataModule, MovingDigitsDataModule
+from critical_periods.data.video import kinetics
 from critical_periods.data.video.moving_digits_video import write_videos
 from critical_periods.data.video.shards import extract
 from critical_periods.data.video.video_index import as_bytes
@@ -333,6 +334,33 @@ def test_a_folder_that_cannot_be_written_to_has_its_index_at_home(
     ready(root)
     (index,) = (tmp_path / "cache" / "critical_periods").iterdir()
     assert {"train.npz", "val.npz", "bad_videos.csv"} <= {path.name for path in index.iterdir()}
+
+
+def test_a_chosen_place_of_the_index_is_used_and_asked_for_once(digits: Path, tmp_path: Path):
+    root = shutil.copytree(digits, tmp_path / "root", ignore=lambda *_: ["critical_periods_index"])
+    data = ready(root, index_dir=tmp_path / "index")
+    (index,) = (tmp_path / "index").iterdir()
+    assert {"train.npz", "val.npz", "bad_videos.csv"} <= {path.name for path in index.iterdir()}
+    assert not (root / "critical_periods_index").exists()
+    # What becomes of the folder does not move the report of a run.
+    (index / "val.lock").unlink()
+    (index / "val.lock").mkdir()
+    assert data._report_file == index / "bad_videos.csv"
+    with pytest.raises(UserError, match=r"cannot be written to .*index/.* \(Is a directory\); set"):
+        ready(root, index_dir=tmp_path / "index")
+
+
+def test_folders_that_the_system_refuses_are_a_sentence(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*arguments: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", "/videos/train")
+
+    monkeypatch.setattr(kinetics, "find_videos", refuse)
+    with pytest.raises(
+        UserError, match=r"/videos/train under root=.* cannot be read: Permission d"
+    ):
+        ready(digits)
 
 
 # Bad videos.
