@@ -388,7 +388,7 @@ def _path(batch: Any, tensors: dict[Path, Tensor], place: int | str, field: str)
     if left or path not in tensors:
         raise UserError(
             f"{field}={place!r} of Project names no tensor of a batch that is {_describe(batch)}; "
-            f"{near(str(place), [str(_dotted(one)) for one in tensors if one])}"
+            f"{near(str(place), [str(_dotted(one)) for one in tensors] or ['nothing'])}"
         )
     return path
 

@@ -4,6 +4,7 @@ import copy
 import math
 from typing import Any
 
+import lightning.pytorch
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -383,6 +384,20 @@ def test_probabilities_are_refused_and_their_logarithm_is_measured():
     assert logged["information/both"] == pytest.approx(bits(module.model(IMAGE), Y), abs=1e-5)
 
 
+def test_a_sigmoid_is_no_logit():
+    parts, project = (IMAGE, Y % 2), Project(0, 1, likelihood="bernoulli")
+
+    def module() -> Module:
+        made = OneLogit(nn.Sequential(Flat(64, outputs=1), nn.Sigmoid(), nn.Flatten(0)))
+        made.loss = lambda p, y: F.binary_cross_entropy(p, y.float())  # type: ignore[method-assign]
+        return made
+
+    with pytest.raises(UserError, match=r"a sigmoid.*Project\(logits=torch\.logit\)"):
+        fit(module(), parts, Untrained(), FisherMonitor(project=project))
+    said = Project(0, 1, logits="torch.logit", likelihood="bernoulli")
+    assert fit(module(), parts, FisherMonitor(project=said))["fisher/trace"] > 0
+
+
 # Which module is measured.
 
 
@@ -555,6 +570,30 @@ def test_a_forward_by_keywords_is_told_what_it_has_to_take():
         fit(ByName(Flat(64)), (IMAGE, Y), Untrained(), FisherMonitor())
     logged = fit(ByName(Flat(64)), (IMAGE, Y), FisherMonitor(project=Project(network="model")))
     assert logged["fisher/trace"] > 0
+
+
+@pytest.mark.parametrize("framework", [pl, lightning.pytorch])
+def test_a_module_without_a_forward_is_told_to_name_one(framework):
+    class Silent(framework.LightningModule):
+        def __init__(self, **parts: nn.Module) -> None:
+            super().__init__()
+            for name, part in parts.items():
+                setattr(self, name, part)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return F.cross_entropy(next(self.children())(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def run(module: Any) -> Any:
+        trainer = quiet_trainer(FisherMonitor(), framework=framework, max_epochs=1)
+        trainer.fit(module, DataLoader(Samples((IMAGE, Y)), SIZE))
+        return trainer.callback_metrics
+
+    with pytest.raises(UserError, match=r"Silent has neither .*Project\(network='net'\)"):
+        run(Silent(net=Flat(64)))
+    assert run(Silent(network=Flat(64)))["fisher/trace"] > 0
 
 
 def test_which_of_two_forwards_is_open_where_only_the_network_can_be_called():
