@@ -352,7 +352,7 @@ def test_folders_that_the_system_refuses_are_a_sentence(
         raise PermissionError(errno.EACCES, "Permission denied", "/videos/train")
 
     monkeypatch.setattr(kinetics, "find_videos", refuse)
-    with pytest.raises(UserError, match=r"/videos/train under root=.* cannot be read: Permission d"):
+    with pytest.raises(UserError, match=r"/videos/train under root=.* cannot be read: Permission"):
         ready(digits)
 
 
