@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 BIN := .venv/bin
 READY := .venv/.installed
 
+# What is installed beside the package: `make venv EXTRAS=dev,third-party` for all of the tests.
+EXTRAS ?= dev
 STUDY ?= experiments/studies/quickstart.yaml
 OUTPUT ?= runs/$(basename $(notdir $(STUDY)))
 # Files side by side; each in one process, as the tests of a file share what they train.
@@ -24,7 +26,7 @@ venv: $(READY) ## set up .venv with the tested versions (the other targets do so
 $(READY): pyproject.toml .ci/constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --constraint .ci/constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --constraint .ci/constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 .PHONY: study

@@ -8,7 +8,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
 from critical_periods.core.errors import UserError, near, reason
 from critical_periods.core.project import Project
@@ -50,7 +49,7 @@ def computes_more(
     named = project is not None and project.network is not None
     if named or network is pl_module or isinstance(pl_module, Task):
         return False
-    if type(pl_module).forward is pl.LightningModule.forward:
+    if not _has_forward(pl_module):
         return False
     own, error = _tried(pl_module, project, inputs)
     inner, inner_error = _tried(network, project, inputs)
@@ -61,6 +60,12 @@ def computes_more(
         f"cannot be called with one tensor a view ({reason(error)}), so it is open which of them "
         "is to be measured; say it, such as Project(network='network')."
     )
+
+
+def _has_forward(module: nn.Module) -> bool:
+    """Whether a module has a forward of its own; by name, as Lightning has two base classes."""
+    name = getattr(type(module).forward, "__qualname__", "")
+    return name not in ("LightningModule.forward", nn.Module.forward.__qualname__)
 
 
 def _tried(
@@ -101,12 +106,13 @@ def answering(network: nn.Module, project: Project | None) -> Iterator[None]:
 
 
 def check_call(network: nn.Module, inputs: Sequence[Tensor]) -> None:
-    """Raises a UserError where a network's forward does not take one tensor a view, or not yet."""
-    if any(isinstance(one, UninitializedParameter) for one in network.parameters()):
-        # A first call here would draw other weights than training's own first call.
+    """Raises a UserError where a network's forward does not take one tensor a view."""
+    if not _has_forward(network):
+        name = next((name for name, _ in network.named_children()), "model")
         raise UserError(
-            f"{type(network).__name__} has lazy layers, whose weights its first batch makes; call "
-            "it once before training, such as in setup() of the LightningModule."
+            f"{type(network).__name__} has neither an attribute network nor a forward of its own "
+            "that could be measured; name the module that takes one tensor a view, such as "
+            f"Project(network={name!r})."
         )
     try:
         signature = inspect.signature(network.forward)
@@ -154,5 +160,5 @@ def module_names(network: nn.Module) -> dict[str, nn.Module]:
         >>> [*module_names(network)]
         ['', '0', '0._orig_mod', '0._orig_mod.0', '0.0']
     """
-    found = dict(network.named_modules())
+    found = dict(network.named_modules(remove_duplicate=False))
     return found | {name.replace("_orig_mod.", ""): part for name, part in found.items()}

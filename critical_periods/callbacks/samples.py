@@ -87,14 +87,16 @@ def example_batch(
     project: Project | None = None,
     target_needed: bool = False,
 ) -> Batch | None:
-    """Two clean samples of a split, for a dry run before training.
+    """Clean samples of a split, two or more, for a dry run before training.
 
-    None of a third party's training split, or of one that cannot be drawn from without a trace.
+    They are the first batch of a third party's validation. None of its training split, or of one
+    that cannot be drawn from without a trace.
     """
     if not _has_clean_samples(trainer) and (split == "train" or split in kept_batches(trainer)):
         return None
     # Every process takes both: there may be more processes than samples.
-    batches = measurement_batches(trainer, split, 2, True, project, target_needed)
+    samples = 2 if _has_clean_samples(trainer) else None
+    batches = measurement_batches(trainer, split, samples, True, project, target_needed)
     with closing(batches), isolate_rng():
         return next(batches, None)
 

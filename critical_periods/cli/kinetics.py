@@ -9,7 +9,7 @@ from pathlib import Path
 from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
 from critical_periods.data.video.shards import extract
-from critical_periods.data.video.video_index import write_report
+from critical_periods.data.video.video_index import HEADER, write_report
 from critical_periods.data.video.video_lists import COLUMNS, check_files, find_videos, number_labels
 
 # Share of a list's videos that may be missing, as KineticsDataModule's max_bad_share.
@@ -57,11 +57,15 @@ def _extract(options: argparse.Namespace) -> int:
             check_files(found[split], file, _MOST_MISSING)
     number_labels(found["train"].labels, found["val"].labels)
     report = options.output / "bad_videos.csv"
+    if report.exists() and not report.read_bytes().startswith(",".join(HEADER).encode()):
+        raise UserError(f"{report} is there already and is no report; choose another --output.")
     rows: list[tuple[str, str, str]] = []
     frames = videos = 0
     for split, listed in found.items():
+        file = options.train_csv if split == "train" else options.val_csv
+        folder = options.output / split
         try:
-            clips = extract(listed, options.output / split, options.short_side, options.jobs)
+            clips = extract(listed, folder, options.short_side, options.jobs, source=file)
         except OSError as error:
             raise UserError(f"--output {options.output} cannot be written to: {error}.") from error
         except BrokenProcessPool as error:

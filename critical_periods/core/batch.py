@@ -100,7 +100,8 @@ def find(
     ``project`` says where they are. What it leaves open is found where there is one candidate:
 
     - Views are float or uint8 tensors. A single one [B, C, H, W] is one view, a single one
-      [B, 2, C, H, W] of at most four colours holds two; any other of five axes may be a video.
+      [B, 2, C, H, W] of at most four colours holds two and [B, 3, 1, H, W] three; any other of five
+      axes may be a video.
       Several [B, C, H, W] of one shape and type are one view each if they are a tuple or list
       within the batch, if their names differ by left and right or by a number, or if they stand
       side by side and something else may be their target.
@@ -238,11 +239,20 @@ def _are_views(batch: Any, tensors: dict[Path, Tensor], paths: list[Path]) -> bo
     if all(isinstance(key, int) for key in keys):
         # A tuple of images alone; or images side by side with what may be their target.
         group = [path for path in tensors if path[:level] == paths[0][:level]]
+        if level > 0 and len(group) == len(paths):
+            return True
         others = _candidates(tensors, paths, len(tensors[paths[0]]))
-        return (level > 0 and len(group) == len(paths)) or bool(others)
+        masks = {_is_mask(tensors[path]) for path in paths}
+        return bool(others) and len(masks) == 1
     names = [str(key).lower() for key in keys]
     alike = {_VIEW.sub("#", name) for name in names}
     return len(alike) == 1 and "#" in alike.pop() and not _TARGET_NAMES & {*names}
+
+
+def _is_mask(images: Tensor) -> bool:
+    """Whether the first image has no more than two values."""
+    first = images[:1]
+    return bool(((first == first.amin()) | (first == first.amax())).all()) if len(first) else False
 
 
 def _differ(keys: Iterable[Any]) -> bool:
@@ -260,7 +270,8 @@ def _check_axes(path: Path, view: Tensor, given: str | None) -> str:
             )
         return given
     if view.ndim == 5:
-        if shape[1] == 2 and shape[2] <= _COLOURS:
+        # Of one colour, the other reading is a video of a single frame.
+        if (shape[1] == 2 and shape[2] <= _COLOURS) or (shape[1] == 3 and shape[2] == 1):
             return "BVCHW"
         raise UserError(
             f"{_dotted(path)!r} of a batch, {_describe(view)}, could be views [B, V, C, H, W] or a "
@@ -277,9 +288,9 @@ def _as_image(view: Tensor, axes: str) -> Tensor:
     height, width, colours = view.shape[-3:]
     if axes == "BCHW" and colours in (3, 4) and min(height, width) > 4:
         raise UserError(
-            f"views of a batch look like [B, H, W, C]: {_describe(view)}; move the colours before "
-            "the rows, [B, C, H, W], in the data set or its transform, or say where they are, such "
-            "as Project(axes='BHWC')."
+            f"the views of a batch ({_describe(view)}) look like [B, H, W, C]; move the colours "
+            "before the rows, [B, C, H, W], in the data set or its transform, or say where they "
+            "are, such as Project(axes='BHWC')."
         )
     return rearrange(view, _to_images(axes))
 
@@ -377,7 +388,7 @@ def _path(batch: Any, tensors: dict[Path, Tensor], place: int | str, field: str)
     if left or path not in tensors:
         raise UserError(
             f"{field}={place!r} of Project names no tensor of a batch that is {_describe(batch)}; "
-            f"{near(str(place), [str(_dotted(one)) for one in tensors if one])}"
+            f"{near(str(place), [str(_dotted(one)) for one in tensors] or ['nothing'])}"
         )
     return path
 

@@ -151,6 +151,11 @@ def stops_before_monitors(early_stopping: Any, trainer: pl.Trainer) -> bool:
     return interval == 1.0 and trainer.check_val_every_n_epoch == 1
 
 
+def rate_attributes(finder: Any) -> list[str]:
+    """Where a LearningRateFinder looks for a model's learning rate: in one of these attributes."""
+    return [finder._attr_name] if finder._attr_name else ["lr", "learning_rate"]
+
+
 def milestones(scheduler: Any) -> list[int]:
     """Epochs at which a scheduler changes, in order: MultiStepLR's, or SequentialLR's.
 
@@ -272,6 +277,11 @@ def lacks_measures(trainer: Any) -> list[str]:
 
 def _followed(trainer: Any) -> list[str]:
     return [one.monitor for one in trainer.lr_scheduler_configs if one.reduce_on_plateau]
+
+
+def synchronises_batch_norm(trainer: Any) -> bool:
+    """Whether the processes of a Trainer share the statistics of batch norm."""
+    return getattr(trainer.strategy, "_layer_sync", None) is not None
 
 
 def connect(trainer: Any, model: pl.LightningModule | None, datamodule: Any) -> None:

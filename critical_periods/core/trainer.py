@@ -140,9 +140,18 @@ def batches_of_epochs(trainer: Any, data: Any) -> list[int]:
 
     ``data`` is a DataModule of this package that has been set up.
     """
-    limit = trainer.limit_train_batches
-    lengths = [len(sampler) for sampler in data.epochs(processes_of(trainer))]
-    return [int(n * limit) if isinstance(limit, float) else min(n, limit) for n in lengths]
+    samplers = data.epochs(processes_of(trainer))
+    return [limited(len(sampler), trainer.limit_train_batches) for sampler in samplers]
+
+
+def limited(batches: int, limit: float) -> int:
+    """How many of the batches of an epoch a Trainer's limit leaves: a number of them or a share.
+
+    Example:
+        >>> limited(10, 3), limited(10, 0.5), limited(10, 1.0), limited(10, 20)
+        (3, 5, 10, 10)
+    """
+    return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 
 def results_folder(trainer: pl.Trainer, name: str) -> Path:

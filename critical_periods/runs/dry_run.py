@@ -15,6 +15,7 @@ from critical_periods.callbacks.windows.deficit_window import DeficitWindow
 from critical_periods.core.internals import connect
 from critical_periods.core.trainer import callbacks_of
 from critical_periods.data.example import two_samples
+from critical_periods.runs.lightning_callbacks import listed, validate_callbacks
 
 # The settings of the trainer that callbacks are compared with, by themselves or by Lightning: all
 # that say what a run does, and none of those that say where it does so and who is told.
@@ -45,30 +46,32 @@ def dry_run(
         log.setLevel(logging.ERROR)
         stack.enter_context(warnings.catch_warnings(action="ignore"))
         stack.enter_context(isolate_rng())
+        validate_callbacks(listed(settings["callbacks"]), model)
         trainer = pl.Trainer(
             accelerator="cpu", devices=1, logger=False,
             # A list of its own, as Lightning adds to the one that it is given.
-            callbacks=_listed(settings["callbacks"]),
+            callbacks=listed(settings["callbacks"]),
             **{name: settings[name] for name in _SETTINGS},
         )  # fmt: skip
         stack.callback(setattr, model, "trainer", None)
         for callback in filter(is_ours, reversed(callbacks_of(trainer))):
             stack.callback(callback.teardown, trainer, model, "fit")
-        validate_run(trainer, model, data)
+        # In how many processes the run trains is known to Lightning alone, if it is not said.
+        devices = settings["devices"]
+        is_one = devices in (1, "1") or (settings["accelerator"], devices) == ("cpu", "auto")
+        validate_run(trainer, model, data, starts=is_one and settings["num_nodes"] == 1)
         return trainer.optimizers
 
 
-def _listed(callbacks: Any) -> list[pl.Callback]:
-    """The callbacks of a config, which may be one alone or none, as a new list."""
-    return [*callbacks] if isinstance(callbacks, list) else [one for one in [callbacks] if one]
-
-
-def validate_run(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> None:
+def validate_run(
+    trainer: pl.Trainer, model: pl.LightningModule, data: Any, starts: bool = True
+) -> None:
     """Sets a run up as Lightning would, and tries its callbacks on two samples.
 
     Of the model and the callbacks, those of this package are tried: what others do in their
     ``setup`` is not known. The DataModule must have a ``measurement_loader``; the trainer is of a
-    single device and not the one that trains.
+    single device and not the one that trains. With ``starts``, it is in as many processes as that
+    one, and the model tries how an epoch is shared by them.
 
     Raises:
         UserError: something does not fit.
@@ -85,6 +88,8 @@ def validate_run(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> N
             callback.deficit.check(example)
         elif isinstance(callback, Monitor) and is_ours(model):
             callback.dry_run(model, example)
+    if starts and is_ours(model):
+        model.on_fit_start()
 
 
 def is_ours(part: object) -> bool:

@@ -28,6 +28,7 @@ from critical_periods.runs.checkpoints import of_another_run, read_checkpoint, v
 from critical_periods.runs.config_classes import load_classes, validate_nulls
 from critical_periods.runs.config_files import config_files, read_yaml
 from critical_periods.runs.dry_run import dry_run, is_ours
+from critical_periods.runs.lightning_callbacks import listed, sentence_of, without_enums
 from critical_periods.runs.messages import sentence, whole
 from critical_periods.runs.tracking import wandb_logger
 
@@ -84,6 +85,8 @@ class CLI(LightningCLI):
             raise UserError(sentence(str(error))) from error
         except RuntimeError as error:
             # Weights of a third party's model are first compared when Lightning loads them.
+            if text := sentence_of(error):
+                raise UserError(text) from error
             path = self._of_run(self.config).get("ckpt_path")
             if not path or not str(error).startswith("Error(s) in loading state_dict for "):
                 raise
@@ -118,6 +121,7 @@ class CLI(LightningCLI):
             load_classes()
             self.config = parse(args)
         settings = self._of_run(self.config)
+        without_enums(listed(settings["trainer"]["callbacks"]))
         validate_nulls(settings.as_dict())
         seed = settings.get("seed_everything")
         if seed is not None and not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:

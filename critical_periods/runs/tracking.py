@@ -50,7 +50,7 @@ class WandbLogger(loggers.WandbLogger):
     def finish(self, code: int) -> None:
         """Ends the run, with the exit code of what it is of."""
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            attempt(self.experiment.finish, exit_code=code)
+            attempt(_finish, self.experiment, code)
 
 
 def wandb_logger(folder: Path, id: str | None = None, **settings: Any) -> WandbLogger | None:
@@ -120,7 +120,19 @@ def finish_all(code: int) -> None:
     import wandb
 
     if wandb.run is not None:
-        attempt(wandb.finish, exit_code=code)
+        attempt(_finish, wandb.run, code)
+
+
+def _finish(run: "Run", code: int) -> None:
+    import wandb
+
+    try:
+        run.finish(exit_code=code)
+    except Exception:
+        # What is left of it must not be in the way of the next run, nor of this process's end.
+        with suppress(Exception):
+            wandb.teardown(code)
+        raise
 
 
 def _start_again(mode: str, settings: dict[str, Any]) -> "Run":

@@ -33,6 +33,10 @@ def validate_cadence(trainer: pl.Trainer, data: Any, ends: Iterable[int]) -> Non
             f"trainer.check_val_every_n_epoch={every} does not validate at the end of the runs of "
             f"{_listed(missed)} epochs; choose one that divides their number, such as 1."
         )
+    # A share of 1.0 is all of an epoch; of a third party's data it is not known how long one is.
+    is_whole = isinstance(interval, float) and interval == 1
+    if is_whole or (interval is not None and not hasattr(data, "epochs")):
+        return
     if interval is None:
         setting, counted = "a time as trainer.val_check_interval", "a run"
         way_out = "choose a number of batches, or 1.0"

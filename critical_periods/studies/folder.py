@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from csv import DictReader
 from csv import Error as CsvError
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from critical_periods.core.errors import UserError
+from critical_periods.core.errors import UserError, reason
 from critical_periods.core.files import write_text
 from critical_periods.studies.plan import Plan
 
@@ -37,6 +38,29 @@ class SegmentFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         return FileLock(self.path / "lock")
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the lock until the block ends.
+
+        Raises:
+            Timeout: another process holds it.
+            UserError: the file system has no locks, or the file is another user's.
+        """
+        try:
+            lock = self.lock()
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise
+        except (OSError, NotImplementedError) as error:
+            raise UserError(
+                f"{self.path / 'lock'} cannot be locked, without which two processes would train "
+                f"the same segment: {reason(error)}; choose another --output."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
     def is_running(self) -> bool:
         """Whether some process trains the segment now."""
         if not (self.path / "lock").exists():
@@ -46,6 +70,9 @@ class SegmentFolder:
                 return False
         except Timeout:
             return True
+        except (OSError, NotImplementedError):
+            # In another user's folder, what is there while a segment is trained has to do.
+            return self.progress.exists()
 
     def is_done(self) -> bool:
         """Whether the segment was trained to its end."""

@@ -16,7 +16,7 @@ _TRAINER_IGNORED = (
     "num_sanity_val_steps", "profiler",
 )  # fmt: skip
 # The data itself is in the name by its fingerprint; where it lies is not.
-_DATA_IGNORED = ("device_resident", "download", "root")
+_DATA_IGNORED = ("device_resident", "download", "index_dir", "root")
 
 
 class Resolved(NamedTuple):

@@ -59,7 +59,7 @@ def _train(study: StudyFolder, plan: Plan, name: str) -> bool:
     """Trains a segment unless another worker does; says whether it tried."""
     folder = study.segment(name)
     try:
-        with folder.lock().acquire(timeout=0):
+        with folder.held():
             if folder.is_done() or folder.error.exists():
                 return True
             # One that was killed here left behind how far it was.

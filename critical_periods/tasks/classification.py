@@ -13,10 +13,10 @@ from torchmetrics.classification import MulticlassAccuracy
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import milestones
-from critical_periods.core.trainer import datamodule_of, ends_before, trainer_of
+from critical_periods.core.trainer import datamodule_of, ends_before, processes_of, trainer_of
 from critical_periods.models.heads import own_head
 from critical_periods.models.network import Network
-from critical_periods.tasks.dry_run import validate_network, validate_schedule
+from critical_periods.tasks.dry_run import validate_last_batch, validate_network, validate_schedule
 from critical_periods.tasks.optimizers import build, build_optimizer
 from critical_periods.tasks.task import Task
 
@@ -99,6 +99,11 @@ class ClassificationTask(Task):
                     "be learned; look whether its folders or lists name the classes."
                 )
             validate_network(self, data, self.num_classes)
+
+    def on_fit_start(self) -> None:
+        """Raises a UserError where epochs end with one sample that the network cannot train on."""
+        super().on_fit_start()
+        validate_last_batch(self, datamodule_of(self.trainer), processes_of(self.trainer))
 
     def forward(self, *views: Tensor) -> Tensor:
         """Logits [B, K] of one tensor [B, C, H, W] a view, by the head for both where several."""

@@ -1,5 +1,6 @@
 """Dry runs of a schedule and of a network, which find before training what would fail later."""
 
+import copy
 import math
 import warnings
 from typing import Any
@@ -11,6 +12,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from critical_periods.core.errors import UserError, reason
+from critical_periods.core.internals import synchronises_batch_norm
+from critical_periods.core.trainer import limited
 from critical_periods.data.example import two_samples
 from critical_periods.metrics.functional.fisher import evaluating
 from critical_periods.tasks.optimizers import build
@@ -73,6 +76,59 @@ rate -1.0 in epoch 1; correct its settings.
         raise UserError(
             f"{name} cannot go through {epochs} epochs: {reason(error)}; correct its settings."
         ) from error
+
+
+def validate_last_batch(task: pl.LightningModule, data: Any, processes: int) -> None:
+    """Refuses epochs that end with a single sample, which the network cannot train on.
+
+    Batch norm of a layer without pixels has no variance of one sample. Other networks train on it
+    as ever. Data without ``epochs`` (:meth:`.BatchStage.epochs`) is not known.
+
+    Args:
+        task: with its trainer.
+        data: that has been set up.
+        processes: that training has; batch norm that is synchronised counts the samples of all.
+
+    Raises:
+        UserError: an epoch, on all samples or in a SubsetWindow, ends so.
+    """
+    trainer: Any = task.trainer
+    if not hasattr(data, "epochs") or (processes > 1 and synchronises_batch_norm(trainer)):
+        return
+    for sampler in data.epochs(processes):
+        count = limited(len(sampler), trainer.limit_train_batches)
+        has_last = count == len(sampler) or sampler.batch_size == 1
+        if sampler.last_size > 1 or count == 0 or not has_last:
+            continue
+        if error := _fails_on_one_sample(task, data):
+            samples, size = len(sampler.index), sampler.batch_size
+            shared = f" a process, shared by {processes} processes" if processes > 1 else ""
+            raise UserError(
+                f"{type(task.network).__name__} cannot train on a batch of one sample "
+                f"({reason(error)}), but an epoch of {samples} samples in batches of "
+                f"{size}{shared} ends with one; choose another batch_size, or other numbers of "
+                "samples (limit_train, val_split, share of SubsetWindow)."
+            )
+        return
+
+
+def _fails_on_one_sample(task: pl.LightningModule, data: Any) -> Exception | None:
+    """What a copy of a network, in training, says of one sample, if it does take two."""
+    # Twice the same one where batches have one.
+    views = two_samples(data, task.device).views[[0, -1]]
+    views = views.to(next((one.dtype for one in task.parameters()), views.dtype))
+    network: Any = task.network
+    task.network = copy.deepcopy(network).train()
+    try:
+        with isolate_rng(), torch.no_grad():
+            for samples in (2, 1):
+                try:
+                    task(*views[:samples].unbind(1))
+                except Exception as error:  # networks say so in many ways
+                    return error if samples == 1 else None
+    finally:
+        task.network = network
+    return None
 
 
 def validate_network(task: pl.LightningModule, data: Any, num_classes: int) -> None:

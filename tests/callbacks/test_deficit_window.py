@@ -1,6 +1,7 @@
 """The window in this package's DataModules and in projects that have never heard of it."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -532,7 +533,12 @@ def test_windows_beyond_the_last_epoch(framework, onset, removal):
 
 
 @pytest.mark.parametrize(
-    ("epochs", "settings"), [(5, {}), (-1, {"max_steps": 1}), (5, {"fast_dev_run": True})]
+    ("epochs", "settings"),
+    [
+        (5, {}),
+        (-1, {"max_steps": 4 * math.ceil(SAMPLES / SIZE) + 1}),
+        (5, {"fast_dev_run": True}),
+    ],
 )
 def test_windows_up_to_the_last_epoch(framework, epochs, settings):
     module = third_party(framework)

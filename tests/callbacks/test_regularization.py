@@ -1,6 +1,7 @@
 """Regularisers of networks and projects that do not keep them in layers: what is off is off."""
 
 import random
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,10 @@ class Project(pl.LightningModule):
         self.one_more = nn.Dropout(0.5)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        forward = (lambda x: self.step(self, x)) if self.step else self.network
+        def forward(x: Tensor) -> Tensor:
+            given = self.step(self, x) if self.step else self.network(x)
+            return given["logits"] if isinstance(given, dict) else given
+
         with torch.no_grad():
             results = [forward(batch[0]) for _ in range(20)]
         self.is_random.append(any(not torch.equal(results[0], other) for other in results))
@@ -91,6 +95,24 @@ def convolved(layer: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), layer, nn.Flatten())
 
 
+class Caching(Layer):
+    class Inner(nn.Module):
+        attn_drop = 0.0
+
+        def forward(self, x: Tensor, cache: list[Tensor]) -> Tensor:
+            assert not cache
+            cache.append(x)
+            return F.dropout(x, self.attn_drop)
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.inner = self.Inner()
+        self.inner.attn_drop = 0.3
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(super().forward(x), [])
+
+
 def swin() -> nn.Module:
     return torchvision.models.SwinTransformer(
         [2, 2], 4, [1, 1], [2, 2], [2, 2], 0.5, 0.2, 0.2, 0.3, num_classes=4
@@ -118,6 +140,10 @@ SWITCHED: dict[str, Callable[[], nn.Module]] = {
     "timm's DropBlock": lambda: convolved(DropBlock2d(0.4, 3)),
     "PatchDropout": lambda: Sequence(PatchDropout(0.4, num_prefix_tokens=0, ordered=True)),
     "swin": swin,
+    # A cache that each pass adds to, as in generation.
+    "a cache": lambda: Caching(
+        lambda m, x: attention(m, F.dropout(x, m.attn_drop), m.attn_drop), attn_drop=0.3
+    ),
     "timm's transformer": lambda: create_model(
         "vit_tiny_patch16_224", img_size=8, patch_size=4, embed_dim=8, depth=2, num_heads=2,
         num_classes=4, drop_rate=0.2, attn_drop_rate=0.2, drop_path_rate=0.2, proj_drop_rate=0.2,
@@ -131,6 +157,15 @@ def test_what_is_known_is_off_outside_of_the_window(name: str):
     module = Project(SWITCHED[name]())
     fit(module, RegularizationWindow("dropout", 0, 1))
     assert module.is_random == [True, True, False, False]
+
+
+class Answer(OrderedDict):  # as those of transformers
+    pass
+
+
+class Answering(Layer):
+    def forward(self, x: Tensor) -> Any:
+        return Answer(logits=super().forward(x))
 
 
 class GaussianDropout(nn.Module):
@@ -174,6 +209,15 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "drops by random numbers",
     ),
     "gaussian": (lambda: convolved(GaussianDropout()), r"'network.2' \(GaussianDropout\)"),
+    # Of little weight, and in an output that is no tuple.
+    "now and then": (
+        lambda: Layer(lambda m, x: x if random.random() > 0.1 else 1.001 * x),
+        "drops by random numbers",
+    ),
+    "in a named output": (
+        lambda: Answering(lambda m, x: F.dropout(x, 0.3)),
+        r"'network.inner' \(Layer\) drops by|'network' \(Answering\) drops by",
+    ),
     "a checkpoint": (
         lambda: Layer(lambda m, x: checkpoint(F.dropout, x, 0.3, use_reentrant=False)),
         "drops by",
@@ -367,3 +411,31 @@ def test_weight_decay_of_steps_by_hand():
     module = ByHand()
     fit(module, RegularizationWindow("weight_decay", 1))
     assert module.factors == pytest.approx([0, 0, 0.7, 0.8], abs=1e-3)
+
+
+def test_groups_that_are_added_while_the_window_is_closed():
+    class Growing(Decayed):
+        def set_decay(self, *args: Any) -> None: ...
+
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            if self.trainer.global_step == 1:
+                added = {"params": self.head.parameters(), "weight_decay": 0.25}
+                self.trainer.optimizers[0].add_param_group(added)
+
+        def configure_optimizers(self) -> Any:
+            self.head = nn.Linear(2, 1)
+            return torch.optim.SGD(self.network.parameters(), lr=0.1, weight_decay=0.5)
+
+    module = Growing()
+    before: list[Tensor] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            before.append(module.head.weight.clone())
+
+    fit(module, RegularizationWindow("weight_decay", 3, unit="step"), Watch())
+    assert module.factors == pytest.approx([0, 0, 0, 0.5], abs=1e-3)
+    assert torch.equal(before[0], before[2])
+    assert [group["weight_decay"] for group in module.trainer.optimizers[0].param_groups] == [
+        0.5, 0.25,
+    ]  # fmt: skip

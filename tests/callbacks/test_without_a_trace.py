@@ -305,6 +305,10 @@ REFUSED: dict[str, Any] = {
         Project, lambda: loader(Pairs()), SourceVarianceMonitor(["1"], reestimate_batch_norm=True),
         r"reestimate_batch_norm=True of .* 3 batches, \d+ MiB, where .*; set it to false",
     ),
+    "no validation yet": (
+        Project, lambda: loader(Pairs()), UsableInformationMonitor(),
+        "'val' after 1 epochs, but it is read only in validation, first after 2, as its",
+    ),
     "no batch goes by": (
         TakesIterator, lambda: loader(Pairs()), FisherMonitor(),
         "TakesIterator takes dataloader_iter, so no batch goes by that could be measured",
@@ -317,7 +321,8 @@ def test_what_cannot_be_kept(kind: str, monkeypatch: pytest.MonkeyPatch):
     module, train, monitor, sentence = REFUSED[kind]
     monkeypatch.setattr("critical_periods.callbacks.kept_batches._MOST", 1000)
     with pytest.raises(UserError, match=sentence):
-        fit(module(plain), (train(), loader(Pairs())), Untrained(), monitor)
+        settings = {"check_val_every_n_epoch": 2}
+        fit(module(plain), (train(), loader(Locked())), Untrained(), monitor, **settings)
 
 
 def test_a_stream_that_has_come_to_its_end():
@@ -330,6 +335,28 @@ def test_a_stream_that_has_come_to_its_end():
 def test_fewer_samples_than_asked_for_are_said():
     with pytest.warns(UserWarning, match="measure the 24 samples that an epoch .* samples=200"):
         fit(Project(plain), [loader(Pairs())], FisherMonitor(), max_epochs=1)
+
+
+def test_what_a_forward_logs_is_of_training_alone():
+    class Logging(Project):
+        def forward(self, left: Tensor, right: Tensor) -> Tensor:
+            output = self.model(left, right)
+            self.log("mean", output.mean(), on_epoch=True)
+            self.log_dict({"largest": output.max()}, on_epoch=True)
+            return output
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return F.cross_entropy(self(*batch[:2]), batch[2])
+
+    logged = []
+    for watching in ([], monitors("train", "model.1")):
+        project = Logging(plain)
+        project.model = project._modules.pop("network")
+        trainer = fit(project, [loader(Pairs())], *watching)
+        names = ("mean_epoch", "largest_epoch")
+        logged.append([trainer.callback_metrics[name] for name in names])
+        assert "log" not in vars(project)
+    assert logged[0] == logged[1]
 
 
 def test_processes_keep_their_own_and_each_finds_it_again(monkeypatch: pytest.MonkeyPatch):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from critical_periods.core.batch import Batch, find
+from critical_periods.core.batch import Batch, find, join
 from critical_periods.core.errors import UserError
+from critical_periods.core.project import Project
 
 B, C, H, W = 3, 2, 4, 5
 
@@ -20,7 +21,7 @@ def image(offset: float = 0.0) -> Tensor:
 
 LEFT, RIGHT = image(), image(1000)
 TARGET, INDEX = torch.tensor([4, 0, 2]), torch.tensor([90, 10, 50])
-SOFT = torch.eye(5)[TARGET]
+SOFT, AGE = torch.eye(5)[TARGET], torch.tensor([31.0, 4.5, 90.0])
 
 
 class Pair(NamedTuple):
@@ -91,6 +92,13 @@ BATCHES: dict[str, tuple[Any, list[Tensor], Tensor | None]] = {
     "NamedTuple": (Sample(Pair(LEFT, RIGHT), TARGET), [LEFT, RIGHT], TARGET),
     "a careful NamedTuple": (Careful(image=LEFT, y=TARGET), [LEFT], TARGET),
     "dataclass": (Open(LEFT, TARGET), [LEFT], TARGET),
+    "a column of labels": ((LEFT, TARGET[:, None]), [LEFT], TARGET),
+    "views by number": ({"view_0": LEFT, "view_1": RIGHT, "y": TARGET}, [LEFT, RIGHT], TARGET),
+    "views by letter": ({"image_a": LEFT, "image_b": RIGHT}, [LEFT, RIGHT], None),
+    "views in a group": (([LEFT, RIGHT],), [LEFT, RIGHT], None),
+    "a mask of whole numbers": ((LEFT, LEFT[:, 0].long(), TARGET), [LEFT], TARGET),
+    "a named label of numbers": ({"image": LEFT, "label": AGE}, [LEFT], AGE),
+    "a named label among others": ({"x": LEFT, "camera": INDEX, "label": TARGET}, [LEFT], TARGET),
     "frozen dataclass": (Shut(LEFT, RIGHT, TARGET), [LEFT, RIGHT], TARGET),
 }
 
@@ -202,8 +210,79 @@ def test_our_own_batch_is_taken_as_it_is():
         ((LEFT[None], LEFT[None], TARGET), False, r"2 tensors of a batch .* could each hold all"),
         (["name"] * 90, False, r"list\(0: str, 1: str, .*, 5: str, …\); images are"),
         (None, False, r"a batch that is NoneType;"),
+        ((LEFT, TARGET, INDEX), True, r"2 tensors .* the target: 1 \(int64 \[3\]\), 2 \(int64"),
+        ((INDEX, LEFT, TARGET), True, r"2 tensors of a batch could be the target: 0 .*, 2 "),
+        ({"x": LEFT, "label": TARGET, "labels": TARGET}, True, "'label' .*, 'labels'"),
+        ({"a": {"x": LEFT, "u": TARGET}, "v": SOFT}, True, r"'a\.u' .*'v' .*Project\(target='v'\)"),
+        ({"image": LEFT, "sample_id": INDEX}, True, "no target was found"),
+        ({"image": LEFT, "depth": RIGHT, "y": TARGET}, False, "'image' .*, 'depth' .*inputs='im"),
+        ({"left": LEFT, "right": RIGHT, "mask": LEFT, "y": TARGET}, False, "3 tensors"),
+        ({"x": LEFT, "y": RIGHT}, False, "an image and its mask"),
+        ((LEFT, RIGHT), False, "an image and its mask"),
+        ((torch.rand(B, 3, 2, 4, 4), TARGET), False, "0 of a batch, .* or a video"),
+        ((torch.rand(B, 2, 16, 4, 4), TARGET), False, "0 of a batch, .* or a video"),
+        ((torch.rand(B, 2, 3, 4, 4), LEFT, TARGET), False, "views of a batch differ"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_edited_is_said_in_a_sentence(batch, target_needed, sentence):
     with pytest.raises(UserError, match=sentence):
         find(batch, target_needed)
+
+
+SOUND, VIDEO = torch.rand(B, 1, 9), torch.rand(B, 3, 6, 4, 5)
+# Each with its project, what a network takes, what a deficit gets, and the target.
+SAID: dict[str, tuple[Any, Project, list[Tensor], list[Tensor], Tensor]] = {
+    "the third": ((LEFT, INDEX, TARGET), Project(target=2), [LEFT], [LEFT], TARGET),
+    "one image of two": ((LEFT, RIGHT), Project(1, 0), [RIGHT], [RIGHT], LEFT),
+    "a path": ({"a": [{"b.c": LEFT}, TARGET]}, Project("a.0.b.c", "a.1"), [LEFT], [LEFT], TARGET),
+    "sound": ((SOUND, TARGET), Project(0, 1), [SOUND], [SOUND[:, 0]], TARGET),
+    "video": ((VIDEO, TARGET), Project(0, 1, "BCTHW"), [VIDEO], [VIDEO.movedim(1, 2)], TARGET),
+    "colours last": (
+        (LEFT.movedim(1, -1), TARGET), Project(axes="BHWC"), [LEFT.movedim(1, -1)], [LEFT], TARGET
+    ),
+    "views last": (
+        (torch.stack([LEFT, RIGHT], -1), TARGET), Project(0, 1, "BCHWV"),
+        [LEFT, RIGHT], [LEFT, RIGHT], TARGET,
+    ),
+    "sound and picture": (
+        {"s": SOUND, "p": LEFT, "y": TARGET}, Project(["s", "p"]),
+        [SOUND, LEFT], [SOUND[:, 0], LEFT], TARGET,
+    ),
+    "regression": ((SOUND, SOUND[:, 0]), Project(0, 1), [SOUND], [SOUND[:, 0]], SOUND[:, 0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_a_project_says_is_found_and_put_back(name):
+    batch, project, inputs, images, target = SAID[name]
+    found, _ = find(batch, True, project)
+    assert all(map(same, found.inputs, inputs)) and same(found.target, target)
+    laid_out, put_back = find(batch, True, project, as_images=True)
+    assert all(map(same, laid_out.inputs, images)) and len(laid_out.inputs) == len(inputs)
+    assert same(put_back(laid_out), batch)
+    changed = put_back(laid_out.with_inputs(view + 1 for view in laid_out.inputs))
+    again, _ = find(changed, True, project)
+    assert all(same(new, old + 1) for new, old in zip(again.inputs, inputs, strict=True))
+    two = join([found.first(1), found.first(2)])
+    assert all(
+        torch.equal(view, one[[0, 0, 1]]) for view, one in zip(two.inputs, inputs, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("batch", "project", "sentence"),
+    [
+        ((LEFT, TARGET), Project(7), r"inputs=7 of Project names no tensor of a batch that is tup"),
+        ({"pixels": LEFT}, Project("pixel"), "inputs='pixel' .* did you mean 'pixels'"),
+        ({"a": {"b": LEFT}}, Project("a"), r"inputs='a' of Project names no .* 'a\.b'"),
+        ((LEFT, TARGET), Project(0, "label"), "target='label' of Project names no tensor"),
+        ((LEFT, TARGET[:2]), Project(0, 1), r"target=1 of Project is int64 \[2\] in a batch of 3"),
+        ((LEFT, SOUND[:2]), Project([0, 1]), "inputs of Project must all be tensors"),
+        ((LEFT, TARGET), Project(0, 1, "BHW"), "has 3 letters, but the input 0 is float32"),
+        ((LEFT, SOUND), Project([0, 1], axes=["BVHW", "BCT"]), "all views .V. in one tensor"),
+        ((LEFT, SOUND), Project([0, 1], axes=["BCHW"]), "lists 1 inputs, but there are 2"),
+    ],
+)
+def test_what_a_project_says_has_to_be_there(batch, project, sentence):
+    with pytest.raises(UserError, match=sentence):
+        find(batch, False, project)

@@ -115,6 +115,21 @@ def test_a_pass_through_persistent_workers_is_not_theirs():
     assert internals.with_own_workers(plain) is plain
 
 
+def test_a_separate_loader_shares_large_arrays_and_no_state():
+    large, small = torch.zeros(2**18), torch.zeros(4)  # of 1 MiB, and less
+    data = DataLoader(TensorDataset(large[:4], small), shuffle=True, generator=torch.Generator())
+    data.dataset.large = [{"all": large}]
+    before = data.generator.get_state()
+    copy = internals.separate(data)
+    assert len(list(copy)) == 4 and torch.equal(data.generator.get_state(), before)
+    assert copy.dataset.large[0]["all"] is large
+    assert copy.dataset.tensors[1] is not small
+    # Neither a stream nor an open file can be read twice.
+    for state in (iter(data), (x for x in "ab"), open(__file__)):  # noqa: SIM115
+        data.dataset.state = [state]
+        assert internals.separate(data) is None
+
+
 def test_workers_end_with_the_run():
     class Around(internals.HasWorkers):
         def __init__(self) -> None:
@@ -322,3 +337,73 @@ def test_parameters_that_are_passed_on_are_known():
     assert (found["width"].default, found["size"].default) == (2, found["size"].empty)
     # A default that is not known may be null.
     assert internals.class_parameters(Conditional)["size"].default is None
+
+
+class Looks(pl.Callback):
+    """Calls a function in a hook, and keeps what it gives."""
+
+    def __init__(self, hook: str, look: Any) -> None:
+        self.seen: list[Any] = []
+        setattr(self, hook, lambda trainer, *args: self.seen.append(look(trainer)))
+
+
+@pytest.mark.parametrize(("steps", "batches", "epoch"), [(2, 2, 0), (3, 0, 1), (4, 1, 1)])
+def test_a_run_that_max_steps_stopped_goes_on_in_place(tmp_path, steps, batches, epoch):
+    """Epochs of three batches; which of them come is the business of the loader."""
+    saver = ModelCheckpoint(tmp_path, filename="end")
+    stopped = trainer(saver, max_steps=steps, max_epochs=3, enable_checkpointing=True)
+    stopped.fit(Module(), loader())
+
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self) -> DataLoader[Any]:
+            internals.resume_in_place(self.trainer)
+            return loader()
+
+    for limits in ({"max_epochs": 3}, {"max_epochs": -1, "max_steps": 9}):
+        places = Looks("on_train_batch_start", lambda one: one.current_epoch)
+        left_out = Looks("on_train_start", internals.batches_before_resuming)
+        resumed = trainer(places, left_out, **limits)
+        resumed.fit(Module(), Data(), ckpt_path=tmp_path / "end.ckpt", weights_only=True)
+        assert left_out.seen == [batches]
+        # This loader does not know how far it was, so it gives all batches that Lightning counts.
+        assert places.seen[0] == epoch and resumed.current_epoch == 3
+        assert resumed.global_step >= 9
+
+
+def test_measures_that_schedulers_follow():
+    class Following(Module):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val/loss", 2.0)
+
+        def configure_optimizers(self) -> Any:
+            optimizer = super().configure_optimizers()
+            scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+            settings = {"scheduler": scheduler, "monitor": "val/loss"}
+            return {"optimizer": optimizer, "lr_scheduler": settings}
+
+    before = Looks("on_train_start", internals.measures_followed)
+    after = Looks("on_train_epoch_end", internals.measures_followed)
+    lacking = Looks("on_train_start", internals.lacks_measures)
+    one = trainer(before, after, lacking, max_epochs=2)
+    one.fit(Following(), loader(), loader())
+    assert (before.seen, after.seen, lacking.seen) == ([{}], [{"val/loss": 2.0}] * 2, [[]])
+    (config,) = one.lr_scheduler_configs
+    assert config.scheduler.last_epoch == 2
+    one.fit_loop.epoch_progress.current.processed = 3
+    internals.follow_measures(one, {"val/loss": 1.0})
+    assert config.scheduler.last_epoch == 3 and config.scheduler.best == 1.0
+    other = trainer(before)
+    other.fit(Module(), loader())
+    assert before.seen[-1] is None
+
+
+def test_batch_norm_of_all_processes():
+    assert not internals.synchronises_batch_norm(trainer())
+    assert not internals.synchronises_batch_norm(trainer(devices=2))
+    assert internals.synchronises_batch_norm(trainer(devices=2, sync_batchnorm=True))
+
+
+def test_where_a_finder_looks_for_a_rate():
+    finder = pl.callbacks.LearningRateFinder
+    assert internals.rate_attributes(finder()) == ["lr", "learning_rate"]
+    assert internals.rate_attributes(finder(attr_name="rate")) == ["rate"]

@@ -66,6 +66,16 @@ def test_processes_share_the_global_batches(count, world_size):
         assert not left_over or number == len(whole) - 1
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 4, 7])
+def test_the_size_of_the_last_batch(batch_size, world_size):
+    for count in (3, 4, 5, 12, 13, 23, 25):
+        settings = {"count": count, "batch_size": batch_size, "world_size": world_size}
+        for rank in range(world_size):
+            one = sampler(**settings, rank=rank)
+            assert one.last_size == len(drawn(one)[-1])
+
+
 @pytest.mark.parametrize(
     ("count", "batch_size", "world_size"),
     [(7, 3, 1), (6, 1, 2), (7, 1, 2), (11, 1, 3), (12, 2, 3), (13, 3, 3), (5, 50, 2), (9, 2, 2)],

@@ -78,6 +78,7 @@ def drawn(epochs: int, **settings: Any) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("disparity", [1, 3])
 def test_each_view_alone_is_independent_dots_in_every_class(disparity):
     views, target = drawn(8, size=16, disparity=disparity)
+    assert views.unique().tolist() == [-1.0, 1.0]
     for label in range(10):
         for view in views[target == label].unbind(1):
             assert max(map(abs, excess(view))) < 5, label

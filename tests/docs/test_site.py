@@ -1,13 +1,12 @@
 """The site builds without a warning, and describes every public name."""
 
-import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 
 import pytest
 from site_extension import FACES, public_names
+from sphinx.cmd.build import main
 from sphinx.util.inventory import InventoryFile
 
 import critical_periods
@@ -18,9 +17,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "--keep-going", "docs"]
-    done = subprocess.run([*command, str(output)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert main(["-q", "-n", "-W", "--keep-going", str(ROOT / "docs"), str(output)]) == 0
     return output
 
 

@@ -2,23 +2,28 @@
 
 import json
 import os
+import signal
 import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import wandb
-from small_study import write_run, write_study
+from small_study import planned, write_run, write_study
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
+from critical_periods.core.processes import exit_code
 from critical_periods.runs import tracking
+from critical_periods.studies import report, segment, worker
 
 
-def records(folder: Path) -> list[Any]:
+def records(folder: Path, id_: str = "*") -> list[Any]:
     """All that a run wrote offline; its service goes on writing for a moment after it has ended."""
-    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    (file,) = folder.glob(f"wandb/offline-run-*/run-{id_}.wandb")
     deadline = time.monotonic() + 60
     while True:
         found = read_records(file)
@@ -75,8 +80,8 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wandb.teardown()
 
 
-def run_of(folder: Path) -> Any:
-    (run,) = [record.run for record in records(folder) if record.HasField("run")]
+def run_of(folder: Path, id_: str = "*") -> Any:
+    (run,) = [record.run for record in records(folder, id_) if record.HasField("run")]
     return run
 
 
@@ -132,6 +137,130 @@ def test_a_study_is_one_group_with_a_summary(no_account, monkeypatch):
     table = shown["curve_table"]
     assert table["_type"] == "table-file" and table["nrows"] == 2
     assert any(key.startswith("curve_chart") for key in shown)
+
+
+class Ends(pl.Callback):
+    """Ends a run in its first epoch."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def on_train_epoch_end(self, *args: Any) -> None:
+        if self.how == "crash":
+            raise RuntimeError("a crash")
+        signal.raise_signal(signal.SIGINT if self.how == "Ctrl-C" else signal.SIGTERM)
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Lightning leaves Ctrl-C ignored behind."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def exit_code_of(folder: Path) -> int:
+    (code,) = [record.exit.exit_code for record in records(folder) if record.HasField("exit")]
+    return int(code)
+
+
+@pytest.mark.parametrize(("how", "code"), [("crash", 1), ("Ctrl-C", 130), ("SIGTERM", 143)])
+def test_how_a_run_ended_is_in_its_exit_code(no_account, signals, capsys, how, code):
+    """Of ``fit``, whose process has it too, and of a segment."""
+    ends = {"class_path": f"{__name__}.Ends", "init_args": {"how": how}}
+    words = ["fit", "--config", write_run({"trainer.callbacks": [ends]})]
+    interrupt = signal.getsignal(signal.SIGINT)
+    if code == 1:
+        with pytest.raises(RuntimeError, match="a crash"):
+            main(words)
+    else:
+        assert main(words) == code
+        said = f"critical-periods: stopped by {how}; what was saved and logged until then is kept."
+        assert capsys.readouterr().err.endswith(said + "\n")
+    assert exit_code_of(Path("runs")) == code
+
+    signal.signal(signal.SIGINT, interrupt)
+    windows = {"removal": [0], "epochs_after": 2}
+    folder, plan = planned(Path(), {"windows": windows}, {"trainer.callbacks": [ends]})
+    (name,) = plan.segments
+    with pytest.raises(BaseException) as ended:
+        segment.train_segment(folder, plan, name)
+    assert exit_code(ended.value) == exit_code_of(folder.segment(name).path) == code
+
+
+def test_the_environment_is_heeded_and_a_sweep_names_one_run_alone(no_account, monkeypatch):
+    said = {"PROJECT": "mine", "ENTITY": "lab", "DIR": "there", "RUN_GROUP": "ours", "TAGS": "x,y"}
+    for name, value in {**said, "RUN_ID": "of-a-sweep"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    file = write_run({"trainer.callbacks": [], "trainer.max_epochs": 1})
+    assert main(["fit", "--config", file]) == 0
+    run = run_of(Path("there"))
+    assert (run.project, run.entity, run.run_group) == ("mine", "lab", "ours")
+    assert run.run_id == "of-a-sweep" and list(run.tags) == ["x", "y"]
+    assert not Path("runs/wandb").exists()
+
+    monkeypatch.setenv("WANDB_DIR", "study")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    wandb.teardown()
+    fields = {"windows": {"removal": [0], "epochs_after": 1}, "seeds": [0, 1]}
+    folder, plan = planned(Path(), fields, {"trainer.callbacks": []})
+    worker.work(folder)
+    runs = [run_of(Path("study"), name) for name in plan.segments]
+    assert [run.run_id for run in runs] == list(plan.segments)
+    known = {(run.project, run.run_group, *sorted(run.tags)[-2:]) for run in runs}
+    assert known == {("mine", "ours", "x", "y")}
+
+    # The summary is one run, whose last words are kept.
+    for _ in range(2):
+        report.write_report(folder, plan)
+    ids = [path.name.rpartition("-")[2] for path in Path("study/wandb").glob("offline-run-*")]
+    (summary,) = set(ids) - set(plan.segments)
+    assert len(ids) == 3 and run_of(Path("study"), summary).display_name == "summary"
+
+
+def test_a_run_for_trial_is_not_logged(no_account):
+    file = write_run({"trainer.callbacks": [{"class_path": "LearningRateMonitor"}]})
+    assert main(["fit", "--config", file, "--trainer.fast_dev_run=true"]) == 0
+    assert not list(Path().rglob("*.wandb")) and not list(Path().rglob("metrics.csv"))
+
+
+@pytest.mark.parametrize("what", ["service", "finish"])
+def test_no_failure_of_its_own_ends_a_training(no_account, monkeypatch, what):
+    """Its service is killed as on a cluster, or it raises at the end; the next run has all."""
+    fields = {"windows": {"removal": [0], "epochs_after": 2}, "seeds": [0, 1]}
+    folder, plan = planned(Path(), fields)
+    first, second = plan.segments
+    killed: list[int] = []
+
+    def kill(self: Any, trainer: Any, *args: Any) -> None:
+        if not killed:
+            process = wandb.setup().ensure_service()._proc._process  # type: ignore[union-attr]
+            killed.append(process.pid)
+            process.kill()
+            process.wait()
+
+    def fail(*args: Any, **settings: Any) -> None:
+        raise ConnectionResetError("Connection lost")
+
+    with monkeypatch.context() as patch:
+        if what == "service":
+            patch.setattr(segment.SegmentRecord, "on_train_epoch_start", kill)
+        else:
+            patch.setattr(wandb.Run, "finish", fail)
+        with pytest.warns(UserWarning, match=r"has failed \(.*\); the run goes on without it"):
+            segment.train_segment(folder, plan, first)
+    assert folder.segment(first).is_done() and bool(killed) == (what == "service")
+    segment.train_segment(folder, plan, second)
+    assert exit_code_of(folder.segment(second).path) == 0
+
+
+def test_a_folder_that_cannot_be_made(no_account, monkeypatch):
+    Path("file").touch()
+    monkeypatch.setenv("WANDB_DIR", "file/there")
+    with pytest.raises(
+        UserError, match=r"file/there of Weights & Biases cannot be made: Not a dir"
+    ):
+        tracking.wandb_logger(Path("runs"))
 
 
 def test_disabled(no_account, monkeypatch):

@@ -165,6 +165,7 @@ def test_names_depend_on_seed_data_and_version(monkeypatch):
         ("data.init_args.root", "elsewhere"),
         ("data.init_args.download", True),
         ("data.init_args.device_resident", False),
+        ("data.init_args.index_dir", "elsewhere"),
         ("trainer.logger", True),
         ("trainer.max_epochs", 100),
         ("trainer.enable_progress_bar", False),

@@ -87,7 +87,8 @@ def assert_same_end(branch: Path, alone: Path) -> dict[str, Any]:
     """Compares two checkpoints bit by bit; returns what they hold."""
     ours, theirs = (torch.load(path, weights_only=True) for path in (branch, alone))
     assert len(ours["state_dict"]) > 5
-    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+    assert ours["lr_schedulers"] == theirs["lr_schedulers"]
+    for part in ("state_dict", "optimizer_states"):
         torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=0)
     assert (ours["epoch"], ours["global_step"]) == (theirs["epoch"], theirs["global_step"])
     return dict(ours)
@@ -206,26 +207,31 @@ def test_branches_of_other_windows_equal_runs_trained_alone(tmp_path, name):
         assert rate == pytest.approx(0.05 * 0.9**step)
 
 
-# Callbacks of Lightning that change what is trained, exactly through segments too.
-ACROSS: dict[str, dict[str, Any]] = {
-    "EMAWeightAveraging": {"decay": 0.5, "update_starting_at_epoch": 1},
-    "WeightAveraging": {},
-    "GradientAccumulationScheduler": {"scheduling": {0: 2, 2: 1}},
-}
+# What Lightning changes as it trains, exactly through segments too: callbacks, and settings.
+FOLLOWING = {"monitor": "val/loss", "patience": 0, "threshold": 1e9}
+ACROSS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "exponential averages": ([{"class_path": "EMAWeightAveraging", "init_args": {
+        "decay": 0.5, "update_starting_at_epoch": 1}}], {}),
+    "averages": ([{"class_path": "WeightAveraging"}], {}),
+    "accumulation": ([{"class_path": "GradientAccumulationScheduler", "init_args": {
+        "scheduling": {0: 2, 2: 1}}}], {}),
+    "a rate that follows a measure": ([], {"model.init_args.lr_scheduler": {
+        "class_path": "pytorch_lightning.cli.ReduceLROnPlateau", "init_args": FOLLOWING}}),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ACROSS)
 def test_what_lightning_changes_goes_through_segments(tmp_path, name):
     """The same bits as in one piece, and the same accuracies on the way."""
-    callback = {"class_path": name, "init_args": ACROSS[name]}
-    folder, plan = planned(tmp_path, {"windows": SHORT}, {"trainer.callbacks": [callback]})
+    callbacks, base = ACROSS[name]
+    base = {"trainer.callbacks": callbacks, "trainer.limit_val_batches": 1} | base
+    folder, plan = planned(tmp_path, {"windows": SHORT}, base)
     worker.work(folder)
     schedule = {"deficit": SMALL["deficit"], "onset": 0, "removal": 2}
-    alone = [{"class_path": "DeficitWindow", "init_args": schedule}, callback]
-    end = train_alone(alone, epochs=3)
+    window = {"class_path": "DeficitWindow", "init_args": schedule}
+    end = train_alone([window, *callbacks], epochs=3, **base)
     branch = folder.segment(find(plan, (0, 2), 3))
-    ours = assert_same_end(branch.checkpoint, end)
-    theirs = torch.load(end, weights_only=True)
+    ours, theirs = assert_same_end(branch.checkpoint, end), torch.load(end, weights_only=True)
     for part in ("current_model_state", "averaging_state"):
         torch.testing.assert_close(ours.get(part), theirs.get(part), rtol=0, atol=0)
     logged = [row["val/accuracy"] for row in rows(Path("runs/version_0/metrics.csv"))]
@@ -263,6 +269,7 @@ def test_observers_change_nothing_in_a_study(tmp_path, capsys):
         callbacks = [{"class_path": one, "init_args": of} for one, of in observers.items()]
         (tmp_path / name).mkdir()
         base = {"trainer.callbacks": callbacks, "trainer.limit_val_batches": 1}
+        base["trainer.enable_progress_bar"] = True
         study = write_study(tmp_path / name, fields, base)
         assert run(study) == 0, capsys.readouterr().err
         tables.append((folder_of(study).path / "results.csv").read_bytes())

@@ -284,3 +284,59 @@ def test_a_network_that_does_not_fit_the_data(network, sentence):
 def test_a_label_smoothing_without_meaning(share):
     with pytest.raises(UserError, match=r"label_smoothing=.* must lie in \[0, 1\]"):
         ClassificationTask(Recorder(), label_smoothing=share)
+
+
+class Pooled(nn.Module):
+    """Batch norm of numbers, or none."""
+
+    def __init__(self, norm: type[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(256, 4), norm(4), nn.Linear(4, 10))
+
+    def forward(self, view: Tensor) -> Tensor:
+        return self.layers(view)
+
+
+@pytest.mark.parametrize(
+    ("norm", "samples", "batch_size", "settings", "shares", "last"),
+    [
+        (nn.BatchNorm1d, 101, 50, {}, [], 101),
+        (nn.BatchNorm1d, 102, 50, {}, [], 0),
+        # The batch of one sample is not reached.
+        (nn.BatchNorm1d, 101, 50, {"limit_train_batches": 2}, [], 0),
+        (nn.BatchNorm1d, 101, 50, {"limit_train_batches": 0.9}, [], 0),
+        (nn.BatchNorm1d, 100, 1, {"limit_train_batches": 2}, [], 100),
+        (nn.BatchNorm1d, 100, 25, {}, [0.51, 0.2], 51),
+        (nn.BatchNorm1d, 100, 25, {}, [0.5], 0),
+        # 103 samples are 102 for two processes, of which each has 25, 25 and 1.
+        (nn.BatchNorm1d, 103, 25, {"devices": 2}, [], 103),
+        (nn.BatchNorm1d, 104, 25, {"devices": 2}, [], 0),
+        (nn.BatchNorm1d, 103, 25, {"devices": 2, "sync_batchnorm": True}, [], 0),
+        (nn.LayerNorm, 101, 50, {}, [], 0),
+    ],
+)
+def test_a_last_batch_of_one_sample(norm, samples, batch_size, settings, shares, last):
+    """Found as training begins, where the network cannot train on it, and nowhere else."""
+    task = ClassificationTask(Pooled(norm))
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    images = DigitsDataModule(limit_train=samples, batch_size=batch_size)
+    images.setup()
+    images.shares.update(shares)
+    task.trainer = trainer(**settings)
+    task.trainer.datamodule = images  # type: ignore[attr-defined]
+    if last:
+        says = f"Pooled cannot train on a batch of one sample .* of {last} samples in batches of "
+        with pytest.raises(UserError, match=says + str(batch_size)):
+            task.on_fit_start()
+    else:
+        task.on_fit_start()
+    assert all(torch.equal(before[name], value) for name, value in task.state_dict().items())
+    assert task.training
+
+
+def test_a_batch_of_one_sample_without_batch_norm_trains():
+    task = ClassificationTask(Pooled(nn.LayerNorm))
+    trainer(1, limit_val_batches=0).fit(task, DigitsDataModule(limit_train=101, batch_size=50))
+    with pytest.raises(UserError, match="on a batch of one sample"):
+        task = ClassificationTask(Pooled(nn.BatchNorm1d))
+        trainer(1).fit(task, DigitsDataModule(limit_train=101, batch_size=50))

@@ -161,10 +161,23 @@ class Monitor(pl.Callback):
         """Measures two samples for a dry run, as the first measurement may be due hours later."""
         for split in self.takes:
             prepare_split(trainer, split)
+        self._validate_validation(trainer)
         example = example_batch(trainer, self.split, self.project, self.target_needed)
         self._is_validated = example is not None
         if example is not None:
-            self.dry_run(pl_module, example)
+            self.dry_run(pl_module, example.first(2), example.target)
+
+    def _validate_validation(self, trainer: pl.Trainer) -> None:
+        """Checks that the first validation comes before what is measured of it, as it goes by."""
+        cadence, ends = trainer.check_val_every_n_epoch, trainer.max_epochs or -1
+        due = [epochs for epochs in (self.every_n_epochs, ends) if epochs and epochs > 0]
+        goes_by = "val" in self.takes and "val" in kept_batches(trainer)
+        if goes_by and cadence and due and min(due) < cadence:
+            raise UserError(
+                f"{type(self).__name__} measures the split 'val' after {min(due)} epochs, but it "
+                f"is read only in validation, first after {cadence}, as its data loader cannot be "
+                f"copied; set every_n_epochs to {cadence}, or choose split='train'."
+            )
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -173,7 +186,7 @@ class Monitor(pl.Callback):
         if not self._is_validated:
             self._is_validated = True
             found, _ = find(batch, self.target_needed, self.project)
-            self.dry_run(pl_module, found)
+            self.dry_run(pl_module, found.first(2), found.target)
         self._keep(trainer, "train", batch)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -209,27 +222,41 @@ class Monitor(pl.Callback):
         found, _ = find(batch, project=self.project)
         kept.add(trainer, batch, len(found.index), number_dealt(kept.wanted, trainer))
 
-    def dry_run(self, pl_module: pl.LightningModule, example: Batch) -> None:
-        """Measures two samples and logs nothing, to raise before training what would fail later."""
-        two = example.first(2)
+    def dry_run(
+        self, pl_module: pl.LightningModule, example: Batch, target: Tensor | None = None
+    ) -> None:
+        """Measures a batch and logs nothing, to raise before training what would fail later.
+
+        ``target`` is that of more samples, which are only looked at.
+        """
         if any(is_lazy(parameter) for parameter in pl_module.parameters()):
             # The first call draws the weights, which is for training to do.
             pl_module = copy.deepcopy(pl_module)
             network = network_of(pl_module, self.project)
             with isolate_rng(), torch.no_grad(), answering(network, self.project):
-                network(*two.inputs)
+                network(*example.inputs)
         with undisturbed(pl_module):
-            self._by_forward = computes_more(pl_module, self.project, two.inputs)
+            self._by_forward = computes_more(pl_module, self.project, example.inputs)
         network = self.network_of(pl_module)
-        check_call(network, two.inputs)
+        check_call(network, example.inputs)
+        with (
+            self._telling(pl_module, network),
+            undisturbed(pl_module),
+            answering(network, self.project),
+        ):
+            if self.has_likelihood:
+                targets = example.target if target is None else target
+                check_fit(network, example, targets, self.likelihood, self.target_needed)
+            self.measure_example(network, example)
+
+    @contextmanager
+    def _telling(self, pl_module: pl.LightningModule, network: nn.Module) -> Iterator[None]:
+        """Tells in a sentence what a third party's network, or torch, cannot do."""
         try:
-            with undisturbed(pl_module), answering(network, self.project):
-                if self.has_likelihood:
-                    check_fit(network, example, self.likelihood, self.target_needed)
-                self.measure_example(network, two)
-        except UserError:
+            yield
+        except (UserError, OSError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # of a third party's network, or of torch
+        except Exception as error:
             is_other = self.project is not None and self.project.network is not None
             named = f"its module {self.project.network!r}" if self.project and is_other else ""
             what = "the module itself" if network is pl_module else named or "its attribute network"
@@ -270,7 +297,12 @@ class Monitor(pl.Callback):
         )
         if due or is_last:
             network = self.network_of(pl_module)
-            with undisturbed(pl_module), answering(network, self.project):
+            # The first batch has been tried, but others may have other shapes.
+            with (
+                self._telling(pl_module, network),
+                undisturbed(pl_module),
+                answering(network, self.project),
+            ):
                 self.measure(trainer, pl_module)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -301,9 +333,29 @@ def undisturbed(pl_module: pl.LightningModule) -> Iterator[None]:
         default_dtype(trainer_of(pl_module)),
         isolate_rng(),
         evaluating(pl_module),
+        _silent_forward(pl_module),
         torch.no_grad(),
         # A variance or a gradient norm of bf16 numbers would be mostly rounding.
         torch.autocast(pl_module.device.type, enabled=False),
+    ):
+        yield
+
+
+@contextmanager
+def _silent_forward(pl_module: pl.LightningModule) -> Iterator[None]:
+    """Keeps what a module's own forward logs of samples that are measured out of its log."""
+
+    def silence(*args: Any) -> None:
+        for name in ("log", "log_dict"):
+            vars(pl_module)[name] = lambda *args, **kwargs: None
+
+    def speak(*args: Any) -> None:
+        for name in ("log", "log_dict"):
+            vars(pl_module).pop(name, None)
+
+    with (
+        pl_module.register_forward_pre_hook(silence),
+        pl_module.register_forward_hook(speak, always_call=True),
     ):
         yield
 

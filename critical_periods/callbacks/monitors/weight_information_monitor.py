@@ -13,6 +13,7 @@ from critical_periods.callbacks.samples import shared_samples
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.project import Project
+from critical_periods.metrics.functional.fisher import layer_of
 from critical_periods.metrics.functional.learned_noise import (
     WeightInformation,
     check_settings,
@@ -92,8 +93,10 @@ class WeightInformationMonitor(Monitor):
     ) -> WeightInformation:
         layers = self.layers
         if layers is not None and self._by_forward:
-            # Named in the network, which is a part of what is measured.
-            layers = [f"network.{layer}".removesuffix(".root") for layer in layers]
+            # Named in the network, which is a part of what is measured, perhaps by another name.
+            named = network.get_submodule("network")
+            owned = [p for n, p in named.named_parameters() if layer_of(n) in layers]
+            layers = [layer_of(n) for n, p in network.named_parameters() if _is_in(p, owned)]
         loss = partial(mean_loss, likelihood=self.likelihood)
         return weight_information(network, batches, self.price, steps, layers=layers, loss=loss)
 
@@ -120,3 +123,7 @@ class WeightInformationMonitor(Monitor):
         for layer, nats in result.nats.items():
             log_scalar(pl_module, f"information/weights/{layer}", nats)
         log_scalar(pl_module, "information/noisy_loss", result.loss)
+
+
+def _is_in(parameter: Tensor, parameters: Sequence[Tensor]) -> bool:
+    return any(parameter is one for one in parameters)

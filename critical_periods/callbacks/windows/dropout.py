@@ -1,9 +1,11 @@
 """What drops activations in a network: by its settings, and by what a forward pass does."""
 
+import copy
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import is_dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +13,6 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from critical_periods.core.internals import around_calls, is_compiled, is_redirected
 
@@ -80,8 +81,9 @@ class DropoutWatch:
         self.found: list[Drop] = []
         self._root = root
         self._within: list[nn.Module] = []
-        # Modules that have drawn in the call that they are in, with the function.
-        self._drawn: dict[nn.Module, str] = {}
+        # Modules that have drawn in the call that they are in: by which function, and whether by
+        # numbers of theirs.
+        self._drawn: dict[nn.Module, tuple[str, bool]] = {}
         self._tried: set[nn.Module] = set()
         self._end = ExitStack()
         self._is_idle = False
@@ -110,12 +112,14 @@ class DropoutWatch:
             return
         self._is_idle = True
         if (state := self._random_state()) != self._state:
-            if self._within:
-                self._drawn.setdefault(self._within[-1], "")
-                if self._may_drop(function):
-                    self._drawn[self._within[-1]] = function or "random numbers"
-            elif _DROPPING.search(function):
-                self._note_in_step(function, numbers)
+            module = self._within[-1] if self._within else self._root
+            is_own = _is_own(module, numbers if _DROPPING.search(function) else ())
+            if not self._within and _DROPPING.search(function) and not is_own:
+                # The step itself cannot be repeated.
+                self.found.append(Drop(self._root, function))
+            elif self._within and self._may_drop(function):
+                _, were_own = self._drawn.get(module, ("", True))
+                self._drawn[module] = function or "random numbers", is_own and were_own
         self._state, self._is_idle = state, False
 
     def _may_drop(self, function: str) -> bool:
@@ -123,12 +127,6 @@ class DropoutWatch:
             return True
         learns = next(self._within[0].parameters(), None) is not None
         return learns and not _SAMPLING.search(function)
-
-    def _note_in_step(self, function: str, numbers: Sequence[float]) -> None:
-        """Notes what drops in the step, which cannot be repeated: it may go by a setting."""
-        own = [held[name] for held, name in dropout_settings(self._root)]
-        if not any(rate and rate in numbers for rate in own):
-            self.found.append(Drop(self._root, function))
 
     def _enter(self, module: nn.Module) -> None:
         self.compare()
@@ -141,11 +139,12 @@ class DropoutWatch:
         if self._is_idle or not self._within or self._within[-1] is not module:
             return
         self._within.pop()
-        function = self._drawn.pop(module, "")
+        function, is_own = self._drawn.pop(module, ("", True))
         if function and module not in self._tried and type(module) not in _BY_P + _BY_DROPOUT:
             self._tried.add(module)
             self._is_idle = True
-            if _differs(module, args, kwargs):
+            differs = _differs(module, args, kwargs)
+            if differs or (differs is None and not is_own):
                 self.found.append(Drop(module, function))
             self._is_idle = False
 
@@ -175,25 +174,39 @@ class _Calls(TorchFunctionMode):
         return result
 
 
+class _DetachedCopies(TorchFunctionMode):
+    """Lets tensors of a graph be copied, which torch refuses."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__:
+            return args[0].detach().clone()
+        return func(*args, **(kwargs or {}))
+
+
 @torch.no_grad()
-def _differs(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether a module's forward pass drops by more than its settings."""
+def _differs(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> bool | None:
+    """Whether a module's forward pass drops by more than its settings; None if it fails."""
     settings = [one for part in module.modules() for one in dropout_settings(part)]
     before = [held[name] for held, name in settings]
 
-    def again() -> list[Any]:
+    def again() -> list[Tensor]:
         with _as_it_was(module):
-            given = tree_map_only(Tensor, Tensor.clone, (args, kwargs))
-            return tree_leaves(module(*given[0], **given[1]))
+            # What a forward pass writes into, such as a cache of keys, too.
+            with _DetachedCopies():
+                given = copy.deepcopy((args, kwargs))
+            return list(_tensors(module(*given[0], **given[1])))
 
-    with isolate_rng():
+    # Compiled code is left to training.
+    with isolate_rng(), torch.compiler.set_stance("force_eager"):
         try:
             for held, name in settings:
                 held[name] = 0.0
             first = again()
-            return any(not _alike(first, again()) for _ in range(_PASSES))
-        except Exception:  # of a third party's module, of which it cannot be told then
-            return True
+            return any(not _alike(first, again()) for _ in range(_PASSES)) if first else None
+        except Exception:  # of a third party's module, which may not be called twice
+            return None
         finally:
             for (held, name), value in zip(settings, before, strict=True):
                 held[name] = value
@@ -205,7 +218,8 @@ def _as_it_was(module: nn.Module) -> Iterator[None]:
     saved = [(part, dict(part.__dict__), dict(part._buffers)) for part in module.modules()]
     try:
         for part, _, buffers in saved:
-            part._buffers.update(tree_map_only(Tensor, Tensor.clone, buffers))
+            copies = {name: one if one is None else one.clone() for name, one in buffers.items()}
+            part._buffers.update(copies)
         yield
     finally:
         for part, attributes, buffers in saved:
@@ -215,13 +229,30 @@ def _as_it_was(module: nn.Module) -> Iterator[None]:
             part._buffers.update(buffers)
 
 
-def _alike(first: list[Any], second: list[Any]) -> bool:
+def _tensors(result: Any) -> Iterator[Tensor]:
+    """The tensors in what a forward pass gives: tuples, dicts, named or data classes of them."""
+    if isinstance(result, Tensor):
+        yield result.detach()
+    parts = vars(result) if is_dataclass(result) and not isinstance(result, Mapping) else result
+    parts = list(parts.values()) if isinstance(parts, Mapping) else parts
+    for part in parts if isinstance(parts, (list, tuple)) else ():
+        yield from _tensors(part)
+
+
+def _alike(first: list[Tensor], second: list[Tensor]) -> bool:
     """Whether results agree, but for what kernels that are not deterministic make of them."""
-    for a, b in zip(first, second, strict=False):
-        if isinstance(a, Tensor) and isinstance(b, Tensor):
-            if a.shape != b.shape:
-                return False
-            a, b = (one.detach().to(torch.float64).nan_to_num() for one in (a, b))
-            if a.numel() and not (a - b).abs().max() <= 0.01 * a.abs().max():
-                return False
-    return True
+    return len(first) == len(second) and all(map(_close, first, second))
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or not a.numel() or not a.is_floating_point():
+        return a.shape == b.shape
+    tolerance = max(1e-4, 4 * torch.finfo(a.dtype).eps)
+    a, b = (one.to(torch.float64).nan_to_num() for one in (a, b))
+    return bool((a - b).abs().max() <= tolerance * a.abs().max())
+
+
+def _is_own(module: nn.Module, numbers: Sequence[float]) -> bool:
+    """Whether a module has a probability above 0 and, where numbers are given, one of these."""
+    rates = [held[name] for held, name in dropout_settings(module) if held[name] > 0]
+    return bool(rates) and (not numbers or any(rate in numbers for rate in rates))

@@ -18,6 +18,8 @@ from critical_periods.core.errors import UserError, near
 from critical_periods.core.trainer import Unit
 
 Regularizer = Literal["weight_decay", "augmentation", "dropout"]
+# Of an optimiser and a group in it, or a number of its own.
+Place = tuple[int, int]
 
 
 class RegularizationWindow(Window):
@@ -79,7 +81,7 @@ class RegularizationWindow(Window):
                 f"{near(regularizer, known)}"
             )
         self.regularizer: Regularizer = regularizer
-        self._configured: list[Any] = []
+        self._configured: dict[Place, Any] = {}
         self._dropout: list[Setting] = []
         self._is_on = True
         self._watched: set[bool] = set()
@@ -88,10 +90,11 @@ class RegularizationWindow(Window):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remembers what is configured, before a checkpoint brings what it was switched to."""
-        self._configured = []
+        self._configured = {}
         self._dropout = [one for part in pl_module.modules() for one in dropout_settings(part)]
-        self._configured = [holder[name] for holder, name in self._settings(trainer)]
-        if all(value in (0, "none") for value in self._configured):
+        settings = self._settings(trainer).items()
+        self._configured = {place: holder[name] for place, (holder, name) in settings}
+        if all(value in (0, "none") for value in self._configured.values()):
             missing = {
                 "weight_decay": "the weight decay of every parameter group is 0",
                 "augmentation": "its DataModule has augment='none'",
@@ -129,23 +132,28 @@ class RegularizationWindow(Window):
             self._is_on = True
             self._set(trainer)
 
-    def _settings(self, trainer: pl.Trainer) -> list[Setting]:
+    def _settings(self, trainer: pl.Trainer) -> dict[Place, Setting]:
         """What holds each setting of the regulariser, and its name there."""
-        if self.regularizer == "weight_decay":
-            groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-            return [(group, "weight_decay") for group in groups if "weight_decay" in group]
         if self.regularizer == "augmentation":
             purpose = "regularizer='augmentation' of RegularizationWindow switches"
-            return [(image_data(trainer, purpose).__dict__, "augment")]
-        return self._dropout
+            return {(0, 0): (image_data(trainer, purpose).__dict__, "augment")}
+        if self.regularizer == "dropout":
+            return {(0, number): setting for number, setting in enumerate(self._dropout)}
+        return {
+            (place, number): (group, "weight_decay")
+            for place, optimizer in enumerate(trainer.optimizers)
+            for number, group in enumerate(optimizer.param_groups)
+            if "weight_decay" in group
+        }
 
     def _set(self, trainer: pl.Trainer) -> None:
         off = "none" if self.regularizer == "augmentation" else 0.0
-        # Parameter groups that were added since stay as they are.
-        for place, (holder, name) in enumerate(self._settings(trainer)[: len(self._configured)]):
+        for place, (holder, name) in self._settings(trainer).items():
             if self._is_on and holder[name] == off:
-                holder[name] = self._configured[place]
+                # Of a parameter group that was added since nothing else is known.
+                holder[name] = self._configured.get(place, off)
             elif not self._is_on and holder[name] != off:
+                # As it was configured, or as the run has set it since.
                 self._configured[place], holder[name] = holder[name], off
 
     # Weight decay.

@@ -116,7 +116,7 @@ def _from_start(video: VideoFile, times: Sequence[float], short_side: int | None
             break
         shown = frame
     if shown is None:
-        raise VideoError(video.path, "has no key frame to start decoding from")
+        raise VideoError(video.path, "holds no frame that can be decoded")
     if waiting:
         images |= dict.fromkeys(waiting, _upright_rgb(_whole(video, shown), short_side))
     return Frames([images[tick] for tick in ticks], video.decoded)
@@ -163,7 +163,7 @@ def _look_at_all(video: VideoFile) -> Probe:
             first, zero = _whole(video, frame), time
         end = max(end, time + _ticks_shown(video, frame))
     if first is None:
-        raise VideoError(video.path, "has no key frame to start decoding from")
+        raise VideoError(video.path, "holds no frame that can be decoded")
     return _probe(video, first, float((end - zero) * video.tick), video.decoded)
 
 

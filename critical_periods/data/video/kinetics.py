@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from critical_periods.data.batch_stage import BatchStage, Images, normalise
 from critical_periods.data.epochs import EpochSampler, Indices
 from critical_periods.data.video.clips import ClipDataset, ClipLoader, Clips
 from critical_periods.data.video.frame_pairs import GRID_RATE, needed_length
+from critical_periods.data.video.index_folder import BESIDE, index_file, index_folder
 from critical_periods.data.video.mixing import mix
 from critical_periods.data.video.shards import open_shards
-from critical_periods.data.video.video_index import index_folder, read_index, write_report
+from critical_periods.data.video.video_index import read_index, write_report
 from critical_periods.data.video.video_lists import (
     check_files,
     find_videos,
@@ -39,10 +41,10 @@ class KineticsDataModule(BatchStage):
 
     Reads videos (``train/<class>/*.mp4`` and ``val/`` or ``validation/``, of any format that FFmpeg
     knows, or lists of path and label), or the shards that ``critical-periods kinetics extract``
-    made of them. Videos are looked at once, at first use; the index lies in
-    ``root/critical_periods_index`` (at home if ``root`` is read-only) beside ``bad_videos.csv``,
-    the report of the broken, empty and too short ones, which are left out. (Kleinman et al. 2023,
-    sections 4.3, 4.4 and A.7.)
+    made of them. Videos are looked at once, at first use, whatever lists name them; the index lies
+    in ``root/critical_periods_index`` (where that cannot be written to, in the user's cache: see
+    ``index_dir``) beside ``bad_videos.csv``, the report of the broken, empty and too short ones,
+    which are left out. (Kleinman et al. 2023, sections 4.3, 4.4 and A.7.)
 
     Workers decode and cut out: in training one random part of 20 to 100 % of the area for both
     frames, with RandAugment where asked for, in evaluation the middle square. On the device both
@@ -66,11 +68,15 @@ class KineticsDataModule(BatchStage):
         max_bad_share: of the videos that may be bad before training stops.
         path_column: the column of the paths in the lists' header, where they have one.
         label_column: that of the labels.
+        index_dir: a folder for the index and the report, which get one for the data set in it; by
+            default beside the data, or, where nothing can be written there, in
+            ``$XDG_CACHE_HOME/critical_periods`` (``~/.cache``).
 
     Raises:
-        UserError: a setting has no meaning; by ``setup``, data is missing or too many videos are
-            bad; in training, too many turn out to be (where there are several processes, they
-            add up theirs at the end of an epoch).
+        UserError: a setting has no meaning; by ``setup``, data is missing, the system does not let
+            it be read or its index be written, or too many videos are bad; in training, too many
+            turn out to be (where there are several processes, they add up theirs at the end of an
+            epoch).
 
     Attributes:
         class_names: of the K classes, from :meth:`setup` on.
@@ -95,6 +101,7 @@ class KineticsDataModule(BatchStage):
         max_bad_share: float = 0.05,
         path_column: str = "path",
         label_column: str = "label",
+        index_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
         if num_workers is None:
@@ -123,6 +130,7 @@ class KineticsDataModule(BatchStage):
             for split, file in (("train", train_csv), ("val", val_csv))
         }
         self.columns = path_column, label_column
+        self.index_dir = None if index_dir is None else Path(index_dir).expanduser()
         self.batch_size, self.num_workers = batch_size, num_workers
         self.delay, self.image_size, self.max_bad_share = delay, image_size, max_bad_share
         self.mixup, self.cutmix, self.rand_augment = mixup, cutmix, rand_augment
@@ -138,11 +146,21 @@ class KineticsDataModule(BatchStage):
         self._open()
 
     def _open(self) -> tuple[dict[str, Clips], dict[str, list[str]]]:
+        try:
+            return self._read_splits()
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or self.root} under root={str(self.root)!r} cannot be read: "
+                f"{error.strerror or error}."
+            ) from error
+
+    def _read_splits(self) -> tuple[dict[str, Clips], dict[str, list[str]]]:
         if not self.root.is_dir():
             raise UserError(f"root={str(self.root)!r} is no folder; set data.init_args.root.")
         clips: dict[str, Clips] = {}
         labels: dict[str, list[str]] = {}
         for split, file in self.lists.items():
+            order = (split, *(other for other in self.lists if other != split))
             shards = None if file else open_shards(self.root / split)
             if shards is not None:
                 clips[split], labels[split] = shards, [*map(os.fsdecode, shards.labels)]
@@ -150,7 +168,10 @@ class KineticsDataModule(BatchStage):
             videos = find_videos(self.root, split, file, self.columns)
             if file is not None:
                 check_files(videos, file)
-            clips[split] = read_index(videos, index_folder(self.root) / f"{split}.npz")
+            # That of the other split, and another user's, where ours lies elsewhere.
+            places = (self._index_folder, self.root / BESIDE)
+            index, *others = (index_file(place, part) for place in places for part in order)
+            clips[split] = read_index(videos, index, root=self.root, others=others)
             labels[split] = videos.labels
         return clips, labels
 
@@ -192,9 +213,13 @@ class KineticsDataModule(BatchStage):
         self.splits["test"] = self.splits["val"]
         self._clips = clips
 
+    @cached_property
+    def _index_folder(self) -> Path:
+        return index_folder(self.root, self.index_dir)
+
     @property
     def _report_file(self) -> Path:
-        return index_folder(self.root) / "bad_videos.csv"
+        return self._index_folder / "bad_videos.csv"
 
     def contents(self) -> Iterator[Any]:
         """All paths, sizes, lengths and classes; not the contents of the files."""

@@ -3,10 +3,12 @@
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from errno import ENOENT
 from itertools import pairwise
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
@@ -14,19 +16,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import Timeout
 from PIL import Image
 from tqdm import tqdm
 
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import replacing
+from critical_periods.core.locks import locked
 from critical_periods.core.processes import end_with_parent
 from critical_periods.data.video.frame_pairs import GRID_RATE, grid_length
 from critical_periods.data.video.frames import probe, read_frames
-from critical_periods.data.video.video_file import VideoError
+from critical_periods.data.video.video_file import VideoAccessError, VideoError, may_pass
 from critical_periods.data.video.video_index import DAMAGED, as_bytes, path_buffers, save_arrays
 from critical_periods.data.video.video_lists import VideoList
 
 INDEX = "index.npz"
+_LOCK = "extract.lock"
+# A shard, or the file that says what is in it; others' files may begin with "shard_", too.
+_NAME = re.compile(r"(shard_\d{5,}_[0-9a-f]{8})\.(bin|npz)")
 # Of the JPEGs; at 90 an error of one or two grey levels and about 25 kB a frame.
 _QUALITY = 90
 # About 100 MB a shard of ten-second clips, and half a minute's work of one core.
@@ -81,6 +88,8 @@ class ShardClips:
             # Where it is no matter of files, NumPy and Pillow speak of buffers.
             reason = getattr(error, "strerror", None) or "a frame is no JPEG"
             video = os.fsdecode(self.paths[number])
+            if _is_refused(error):
+                raise VideoAccessError(video, f"cannot be read in {path}: {reason}") from error
             raise VideoError(video, f"is damaged in {path}: {reason}") from error
 
     def contents(self) -> Iterator[Any]:
@@ -95,26 +104,44 @@ def open_shards(folder: Path) -> ShardClips | None:
     Raises:
         UserError: a file is missing, damaged or of another size than the index has it.
     """
+    stems = _stems(folder)
     if not (folder / INDEX).exists():
-        if any(folder.glob("shard_*")):
-            raise UserError(
-                f"{folder} holds a part of an extraction; run the same `critical-periods kinetics "
-                "extract` again, which goes on where it stopped."
-            )
-        return None
+        if not stems:
+            return None
+        raise UserError(
+            f"{folder} holds a part of an extraction; run the same `critical-periods kinetics "
+            "extract` again, which goes on where it stopped."
+        )
     try:
-        with np.load(folder / INDEX) as arrays:
-            names = [field.name for field in fields(ShardClips)]
-            clips = ShardClips(str(folder), *(_array(arrays, name) for name in names[1:]))
+        clips = _load_index(folder)
     except DAMAGED as error:
-        raise _damaged(folder / INDEX, "cannot be read") from error
+        if not stems:
+            # A file of that name may be anything.
+            return None
+        raise _damaged(folder / INDEX, "cannot be read", error) from error
     # The last record of each shard says where it ends.
     order = np.lexsort((clips.lengths, clips.starts, clips.shard))
     for number in order[np.diff(clips.shard[order], append=-1) != 0]:
         file = folder / os.fsdecode(clips.shards[clips.shard[number]])
-        if problem := _problem(file, int(clips.starts[number]), int(clips.lengths[number])):
+        try:
+            problem = _problem(file, int(clips.starts[number]), int(clips.lengths[number]))
+        except OSError as error:
+            raise _damaged(file, "cannot be read", error) from error
+        if problem:
             raise _damaged(file, problem)
     return clips
+
+
+def _load_index(folder: Path) -> ShardClips:
+    with np.load(folder / INDEX) as arrays:
+        names = [field.name for field in fields(ShardClips)]
+        return ShardClips(str(folder), *(_array(arrays, name) for name in names[1:]))
+
+
+def _stems(folder: Path) -> set[str]:
+    """Names of the shards in a folder, complete or not, without their endings."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    return {match[1] for name in names if (match := _NAME.fullmatch(name))}
 
 
 def _array(arrays: Any, name: str) -> np.ndarray:
@@ -127,18 +154,24 @@ def _array(arrays: Any, name: str) -> np.ndarray:
 
 def _problem(shard: Path, start: int, length: int) -> str:
     """What is wrong with a shard whose last record begins at start and has length frames."""
-    try:
-        size, end = shard.stat().st_size, start
-        if length:
-            # Nothing, where the shard ends before.
-            last = np.fromfile(shard, np.uint32, count=1, offset=start + 4 * length)
-            end += max(int(last.sum()), 4 * (length + 1))
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+    size, end = shard.stat().st_size, start
+    if length:
+        # Nothing, where the shard ends before.
+        last = np.fromfile(shard, np.uint32, count=1, offset=start + 4 * length)
+        end += max(int(last.sum()), 4 * (length + 1))
     return "" if size == end else f"has {size} bytes, which is not what its index says"
 
 
-def _damaged(file: Path, problem: str) -> UserError:
+def _is_refused(error: Exception) -> bool:
+    """Whether it is the system that does not give a file's bytes; NumPy's errors have no number."""
+    return isinstance(error, OSError) and error.errno not in (None, ENOENT)
+
+
+def _damaged(file: Path, problem: str, error: Exception | None = None) -> UserError:
+    if error is not None and getattr(error, "strerror", None):
+        problem += f": {getattr(error, 'strerror', '')}"
+    if error is not None and _is_refused(error):
+        return UserError(f"{file} {problem}; see to permissions, disks and limits.")
     return UserError(
         f"{file} {problem}; copy it anew, or run the same `critical-periods kinetics extract` "
         "again, which makes anew what is damaged."
@@ -149,6 +182,7 @@ class _Task(NamedTuple):
     videos: VideoList
     file: Path
     short_side: int
+    source: str
 
 
 def extract(
@@ -157,11 +191,13 @@ def extract(
     short_side: int = 256,
     jobs: int = 1,
     videos_per_shard: int = _VIDEOS,
+    source: Path | None = None,
 ) -> ShardClips:
     """Writes 3 frames a second of all videos to shards, in parallel.
 
     Shards that are there already, from a run that was killed or was shorter, are kept as long as
-    they are complete and their videos have neither changed size nor time. The index comes last.
+    they are complete and their videos have neither changed size nor time; those of an earlier state
+    of the same source go at the end. Nothing else in the folder is touched. The index comes last.
     Broken videos have no frames in it, but a reason.
 
     Args:
@@ -170,39 +206,119 @@ def extract(
         short_side: frames whose shorter side is longer than this many pixels are scaled down to it.
         jobs: processes at once.
         videos_per_shard: how many videos a shard holds.
+        source: the list or folder that the videos come from; by default their folder.
+
+    Raises:
+        UserError: the folder holds the shards of another source, another process writes to it, or
+            the system does not give the bytes of a video.
     """
     output.mkdir(parents=True, exist_ok=True)
+    lock = output / _LOCK
+    try:
+        with locked(lock):
+            try:
+                return _extract(
+                    videos, output, short_side, jobs, videos_per_shard, source or videos.folder
+                )
+            finally:
+                lock.unlink(missing_ok=True)
+    except Timeout as error:
+        raise UserError(
+            f"another `critical-periods kinetics extract` writes to {output} now; wait for its "
+            "end, or choose another --output."
+        ) from error
+
+
+def _extract(
+    videos: VideoList, output: Path, short_side: int, jobs: int, videos_per_shard: int, source: Path
+) -> ShardClips:
     tasks: list[_Task] = []
     for start in range(0, len(videos.paths), videos_per_shard):
         part = slice(start, start + videos_per_shard)
         some = VideoList(videos.folder, videos.paths[part], videos.labels[part])
         name = f"shard_{len(tasks):05d}_{_stamp(some, short_side)}.bin"
-        tasks.append(_Task(some, output / name, short_side))
-    (output / INDEX).unlink(missing_ok=True)
+        tasks.append(_Task(some, output / name, short_side, str(source.resolve())))
+    outdated = _outdated(output, tasks)
     undone = [task for task in tasks if not _is_complete(task.file)]
+    (output / INDEX).unlink(missing_ok=True)
     done = len(videos.paths) - sum(len(task.videos.paths) for task in undone)
+    refusals: list[VideoAccessError] = []
     with tqdm(total=len(videos.paths), initial=done, desc=str(output), unit="video") as progress:
-        for task in _make_shards(undone, jobs):
+        for task, refusal in _make_shards(undone, jobs):
+            if isinstance(refusal, VideoAccessError):
+                refusals.append(refusal)
             progress.update(len(task.videos.paths))
+    if refusals:
+        raise UserError(
+            f"{refusals[0]}; as the system says so, and not the file, {len(refusals)} of "
+            f"{len(tasks)} shards in {output} wait for it: see to permissions, disks and limits, "
+            "and run the same again, which goes on where it stopped."
+        )
     _write_index(output, tasks)
+    _remove(output, outdated, [task.file.stem for task in tasks])
     clips = open_shards(output)
     assert clips is not None
     return clips
 
 
-def _make_shards(tasks: list[_Task], jobs: int) -> Iterator[_Task]:
-    """Makes the shards and yields each when it is complete."""
+def _outdated(output: Path, tasks: list[_Task]) -> list[str]:
+    """Shards in a folder that come from an earlier state of these videos, by name.
+
+    Raises:
+        UserError: there are some of another source, or an index that is none of shards.
+    """
+    stems = _stems(output)
+    try:
+        stems |= {Path(os.fsdecode(name)).stem for name in _load_index(output).shards}
+    except DAMAGED as error:
+        if not stems and (output / INDEX).exists():
+            raise UserError(
+                f"{output / INDEX} is there already and is none of `critical-periods kinetics "
+                "extract`; choose another --output."
+            ) from error
+    outdated = sorted(stems - {task.file.stem for task in tasks})
+    for stem in outdated:
+        source = _source(output / f"{stem}.npz")
+        if source != tasks[0].source:
+            raise UserError(
+                f"{output} holds frames of {source or 'unknown videos, from an older version'}, "
+                f"whose place those of {tasks[0].source} would take; choose another --output, or "
+                f"remove {output} first."
+            )
+    return outdated
+
+
+def _source(index: Path) -> str:
+    """What a shard's index says of where the videos come from; empty where it does not."""
+    try:
+        with np.load(index) as arrays:
+            return os.fsdecode(arrays["source"].item())
+    except DAMAGED:
+        return ""
+
+
+def _remove(output: Path, outdated: list[str], current: list[str]) -> None:
+    """Takes outdated shards away, and what a killed process left of any of ours."""
+    for name in os.listdir(output):
+        if (match := _NAME.match(name)) is None:
+            continue
+        rest = name[match.end() :]
+        is_left = re.fullmatch(r"\.\d+\.part", rest) and match[1] in {*outdated, *current}
+        if is_left or (not rest and match[1] in outdated):
+            (output / name).unlink()
+
+
+def _make_shards(tasks: list[_Task], jobs: int) -> Iterator[tuple[_Task, VideoAccessError | None]]:
+    """Makes the shards and yields each when it is complete, or with why it is not made."""
     if jobs == 1:
         for task in tasks:
-            _make_shard(task)
-            yield task
+            yield task, _make_shard(task)
         return
     with ProcessPoolExecutor(jobs, _context(), end_with_parent) as pool:
         waiting = {pool.submit(_make_shard, task): task for task in tasks}
         try:
             for future in as_completed(waiting):
-                future.result()
-                yield waiting[future]
+                yield waiting[future], future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -238,13 +354,22 @@ def _is_complete(shard: Path) -> bool:
     try:
         with np.load(_shard_index(shard)) as arrays:
             start, length = int(arrays["starts"][-1]), int(arrays["lengths"][-1])
-            _array(arrays, "reasons")
+            reasons = {os.fsdecode(reason) for reason in _array(arrays, "reasons").tolist()}
+        return not _problem(shard, start, length) and not any(map(may_pass, reasons))
     except DAMAGED:
         return False
-    return not _problem(shard, start, length)
 
 
-def _make_shard(task: _Task) -> None:
+def _make_shard(task: _Task) -> VideoAccessError | None:
+    """Writes a shard and its index; nothing where the system does not give the bytes of a video."""
+    try:
+        _write_shard(task)
+    except VideoAccessError as refusal:
+        return refusal
+    return None
+
+
+def _write_shard(task: _Task) -> None:
     starts, lengths, reasons = [], [], []
     with replacing(task.file) as part, open(part, "wb") as out:
         for path in task.videos.paths:
@@ -255,6 +380,8 @@ def _make_shard(task: _Task) -> None:
                 bounds = 4 * (len(frames) + 1) + np.cumsum([0, *map(len, frames)])
                 out.write(bounds.astype(np.uint32).tobytes())
                 out.writelines(frames)
+            except VideoAccessError:
+                raise
             except VideoError as error:
                 reason = error.reason
             lengths.append(len(frames))
@@ -264,6 +391,7 @@ def _make_shard(task: _Task) -> None:
         starts=np.array(starts, np.int64),
         lengths=np.array(lengths, np.int32),
         reasons=as_bytes(reasons),
+        source=np.array(os.fsencode(task.source)),
     )
 
 
@@ -296,8 +424,3 @@ def _write_index(output: Path, tasks: list[_Task]) -> None:
         labels=as_bytes(label for task in tasks for label in task.videos.labels),
         reasons=reasons,
     )
-    # What an earlier state of the videos, or a killed run, left behind is no part of it.
-    kept = {name for task in tasks for name in (task.file.name, _shard_index(task.file).name)}
-    for file in output.glob("shard_*"):
-        if file.name not in kept:
-            file.unlink()

@@ -1,6 +1,7 @@
 """An open video file: which packets a time needs, and the frames that they decode to."""
 
 import errno
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -255,6 +256,22 @@ def _video_error(path: str | Path, error: Exception) -> VideoError:
     ):
         return VideoAccessError(path, reason)
     return VideoError(path, reason, lasts=not of_system and number not in _DOUBTFUL)
+
+
+# What versions before 0.2 said of videos that can be read.
+_MENDED = ("has no key frame to start decoding from", "is damaged: a frame cannot be decoded")
+
+
+def may_pass(reason: str) -> bool:
+    """Whether the reason that was kept of a video may have been the system's or an older version's.
+
+    Example:
+        >>> may_pass("cannot be read: Permission denied"), may_pass("is empty")
+        (True, False)
+    """
+    numbers = errno.errorcode.keys() - _NO_FILE - _AMBIGUOUS
+    refusals = {f"cannot be read: {os.strerror(number)}" for number in numbers}
+    return reason in refusals or reason in _MENDED
 
 
 def _read_through(path: str | Path) -> None:

@@ -1,28 +1,37 @@
 """The index of a folder of videos: how long each is, kept in a file and brought up to date."""
 
 import csv
-import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
+from critical_periods.core.errors import UserError
 from critical_periods.core.files import replacing
+from critical_periods.core.locks import locked
 from critical_periods.data.video.frame_pairs import GRID_RATE, grid_length
 from critical_periods.data.video.frames import probe, read_frames
-from critical_periods.data.video.video_file import VideoError
+from critical_periods.data.video.index_folder import lock_file
+from critical_periods.data.video.video_file import VideoAccessError, VideoError
 from critical_periods.data.video.video_lists import VideoList
 
-_FORMAT = 2
+_FORMAT = 3
+
+# The columns of a report.
+HEADER = ("split", "path", "reason")
+
+_log = logging.getLogger(__name__)
+
 # What NumPy raises at a damaged .npz file.
 DAMAGED = (OSError, ValueError, KeyError, EOFError, BadZipFile)
 
@@ -58,31 +67,79 @@ class VideoClips:
         yield from (*path_buffers(self.paths), self.sizes.tobytes(), self.lengths.tobytes())
 
 
-def read_index(videos: VideoList, file: Path, short_side: int = 256) -> VideoClips:
+def read_index(
+    videos: VideoList,
+    file: Path,
+    short_side: int = 256,
+    root: Path | None = None,
+    others: Iterable[Path] = (),
+) -> VideoClips:
     """The index of some videos, from its file as far as that is up to date.
 
-    A video is looked at again when its size or its time of change is another; all others are taken
-    from the file, which is written anew when anything was. Of several processes one does the work.
+    The file has an entry for every video under a root that any list has named. One that is not
+    there, or of another size or time of change, is looked at and entered, and what other lists have
+    entered stays. Of several processes one does the work while the others wait. Nothing is entered
+    of what the system, and not the file, said no to.
 
     Args:
         videos: what to index.
         file: of the index; it need not exist.
         short_side: pixels that larger frames are scaled down to when they are read.
+        root: that the index's paths are relative to; by default the folder of the list.
+        others: files of other users' indices, or of older versions', whose entries hold, too.
+
+    Raises:
+        UserError: the file cannot be written, or the system does not give the bytes of a video.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
-        paths = as_bytes(videos.paths)
-        sizes, times = _states(videos)
-        videos_now = [*zip(paths.tolist(), sizes.tolist(), times.tolist(), strict=True)]
-        known = _load(file)
-        before = [*known]
-        known |= _probe_all(videos.folder, [video for video in videos_now if video not in known])
-        lengths = np.array([known[video][0] for video in videos_now], np.int32)
-        reasons = np.array([known[video][1] for video in videos_now], dtype="S")
-        if videos_now != before:
-            states = {"paths": paths, "sizes": sizes, "times": times}
-            save_arrays(file, format=_FORMAT, **states, lengths=lengths, reasons=reasons)
+    paths = as_bytes(videos.paths)
+    sizes, times = _states(videos)
+    states = [*zip(sizes.tolist(), times.tolist(), strict=True)]
+    prefix = os.fsencode(os.path.relpath(videos.folder, root or videos.folder))
+    keys = [_key(prefix, path) for path in paths.tolist()]
+    waiting = f"Waiting for another process that looks at the videos of {videos.folder}."
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with locked(lock_file(file), waiting):
+            known = _load(file, prefix)
+
+            def unknown() -> list[int]:
+                return [n for n, key in enumerate(keys) if known.get(key, ())[:2] != states[n]]
+
+            if new := unknown():
+                for other in others:
+                    with suppress(OSError):
+                        theirs = _load(other, prefix)
+                        same = [n for n in new if theirs.get(keys[n], ())[:2] == states[n]]
+                        known |= {keys[n]: theirs[keys[n]] for n in same}
+            looked_at = _probe_all(videos, unknown())
+            lasting = {
+                keys[n]: (*states[n], *found)
+                for n, (found, error) in looked_at.items()
+                if states[n][0] >= 0 and (error is None or error.lasts)
+            }
+            if lasting or len(looked_at) < len(new):
+                _save(file, known | lasting)
+    except OSError as error:
+        raise UserError(
+            f"the index {file} cannot be read and written: {error.strerror or error}; see to it, "
+            "or set data.init_args.index_dir to another folder."
+        ) from error
+    refused = [error for _, error in looked_at.values() if isinstance(error, VideoAccessError)]
+    if refused:
+        more = f", nor can {len(refused) - 1} more" if len(refused) > 1 else ""
+        raise UserError(
+            f"{refused[0]}{more}; as the system says so, and not the file, the index keeps nothing "
+            "of it: see to permissions, disks and limits, and run the same again."
+        )
+    found = [looked_at[n][0] if n in looked_at else known[key][2:] for n, key in enumerate(keys)]
+    lengths = np.array([length for length, _ in found], np.int32)
+    reasons = np.array([reason for _, reason in found], dtype="S")
     return VideoClips(str(videos.folder), paths, lengths, reasons, sizes, short_side)
+
+
+def _key(prefix: bytes, path: bytes) -> bytes:
+    """A path as the index has it: relative to the root, but where it is absolute."""
+    return os.path.normpath(os.path.join(prefix, path))
 
 
 def as_bytes(strings: Iterable[str]) -> np.ndarray:
@@ -132,62 +189,80 @@ def _states(videos: VideoList) -> tuple[np.ndarray, np.ndarray]:
     return states[:, 0], states[:, 1]
 
 
-# A video by its path, its size and when it changed; and its length and what is wrong with it.
-_Video = tuple[bytes, int, int]
+# How long a video is and what is wrong with it; in an index after its size and time of change.
 _Finding = tuple[int, bytes]
+_Entry = tuple[int, int, int, bytes]
+_COLUMNS = ("sizes", "times", "lengths", "reasons")
 
 
-def _load(file: Path) -> dict[_Video, _Finding]:
-    """What an index says; nothing where it is missing, damaged or of another version."""
+def _load(file: Path, prefix: bytes) -> dict[bytes, _Entry]:
+    """What an index says by path; nothing where it is missing, damaged or of an unknown version.
+
+    Version 2 had paths relative to the list's folder, and called some videos broken for good that
+    were not.
+
+    Raises:
+        OSError: the system does not let it be read.
+    """
     try:
         with np.load(file) as arrays:
-            if arrays["format"] != _FORMAT:
+            version = int(arrays["format"])
+            if version not in (2, _FORMAT):
                 return {}
-            videos = (arrays[name].tolist() for name in ("paths", "sizes", "times"))
-            findings = (arrays[name].tolist() for name in ("lengths", "reasons"))
-            return dict(zip(zip(*videos, strict=True), zip(*findings, strict=True), strict=True))
-    except DAMAGED:
+            paths, *columns = (arrays[name].tolist() for name in ("paths", *_COLUMNS))
+            known = dict(zip(paths, zip(*columns, strict=True), strict=True))
+            if version == 2:
+                known = {_key(prefix, path): entry for path, entry in known.items() if entry[2]}
+            return known
+    except DAMAGED as error:
+        # NumPy's own have no number.
+        if isinstance(error, OSError) and error.errno not in (None, ENOENT):
+            raise
         return {}
 
 
-def _probe_all(folder: Path, videos: list[_Video]) -> dict[_Video, _Finding]:
-    """Probes videos, in parallel."""
+def _save(file: Path, known: dict[bytes, _Entry]) -> None:
+    columns = zip(_COLUMNS, zip(*known.values(), strict=True), strict=True)
+    save_arrays(
+        file,
+        format=_FORMAT,
+        paths=np.array([*known]),
+        **{name: np.array(values) for name, values in columns},
+    )
 
-    def length(video: _Video) -> _Finding:
+
+def _probe_all(
+    videos: VideoList, numbers: list[int]
+) -> dict[int, tuple[_Finding, VideoError | None]]:
+    """Looks at videos, in parallel; by number what is found, and the error where there is one."""
+
+    def look(number: int) -> tuple[_Finding, VideoError | None]:
+        path = os.path.join(videos.folder, videos.paths[number])
         try:
-            return grid_length(probe(os.path.join(folder, os.fsdecode(video[0]))).duration), b""
+            return (grid_length(probe(path).duration), b""), None
         except VideoError as error:
-            return 0, os.fsencode(error.reason)
+            return (0, os.fsencode(error.reason)), error
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        findings = pool.map(length, videos)
-        progress = tqdm(findings, f"Looking at {folder}", len(videos), unit="video")
-        return dict(zip(videos, progress, strict=True))
-
-
-def index_folder(root: Path) -> Path:
-    """Where the indices and the report of a data set lie: in it, or, if it is read-only, at home.
-
-    ``$XDG_CACHE_HOME`` (or ``~/.cache``) then holds a folder named by the hash of the root.
-    """
-    folder = root / "critical_periods_index"
-    with suppress(OSError):
-        folder.mkdir(exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-    folder = cache / "critical_periods" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        progress = tqdm(
+            pool.map(look, numbers), f"Looking at {videos.folder}", len(numbers), unit="video",
+            disable=not numbers,
+        )  # fmt: skip
+        return dict(zip(numbers, progress, strict=True))
 
 
 def write_report(file: Path, rows: Iterable[tuple[str, str, str]]) -> None:
-    """Writes which videos are left out and why: columns split, path, reason."""
-    with (
-        replacing(file) as part,
-        open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as out,
-    ):
-        writer = csv.writer(out)
-        writer.writerow(("split", "path", "reason"))
-        writer.writerows(rows)
+    """Writes which videos are left out and why: columns split, path, reason.
+
+    A report that cannot be written is a warning, as it is no reason to stop.
+    """
+    try:
+        with (
+            replacing(file) as part,
+            open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as out,
+        ):
+            writer = csv.writer(out)
+            writer.writerow(HEADER)
+            writer.writerows(rows)
+    except OSError as error:
+        _log.warning("The report %s cannot be written: %s.", file, error.strerror or error)

@@ -1,11 +1,15 @@
 """``critical-periods kinetics extract``: frames of all videos, once, whatever comes between."""
 
 import csv
+import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +18,10 @@ from small_videos import film, write_video
 
 from critical_periods.cli.main import main
 from critical_periods.core.errors import UserError
+from critical_periods.core.locks import locked
 from critical_periods.data.video import shards as module
 from critical_periods.data.video.shards import extract, open_shards
-from critical_periods.data.video.video_file import VideoError
+from critical_periods.data.video.video_file import VideoAccessError, VideoError
 from critical_periods.data.video.video_index import read_index
 from critical_periods.data.video.video_lists import VideoList, find_videos
 
@@ -131,6 +136,100 @@ def test_what_is_done_is_kept_and_what_has_changed_is_done_again(videos: Path, t
     after = times(tmp_path)
     assert len(after) == 4 and len(after.keys() & before.keys()) == 2
     assert strings(clips.labels) == labels
+
+
+def test_files_of_others_are_left_alone(videos: Path, tmp_path: Path):
+    """A WebDataset, and all else that happens to have a name like those of shards."""
+    names = [
+        "shard_000000.tar", "shard_000001.tar", "shard_00000.bin", "shard_00000_cafe.npz",
+        "shard_00000_0123abcd.txt", "shard_list.txt", "shard_00000_0123abcd.bin.part",
+    ]  # fmt: skip
+    for name in names:
+        (tmp_path / name).write_text("precious")
+    assert open_shards(tmp_path) is None
+    listed = find_videos(videos, "val")
+    for short_side in (40, 24):
+        extract(listed, tmp_path, short_side)
+        assert {(tmp_path / name).read_text() for name in names} == {"precious"}
+        assert len(contents(tmp_path)) == len(names) + 3
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "index.npz").write_text("precious")
+    assert open_shards(tmp_path / "own") is None
+    with pytest.raises(UserError, match=r"own/index.npz is there already and is none of"):
+        extract(listed, tmp_path / "own")
+    assert contents(tmp_path / "own") == {"index.npz": b"precious"}
+
+
+@pytest.mark.parametrize("state", ["whole", "killed", "old"])
+def test_shards_of_other_videos_are_never_replaced(videos: Path, tmp_path: Path, state: str):
+    # With times of change of their own.
+    other = shutil.copytree(videos, tmp_path / "other", copy_function=shutil.copy)
+    out = tmp_path / "out"
+    ours, theirs = find_videos(videos, "train"), find_videos(other, "train")
+    extract(theirs, out, videos_per_shard=2)
+    if state == "killed":
+        (out / "index.npz").unlink()
+    elif state == "old":
+        for file in out.glob("shard_*.npz"):
+            with np.load(file) as arrays:
+                np.savez(file, **{name: arrays[name] for name in arrays if name != "source"})
+    before = contents(out)
+    source = "unknown videos" if state == "old" else str(other / "train")
+    # Other videos, a part of the same ones, and the same ones from a list.
+    (tmp_path / "list.csv").touch()
+    fewer = VideoList(theirs.folder, theirs.paths[:2], theirs.labels[:2])
+    cases = [(ours, None), (fewer, tmp_path / "list.csv")]
+    for listed, file in cases:
+        with pytest.raises(UserError, match=f"out holds frames of {source}.*choose another --out"):
+            extract(listed, out, videos_per_shard=2, source=file)
+        assert contents(out) == before
+    # All of the same ones have the same shards, wherever they lie by now.
+    clips = extract(theirs, out, videos_per_shard=2, source=tmp_path / "list.csv")
+    assert strings(clips.paths) == theirs.paths
+
+
+def test_two_at_once_are_one_and_a_refusal(videos: Path, tmp_path: Path, capsys):
+    words = ["kinetics", "extract", str(videos), "--output", str(tmp_path), "--jobs", "1"]
+    (tmp_path / "train").mkdir()
+    with ThreadPoolExecutor(1) as pool, locked(tmp_path / "train" / "extract.lock"):
+        assert pool.submit(main, words).result(60) == 2
+    sentence = f"another `critical-periods kinetics extract` writes to {tmp_path / 'train'} now; wa"
+    assert sentence in capsys.readouterr().err
+    assert main(words) == 0 and not list(tmp_path.rglob("*.lock"))
+    report = tmp_path / "bad_videos.csv"
+    report.write_text("precious")
+    assert main(words) == 2 and report.read_text() == "precious"
+    assert "bad_videos.csv is there already and is no report; choose an" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.ESTALE])
+def test_what_the_system_says_no_to_is_told_and_never_kept(
+    number: int, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    listed, words = find_videos(videos, "train"), os.strerror(number)
+    refused = str(videos / "train" / listed.paths[4])
+    probe = module.probe
+
+    def refusing(path: str) -> Any:
+        if path == refused:
+            raise VideoAccessError(path, f"cannot be read: {words}")
+        return probe(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "probe", refusing)
+        with pytest.raises(UserError, match=f"mp4 cannot be read: {words}; as the .* 1 of 3 shard"):
+            extract(listed, tmp_path, videos_per_shard=2)
+    kept = times(tmp_path)
+    assert len(kept) == 4
+    clips = extract(listed, tmp_path, videos_per_shard=2)
+    assert kept.items() <= times(tmp_path).items() and clips.lengths[4] > 0
+    # What an older version took for broken is looked at again.
+    (old,) = tmp_path.glob("shard_00002*.npz")
+    with np.load(old) as arrays:
+        reasons = [b"", f"cannot be read: {words}".encode()]
+        np.savez(old, **{**arrays, "reasons": np.array(reasons)})
+    again = extract(listed, tmp_path, videos_per_shard=2)
+    assert again.reasons.tolist() == clips.reasons.tolist()
 
 
 @pytest.mark.slow

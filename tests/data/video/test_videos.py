@@ -1,9 +1,12 @@
 """Single frames of video files: the right ones, at no more cost than needed, or a clear error."""
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import av
@@ -21,7 +24,7 @@ from small_videos import (
 )
 
 from critical_periods.core.errors import UserError
-from critical_periods.data.video import video_index
+from critical_periods.data.video import video_file, video_index
 from critical_periods.data.video.frame_pairs import (
     centre_box,
     draw_box,
@@ -30,6 +33,7 @@ from critical_periods.data.video.frame_pairs import (
     needed_length,
 )
 from critical_periods.data.video.frames import probe, read_frames
+from critical_periods.data.video.index_folder import index_folder
 from critical_periods.data.video.truncation import is_cut_off
 from critical_periods.data.video.video_file import VideoError, VideoFile
 from critical_periods.data.video.video_index import VideoClips, as_bytes, read_index
@@ -475,6 +479,163 @@ def test_an_index_is_built_once_and_brought_up_to_date(tmp_path: Path, looked_at
         assert clips_of(tmp_path, names).lengths.tolist() == [3, 4, 5, 2, 7]
         assert sorted(looked_at) == names
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> list[str]:
+    """Videos of 3, 4 and 5 frames of the grid in a folder, which has no index yet."""
+    for number in range(3):
+        write_video(tmp_path / f"{number}.mp4", film(12 + 4 * number))
+    return [f"{number}.mp4" for number in range(3)]
+
+
+def raising(error: Exception, name: str, otherwise: Any) -> Any:
+    """A function of a path that raises an error for the files of this name."""
+
+    def function(path: Any, *arguments: Any, **settings: Any) -> Any:
+        if Path(path).name == name:
+            raise error
+        return otherwise(path, *arguments, **settings)
+
+    return function
+
+
+REFUSALS = ("EACCES", "EPERM", "EMFILE", "ENFILE", "EIO", "ESTALE", "ENOMEM", "ETIMEDOUT", "ENODEV")
+
+
+@pytest.mark.parametrize("way", ["system", "FFmpeg", "hidden"])
+def test_what_the_system_says_no_to_is_told_and_never_kept(
+    way: str, tmp_path: Path, three: list[str], looked_at: list[str], monkeypatch
+):
+    for number in (getattr(errno, name) for name in REFUSALS):
+        words = os.strerror(number)
+        with monkeypatch.context() as patch:
+            if way == "system":
+                function = raising(OSError(number, words), "1.mp4", is_cut_off)
+                patch.setattr(video_file, "is_cut_off", function)
+            elif number in (errno.EPERM, errno.EIO, errno.ENOMEM) and way == "FFmpeg":
+                continue
+            else:
+                # FFmpeg says itself what the system said, or takes it for an error in the file.
+                invalid = av.error.InvalidDataError(1094995529, "Invalid data", "1.mp4")
+                told = av.error.OSError(number, words, "1.mp4")
+                error = told if way == "FFmpeg" else invalid
+                patch.setattr(av, "open", raising(error, "1.mp4", av.open))
+            if way == "hidden":
+                function = raising(OSError(number, words), "1.mp4", lambda path: None)
+                patch.setattr(video_file, "_read_through", function)
+            with pytest.raises(UserError, match=f"/1.mp4 cannot be read: {words}; as the system"):
+                clips_of(tmp_path, three)
+        looked_at.clear()
+        assert clips_of(tmp_path, three[:1]).lengths.tolist() == [3] and not looked_at
+    assert clips_of(tmp_path, three).lengths.tolist() == [3, 4, 5]
+    assert looked_at == ["1.mp4"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOMEM, errno.EIO])
+def test_what_may_be_otherwise_another_time_is_bad_for_now(
+    number: int, tmp_path: Path, three: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """A file that was gone for a moment; and numbers that FFmpeg gives for damaged files, too."""
+    with monkeypatch.context() as patch:
+        error = av.error.OSError(number, os.strerror(number), "1.mp4")
+        patch.setattr(av, "open", raising(error, "1.mp4", av.open))
+        clips = clips_of(tmp_path, three)
+        assert clips.lengths.tolist() == [3, 0, 5]
+        assert os.fsdecode(clips.reasons[1]) == f"cannot be read: {os.strerror(number)}"
+    assert clips_of(tmp_path, three).lengths.tolist() == [3, 4, 5]
+
+
+def test_an_index_has_an_entry_a_file_that_all_lists_share(
+    tmp_path: Path, three: list[str], looked_at: list[str]
+):
+    folder, index = tmp_path / "train", tmp_path / "index" / "train.npz"
+    folder.mkdir()
+    for name in three:
+        (tmp_path / name).rename(folder / name)
+
+    def read(root: Path, names: list[str], *others: Path) -> list[int]:
+        looked_at.clear()
+        videos = VideoList(root, names, ["x"] * len(names))
+        return read_index(videos, index, root=tmp_path, others=others).lengths.tolist()
+
+    assert read(folder, three[:2]) == [3, 4] and sorted(looked_at) == three[:2]
+    assert read(tmp_path, [f"./train/{name}" for name in three[1:]]) == [4, 5]
+    assert looked_at == ["2.mp4"]
+    assert read(folder, three[::-1]) == [5, 4, 3] and not looked_at
+    assert read(tmp_path, [str(folder / "0.mp4")]) == [3] and looked_at == ["0.mp4"]
+    # What another index says holds as well, and is taken over.
+    other = index.replace(tmp_path / "other.npz")
+    assert read(folder, three, other) == [3, 4, 5] and not looked_at
+    assert read(folder, three) == [3, 4, 5] and not looked_at
+    # Version 2 had paths relative to the list's folder, and broken ones that may be sound now.
+    with np.load(index) as arrays:
+        old = dict(arrays) | {"format": 2}
+    old["paths"] = np.array([path.removeprefix(b"train/") for path in old["paths"].tolist()])
+    old["lengths"][old["paths"] == b"1.mp4"] = 0
+    np.savez(index, **old)
+    assert read(folder, three) == [3, 4, 5] and looked_at == ["1.mp4"]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_two_that_index_at_once_look_at_each_video_once(
+    tmp_path: Path, three: list[str], looked_at: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    counted, begun, go_on = video_index.probe, Event(), Event()
+
+    def slow(path: str) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return counted(path)
+
+    monkeypatch.setattr(video_index, "probe", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(clips_of, tmp_path, three[:2])
+        assert begun.wait(20)
+        second = pool.submit(clips_of, tmp_path, three)
+        go_on.set()
+        assert first.result(20).lengths.tolist() == [3, 4]
+        assert second.result(20).lengths.tolist() == [3, 4, 5]
+    assert sorted(looked_at) == three
+
+
+def test_an_index_that_cannot_be_read_or_written_is_a_sentence(
+    tmp_path: Path, three: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """The disk is full, or the file is another's; what it holds is not thrown away."""
+    clips_of(tmp_path, three[:1])
+    index = tmp_path / "index" / "a.npz"
+    before = index.read_bytes()
+    for number, name in ((errno.ENOSPC, "save_arrays"), (errno.EMFILE, "_load")):
+        words = os.strerror(number)
+        with monkeypatch.context() as patch:
+            patch.setattr(video_index, name, raising(OSError(number, words), "a.npz", None))
+            with pytest.raises(UserError, match=f"a.npz cannot be read and written: {words}; see"):
+                clips_of(tmp_path, three)
+    assert index.read_bytes() == before
+
+
+def test_the_index_lies_where_it_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "root"
+    root.mkdir()
+    beside = index_folder(root)
+    assert beside == root / "critical_periods_index"
+    chosen = index_folder(root, tmp_path / "chosen")
+    assert chosen.parent == tmp_path / "chosen" and chosen.is_dir()
+    assert index_folder(tmp_path, tmp_path / "chosen") != chosen
+    # A lock that cannot be opened, as another user's cannot.
+    (beside / "val.lock").unlink()
+    (beside / "val.lock").mkdir()
+    cache = index_folder(root)
+    assert cache == tmp_path / "cache" / "critical_periods" / chosen.name
+    # No place at all.
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for setting, places in ((None, "_index .* or .*file/"), (tmp_path / "file" / "x", "file/x/")):
+        sentence = f"root=.* cannot be written to .*{places}.*Not a dir.*set data.init_args.index_"
+        with pytest.raises(UserError, match=sentence):
+            index_folder(root, setting)
 
 
 def test_strings_are_what_they_were():

@@ -1,0 +1,155 @@
+"""Lightning's callbacks and loggers through `fit`: as without a dry run, or refused before."""
+
+from functools import wraps
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from small_study import write_run
+
+from critical_periods.cli import main
+
+# Each with settings, and what it leaves behind under the folder that it runs in.
+OBSERVERS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "ModelCheckpoint": ({}, ["runs/version_0/checkpoints/epoch=1-step=4.ckpt"]),
+    "monitored": (
+        {"monitor": "val/accuracy", "mode": "max", "save_last": True, "dirpath": "x"},
+        ["x/last.ckpt"],
+    ),
+    "by steps": ({"every_n_train_steps": 3, "dirpath": "x"}, ["x/epoch=1-step=3.ckpt"]),
+    "by time": (
+        {"train_time_interval": "00:00:00:00", "dirpath": "x", "filename": "t"}, ["x/t.ckpt"],
+    ),
+    "weights": ({"save_weights_only": True, "dirpath": "x", "filename": "w"}, ["x/w.ckpt"]),
+    "on exceptions": ({"save_on_exception": True, "dirpath": "x"}, []),
+    "at epochs' ends": (
+        {"save_on_train_epoch_end": True, "dirpath": "x", "filename": "e"}, ["x/e.ckpt"],
+    ),
+    "OnExceptionCheckpoint": ({"dirpath": "y"}, []),
+    "LearningRateMonitor": ({}, []),
+    "EarlyStopping": ({"monitor": "val/accuracy"}, []),
+    "Timer": ({"duration": "00:01:00:00"}, []),
+    "DeviceStatsMonitor": ({}, []),
+    "ThroughputMonitor": ({"batch_size_fn": "builtins.len"}, []),
+    "SpikeDetection": ({"warmup": 10}, []),
+    "LambdaCallback": ({}, []),
+    "TQDMProgressBar": ({}, []),
+    "RichProgressBar": ({}, []),
+    "ModelSummary": ({}, []),
+    "RichModelSummary": ({}, []),
+}  # fmt: skip
+CHANGERS: dict[str, dict[str, Any]] = {
+    "StochasticWeightAveraging": {"swa_lrs": 0.01},
+    "WeightAveraging": {},
+    "EMAWeightAveraging": {"decay": 0.5},
+    "GradientAccumulationScheduler": {"scheduling": {0: 2}},
+}
+SHORT = {"trainer.limit_val_batches": 1, "trainer.enable_progress_bar": True}
+
+
+class Seen:
+    """Keeps what the Trainer that trains has, and the weights at its end."""
+
+    callbacks: list[str]
+    weights: dict[str, torch.Tensor]
+    batch_size: int
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    kept, fit = Seen(), pl.Trainer.fit
+
+    def remember(self: Any, model: Any, *args: Any, **settings: Any) -> None:
+        kept.callbacks = [type(one).__name__ for one in self.callbacks]
+        fit(self, model, *args, **settings)
+        kept.weights = {name: value.clone() for name, value in model.state_dict().items()}
+        kept.batch_size = self.datamodule.batch_size
+
+    # By its own signature, which the command line reads.
+    monkeypatch.setattr(pl.Trainer, "fit", wraps(fit)(remember))
+    return kept
+
+
+def fits(callbacks: Any, changes: dict[str, Any] | None = None) -> None:
+    file = write_run(SHORT | {"trainer.callbacks": callbacks} | (changes or {}))
+    assert main(["fit", "--config", file]) == 0
+
+
+def same(a: Seen, b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a.weights[name], value) for name, value in b.items())
+
+
+def test_observers_are_as_the_config_has_them(seen, capsys):
+    """None is refused, none is there twice, and none changes a bit."""
+    fits([])
+    plain, default = seen.weights, set(seen.callbacks)
+    for name, (settings, files) in OBSERVERS.items():
+        kind = name if hasattr(pl.callbacks, name) else "ModelCheckpoint"
+        fits([{"class_path": kind, "init_args": settings}])
+        assert same(seen, plain), name
+        assert len(seen.callbacks) == len(set(seen.callbacks)), name
+        assert set(seen.callbacks) - default <= {kind}, name
+        assert all(Path(file).exists() for file in files), name
+    # One alone, and one by its name.
+    for callbacks in ({"class_path": "ModelCheckpoint"}, "ModelCheckpoint", ["TQDMProgressBar"]):
+        fits(callbacks)
+        assert same(seen, plain)
+
+
+@pytest.mark.parametrize("name", CHANGERS)
+def test_changers_do_what_they_do_without_a_dry_run(seen, monkeypatch, name):
+    callbacks = [{"class_path": name, "init_args": CHANGERS[name]}]
+    fits(callbacks)
+    after = seen.weights
+    with monkeypatch.context() as patch:
+        patch.setattr("critical_periods.runs.lightning_cli.dry_run", lambda *args: [])
+        fits(callbacks)
+    assert same(seen, after)
+    fits([])
+    assert not same(seen, after)
+
+
+def test_a_batch_size_that_is_found_is_like_one_that_is_set(seen):
+    finder = {"class_path": "BatchSizeFinder", "init_args": {"init_val": 10, "max_trials": 1}}
+    fits([finder])
+    found, batch_size = seen.weights, seen.batch_size
+    fits([], {"data.init_args.batch_size": batch_size})
+    assert batch_size == 10 and same(seen, found)
+
+
+def test_a_measure_that_is_not_there_is_a_sentence(capsys):
+    for name in ("EarlyStopping", "ModelCheckpoint"):
+        callbacks = [{"class_path": name, "init_args": {"monitor": "val/acc"}}]
+        file = write_run({"trainer.callbacks": callbacks})
+        assert main(["fit", "--config", file]) == 2
+        (line,) = [one for one in capsys.readouterr().err.splitlines() if "error" in one]
+        assert line.startswith("critical-periods: error: run.yaml: ") and "val/acc" in line
+
+
+LOGGERS: dict[str, tuple[Any, str]] = {
+    "none": (False, ""),
+    "CSVLogger": ({"save_dir": "x"}, "x/lightning_logs/version_0/metrics.csv"),
+    "TensorBoardLogger": ({"save_dir": "x"}, "x/lightning_logs/version_0/events*"),
+    "WandbLogger": ({"save_dir": "x", "offline": True}, "x/wandb/offline-run-*"),
+    "MLFlowLogger": ({"save_dir": "x"}, "x/*"),
+}
+NEEDS = {"TensorBoardLogger": "tensorboard", "MLFlowLogger": "mlflow"}
+
+
+@pytest.mark.parametrize("name", LOGGERS)
+def test_loggers(seen, monkeypatch, name):
+    """The dry run logs nowhere, and the run once."""
+    if name in NEEDS and find_spec(NEEDS[name]) is None:
+        pytest.skip(f"{NEEDS[name]} is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    settings, file = LOGGERS[name]
+    logger = settings and {"class_path": name, "init_args": settings}
+    checkpoint = {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "y"}}
+    fits([checkpoint], {"trainer.logger": logger})
+    assert not file or len([*Path().glob(file)]) == 1
+    # Without a logger the config lies there.
+    assert {path.name for path in Path("runs").glob("*")} <= {"config.yaml"}
+    assert len([*Path("y").glob("*.ckpt")]) == 1
