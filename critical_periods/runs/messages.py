@@ -22,6 +22,10 @@ _BOILERPLATE = re.compile(
     r"Subclass types expect|Subtypes:|Errors:|Does not validate against|<unicode string>"
 )
 
+_BASE_CALLBACK = re.compile(
+    r"\n *- Problem with given class_path '[\w.]*\.Callback':\n *Option .* is not accepted"
+)
+
 
 def sentence(message: str) -> str:
     r"""One sentence that names the field, its value and the way out, from jsonargparse's lines.
@@ -31,6 +35,12 @@ def sentence(message: str) -> str:
         >>> print(sentence('Parser key "data.width":\n  ' + tried))
         data.width is 'x', but must be int.
     """
+    # Of a callback's field on the command line, what the base class would say, too.
+    if message.count("Problem with given class_path") > 1:
+        message = re.sub(_BASE_CALLBACK, "", message)
+    # Of a callback's field on the command line, what the base class would say is of no interest.
+    if message.count("Problem with given class_path") > 1:
+        message = _BASE_CALLBACK.sub("", message)
     # A message names its field part by part, some parts twice.
     field = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
     if "'NoneType' object has no attribute 'keys'" in message:
@@ -58,7 +68,16 @@ def innermost(message: str, field: str = "") -> str:
         >>> innermost("Does not validate:\n  - wrong colour", "data.sky")
         'data.sky: wrong colour.'
     """
-    lines = [line for line in message.splitlines() if line.strip()]
+    lines: list[str] = []
+    for line in filter(str.strip, message.splitlines()):
+        # What an item says may go on in further lines, which are indented more.
+        before = lines[-1].strip() if lines else ""
+        is_item = before.startswith("- ") and not before.endswith(":")
+        is_more = is_item and not line.lstrip().startswith("- ")
+        if is_more and not any(map(_BOILERPLATE.search, (before, line))):
+            lines[-1] += " " + line.strip()
+        else:
+            lines.append(line)
     lines = [line for line in lines if not _BOILERPLATE.search(line)] or lines
     text = " ".join(_deepest(lines)[0].strip(" -").split()) if lines else ""
     text += "" if text.endswith((".", "?", "!")) else "."
@@ -85,10 +104,12 @@ def _field_of_a_callback(message: str, field: str) -> str | None:
     if not found or not refused or not field.endswith("callbacks"):
         return None
     owner = re.search(r"Problem with given class_path '(?:[^']+\.)?([^'.]+)'", message)
-    last = f"the last callback, {owner[1]}," if owner else "the last callback, which is missing and"
+    last = "of which there is none"
+    if owner is not None and owner[1] != "Callback":
+        last = f"{owner[1]}, which has none of that name"
     return (
-        f"--{field}.{found[1]} would be a field of {last} which has none of that name; change the "
-        f"config file, or name the callback before it: --{field}+=CLASS."
+        f"--{field}.{found[1]} would be a field of the last callback, {last}; change the config "
+        f"file, or name the callback before it: --{field}+=CLASS."
     )
 
 
