@@ -38,9 +38,6 @@ def sentence(message: str) -> str:
     # Of a callback's field on the command line, what the base class would say, too.
     if message.count("Problem with given class_path") > 1:
         message = re.sub(_BASE_CALLBACK, "", message)
-    # Of a callback's field on the command line, what the base class would say is of no interest.
-    if message.count("Problem with given class_path") > 1:
-        message = _BASE_CALLBACK.sub("", message)
     # A message names its field part by part, some parts twice.
     field = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
     if "'NoneType' object has no attribute 'keys'" in message:
@@ -49,14 +46,11 @@ def sentence(message: str) -> str:
         return f"the field {found[1]!r} is missing."
     if found := re.match(r"unrecognized arguments: --([\w.]+)", message):
         return f"{message.rstrip('.')}; {_near_field(found[1])}"
-    of_kind = (
-        _unknown_class,
-        _field_of_a_callback,
-        _unknown_field,
-        _not_a_class,
-        _wrong_type,
-        _no_class_at_all,
-    )
+    if text := _field_of_a_callback(message, field):
+        return text
+    # What the base class of callbacks would say of the last one's field is of no interest.
+    message = _BASE_CALLBACK.sub("", message)
+    of_kind = (_unknown_class, _unknown_field, _not_a_class, _wrong_type, _no_class_at_all)
     told = (tell(message, field) for tell in of_kind)
     return next(filter(None, told), None) or innermost(message, field)
 
@@ -101,7 +95,9 @@ def _field_of_a_callback(message: str, field: str) -> str | None:
     """What is wrong with a callback's field on the command line, which is the last callback's."""
     found = re.search(r"Given value: NestedArg\(key='([^']+)'", message)
     refused = found and re.search(rf"(Option '|arguments: --){re.escape(found[1])}\b", message)
-    if not found or not refused or not field.endswith("callbacks"):
+    # A value of a field that there is may be wrong, too.
+    is_there = found and f'Parser key "{found[1]}"' in message
+    if not found or not refused or is_there or field.split(".")[-1] != "callbacks":
         return None
     owner = re.search(r"Problem with given class_path '(?:[^']+\.)?([^'.]+)'", message)
     last = "of which there is none"

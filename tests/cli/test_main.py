@@ -165,7 +165,7 @@ def test_command_lines_with_mistakes(words, sentence, capsys):
         (
             "> /dev/full",
             2,
-            "there is no space left on the disk; free some, and run the same again.",
+            "on the disk; free some, and run the same again.",
         ),
     ],
 )
