@@ -19,7 +19,8 @@ _TOP_FIELDS = ("seed_everything", "trainer", "model", "data", "num_threads", "ck
 # Lines that say what a value may be in general, and not what is wrong with this one.
 _BOILERPLATE = re.compile(
     r"NoneType|Given value|a class path \(str\)|a dict with|a dict without|Not a valid subclass|"
-    r"Subclass types expect|Subtypes:|Errors:|Does not validate against|<unicode string>"
+    r"Subclass types expect|Import path \S+ does not correspond to a subclass of|"
+    r"Subtypes:|Errors:|Does not validate against|<unicode string>"
 )
 
 _BASE_CALLBACK = re.compile(
@@ -97,9 +98,9 @@ def _field_of_a_callback(message: str, field: str) -> str | None:
     refused = found and re.search(rf"(Option '|arguments: --){re.escape(found[1])}\b", message)
     # A value of a field that there is may be wrong, too.
     is_there = found and f'Parser key "{found[1]}"' in message
-    if not found or not refused or is_there or field.split(".")[-1] != "callbacks":
-        return None
     owner = re.search(r"Problem with given class_path '(?:[^']+\.)?([^'.]+)'", message)
+    if not found or is_there or not (refused or owner is None) or not field.endswith("callbacks"):
+        return None
     last = "of which there is none"
     if owner is not None and owner[1] != "Callback":
         last = f"{owner[1]}, which has none of that name"
