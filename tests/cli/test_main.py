@@ -184,6 +184,7 @@ def test_a_full_disk_is_a_sentence(number, capsys, monkeypatch):
     """In a training, in a study's segment, which takes its half-written checkpoint away, ...."""
 
     def fill(self: Any, path: Any, *args: Any, **settings: Any) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text("half")
         raise OSError(number, os.strerror(number))
 
