@@ -224,6 +224,36 @@ def resume_in_place(trainer: Any) -> None:
             state.update(place)
 
 
+def epoch_sums(trainer: Any) -> dict[str, dict[str, torch.Tensor]]:
+    """What is logged as means and the like of the training epoch so far, which no checkpoint holds.
+
+    Tensors alone: metrics of torchmetrics have a state of their own.
+    """
+    results = trainer.fit_loop.epoch_loop._results
+    return {
+        key: {name: getattr(result, name).clone() for name in result._defaults}
+        for key, result in results.items()
+        if result.is_tensor and result.meta.on_epoch
+    }
+
+
+def add_epoch_sums(trainer: Any, earlier: dict[str, dict[str, torch.Tensor]]) -> None:
+    """Adds what :func:`epoch_sums` gave to the sums of the first batch that follows.
+
+    The same bits as if the epoch had not been interrupted: what is added to 0 is what it is.
+    """
+    results = trainer.fit_loop.epoch_loop._results
+    for key, states in earlier.items():
+        result = results[key]
+        for name, value in states.items():
+            now = getattr(result, name)
+            both = value.to(now.device), now
+            is_sum = name == "cumulated_batch_size" or not (
+                result.meta.is_max_reduction or result.meta.is_min_reduction
+            )
+            setattr(result, name, both[0] + both[1] if is_sum else result.meta.reduce_fx(*both))
+
+
 def batches_before_resuming(trainer: Any) -> int:
     """How many batches of its first epoch a run leaves out, as its checkpoint has them; else 0.
 

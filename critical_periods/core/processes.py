@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import parent_process
 from types import FrameType
@@ -128,6 +128,29 @@ def raising_terminated() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def told_to_end(*signals: int) -> Iterator[Callable[[], bool]]:
+    """Notes such signals and goes on; what it yields says whether one has come.
+
+    Example:
+        >>> with told_to_end(signal.SIGUSR1) as is_told:
+        ...     before = is_told()
+        ...     signal.raise_signal(signal.SIGUSR1)
+        ...     before, is_told()
+        (False, True)
+    """
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in signals
+    }
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def open_standard_streams() -> None:

@@ -135,6 +135,21 @@ def processes_of(trainer: Any) -> int:
     return trainer.num_devices * trainer.num_nodes
 
 
+def validate_world_size(trainer: Any) -> None:
+    """Raises a UserError where there are other processes than devices × nodes.
+
+    In an allocation of a cluster Lightning takes their number from there, whatever is set.
+    """
+    wanted = processes_of(trainer)
+    if trainer.world_size != wanted:
+        raise UserError(
+            f"the run has {trainer.world_size} processes, but trainer.devices × trainer.num_nodes "
+            f"is {trainer.num_devices} × {trainer.num_nodes} = {wanted}; start {wanted} (srun "
+            f"--nodes={trainer.num_nodes} --ntasks-per-node={trainer.num_devices}), or set them to "
+            "what there is."
+        )
+
+
 def batches_of_epochs(trainer: Any, data: Any) -> list[int]:
     """How many batches the training epochs have, one number for each length of epochs.
 

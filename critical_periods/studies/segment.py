@@ -4,17 +4,20 @@ import copy
 import pickle
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import write_text
+from critical_periods.core.internals import add_epoch_sums, epoch_sums
 from critical_periods.core.processes import exit_code
-from critical_periods.core.trainer import callbacks_of
+from critical_periods.core.trainer import callbacks_of, validate_world_size
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.runs.tracking import WandbLogger, wandb_logger
 from critical_periods.studies.configs import Config, with_weights
@@ -39,6 +42,12 @@ _SILENT = {"enable_model_summary": False, "num_sanity_val_steps": 0, "logger": F
 _ASKED_FOR = {"enable_checkpointing": "Checkpoint", "enable_progress_bar": "ProgressBar"}
 
 
+_NO_REQUEUE = {
+    "class_path": "pytorch_lightning.plugins.environments.SLURMEnvironment",
+    "init_args": {"auto_requeue": False},
+}
+
+
 class StoppedError(Exception):
     """A segment was told to end, and has saved what it has."""
 
@@ -53,24 +62,37 @@ class SegmentRecord(pl.Callback):
         folder: of the segment.
         stop: the epoch after the segment's last.
         run_epochs: of the run to its end, which callbacks compare their epochs with.
+        is_told_to_end: whether the segment is to save what it has, be it within an epoch, and to
+            end in a :class:`StoppedError`.
     """
 
-    def __init__(self, folder: SegmentFolder, stop: int, run_epochs: int) -> None:
+    def __init__(
+        self,
+        folder: SegmentFolder,
+        stop: int,
+        run_epochs: int,
+        is_told_to_end: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.folder, self.stop, self.run_epochs = folder, stop, run_epochs
+        self.is_told_to_end = is_told_to_end
+        # Of each process, what is logged of an epoch that the checkpoint lies within.
+        self._sums: list[dict[str, dict[str, torch.Tensor]]] = []
         self.history: dict[int, dict[str, float]] = {}
         self._earlier: dict[str, torch.Tensor] = {}
         self._saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """The metrics of all epochs so far."""
-        return {"history": self.history}
+        """The metrics of all epochs so far, and of the present one if it is not at its end."""
+        return {"history": self.history, "sums": self._sums}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the metrics of the checkpoint."""
         self.history = dict(state_dict["history"])
+        self._sums = state_dict.get("sums", [])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says that training has begun."""
+        validate_world_size(trainer)
         if trainer.is_global_zero:
             write_text(self.folder.progress, str(trainer.current_epoch))
 
@@ -87,27 +109,63 @@ class SegmentRecord(pl.Callback):
             if value is not self._earlier.get(key)
         }
         is_last = epoch + 1 == self.stop
-        # All processes must agree on when to save.
         elapsed = time.monotonic() - self._saved
+        ends = self._ends(trainer)
+        # All processes must agree on when to save.
         is_due = trainer.strategy.broadcast(elapsed > _SECONDS_BETWEEN_CHECKPOINTS)
-        if is_last or is_due:
-            checkpoint = self.folder.checkpoint if is_last else self.folder.halfway
-            part = checkpoint.with_name(checkpoint.name + ".part")
-            try:
-                trainer.save_checkpoint(part)
-                if trainer.is_global_zero:
-                    finalize_checkpoint(part, checkpoint)
-            except BaseException:
-                # The disk is full, or someone has lost patience. Shards lie in a folder.
-                if trainer.is_global_zero and part.is_file():
-                    part.unlink()
-                raise
-            self._saved = time.monotonic()
+        if is_last or is_due or ends:
+            self._save(trainer, self.folder.checkpoint if is_last else self.folder.halfway)
         if trainer.is_global_zero:
             write_text(self.folder.progress, str(epoch + 1))
+        if ends and not is_last:
+            raise StoppedError
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Saves and ends within an epoch where it is told to; goes on with the sums of one."""
+        if self._sums:
+            add_epoch_sums(trainer, self._sums[trainer.global_rank])
+            self._sums = []
+        # Gradients that are gathered over several batches are in no checkpoint, and after the last
+        # batch comes the end of the epoch.
+        is_between = (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch
+        if not is_between and self._ends(trainer):
+            self._sums = [epoch_sums(trainer)] * trainer.world_size
+            if trainer.world_size > 1:
+                torch.distributed.all_gather_object(self._sums, self._sums[trainer.global_rank])
+            self._save(trainer, self.folder.halfway)
+            raise StoppedError
+
+    def _ends(self, trainer: pl.Trainer) -> bool:
+        """Whether any process is told to end."""
+        told = self.is_told_to_end()
+        if trainer.world_size == 1:
+            return told
+        return bool(trainer.strategy.reduce_boolean_decision(told, all=False))
+
+    def _save(self, trainer: pl.Trainer, checkpoint: Path) -> None:
+        part = checkpoint.with_name(checkpoint.name + ".part")
+        try:
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                finalize_checkpoint(part, checkpoint)
+        except BaseException:
+            # The disk is full, or someone has lost patience. Shards lie in a folder.
+            if trainer.is_global_zero and part.is_file():
+                part.unlink()
+            raise
+        self._saved = time.monotonic()
 
 
-def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
+def train_segment(
+    study: StudyFolder, plan: Plan, name: str, is_told_to_end: Callable[[], bool] = lambda: False
+) -> None:
     """Trains a segment and writes its checkpoint, metrics and ``done.json``.
 
     It starts from its own halfway checkpoint if there is an intact one, else from its parent's;
@@ -118,6 +176,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
     Raises:
         UserError: its run cannot be built or does not get to its end, or the checkpoint that it
             starts from is not one.
+        StoppedError: ``is_told_to_end`` has said so, and what is trained is saved.
     """
     segment, folder = plan.segments[name], study.segment(name)
     config, before = segment_config(plan, segment), None
@@ -129,7 +188,7 @@ def train_segment(study: StudyFolder, plan: Plan, name: str) -> None:
     # What monitors write must not fall on what other segments wrote.
     config["trainer"]["default_root_dir"] = str(folder.path)
     epochs = segment.stop if segment.finetunes else max(run.window.epochs for run in plan.runs)
-    record = SegmentRecord(folder, segment.stop, epochs)
+    record = SegmentRecord(folder, segment.stop, epochs, is_told_to_end)
     callbacks = DivergenceCheck(folder, origin), record
     logger, error = _logger(plan, segment, folder, config), None
     try:
@@ -153,6 +212,10 @@ def _train(
     began = time.monotonic()
     first, record = callbacks
     resume = folder.halfway if is_intact(folder.halfway) else before
+    if SLURMEnvironment.detect():
+        # Jobs go back to the queue by their script (launchers/batch_script.py), not by Lightning.
+        plugins = config["trainer"].get("plugins") or []
+        config["trainer"]["plugins"] = [*plugins, _NO_REQUEUE]
     try:
         cli = CLI(config, run=False, logger=logger or False)
         callbacks_of(cli.trainer).insert(0, first)

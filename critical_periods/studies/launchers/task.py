@@ -1,12 +1,14 @@
 """One segment, trained in every process of a cluster's job."""
 
 import os
+import signal
 import sys
 from contextlib import ExitStack
 
 from filelock import Timeout
 
 from critical_periods.core.errors import ERROR_PREFIX
+from critical_periods.core.processes import told_to_end
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers.batch_script import STOPPED
 from critical_periods.studies.plan import Plan
@@ -42,10 +44,14 @@ def run_task(study: StudyFolder, plan: Plan, name: str) -> int:
                 )
                 return 1
             folder.progress.unlink(missing_ok=True)
+        is_told = stack.enter_context(told_to_end(signal.SIGUSR1, signal.SIGTERM))
         try:
-            train_segment(study, plan, name)
-        except StoppedError:
-            return STOPPED
+            train_segment(study, plan, name, is_told)
+        except (StoppedError, SystemExit):
+            # The latter is Lightning's, between the last batch of an epoch and its end.
+            if is_told():
+                return STOPPED
+            raise
         except Exception as error:
             record_error(folder, error)
             return 1
