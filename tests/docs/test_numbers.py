@@ -63,6 +63,7 @@ DEFINITIONS = {
         "validates every 5 or 10 epochs", "removed at epochs 20 and 40",
     ],
     "runs.md": ["(0 or 1)"],
+    "your_project.md": ["a label of 0 or 1", "each 0, 1 or between", "up to 256 MiB"],
     "studies.md": ["from epoch 0 to", "between 0 and 1"],
     "results/commands.md": ["24 GB"],
     "results/kleinman2023.md": ["1 being no better"],
@@ -70,11 +71,14 @@ DEFINITIONS = {
 
 
 def prose(page: Path) -> str:
-    """A page without code, calls of tables.py, links' targets and mathematics; on one line."""
+    """A page without code, quotes, calls of tables.py, links' targets and mathematics; a line.
+
+    What is quoted are messages, of which test_your_project.py checks each word.
+    """
     text = page.read_text(encoding="utf-8")
     text = re.sub(r"<!--.*?-->", " ", text, flags=re.DOTALL)
     text = re.sub(r"^( *)(```|~~~).*?^\1\2$", " ", text, flags=re.DOTALL | re.MULTILINE)
-    text = re.sub(r"(?m)^ {4,}\S.*$", " ", text)
+    text = re.sub(r"(?m)^( {4,}\S|> ).*$", " ", text)
     text = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$", " ", text, flags=re.DOTALL)
     text = re.sub(r"(?:\{\w+\})?`[^`]*`", " ", text)
     text = re.sub(r"\]\([^)]*\)", "]", text)

@@ -1,0 +1,68 @@
+"""The programs of the page "In your project" print what it says, and are refused as it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from critical_periods.core.errors import UserError
+
+PAGE = (Path(__file__).parents[2] / "docs" / "your_project.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
+CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PROGRAMS = {title: "".join(CODE.findall(text)) for title, text in SECTIONS.items()}
+PROGRAMS = {title: code for title, code in PROGRAMS.items() if code}
+REFUSAL = re.compile(r"^Without `(.*?)`:\n\n((?:> .*\n)+)", re.MULTILINE)
+REFUSALS = {title: REFUSAL.findall(SECTIONS[title]) for title in PROGRAMS}
+
+
+@pytest.fixture(autouse=True)
+def somewhere_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def printed(code: str) -> str:
+    """What a program prints itself; progress bars and Lightning write elsewhere."""
+    lines: list[str] = []
+
+    def keep(*values: object) -> None:
+        lines.append(" ".join(map(str, values)))
+
+    exec(compile(code, "your_project.md", "exec"), {"__name__": "program", "print": keep})
+    return " ".join(lines)
+
+
+def test_each_kind_of_project_has_its_program():
+    assert list(PROGRAMS) == [
+        "A dict batch", "A segmentation", "A compiled network", "An audio classifier", "A stream",
+        "A tone and a picture",
+    ]  # fmt: skip
+    assert sum(map(len, REFUSALS.values())) == PAGE.count("\nWithout `") >= 3
+    for code in PROGRAMS.values():
+        assert code.startswith("import") and code.count("trainer.fit(") == 1
+
+
+def test_two_callbacks_are_all_that_a_trainer_needs():
+    (code,) = CODE.findall(PAGE[: PAGE.index("\n## ")])
+    assert printed(code) == ""
+
+
+@pytest.mark.parametrize("title", PROGRAMS)
+@pytest.mark.filterwarnings("ignore")
+def test_it_prints_what_stands_below_it(title):
+    said = PROGRAMS[title].partition("print(*sorted(trainer.callback_metrics))")[2]
+    assert printed(PROGRAMS[title]) == " ".join(said.replace("#", " ").split()) != ""
+
+
+@pytest.mark.parametrize(
+    ("title", "part", "sentence"),
+    [(title, *found) for title, all_of_it in REFUSALS.items() for found in all_of_it],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_it_is_refused_by_the_sentence_that_is_quoted(title, part, sentence):
+    """Without a part of the program that has to be there: an argument, wherever it is given."""
+    without = PROGRAMS[title].replace(f", {part}", "")
+    assert without != PROGRAMS[title]
+    with pytest.raises(UserError) as refused:
+        printed(without)
+    assert str(refused.value) == " ".join(sentence.replace("\n> ", " ").removeprefix("> ").split())
