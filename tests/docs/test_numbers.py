@@ -71,14 +71,11 @@ DEFINITIONS = {
 
 
 def prose(page: Path) -> str:
-    """A page without code, quotes, calls of tables.py, links' targets and mathematics; a line.
-
-    What is quoted are messages, of which test_your_project.py checks each word.
-    """
+    """A page without code, calls of tables.py, links' targets and mathematics; on one line."""
     text = page.read_text(encoding="utf-8")
     text = re.sub(r"<!--.*?-->", " ", text, flags=re.DOTALL)
     text = re.sub(r"^( *)(```|~~~).*?^\1\2$", " ", text, flags=re.DOTALL | re.MULTILINE)
-    text = re.sub(r"(?m)^( {4,}\S|> ).*$", " ", text)
+    text = re.sub(r"(?m)^ {4,}\S.*$", " ", text)
     text = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$", " ", text, flags=re.DOTALL)
     text = re.sub(r"(?:\{\w+\})?`[^`]*`", " ", text)
     text = re.sub(r"\]\([^)]*\)", "]", text)
