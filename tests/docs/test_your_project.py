@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from critical_periods.core.errors import UserError
 
-PAGE = (Path(__file__).parents[2] / "docs" / "your_project.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "your_project.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
 CODE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAMS = {title: "".join(CODE.findall(text)) for title, text in SECTIONS.items()}
@@ -40,6 +42,15 @@ def test_each_kind_of_project_has_its_program():
     assert sum(map(len, REFUSALS.values())) == PAGE.count("\nWithout `") >= 3
     for code in PROGRAMS.values():
         assert code.startswith("import") and code.count("trainer.fit(") == 1
+
+
+def test_the_fourth_notebook_follows_the_page():
+    cells = nbformat.read(ROOT / "notebooks" / "04_your_own_project.ipynb", 4).cells
+    text = "\n".join(cell.source for cell in cells)
+    assert re.findall("^## (.*)", text, re.MULTILINE) == ["Two callbacks in a list", *PROGRAMS]
+    modules = re.findall(r"^class (\w+)\(pl\.LightningModule\)", PAGE, re.MULTILINE)
+    classes = re.findall(r"^class (\w+)", text, re.MULTILINE)
+    assert [name for name in classes if name in modules] == modules
 
 
 def test_two_callbacks_are_all_that_a_trainer_needs():
