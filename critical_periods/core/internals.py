@@ -239,7 +239,7 @@ def measures_followed(trainer: Any) -> dict[str, float] | None:
     Lightning steps such schedulers after it has saved an epoch's checkpoint, in which therefore
     these have to be. ``None`` where no scheduler follows any.
     """
-    names = _followed(trainer)
+    names = followed_by_schedulers(trainer)
     known = {name: float(of) for name, of in trainer.callback_metrics.items() if name in names}
     return known if names else None
 
@@ -268,14 +268,15 @@ def lacks_measures(trainer: Any) -> list[str]:
     loop, done = trainer.fit_loop.epoch_loop, batches_before_resuming(trainer)
     if not done:
         return []
-    names = _followed(trainer)
+    names = followed_by_schedulers(trainer)
     interval = trainer.val_check_batch or math.inf
     is_due = loop.restarted_on_train_batch_end and loop._should_check_val_epoch()
     is_last = done % interval == 0 and done + interval > trainer.num_training_batches
     return [name for name in names if name.startswith("train/") or (is_due and is_last)]
 
 
-def _followed(trainer: Any) -> list[str]:
+def followed_by_schedulers(trainer: Any) -> list[str]:
+    """The measures that learning-rate schedulers of a Trainer follow."""
     return [one.monitor for one in trainer.lr_scheduler_configs if one.reduce_on_plateau]
 
 

@@ -18,6 +18,7 @@ from pytorch_lightning.cli import (
     SaveConfigCallback,
 )
 from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.utilities.enums import LightningEnum
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -28,7 +29,7 @@ from critical_periods.runs.checkpoints import of_another_run, read_checkpoint, v
 from critical_periods.runs.config_classes import load_classes, validate_nulls
 from critical_periods.runs.config_files import config_files, read_yaml
 from critical_periods.runs.dry_run import dry_run, is_ours
-from critical_periods.runs.lightning_callbacks import listed, sentence_of, without_enums
+from critical_periods.runs.lightning_callbacks import sentence_of
 from critical_periods.runs.messages import sentence, whole
 from critical_periods.runs.tracking import wandb_logger
 
@@ -39,6 +40,10 @@ _BATCHES = (
 )  # fmt: skip
 # Far more threads end in a crash of torch's, without a word.
 _THREADS = 1024
+# Settings of Timer are an enumeration by default, for which YAML has no words.
+yaml.SafeDumper.add_multi_representer(
+    LightningEnum, lambda dumper, value: dumper.represent_str(value.value)
+)
 # Without Lightning's advertisements.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
     lambda record: "Tip:" not in str(record.msg)
@@ -121,7 +126,6 @@ class CLI(LightningCLI):
             load_classes()
             self.config = parse(args)
         settings = self._of_run(self.config)
-        without_enums(listed(settings["trainer"]["callbacks"]))
         validate_nulls(settings.as_dict())
         seed = settings.get("seed_everything")
         if seed is not None and not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:
@@ -180,7 +184,8 @@ class CLI(LightningCLI):
             raise UserError(
                 f"trainer.default_root_dir: the folder {folder} cannot be made: {error.strerror}."
             ) from error
-        if settings["trainer"]["logger"] in (None, True):
+        # A trainer without anything beside the training refuses loggers.
+        if settings["trainer"]["logger"] in (None, True) and not settings["trainer"]["barebones"]:
             kwargs["logger"] = [CSVLogger(folder, name="")]
             # A run for trial is none; Lightning takes its loggers away, but one has begun by then.
             if settings["trainer"]["fast_dev_run"]:

@@ -16,7 +16,7 @@ from critical_periods.core.files import write_text
 from critical_periods.core.processes import exit_code
 from critical_periods.core.trainer import callbacks_of
 from critical_periods.runs.lightning_cli import CLI
-from critical_periods.runs.tracking import WandbLogger, wandb_logger
+from critical_periods.runs.tracking import FailSafeWandbLogger, wandb_logger
 from critical_periods.studies.configs import Config, with_weights
 from critical_periods.studies.divergence import DivergenceCheck
 from critical_periods.studies.folder import (
@@ -144,7 +144,7 @@ def _train(
     config: Config,
     before: Path | None,
     callbacks: tuple[DivergenceCheck, SegmentRecord],
-    logger: WandbLogger | None,
+    logger: FailSafeWandbLogger | None,
 ) -> None:
     began = time.monotonic()
     first, record = callbacks
@@ -195,7 +195,7 @@ def segment_config(plan: Plan, segment: Segment) -> Config:
 
 def _logger(
     plan: Plan, segment: Segment, folder: SegmentFolder, config: Config
-) -> WandbLogger | None:
+) -> FailSafeWandbLogger | None:
     onset, removal = segment.window
     parts = [
         plan.labels()[segment.name],
