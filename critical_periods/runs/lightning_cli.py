@@ -1,6 +1,7 @@
 """One run, built from its config: ``critical-periods fit|validate|test|predict``."""
 
 import argparse
+import copy
 import logging
 import os
 import sys
@@ -115,6 +116,8 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: ArgumentParser, args: ArgsType) -> None:
         """Reads the config, and loads the checkpoint that it names."""
         is_config = isinstance(args, (dict, Namespace))
+        if is_config:
+            args = copy.deepcopy(args)  # jsonargparse changes it
         argv = [] if is_config else args or sys.argv[1:]
         text = str([args, argv, *(read_yaml(Path(file)) for file in config_files(argv))])
         load_classes(None if "help" in text else text)

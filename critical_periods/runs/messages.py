@@ -52,10 +52,10 @@ def sentence(message: str) -> str:
     # What the base class of callbacks would say of the last one's field is of no interest.
     message = _BASE_CALLBACK.sub("", message)
     of_kind = (
-        _not_that_class,
         _unknown_class,
         _unknown_field,
         _not_a_class,
+        _not_that_class,
         _wrong_type,
         _no_class_at_all,
     )
