@@ -179,18 +179,18 @@ def _read(path: str) -> np.ndarray:
     except Exception as error:  # Pillow says in many ways that a file is damaged
         if isinstance(error, OSError) and error.strerror:
             message = f"the picture {path} cannot be opened: {error.strerror}."
-        elif isinstance(error, UnidentifiedImageError) and _is_whole(path):
+        elif isinstance(error, UnidentifiedImageError) and _has_types(path):
             message = (
-                f"{path} holds numbers of a type that Pillow does not read, such as floating-point "
-                "colours or more than three bands; save it with 8 bits, in grey or three colours."
+                f"{path} is damaged, or holds numbers of a type that Pillow does not read, such as "
+                "floats of 64 bits or of colours; save it with 8 bits, in grey or three colours."
             )
         else:
             message = f"{path} cannot be read as a picture; replace it or take it away."
         raise UserError(message) from error
 
 
-def _is_whole(path: str) -> bool:
-    """Whether a file begins as a TIFF or a PFM, of whose types Pillow knows only some."""
+def _has_types(path: str) -> bool:
+    """Whether a file begins as a TIFF or a PFM, of whose types of numbers Pillow knows some."""
     with open(path, "rb") as file:
         return file.read(4).startswith((b"II*\0", b"MM\0*", b"PF\n"))
 

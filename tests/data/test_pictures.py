@@ -227,8 +227,8 @@ def test_sides_change_places_and_damaged_exif_is_none(tmp_path: Path):
         ("0.tif", saved(Image.fromarray(FLOAT * np.nan)), "holds numbers from nan to nan, but"),
         ("0.jpg", written(b"<html>404</html>"), r"0.jpg cannot be read as a picture; replace it"),
         ("0.jpg", written(b""), r"0.jpg cannot be read as a picture; replace it or take it away"),
-        ("0.tif", written(tiff(FLOAT.astype("<f8"), 3)), "0.tif holds numbers of a type that Pil"),
-        ("0.pfm", written(b"PF\n8 6\n-1\n" + bytes(576)), "0.pfm holds numbers of a type that Pil"),
+        ("0.tif", written(tiff(FLOAT.astype("<f8"), 3)), "0.tif is damaged, or holds numbers of"),
+        ("0.pfm", written(b"PF\n8 6\n-1\n" + bytes(576)), "0.pfm is damaged, or holds numbers of"),
         ("0.gif", written(b"GIF89a"), r"0.gif cannot be read as a picture"),
         (
             "0.png",

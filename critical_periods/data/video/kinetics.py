@@ -15,7 +15,7 @@ from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.randomness import Stream, global_seed, uniform
 from critical_periods.data.batch_stage import BatchStage, Images, normalise
-from critical_periods.data.class_folders import tell
+from critical_periods.data.class_folders import is_hidden, tell
 from critical_periods.data.epochs import EpochSampler, Indices
 from critical_periods.data.video.clips import ClipDataset, ClipLoader, Clips
 from critical_periods.data.video.frame_pairs import GRID_RATE, needed_length
@@ -165,6 +165,9 @@ class KineticsDataModule(BatchStage):
             order = (split, *(other for other in self.lists if other != split))
             shards = None if file else open_shards(self.root / split)
             if shards is not None:
+                folder = self.root / split
+                if any(each.is_dir() and not is_hidden(each.name) for each in folder.iterdir()):
+                    tell(f"{folder} holds shards and folders; only the shards are read.")
                 clips[split], labels[split] = shards, [*map(os.fsdecode, shards.labels)]
                 continue
             videos = find_videos(self.root, split, file, self.columns)

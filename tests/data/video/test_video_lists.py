@@ -197,6 +197,13 @@ def test_videos_that_both_train_and_validate_are_said(videos: Path, tmp_path: Pa
     assert sum(line.startswith("4 videos are in training and") for line in caplog.messages) == 1
 
 
+def test_shards_beside_their_videos_are_read_and_it_is_said(videos: Path, tmp_path: Path, caplog):
+    root = shutil.copytree(videos, tmp_path / "root")
+    extract(find_videos(root, "train"), root / "train")
+    KineticsDataModule(root, num_workers=0).setup()
+    assert caplog.messages == [f"{root}/train holds shards and folders; only the shards are read."]
+
+
 def test_one_process_of_several_warns(folder: Path, monkeypatch, caplog):
     touch(folder / "train", "notes.mp4")
     monkeypatch.setattr(rank_zero_only, "rank", 1)
