@@ -187,7 +187,7 @@ def _read_list(file: Path, root: Path, columns: tuple[str, str]) -> VideoList:
     _check_labels(pairs, file)
     _check_repeated(pairs, file, root)
     paths, labels = (list(cells) for cells in zip(*pairs.values(), strict=True))
-    tell_alike(file, labels)
+    tell_alike(file, dict.fromkeys(labels))
     return VideoList(root, paths, labels)
 
 
@@ -228,7 +228,10 @@ def _check_labels(pairs: dict[int, tuple[str, str]], file: Path) -> None:
         )
     if len(numbers) == len(pairs) and (highest := max(numbers.values())) >= _MOST_CLASSES:
         line = next(line for line, value in numbers.items() if value == highest)
-        raise UserError(f"line {line} of {file} has {_too_high(highest)}")
+        raise UserError(
+            f"line {line} of {file} has the class number {highest}, but numbers count from 0 and "
+            f"must be below {_MOST_CLASSES}; number the classes anew, or name them."
+        )
 
 
 def _check_repeated(pairs: dict[int, tuple[str, str]], file: Path, root: Path) -> None:
@@ -289,13 +292,6 @@ def _class_number(label: str) -> int | None:
     return int(whole[1]) if whole else None
 
 
-def _too_high(number: int) -> str:
-    return (
-        f"the class number {number}, but numbers count from 0 and must be below {_MOST_CLASSES}; "
-        "number the classes anew, or name them."
-    )
-
-
 def number_labels(
     train: list[str], val: list[str], folders: bool = False
 ) -> tuple[list[str], list[int], list[int]]:
@@ -315,8 +311,8 @@ def number_labels(
         The K class names; the class numbers of the training and of the validation videos.
 
     Raises:
-        UserError: validation has a class that training has not, a number is too high, or it is the
-            only one in training and not 0.
+        UserError: validation has a class that training has not, or one number is all that training
+            has.
 
     Example:
         >>> number_labels(["b", "a", "b"], ["a"])
@@ -331,8 +327,6 @@ def number_labels(
     is_counted = {*known.values()} == {*range(len(known))}
     if numbered := len(known) == len(whole) and (is_counted or not folders):
         highest = max(known.values(), default=0)
-        if highest >= _MOST_CLASSES:
-            raise UserError(f"a video has {_too_high(highest)}")
         names = [str(number) for number in range(highest + 1)]
         if highest and len(in_training := {known[label] for label in train}) == 1:
             raise UserError(
