@@ -138,6 +138,13 @@ def check_files(videos: VideoList, file: Path, most_missing: float = 1) -> None:
         )
 
 
+def _too_high(number: int) -> str:
+    return (
+        f"the class number {number}, but numbers count from 0 and must be below {_MOST_CLASSES}; "
+        "number the classes anew, or name them."
+    )
+
+
 def are_folders(paths: Iterable[str], labels: Iterable[str]) -> bool:
     """Whether each video's label is the first folder of its path."""
     return all(path.startswith(f"{label}/") for path, label in zip(paths, labels, strict=True))
@@ -228,10 +235,7 @@ def _check_labels(pairs: dict[int, tuple[str, str]], file: Path) -> None:
         )
     if len(numbers) == len(pairs) and (highest := max(numbers.values())) >= _MOST_CLASSES:
         line = next(line for line, value in numbers.items() if value == highest)
-        raise UserError(
-            f"line {line} of {file} has the class number {highest}, but numbers count from 0 and "
-            f"must be below {_MOST_CLASSES}; number the classes anew, or name them."
-        )
+        raise UserError(f"line {line} of {file} has {_too_high(highest)}")
 
 
 def _check_repeated(pairs: dict[int, tuple[str, str]], file: Path, root: Path) -> None:
@@ -311,8 +315,8 @@ def number_labels(
         The K class names; the class numbers of the training and of the validation videos.
 
     Raises:
-        UserError: validation has a class that training has not, or one number is all that training
-            has.
+        UserError: validation has a class that training has not, a number is too high, or it is the
+            only one in training and not 0.
 
     Example:
         >>> number_labels(["b", "a", "b"], ["a"])
@@ -327,6 +331,8 @@ def number_labels(
     is_counted = {*known.values()} == {*range(len(known))}
     if numbered := len(known) == len(whole) and (is_counted or not folders):
         highest = max(known.values(), default=0)
+        if highest >= _MOST_CLASSES:
+            raise UserError(f"a video has {_too_high(highest)}")
         names = [str(number) for number in range(highest + 1)]
         if highest and len(in_training := {known[label] for label in train}) == 1:
             raise UserError(
