@@ -18,7 +18,7 @@ BENCH_ARGS ?=
 
 .PHONY: help
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv: $(READY) ## set up .venv with the tested versions (the other targets do so themselves)
@@ -36,6 +36,10 @@ study: $(READY) ## run the quickstart study into runs/ (STUDY=file.yaml OUTPUT=f
 .PHONY: test
 test: $(READY) ## run tests and doctests, and build the site (PYTEST_ARGS="-k rsv -n 2")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-third-party
+test-third-party: $(READY) ## try the callbacks in other libraries (make venv EXTRAS=dev,third-party)
+	$(BIN)/python -m pytest tests/third_party $(PYTEST_ARGS)
 
 .PHONY: coverage
 coverage: $(READY) ## run the tests and say which lines they reach; htmlcov/ shows them

@@ -16,9 +16,12 @@ from critical_periods.data.epochs import EpochLoader
 def place(data: BatchStage, rank: int, world_size: int, validating: bool = False) -> None:
     """Lets a DataModule believe that it is one of several processes, or in validation."""
     data.trainer = SimpleNamespace(  # type: ignore[assignment]
-        global_rank=rank, world_size=world_size, validating=validating,
-        precision_plugin=Precision(), fit_loop=SimpleNamespace(_loaded_from_state_dict=False),
-    )  # fmt: skip
+        global_rank=rank,
+        world_size=world_size,
+        validating=validating,
+        precision_plugin=Precision(),
+        fit_loop=SimpleNamespace(_loaded_from_state_dict=False),
+    )
 
 
 def batches(data: BatchStage, loader: EpochLoader, epoch: int = 0) -> list[Batch]:

@@ -1,10 +1,12 @@
 """The command line: ``critical-periods fit|validate|test|predict``, ``study`` and ``kinetics``."""
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TextIO
 
 from critical_periods.core.errors import ERROR_PREFIX, UserError
 from critical_periods.core.files import no_space
@@ -117,12 +119,21 @@ def _sentence(error: Exception, argv: Sequence[str]) -> str | None:
 
 def _is_unread(error: Exception) -> bool:
     """Whether nobody reads this process's output any more; if so, it goes nowhere from now on."""
-    if not isinstance(error, BrokenPipeError):
+    # Pipes of other kinds break, too; of one that is not read, the system says so.
+    unread = [stream for stream in (sys.stdout, sys.stderr) if _has_no_reader(stream)]
+    if not isinstance(error, BrokenPipeError) or not unread:
         return False
+    for stream in unread:
+        # What is left in its buffer would else fail again as Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return True
+
+
+def _has_no_reader(stream: TextIO) -> bool:
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # What is left in the buffer would else fail again as Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+    # Not a file of the system, as in a notebook.
+    except OSError:
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -59,7 +59,9 @@ def no_space(error: BaseException | None) -> str | None:
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
-            what = f"to write {error.filename}" if error.filename else "on the disk"
+            # Of a file that was being copied there, the second name.
+            name = error.filename2 or error.filename
+            what = f"to write {name}" if name else "on the disk"
             return f"there is no space left {what}; free some, and run the same again."
         error = error.__cause__ or error.__context__
     return None

@@ -191,6 +191,7 @@ def attempt(call: Callable[..., Any], *args: Any, **settings: Any) -> Any:
     except Exception as error:
         warnings.warn(
             f"Weights & Biases has failed ({reason(error)}); the run goes on without it.",
-            stacklevel=2,
+            # Of this line, so that it is said once, whatever was called.
+            stacklevel=1,
         )
         return None

@@ -19,7 +19,12 @@ _TOP_FIELDS = ("seed_everything", "trainer", "model", "data", "num_threads", "ck
 # Lines that say what a value may be in general, and not what is wrong with this one.
 _BOILERPLATE = re.compile(
     r"NoneType|Given value|a class path \(str\)|a dict with|a dict without|Not a valid subclass|"
-    r"Subclass types expect|Subtypes:|Errors:|Does not validate against|<unicode string>"
+    r"Subclass types expect|Import path \S+ does not correspond to a subclass of|"
+    r"Subtypes:|Errors:|Does not validate against|<unicode string>"
+)
+
+_BASE_CALLBACK = re.compile(
+    r"\n *- Problem with given class_path '[\w.]*\.Callback':\n *Option .* is not accepted"
 )
 
 
@@ -31,6 +36,9 @@ def sentence(message: str) -> str:
         >>> print(sentence('Parser key "data.width":\n  ' + tried))
         data.width is 'x', but must be int.
     """
+    # Of a callback's field on the command line, what the base class would say, too.
+    if message.count("Problem with given class_path") > 1:
+        message = re.sub(_BASE_CALLBACK, "", message)
     # A message names its field part by part, some parts twice.
     field = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
     if "'NoneType' object has no attribute 'keys'" in message:
@@ -39,14 +47,11 @@ def sentence(message: str) -> str:
         return f"the field {found[1]!r} is missing."
     if found := re.match(r"unrecognized arguments: --([\w.]+)", message):
         return f"{message.rstrip('.')}; {_near_field(found[1])}"
-    of_kind = (
-        _unknown_class,
-        _field_of_a_callback,
-        _unknown_field,
-        _not_a_class,
-        _wrong_type,
-        _no_class_at_all,
-    )
+    if text := _field_of_a_callback(message, field):
+        return text
+    # What the base class of callbacks would say of the last one's field is of no interest.
+    message = _BASE_CALLBACK.sub("", message)
+    of_kind = (_unknown_class, _unknown_field, _not_a_class, _wrong_type, _no_class_at_all)
     told = (tell(message, field) for tell in of_kind)
     return next(filter(None, told), None) or innermost(message, field)
 
@@ -58,7 +63,16 @@ def innermost(message: str, field: str = "") -> str:
         >>> innermost("Does not validate:\n  - wrong colour", "data.sky")
         'data.sky: wrong colour.'
     """
-    lines = [line for line in message.splitlines() if line.strip()]
+    lines: list[str] = []
+    for line in filter(str.strip, message.splitlines()):
+        # What an item says may go on in further lines, which are indented more.
+        before = lines[-1].strip() if lines else ""
+        is_item = before.startswith("- ") and not before.endswith(":")
+        is_more = is_item and not line.lstrip().startswith("- ")
+        if is_more and not any(map(_BOILERPLATE.search, (before, line))):
+            lines[-1] += " " + line.strip()
+        else:
+            lines.append(line)
     lines = [line for line in lines if not _BOILERPLATE.search(line)] or lines
     text = " ".join(_deepest(lines)[0].strip(" -").split()) if lines else ""
     text += "" if text.endswith((".", "?", "!")) else "."
@@ -82,13 +96,17 @@ def _field_of_a_callback(message: str, field: str) -> str | None:
     """What is wrong with a callback's field on the command line, which is the last callback's."""
     found = re.search(r"Given value: NestedArg\(key='([^']+)'", message)
     refused = found and re.search(rf"(Option '|arguments: --){re.escape(found[1])}\b", message)
-    if not found or not refused or not field.endswith("callbacks"):
-        return None
+    # A value of a field that there is may be wrong, too.
+    is_there = found and f'Parser key "{found[1]}"' in message
     owner = re.search(r"Problem with given class_path '(?:[^']+\.)?([^'.]+)'", message)
-    last = f"the last callback, {owner[1]}," if owner else "the last callback, which is missing and"
+    if not found or is_there or not (refused or owner is None) or not field.endswith("callbacks"):
+        return None
+    last = "of which there is none"
+    if owner is not None and owner[1] != "Callback":
+        last = f"{owner[1]}, which has none of that name"
     return (
-        f"--{field}.{found[1]} would be a field of {last} which has none of that name; change the "
-        f"config file, or name the callback before it: --{field}+=CLASS."
+        f"--{field}.{found[1]} would be a field of the last callback, {last}; change the config "
+        f"file, or name the callback before it: --{field}+=CLASS."
     )
 
 

@@ -184,7 +184,6 @@ def fit(window: Any, *callbacks: Any, module: Any = None, data: Any = None, **se
         (dict, {"max_epochs": 4, "limit_train_batches": 3}, range(4, 11)),
         (dict, {"callbacks": [GradientAccumulationScheduler({0: 1, 1: 3})]}, range(4, 17)),
     ],
-    ids=str,
 )
 def test_the_first_batch_and_the_last(make, settings, open_batches):
     callbacks = settings.get("callbacks", [])

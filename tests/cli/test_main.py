@@ -1,7 +1,10 @@
 """The commands: what they run, and one sentence for each mistake of their user."""
 
 import csv
+import errno
+import os
 import runpy
+import signal
 import subprocess
 import sys
 import tomllib
@@ -11,9 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
-from small_study import write_run
+from small_study import planned, write_run, write_study
 
 from critical_periods.cli import main
+from critical_periods.studies import worker
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,6 +153,74 @@ def test_command_lines_with_mistakes(words, sentence, capsys):
     assert main(words) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert sentence in line and line.startswith("critical-periods: error: ")
+
+
+@pytest.mark.parametrize(
+    ("closing", "code", "says"),
+    [
+        ("<&-", 0, "2 missing."),
+        (">&-", 0, None),
+        (">&- 2>&-", 0, None),
+        ("| true", 141, None),
+        (
+            "> /dev/full",
+            2,
+            "on the disk; free some, and run the same again.",
+        ),
+    ],
+)
+def test_standard_streams_that_are_closed_or_full(closing, code, says):
+    folder, _ = planned(Path(), {"windows": {"removal": [0], "epochs_after": 1}, "seeds": [0, 1]})
+    words = f"{sys.executable} -m critical_periods study status small.yaml --output {folder.path}"
+    shell = f"{words} {closing}; exit ${{PIPESTATUS[0]}}"
+    # Whoever reads is gone before the first word is said.
+    found = subprocess.run(["bash", "-c", shell], capture_output=True, text=True)
+    assert found.returncode == code and "Traceback" not in found.stderr
+    assert says is None or (found.stdout + found.stderr).endswith(f"{says}\n")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_a_sentence(number, capsys, monkeypatch):
+    """In a training, in a study's segment, which takes its half-written checkpoint away, ...."""
+
+    def fill(self: Any, path: Any, *args: Any, **settings: Any) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("half")
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("pytorch_lightning.Trainer.save_checkpoint", fill)
+    assert main(["fit", "--config", write_run()]) == 2
+    sentence = "there is no space left on the disk; free some, and run the same again."
+    assert capsys.readouterr().err.endswith(f"error: run.yaml: {sentence}\n")
+    folder, plan = planned(Path(), {"windows": {"removal": [0], "epochs_after": 1}})
+    worker.work(folder)
+    (files,) = map(folder.segment, plan.segments)
+    assert files.error.read_text() == f"{sentence}\n"
+    assert not list(files.path.glob("checkpoint*")) and not files.is_done()
+    # Where not even that can be written, the worker ends, rather than to try for ever.
+    files.forget_failure()
+    write = worker.write_text
+
+    def refuse(path: Path, text: str) -> None:
+        if path == files.error:
+            raise OSError(number, os.strerror(number), str(path))
+        write(path, text)
+
+    monkeypatch.setattr(worker, "write_text", refuse)
+    assert main(["study", "work", str(folder.path)]) == 2
+    assert capsys.readouterr().err.endswith(f"error: {sentence}\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_that_is_stopped_says_what_is_kept(number, capsys, monkeypatch):
+    study = write_study(Path(), {"windows": {"removal": [0], "epochs_after": 1}})
+    stop = lambda *args: signal.raise_signal(number)  # noqa: E731
+    monkeypatch.setattr("critical_periods.studies.launch.launch", stop)
+    assert main(["study", "run", str(study), "--output", "out"]) == 128 + number
+    said = capsys.readouterr().err
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    kept = "0 of 1 segments are done and kept in out; the same command goes on from there."
+    assert said.endswith(f"critical-periods: stopped by {name}; {kept}\n")
 
 
 def test_as_a_module(monkeypatch, capfd):

@@ -22,6 +22,17 @@ def test_a_child_ends_when_its_parent_does():
     child.stdout.close()
 
 
+def test_a_process_that_someone_else_started_goes_on():
+    """Whatever its standard input is: closed, at its end, or something to read."""
+    code = SLEEPER.replace("time.sleep(60)", "time.sleep(0.3); print('done')")
+    for closing in ("<&-", "< /dev/null", "<<< text", ""):
+        command = f'exec {sys.executable} -c "$0" {closing}'
+        found = subprocess.run(
+            ["bash", "-c", command, code], input=b"", stdout=subprocess.PIPE, check=True
+        )
+        assert found.stdout == b"up\ndone\n"
+
+
 def test_a_process_of_multiprocessing_ends_when_its_parent_does():
     """A process starts another one so, is killed, and the other one is gone too."""
     middle = (

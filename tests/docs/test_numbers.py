@@ -63,6 +63,7 @@ DEFINITIONS = {
         "validates every 5 or 10 epochs", "removed at epochs 20 and 40",
     ],
     "runs.md": ["(0 or 1)"],
+    "your_project.md": ["a label of 0 or 1", "each 0, 1 or between", "up to 256 MiB"],
     "studies.md": ["from epoch 0 to", "between 0 and 1"],
     "results/commands.md": ["24 GB"],
     "results/kleinman2023.md": ["1 being no better"],

@@ -20,7 +20,8 @@ SHORTER = {
     "02_relative_source_variance": {"max_epochs=25": "max_epochs=2", "removal=15": "removal=1"},
     "03_linear_theory": {"range(8)": "range(2)", "range(3)": "range(1)"},
     "04_your_own_project": {
-        "epochs=16": "epochs=2", "removal=8": "removal=1", "veiled[7]": "veiled[0]",
+        "epochs=16": "epochs=2", "removal=8": "removal=1", '"max_epochs": 8': '"max_epochs": 2',
+        "removal=4": "removal=1", "epochs[3]": "epochs[0]",
     },
 }  # fmt: skip
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

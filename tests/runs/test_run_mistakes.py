@@ -1,10 +1,12 @@
 """Mistakes in the config of a run: one sentence each, before anything is written or trained."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import torch
 import yaml
 from small_study import BASE, changed, write_run
 
@@ -64,6 +66,39 @@ def test_classes_of_a_file_that_a_config_names(capsys):
     write_run({"model.init_args.network": None})
     line = refused(capsys, "--model.network=network.yaml")
     assert "unknown field 'wdth' of MLP at model.network; " in line
+
+
+class Odd(torch.nn.Module):
+    """Says what is wrong in two lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        raise ValueError("width must be even.\n  It is 3.")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--trainer.callbacks.onset=1"],
+         "--trainer.callbacks.onset would be a field of the last callback, SourceVarianceMonitor, "
+         "which has none of that name; change the config file, or name the callback before it: "
+         "--trainer.callbacks+=CLASS."),
+        (["--trainer.callbacks=[]", "--trainer.callbacks.onset=1"],
+         "of the last callback, of which there is none; change the config file"),
+        (["--trainer.callbacks.samples=x"], "trainer.callbacks.samples is 'x', but must be int."),
+        ([f"--model.network={__name__}.Odd"], "width must be even. It is 3."),
+    ],
+)  # fmt: skip
+def test_words_of_the_command_line(words, sentence, capsys):
+    write_run()
+    assert sentence in refused(capsys, *words)
+
+
+def test_threads_hold_in_every_process(monkeypatch):
+    """Lightning sets those of a distributed run by itself where the environment says nothing."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    CLI(BASE, run=False, logger=False)
+    assert os.environ["OMP_NUM_THREADS"] == "1"
 
 
 class Base(pl.LightningDataModule):

@@ -256,9 +256,7 @@ def test_no_failure_of_its_own_ends_a_training(no_account, monkeypatch, what):
 def test_a_folder_that_cannot_be_made(no_account, monkeypatch):
     Path("file").touch()
     monkeypatch.setenv("WANDB_DIR", "file/there")
-    with pytest.raises(
-        UserError, match=r"file/there of Weights & Biases cannot be made: Not a dir"
-    ):
+    with pytest.raises(UserError, match="file/there of Weights & Biases cannot be made: Not a "):
         tracking.wandb_logger(Path("runs"))
 
 

@@ -211,22 +211,14 @@ class RegularizationWindow(Window):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """The same for a batch without a step; then that of all windows."""
-        self._validate_dropout(pl_module)
+        """Refuses what drops in a batch without a step, too; then that of all windows."""
+        self._end_watch(pl_module)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _validate_dropout(self, pl_module: pl.LightningModule) -> None:
         if self.regularizer != "dropout":
             return
-        found = self._watch.found if self._watch is not None else []
-        self._end_watch()
-        for module, function in found:
-            raise UserError(
-                f"regularizer='dropout' of RegularizationWindow cannot switch all that drops: "
-                f"{_described(module, pl_module)} drops by {function}, and by no number that is "
-                "known; use nn.Dropout there, or keep its probability in a float attribute that "
-                "is called dropout."
-            )
+        self._end_watch(pl_module)
         for holder, name in () if self._is_on else self._dropout:
             if holder[name] != 0:
                 owner = next(part for part in pl_module.modules() if part.__dict__ is holder)
@@ -236,10 +228,21 @@ class RegularizationWindow(Window):
                     "window, or schedule dropout without one."
                 )
 
-    def _end_watch(self) -> None:
-        if self._watch is not None:
-            self._watch.stop()
-            self._watch = None
+    def _end_watch(self, pl_module: pl.LightningModule | None = None) -> None:
+        """Looks no longer; refuses what was found in a module, where one is given."""
+        watch, self._watch = self._watch, None
+        if watch is None:
+            return
+        watch.stop()
+        if pl_module is None:
+            return
+        for module, function in watch.found:
+            raise UserError(
+                f"regularizer='dropout' of RegularizationWindow cannot switch all that drops: "
+                f"{_described(module, pl_module)} drops by {function}, and by no number that is "
+                "known; use nn.Dropout there, or keep its probability in a float attribute that "
+                "is called dropout."
+            )
 
 
 def _described(part: nn.Module, pl_module: pl.LightningModule) -> str:
