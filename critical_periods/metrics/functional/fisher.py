@@ -9,6 +9,7 @@ from torch.func import functional_call, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.internals import without_checkpointing
 from critical_periods.core.project import Likelihood
 from critical_periods.core.restoring import restored
 from critical_periods.metrics.functional.likelihood import check_outputs
@@ -105,6 +106,7 @@ def squared_score_norms(
 
     with (
         evaluating(network),
+        without_checkpointing(network),
         # Lightning validates in inference mode, in which some versions of torch compute no
         # gradients, not even functional ones.
         torch.inference_mode(False),

@@ -110,16 +110,23 @@ def check_target(outputs: Tensor, target: Tensor, likelihood: Likelihood) -> Non
                 "'bernoulli' is of labels 0 and 1."
             )
         return
+    if is_soft(target, wanted[1]):
+        return
     if target.is_floating_point():
-        is_soft = target.ndim == 2 and shape[1] <= wanted[1] and bool((target >= 0).all())
-        if is_soft and bool(((target.double().sum(1) - 1).abs() < 1e-2).all()):
-            return
         raise UserError(
             f"targets have shape {shape} of {target.dtype}, which are no class numbers; for "
             "labels 0 and 1 set Project(likelihood='bernoulli'), for numbers 'gaussian', or say "
             "where the classes are, such as Project(target='label')."
         )
     check_classes(target, wanted[1])
+
+
+def is_soft(target: Tensor, classes: int) -> bool:
+    """Whether targets are probabilities of at most so many classes, [B, K]."""
+    if not target.is_floating_point() or target.ndim != 2 or target.shape[1] > classes:
+        return False
+    sums = target.double().sum(1)
+    return bool((target >= 0).all() & ((sums - 1).abs() < 1e-2).all())
 
 
 def check_classes(target: Tensor, classes: int) -> None:
