@@ -301,12 +301,14 @@ def connect(trainer: Any, model: pl.LightningModule | None, datamodule: Any) -> 
 
 
 @contextmanager
-def without_checkpointing(network: nn.Module) -> Iterator[None]:
-    """Lets torch.func go through a network that checkpoints activations or has backward hooks.
+def plain_for_func(network: nn.Module) -> Iterator[None]:
+    """Lets torch.func go through checkpointed activations, backward hooks and recurrent layers.
 
-    Neither changes a value: activations are kept instead of computed anew, and the hooks are not
-    called.
+    Activations are kept instead of computed anew, the hooks are not called, and recurrent layers
+    run by torch's own kernels (oneDNN's have no such derivative, cuDNN's none in evaluation mode).
     """
+    recurs = any(isinstance(one, nn.RNNBase) for one in network.modules())
+    mkldnn, cudnn = torch._C._get_mkldnn_enabled(), torch.backends.cudnn.enabled
     hooks = [
         (one, one._backward_hooks, one._backward_pre_hooks)
         for one in network.modules()
@@ -319,8 +321,14 @@ def without_checkpointing(network: nn.Module) -> Iterator[None]:
             one._backward_hooks, one._backward_pre_hooks = OrderedDict(), OrderedDict()
         setattr(torch.utils.checkpoint, names[0], lambda *args: nullcontext())
         setattr(torch.utils.checkpoint, names[1], _Uncheckpointed)
+        if recurs:
+            torch._C._set_mkldnn_enabled(False)
+            torch.backends.cudnn.enabled = False
         yield
     finally:
+        if recurs:
+            torch._C._set_mkldnn_enabled(mkldnn)
+            torch.backends.cudnn.enabled = cudnn
         for name, value in saved.items():
             setattr(torch.utils.checkpoint, name, value)
         for one, of_backward, before_backward in hooks:

@@ -542,6 +542,16 @@ def test_pathways_of_theirs_do_not_matter(tmp_path, monkeypatch):
 
 # What is refused, before the first step and in a sentence.
 
+
+def pixels(size: int) -> Any:
+    """Logits [B, 3] spread over pixels."""
+    return lambda z: z[:, :, None, None].expand(-1, -1, size, size)
+
+
+def one_each(z: Tensor) -> Tensor:
+    return z[:, :1, None].expand(-1, 70, 70)
+
+
 WINDOW, NOISY = DeficitWindow(Blur(4)), DeficitWindow(LabelNoise())
 REFUSED: list[tuple[Any, Any, str]] = [
     ((IMAGE, INDEX, Y), NOISY, r"2 tensors .* target: 1 \(int64 \[6\]\), 2 .*Project\(target=2\)"),
@@ -571,6 +581,13 @@ REFUSED: list[tuple[Any, Any, str]] = [
     ((IMAGE, Y), DeficitWindow(Blur(4), project=Project("imag")), "inputs='imag' of Project names"),
     ((IMAGE, Y), FisherMonitor(project=Project(axes="BHW")), "has 3 letters, but the input 0 is"),
     ((IMAGE, Y), FisherMonitor(project=Project([0, 1], axes=["BCHW"])), "lists 1 inputs, but"),
+    ((IMAGE, Y), FisherMonitor(project=Project(logits=pixels(5))), "each pixel or token"),
+    ((IMAGE, Y), UsableInformationMonitor(project=Project(logits=pixels(5))), "each pixel or tok"),
+    (
+        (IMAGE, Y, normal(70, 70) > 0),
+        FisherMonitor(project=Project(0, 2, logits=one_each, likelihood="bernoulli")),
+        "backward 4900 times for each sample.*set num_draws",
+    ),
     ((IMAGE, Y), FisherMonitor(project=Project(logits="score")), "logits='score' of Project is n"),
 ]
 

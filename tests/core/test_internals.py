@@ -314,7 +314,7 @@ def test_checkpoints_go_through_torch_func(reentrant: bool):
         return checkpoint(module, x, use_reentrant=reentrant).sum()
 
     x, hooks = torch.ones(2, 2), module._backward_hooks
-    with internals.without_checkpointing(module):
+    with internals.plain_for_func(module):
         grads = torch.func.vmap(torch.func.grad(call))(x)
     assert torch.equal(
         grads, torch.func.vmap(torch.func.grad(lambda x: (x @ module.weight.T).sum()))(x)
@@ -322,6 +322,21 @@ def test_checkpoints_go_through_torch_func(reentrant: bool):
     assert module._backward_hooks is hooks
     with pytest.raises(RuntimeError):
         torch.func.grad(call)(x[0])
+
+
+def test_recurrent_layers_go_through_torch_func():
+    layer, x = nn.LSTM(2, 3, batch_first=True).eval(), torch.rand(1, 4, 2)
+    parameters = {name: one.detach() for name, one in layer.named_parameters()}
+
+    def call(weights: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(layer, weights, (x,))[0].sum()
+
+    with internals.plain_for_func(layer):
+        found = torch.func.grad(call)(parameters)
+    assert torch._C._get_mkldnn_enabled() and torch.backends.cudnn.enabled
+    layer(x)[0].sum().backward()
+    for name, one in layer.named_parameters():
+        assert torch.allclose(found[name], one.grad)  # type: ignore[arg-type]
 
 
 # jsonargparse and LightningCLI, before it.

@@ -66,6 +66,14 @@ def check_outputs(outputs: Any, samples: int, likelihood: Likelihood) -> None:
         )
     if likelihood != "categorical":
         return
+    if len(shape) > 2:
+        raise UserError(
+            f"network returned shape {shape} for {samples} samples, which look like logits of "
+            "each pixel or token, but the likelihood 'categorical' needs one tensor of logits "
+            "[B, K] of one class a sample; say what of them is to be measured by a function in "
+            "Project(logits=...), such as their mean over pixels, or set "
+            "Project(likelihood='bernoulli') for labels 0 and 1, or 'gaussian' for numbers."
+        )
     if len(shape) != 2 or shape[1] < 2:
         raise UserError(
             f"network returned shape {shape} for {samples} samples; the likelihood 'categorical' "
