@@ -493,10 +493,16 @@ def test_fisher_goes_through_checkpoints_and_past_backward_hooks(reentrant):
     assert logged["fisher/trace"] == pytest.approx(fisher_loop(plain, plain, [IMAGE]), rel=1e-4)
 
 
-def test_places_in_a_data_set_are_no_targets_of_fisher():
+@pytest.mark.parametrize("target", [INDEX + 50, Y.where(Y > 0, -100), Y.int()])
+def test_fisher_needs_no_targets_and_takes_them_as_they_are(target):
     module = Module(Flat(64))
-    module.loss = lambda z, place: F.cross_entropy(z, place % 3)  # type: ignore[method-assign]
-    assert fit(module, (IMAGE, INDEX + 50), FisherMonitor())["fisher/trace"] > 0
+    module.loss = lambda z, y: F.cross_entropy(z, (y % 3).long())  # type: ignore[method-assign]
+    monitors = [FisherMonitor(split="val")]
+    if target.dtype == torch.int32:
+        monitors += [UsableInformationMonitor(), WeightInformationMonitor(samples=4, steps=2)]
+    logged = fit(module, (IMAGE, target), *monitors)
+    wanted = fisher_loop(module.double(), module, [IMAGE.double()])
+    assert logged["fisher/trace"] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_the_project_may_name_the_module():

@@ -32,7 +32,7 @@ def mean_loss(outputs: Tensor, target: Tensor, likelihood: Likelihood = "categor
         tensor(1.)
     """
     if likelihood == "categorical":
-        return F.cross_entropy(outputs, target)
+        return F.cross_entropy(outputs, target if target.is_floating_point() else target.long())
     target = target.reshape(outputs.shape).to(outputs.dtype)
     if likelihood == "bernoulli":
         total = F.binary_cross_entropy_with_logits(outputs, target, reduction="sum")
