@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from critical_periods.core.batch import mapped
+from critical_periods.core.batch import tensors_in
 from critical_periods.core.errors import UserError, near, reason
 from critical_periods.core.project import Project
 from critical_periods.models.heads import answering_together
@@ -83,15 +83,8 @@ def _tried(
 
 def _agree(own: Any, inner: Any) -> bool:
     """Whether an output has a network's among its tensors, or what a classifier predicts by it."""
-    ours, theirs = _tensors(own), _tensors(inner)
+    ours, theirs = ([one for one in tensors_in(tree) if one.ndim] for tree in (own, inner))
     return any(_predicts(one, logits) for one in ours for logits in theirs)
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    """The tensors [B, ...] in an output: alone, in tuples, dicts or data classes."""
-    found: list[Tensor] = []
-    mapped(output, found.append)
-    return [one for one in found if one.ndim]
 
 
 def _predicts(own: Tensor, logits: Tensor) -> bool:

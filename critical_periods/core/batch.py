@@ -437,6 +437,16 @@ def _leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
         yield from _leaves(child, (*path, key))
 
 
+def tensors_in(tree: Any) -> list[Tensor]:
+    """All tensors in tuples, lists, dicts and data classes, without their subclass.
+
+    Example:
+        >>> len(tensors_in({"logits": torch.zeros(2), "hidden": [torch.ones(2), None]}))
+        2
+    """
+    return [leaf for _, leaf in _leaves(tree)]
+
+
 def _rebuild(tree: Any, path: Path, replacements: dict[Path, Tensor]) -> Any:
     if isinstance(tree, Tensor):
         return like(tree, replacements[path]) if path in replacements else tree

@@ -4,9 +4,8 @@ import copy
 import pickle
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import is_dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from critical_periods.core.batch import tensors_in
 from critical_periods.core.internals import around_calls, is_compiled, is_redirected
 from critical_periods.core.restoring import generator_state
 
@@ -218,7 +218,7 @@ def _differs(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> bool | Non
             # What a forward pass writes into, such as a cache of keys, too.
             with _DetachedCopies():
                 given = copy.deepcopy((args, kwargs))
-            return list(_tensors(module(*given[0], **given[1])))
+            return tensors_in(module(*given[0], **given[1]))
 
     # Compiled code is left to training.
     with isolate_rng(), torch.compiler.set_stance("force_eager"):
@@ -249,16 +249,6 @@ def _as_it_was(module: nn.Module) -> Iterator[None]:
             part.__dict__.update(attributes)
             part._buffers.clear()
             part._buffers.update(buffers)
-
-
-def _tensors(result: Any) -> Iterator[Tensor]:
-    """The tensors in what a forward pass gives: tuples, dicts, named or data classes of them."""
-    if isinstance(result, Tensor):
-        yield result.detach()
-    parts = vars(result) if is_dataclass(result) and not isinstance(result, Mapping) else result
-    parts = list(parts.values()) if isinstance(parts, Mapping) else parts
-    for part in parts if isinstance(parts, (list, tuple)) else ():
-        yield from _tensors(part)
 
 
 def _alike(first: list[Tensor], second: list[Tensor]) -> bool:
