@@ -256,6 +256,15 @@ def test_what_vmap_cannot_measure_is_measured_sample_by_sample(network: nn.Modul
     assert logged["fisher/trace"] == pytest.approx(total, rel=1e-4)
 
 
+def test_samples_of_different_shapes_are_measured_batch_by_batch_or_refused():
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
+    batches = [(IMAGES[:8], TARGET[:8]), (IMAGES[8:16, :, :6], TARGET[8:16])]
+    val = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+    assert "information/both" in fit(Project(network), UsableInformationMonitor(), val=val)
+    with pytest.raises(UserError, match=r"such as \[1, 6, 8\] and \[1, 8, 8\], which are measured"):
+        fit(Project(network), WeightInformationMonitor(split="val"), val=val)
+
+
 def test_samples_without_classes_are_found_before_the_first_step():
     for monitor in (UsableInformationMonitor(split="train"), WeightInformationMonitor()):
         with pytest.raises(UserError, match="no target was found in a batch that is"):
