@@ -36,8 +36,12 @@ class Untrained(pytorch_lightning.Callback):
         raise AssertionError("a step was taken")
 
 
-class WandbLogger(DummyLogger):
-    """Stands in for the logger of W&B, which is found by its name, and keeps its media."""
+class WandbLogger:
+    """The name that loggers of W&B are found by; no Logger, of whose names a config knows one."""
+
+
+class KeepsMedia(WandbLogger, DummyLogger):
+    """Stands in for the logger of W&B, and keeps its media."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from critical_periods.core.batch import Batch, mapped
+from critical_periods.core.batch import Batch, mapped, tensors_in
 from critical_periods.core.errors import UserError
 
 # As much of a training split as is kept where no number of samples is asked for, in bytes.
@@ -111,9 +111,7 @@ def check_size(trainer: pl.Trainer, split: str, batch: Any, owner: object, setti
     """Raises a UserError where all batches like this one are too many to keep."""
     limits = trainer.num_val_batches if split == "val" else [trainer.num_training_batches]
     number = float(limits[0]) * trainer.world_size
-    sizes: list[int] = []
-    mapped(batch, lambda tensor: sizes.append(tensor.nbytes))
-    size = sum(sizes) * number
+    size = sum(tensor.nbytes for tensor in tensors_in(batch)) * number
     if size <= _MOST:
         return
     value = getattr(owner, setting)

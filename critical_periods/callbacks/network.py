@@ -7,8 +7,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from critical_periods.core.batch import tensors_in
 from critical_periods.core.errors import UserError, near, reason
 from critical_periods.core.project import Project
 from critical_periods.models.heads import answering_together
@@ -72,16 +74,20 @@ def _tried(
     network: nn.Module, project: Project | None, inputs: Sequence[Tensor]
 ) -> tuple[Any, Exception | None]:
     try:
-        with answering(network, project):
+        # Both draw the same, should they draw at all.
+        with isolate_rng(), answering(network, project):
             return network(*inputs), None
     except Exception as error:  # of a third party's network
         return None, error
 
 
-def _agree(own: Any, logits: Any) -> bool:
-    """Whether an output is the logits, or what a classifier predicts from them."""
-    if not isinstance(own, Tensor) or not isinstance(logits, Tensor) or not logits.ndim:
-        return own is logits
+def _agree(own: Any, inner: Any) -> bool:
+    """Whether an output has a network's among its tensors, or what a classifier predicts by it."""
+    ours, theirs = ([one for one in tensors_in(tree) if one.ndim] for tree in (own, inner))
+    return any(_predicts(one, logits) for one in ours for logits in theirs)
+
+
+def _predicts(own: Tensor, logits: Tensor) -> bool:
     alike = [logits]
     if logits.is_floating_point() and logits.ndim == 2:
         alike += [logits.softmax(1), logits.log_softmax(1), logits.sigmoid(), logits.argmax(1)]

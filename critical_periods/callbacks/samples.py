@@ -69,7 +69,15 @@ def shared_samples(
 ) -> Batch:
     """The same clean samples in every process, as one batch on the device; all by default."""
     where = (project, target_needed)
-    batch = join(measurement_batches(trainer, split, samples, True, *where))
+    batches = list(measurement_batches(trainer, split, samples, True, *where))
+    shapes = {tuple(view.shape[1:]) for batch in batches for view in batch.inputs[:1]}
+    if len(shapes) > 1:
+        raise UserError(
+            f"split={split!r} gives samples of different shapes, such as "
+            f"{' and '.join(map(str, sorted(map(list, shapes))[:2]))}, which are measured as one "
+            "batch here; choose another split, or give samples of one shape."
+        )
+    batch = join(batches)
     if trainer.world_size > 1 and not _has_clean_samples(trainer):
         # A third party's loader deals out samples one by one: the first of each process come
         # first, then the second ones, …

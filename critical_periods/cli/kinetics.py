@@ -10,7 +10,14 @@ from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
 from critical_periods.data.video.shards import extract
 from critical_periods.data.video.video_index import HEADER, write_report
-from critical_periods.data.video.video_lists import COLUMNS, check_files, find_videos, number_labels
+from critical_periods.data.video.video_lists import (
+    COLUMNS,
+    are_folders,
+    check_files,
+    find_videos,
+    number_labels,
+    tell_shared,
+)
 
 # Share of a list's videos that may be missing, as KineticsDataModule's max_bad_share.
 _MOST_MISSING = 0.05
@@ -55,7 +62,9 @@ def _extract(options: argparse.Namespace) -> int:
         found[split] = find_videos(options.input, split, file, columns, settings)
         if file is not None:
             check_files(found[split], file, _MOST_MISSING)
-    number_labels(found["train"].labels, found["val"].labels)
+    folders = all(are_folders(each.paths, each.labels) for each in found.values())
+    number_labels(found["train"].labels, found["val"].labels, folders)
+    tell_shared(found["train"], found["val"])
     report = options.output / "bad_videos.csv"
     if report.exists() and not report.read_bytes().startswith(",".join(HEADER).encode()):
         raise UserError(f"{report} is there already and is no report; choose another --output.")

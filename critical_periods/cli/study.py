@@ -160,12 +160,23 @@ def _task(options: argparse.Namespace) -> int:
 
 def _make_plan(options: argparse.Namespace) -> Plan:
     from critical_periods.studies.resolve import resolve
+    from critical_periods.studies.roles import left_out
 
     read = read_study(options.study, options.set)
     try:
-        return make_plan(read, *resolve(read))
+        plan = make_plan(read, *resolve(read))
     except UserError as error:
         raise UserError(f"{options.study} (base {read.base_file}): {error}") from error
+    names = dict.fromkeys(
+        name for config, _ in plan.configs for name in left_out(config["trainer"])
+    )
+    if names:
+        print(
+            f"Segments go without {', '.join(names)}; a study saves, logs and shows its progress "
+            "by itself.",
+            file=sys.stderr,
+        )
+    return plan
 
 
 def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:

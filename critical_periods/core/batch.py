@@ -107,8 +107,8 @@ def find(
       side by side and something else may be their target.
     - The target is what is called ``target``, ``label``, ``class`` or ``y`` (or their plurals), if
       nothing else is called something like it (``coarse_label``). Without such a name, it is the
-      only other tensor of whole numbers [B] or [B, 1], or of floats [B, K], unless it is called
-      an index.
+      only other tensor of whole numbers [B] or [B, 1], or of floats [B, K] (of another likelihood
+      than categorical also [B]), unless it is called an index.
 
     Args:
         batch: a tensor, or tuples, lists, named tuples, dicts and dataclasses of them, nested in
@@ -218,7 +218,7 @@ def _find_views(batch: Any, tensors: dict[Path, Tensor]) -> list[Path]:
         )
     kinds = {(tensors[path].shape, tensors[path].dtype) for path in paths}
     if len(kinds) > 1:
-        shown = " and ".join(_describe(tensors[path]) for path in paths)
+        shown = " and ".join(dict.fromkeys(_describe(tensors[path]) for path in paths))
         raise UserError(
             f"the views of a batch differ ({shown}), where {_named(paths, tensors)} could be "
             f"views; {say}{_dotted(paths[0])!r}) for one, or a list of several."
@@ -331,7 +331,8 @@ def _find_target(
                 f"{size} samples; name a tensor [B, ...]."
             )
         return path
-    candidates = _candidates(tensors, views, size)
+    numbers = project.likelihood != "categorical"
+    candidates = _candidates(tensors, views, size, numbers)
     named = [path for path in candidates if _name(path) in _TARGET_NAMES]
     alike = [path for path in candidates if _TARGET_NAMES & {*re.split(r"[^a-z]+", _name(path))}]
     if len(named) == 1 and alike == named:
@@ -355,15 +356,22 @@ def _find_target(
     )
 
 
-def _candidates(tensors: dict[Path, Tensor], views: list[Path], size: int) -> list[Path]:
-    """What may be the target: classes [B] or [B, 1], soft targets [B, K], and what is named so."""
+def _candidates(
+    tensors: dict[Path, Tensor], views: list[Path], size: int, numbers: bool = False
+) -> list[Path]:
+    """What may be the target: classes [B] or [B, 1], soft targets [B, K], and what is named so.
+
+    Where the target is of ``numbers``, floats [B] may be it, too.
+    """
 
     def may_be(path: Path, leaf: Tensor) -> bool:
         if path in views or leaf.ndim == 0 or len(leaf) != size:
             return False
         if _name(path) in _TARGET_NAMES:
             return True
-        return leaf.ndim == 2 if leaf.is_floating_point() else leaf.shape in ((size,), (size, 1))
+        if leaf.is_floating_point():
+            return leaf.ndim == 2 or (numbers and leaf.ndim == 1)
+        return leaf.shape in ((size,), (size, 1))
 
     return [path for path, leaf in tensors.items() if may_be(path, leaf)]
 
@@ -427,6 +435,16 @@ def _leaves(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
         yield path, plain(tree)
     for key, child in _children(tree).items():
         yield from _leaves(child, (*path, key))
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    """All tensors in tuples, lists, dicts and data classes, without their subclass.
+
+    Example:
+        >>> len(tensors_in({"logits": torch.zeros(2), "hidden": [torch.ones(2), None]}))
+        2
+    """
+    return [leaf for _, leaf in _leaves(tree)]
 
 
 def _rebuild(tree: Any, path: Path, replacements: dict[Path, Tensor]) -> Any:

@@ -9,8 +9,9 @@ import copy
 import gc
 import math
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from inspect import Parameter
 from types import FunctionType, ModuleType
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.utils.checkpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -269,7 +271,7 @@ def measures_followed(trainer: Any) -> dict[str, float] | None:
     Lightning steps such schedulers after it has saved an epoch's checkpoint, in which therefore
     these have to be. ``None`` where no scheduler follows any.
     """
-    names = _followed(trainer)
+    names = followed_by_schedulers(trainer)
     known = {name: float(of) for name, of in trainer.callback_metrics.items() if name in names}
     return known if names else None
 
@@ -298,14 +300,15 @@ def lacks_measures(trainer: Any) -> list[str]:
     loop, done = trainer.fit_loop.epoch_loop, batches_before_resuming(trainer)
     if not done:
         return []
-    names = _followed(trainer)
+    names = followed_by_schedulers(trainer)
     interval = trainer.val_check_batch or math.inf
     is_due = loop.restarted_on_train_batch_end and loop._should_check_val_epoch()
     is_last = done % interval == 0 and done + interval > trainer.num_training_batches
     return [name for name in names if name.startswith("train/") or (is_due and is_last)]
 
 
-def _followed(trainer: Any) -> list[str]:
+def followed_by_schedulers(trainer: Any) -> list[str]:
+    """The measures that learning-rate schedulers of a Trainer follow."""
     return [one.monitor for one in trainer.lr_scheduler_configs if one.reduce_on_plateau]
 
 
@@ -326,6 +329,49 @@ def connect(trainer: Any, model: pl.LightningModule | None, datamodule: Any) -> 
         model.setup("fit")
         trainer.strategy.connect(model)
         trainer.strategy.setup_optimizers(trainer)
+
+
+@contextmanager
+def plain_for_func(network: nn.Module) -> Iterator[None]:
+    """Lets torch.func go through checkpointed activations, backward hooks and recurrent layers.
+
+    Activations are kept instead of computed anew, the hooks are not called, and recurrent layers
+    run by torch's own kernels (oneDNN's have no such derivative, cuDNN's none in evaluation mode).
+    """
+    recurs = any(isinstance(one, nn.RNNBase) for one in network.modules())
+    mkldnn, cudnn = torch._C._get_mkldnn_enabled(), torch.backends.cudnn.enabled
+    hooks = [
+        (one, one._backward_hooks, one._backward_pre_hooks)
+        for one in network.modules()
+        if one._backward_hooks or one._backward_pre_hooks
+    ]
+    names = ("_checkpoint_hook", "CheckpointFunction")
+    saved = {name: getattr(torch.utils.checkpoint, name) for name in names}
+    try:
+        for one, *_ in hooks:
+            one._backward_hooks, one._backward_pre_hooks = OrderedDict(), OrderedDict()
+        setattr(torch.utils.checkpoint, names[0], lambda *args: nullcontext())
+        setattr(torch.utils.checkpoint, names[1], _Uncheckpointed)
+        if recurs:
+            torch._C._set_mkldnn_enabled(False)
+            torch.backends.cudnn.enabled = False
+        yield
+    finally:
+        if recurs:
+            torch._C._set_mkldnn_enabled(mkldnn)
+            torch.backends.cudnn.enabled = cudnn
+        for name, value in saved.items():
+            setattr(torch.utils.checkpoint, name, value)
+        for one, of_backward, before_backward in hooks:
+            one._backward_hooks, one._backward_pre_hooks = of_backward, before_backward
+
+
+class _Uncheckpointed:
+    """Stands in for the function of checkpoints with ``use_reentrant``."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        return function(*args)
 
 
 def is_compiled(module: nn.Module) -> bool:

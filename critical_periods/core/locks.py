@@ -21,7 +21,7 @@ def locked(file: Path, waiting: str | None = None) -> Iterator[None]:
     """Holds a lock until the block ends; the system frees it where the process is killed.
 
     Where the file system has no locks, the block runs without, and a warning says so: what it
-    writes must be whole whoever else writes it. The file stays behind.
+    writes must be whole whoever else writes it. The file may stay behind.
 
     Args:
         file: of the lock; its folder must exist.

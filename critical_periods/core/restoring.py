@@ -108,7 +108,7 @@ class _Kept:
             self._undo.append(partial(_put_set, value, set(value)))
         elif isinstance(value, (tuple, Mapping)):
             inside = value.values() if isinstance(value, Mapping) else value
-        elif (undo := _generator_state(value)) is not None:
+        elif (undo := generator_state(value)) is not None:
             self._undo.append(undo)
         elif deep and isinstance(value, (FunctionType, MethodType, partial)):
             inside = _held_by(value)
@@ -174,7 +174,7 @@ def _put_set(found: set[Any], saved: set[Any]) -> None:
         found.update(saved)
 
 
-def _generator_state(value: Any) -> Callable[[], Any] | None:
+def generator_state(value: Any) -> Callable[[], Any] | None:
     """What gives a random generator its present state back; None where ``value`` is none."""
     if isinstance(value, torch.Generator):
         return partial(value.set_state, value.get_state())

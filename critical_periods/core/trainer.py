@@ -1,12 +1,14 @@
 """What callbacks and tasks ask of a Lightning Trainer, of either package of Lightning."""
 
 import math
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from critical_periods.core.errors import UserError, reason
 
@@ -135,16 +137,23 @@ def processes_of(trainer: Any) -> int:
     return trainer.num_devices * trainer.num_nodes
 
 
-def validate_world_size(trainer: Any) -> None:
-    """Raises a UserError where there are other processes than devices × nodes.
+def validate_allocation(trainer: Any) -> None:
+    """Raises a UserError where a job of Slurm has not as many processes as the run asks for.
 
-    In an allocation of a cluster Lightning takes their number from there, whatever is set.
+    Lightning takes their number from the job, and would wait for others for ever, or train fewer
+    than are asked for, or the same run in each of them.
     """
+    if not SLURMEnvironment.detect():
+        return
     wanted = processes_of(trainer)
-    if trainer.world_size != wanted:
+    # Without srun, a script may have tasks that it starts later; a run of one is not one of them.
+    found = (
+        os.environ["SLURM_NTASKS"] if wanted > 1 else os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    )
+    if int(found) != wanted:
         raise UserError(
-            f"the run has {trainer.world_size} processes, but trainer.devices × trainer.num_nodes "
-            f"is {trainer.num_devices} × {trainer.num_nodes} = {wanted}; start {wanted} (srun "
+            f"this job of Slurm has {found} tasks, but trainer.devices × trainer.num_nodes is "
+            f"{trainer.num_devices} × {trainer.num_nodes}; start as many (srun "
             f"--nodes={trainer.num_nodes} --ntasks-per-node={trainer.num_devices}), or set them to "
             "what there is."
         )

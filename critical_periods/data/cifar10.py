@@ -25,8 +25,9 @@ class CIFAR10DataModule(StoredImageDataModule):
 
     - 1 to 8 bits: as it is, 0 is black and the highest number white;
     - 16 bits of grey: v / 257, rounded (of 12 bits in a TIFF, 255 v / 4095); of 16 bits of each
-      colour, Pillow reads the higher 8;
-    - floating-point numbers: 255 v, rounded, for v in [0, 1]; others are refused;
+      colour, or of grey beside transparency, Pillow reads the higher 8 (of a PPM, as of grey);
+    - floating-point numbers: 255 v, rounded, for v in [0, 1]; others are refused, and so are
+      floating-point colours, which Pillow does not read;
     - whole numbers with a sign or of 32 bits: refused, as they do not say what white is.
 
     Raises:

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
 from critical_periods.core.errors import UserError, near
 
 # What systems and programs leave in folders, beside names that begin with a dot; in small letters.
@@ -88,7 +90,7 @@ def find_class_files(folder: Path, suffixes: Collection[str], kind: str) -> Clas
     inner = {os.path.dirname(path) for files in found.values() for path in files}
     if len(inner) > 1 or (len(found) == 1 and inner - {""}):
         raise _nested(folder, found, kind)
-    _tell_alike(folder, found)
+    tell_alike(folder, found)
     return ClassFolders(
         folder,
         tuple(found),
@@ -133,8 +135,9 @@ def tell_left_out(where: Path, kind: str, used: int, left_out: Mapping[str, int]
 
 @cache
 def tell(line: str) -> None:
-    """Logs a warning, once a process: data are looked for several times before they are used."""
-    _log.warning("%s", line)
+    """Logs a warning in the first process, once: data are looked for several times before use."""
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        _log.warning("%s", line)
 
 
 def like(name: str, names: Collection[str]) -> str:
@@ -157,12 +160,12 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _tell_alike(folder: Path, classes: Collection[str]) -> None:
-    """Says which two classes may be meant to be one."""
+def tell_alike(where: Path, classes: Collection[str]) -> None:
+    """Says which two classes of a folder or a list may be meant to be one."""
     known: dict[str, str] = {}
     for name in classes:
         if (other := known.setdefault(_folded(name), name)) != name:
-            tell(f"{folder} holds the classes {other!a} and {name!a}, which may be meant as one.")
+            tell(f"{where} holds the classes {other!a} and {name!a}, which may be meant as one.")
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

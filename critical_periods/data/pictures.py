@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
 from torchvision.datasets import CIFAR10
@@ -112,7 +112,8 @@ def _find(root: Path, part: str) -> ClassFolders:
     suffixes = [
         suffix
         for suffix, kind in Image.registered_extensions().items()
-        if kind in Image.OPEN and kind not in _NO_PICTURES
+        # An MPO, two pictures of a camera, is opened as a JPEG.
+        if (kind in Image.OPEN or kind == "MPO") and kind not in _NO_PICTURES
     ]
     found = find_class_files(root / part, suffixes, "pictures")
     left_out = f" (left out: {describe(dict(found.left_out))})" if found.left_out else ""
@@ -178,9 +179,20 @@ def _read(path: str) -> np.ndarray:
     except Exception as error:  # Pillow says in many ways that a file is damaged
         if isinstance(error, OSError) and error.strerror:
             message = f"the picture {path} cannot be opened: {error.strerror}."
+        elif isinstance(error, UnidentifiedImageError) and _has_types(path):
+            message = (
+                f"{path} is damaged, or holds numbers of a type that Pillow does not read, such as "
+                "floats of 64 bits or of colours; save it with 8 bits, in grey or three colours."
+            )
         else:
             message = f"{path} cannot be read as a picture; replace it or take it away."
         raise UserError(message) from error
+
+
+def _has_types(path: str) -> bool:
+    """Whether a file begins as a TIFF or a PFM, of whose types of numbers Pillow knows some."""
+    with open(path, "rb") as file:
+        return file.read(4).startswith((b"II*\0", b"MM\0*", b"PF\n"))
 
 
 def _upright(picture: Image.Image) -> Image.Image:

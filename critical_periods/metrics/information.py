@@ -56,7 +56,7 @@ class UsableInformation(Metric):
 
     @torch.no_grad()
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Adds a batch of logits [N, num_classes] and class indices, integers [N].
+        """Adds a batch of logits [N, num_classes] and class indices [N], or soft targets.
 
         Of other likelihoods, outputs and targets are [N, num_classes] both; one output may be [N].
 

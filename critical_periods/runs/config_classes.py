@@ -21,6 +21,7 @@ _OF_FIELD: dict[str, list[str]] = {
     "network": models.__all__,
     "deficit": deficits.__all__,
     "callbacks": callbacks.__all__ + pl.callbacks.__all__,
+    "logger": pl.loggers.__all__,
     "optimizer": torch.optim.__all__,
     "lr_scheduler": torch.optim.lr_scheduler.__all__,
 }

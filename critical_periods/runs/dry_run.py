@@ -15,7 +15,7 @@ from critical_periods.callbacks.windows.deficit_window import DeficitWindow
 from critical_periods.core.internals import connect
 from critical_periods.core.trainer import callbacks_of
 from critical_periods.data.example import two_samples
-from critical_periods.runs.lightning_callbacks import listed, validate_callbacks
+from critical_periods.runs.lightning_callbacks import listed, validate_callbacks, validate_measures
 
 # The settings of the trainer that callbacks are compared with, by themselves or by Lightning: all
 # that say what a run does, and none of those that say where it does so and who is told.
@@ -79,6 +79,7 @@ def validate_run(
     data.prepare_data()
     data.setup("fit")
     connect(trainer, model if is_ours(model) else None, data)
+    validate_measures(trainer, model)
     example = two_samples(data, model.device)
     for callback in callbacks_of(trainer):
         if is_ours(callback):

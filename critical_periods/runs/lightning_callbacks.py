@@ -1,15 +1,22 @@
 """Callbacks of Lightning that want of a model what the tasks of this package do not have."""
 
+import re
 from collections.abc import Iterable
-from enum import Enum
-from pkgutil import resolve_name
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import BackboneFinetuning, LearningRateFinder, ModelPruning
+from pytorch_lightning.callbacks import (
+    BackboneFinetuning,
+    EarlyStopping,
+    LearningRateFinder,
+    ModelCheckpoint,
+    ModelPruning,
+)
 
-from critical_periods.core.errors import UserError
-from critical_periods.core.internals import class_parameters, rate_attributes
+from critical_periods.core.errors import UserError, near
+from critical_periods.core.internals import followed_by_schedulers, rate_attributes
+from critical_periods.core.trainer import callbacks_of
+from critical_periods.tasks.task import Task
 
 # What Lightning says by other errors than those of its settings, which are all sentences.
 _SENTENCES = ("Early stopping conditioned on metric",)
@@ -54,23 +61,44 @@ optimizer, such as model.init_args.optimizer.init_args.lr.
             )
 
 
+def validate_measures(trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    """Refuses a measure that a callback or scheduler follows, but nothing of the run logs.
+
+    Callbacks of this package log under names of their own (``fisher/trace``), which are not looked
+    at. Models and callbacks of third parties may log anything; Lightning finds it after an epoch.
+
+    Raises:
+        UserError: the model, a :class:`~critical_periods.tasks.task.Task`, does not log it.
+    """
+    found = callbacks_of(trainer)
+    if not isinstance(model, Task) or not all(map(_logs_known_keys, [model, *found])):
+        return
+    followed = [
+        (f"{type(one).__name__} of trainer.callbacks", str(one.monitor))
+        for one in found
+        if isinstance(one, (ModelCheckpoint, EarlyStopping))
+        if one.monitor not in (None, "epoch", "step") and getattr(one, "strict", True)
+    ]
+    followed += [("lr_scheduler", key) for key in followed_by_schedulers(trainer)]
+    known = [key for key in model.logged if trainer.limit_val_batches != 0 or key[:4] != "val/"]
+    for who, key in followed:
+        is_other = key.startswith("lr-") or re.match(r"(?!train/|val/)[^/]+/", key)
+        if not is_other and not any(f"{key}/".startswith(f"{one}/") for one in known):
+            raise UserError(
+                f"{who} follows {key!r}, which {type(model).__name__} does not log"
+                f"{' without validation' * (key in model.logged)}; {near(key, known)}"
+            )
+
+
+def _logs_known_keys(part: object) -> bool:
+    package = type(part).__module__.partition(".")[0]
+    return package in ("critical_periods", "pytorch_lightning")
+
+
 def sentence_of(error: Exception) -> str | None:
     """What Lightning says of a setting by an error of another kind, or ``None``."""
     text = " ".join(str(error).split()).rstrip(".") + "."
     return text if text.startswith(_SENTENCES) else None
-
-
-def without_enums(callbacks: Iterable[Any]) -> None:
-    """Turns enumerations that are defaults of text settings into text, which YAML has words for.
-
-    ``callbacks`` are those of a config: Timer's ``interval`` has such a default.
-    """
-    for callback in callbacks:
-        init_args = getattr(callback, "init_args", None)
-        for name, value in [*vars(init_args).items()] if init_args else ():
-            if isinstance(value, Enum) and isinstance(value, str):
-                kind = class_parameters(resolve_name(callback.class_path))[name].annotation
-                setattr(init_args, name, str(value.value) if kind is str else value)
 
 
 def listed(callbacks: Any) -> list[Any]:

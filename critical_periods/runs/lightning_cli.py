@@ -1,6 +1,7 @@
 """One run, built from its config: ``critical-periods fit|validate|test|predict``."""
 
 import argparse
+import copy
 import logging
 import os
 import sys
@@ -18,17 +19,19 @@ from pytorch_lightning.cli import (
     SaveConfigCallback,
 )
 from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.utilities.enums import LightningEnum
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import set_option_type
 from critical_periods.core.randomness import LARGEST_SEED
+from critical_periods.core.trainer import validate_allocation
 from critical_periods.runs.checkpoints import of_another_run, read_checkpoint, validate_checkpoint
 from critical_periods.runs.config_classes import load_classes, validate_nulls
 from critical_periods.runs.config_files import config_files, read_yaml
 from critical_periods.runs.dry_run import dry_run, is_ours
-from critical_periods.runs.lightning_callbacks import listed, sentence_of, without_enums
+from critical_periods.runs.lightning_callbacks import sentence_of
 from critical_periods.runs.messages import sentence, whole
 from critical_periods.runs.tracking import wandb_logger
 
@@ -39,6 +42,10 @@ _BATCHES = (
 )  # fmt: skip
 # Far more threads end in a crash of torch's, without a word.
 _THREADS = 1024
+# Settings of Timer are an enumeration by default, for which YAML has no words.
+yaml.SafeDumper.add_multi_representer(
+    LightningEnum, lambda dumper, value: dumper.represent_str(value.value)
+)
 # Without Lightning's advertisements.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
     lambda record: "Tip:" not in str(record.msg)
@@ -110,6 +117,8 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: ArgumentParser, args: ArgsType) -> None:
         """Reads the config, and loads the checkpoint that it names."""
         is_config = isinstance(args, (dict, Namespace))
+        if is_config:
+            args = copy.deepcopy(args)  # jsonargparse changes it
         argv = [] if is_config else args or sys.argv[1:]
         text = str([args, argv, *(read_yaml(Path(file)) for file in config_files(argv))])
         load_classes(None if "help" in text else text)
@@ -121,7 +130,6 @@ class CLI(LightningCLI):
             load_classes()
             self.config = parse(args)
         settings = self._of_run(self.config)
-        without_enums(listed(settings["trainer"]["callbacks"]))
         validate_nulls(settings.as_dict())
         seed = settings.get("seed_everything")
         if seed is not None and not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:
@@ -180,7 +188,8 @@ class CLI(LightningCLI):
             raise UserError(
                 f"trainer.default_root_dir: the folder {folder} cannot be made: {error.strerror}."
             ) from error
-        if settings["trainer"]["logger"] in (None, True):
+        # A trainer without anything beside the training refuses loggers.
+        if settings["trainer"]["logger"] in (None, True) and not settings["trainer"]["barebones"]:
             kwargs["logger"] = [CSVLogger(folder, name="")]
             # A run for trial is none; Lightning takes its loggers away, but one has begun by then.
             if settings["trainer"]["fast_dev_run"]:
@@ -189,6 +198,10 @@ class CLI(LightningCLI):
             wandb = wandb_logger(folder, config=config)
             kwargs["logger"] += filter(None, [wandb])
         return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """Refuses a job of a cluster that has other processes than the run asks for."""
+        validate_allocation(self.trainer)
 
     def _of_run(self, config: Any) -> Any:
         """The part of a config that is of the subcommand, or all where there is none."""

@@ -51,7 +51,14 @@ def sentence(message: str) -> str:
         return text
     # What the base class of callbacks would say of the last one's field is of no interest.
     message = _BASE_CALLBACK.sub("", message)
-    of_kind = (_unknown_class, _unknown_field, _not_a_class, _wrong_type, _no_class_at_all)
+    of_kind = (
+        _unknown_class,
+        _unknown_field,
+        _not_a_class,
+        _not_that_class,
+        _wrong_type,
+        _no_class_at_all,
+    )
     told = (tell(message, field) for tell in of_kind)
     return next(filter(None, told), None) or innermost(message, field)
 
@@ -110,10 +117,29 @@ def _field_of_a_callback(message: str, field: str) -> str | None:
     )
 
 
+def _not_that_class(message: str, field: str) -> str | None:
+    """A short name that several classes have, or a class of the other package of Lightning."""
+    if several := re.search(r"Multiple subclasses with name (\w+)\..* ambiguity: (.*)\.", message):
+        return f"{field}: {several[1]} may be {several[2].replace(', ', ' or ')}; name it in full."
+    found = re.search(
+        r"Import path (?:(\S+) )?does not correspond to a subclass of "
+        r"(Callback|Logger|LightningModule|LightningDataModule)\b",
+        message,
+    )
+    if not found:
+        return None
+    value = found[1] or re.findall(r"Given value: (\S+)", message)[-1]
+    return (
+        f"{value} at {field} is no {found[2]} of pytorch_lightning; take or derive it from that "
+        "package, not from lightning.pytorch."
+    )
+
+
 def _unknown_class(message: str, field: str) -> str | None:
     found = re.search(r"Expected a dot import path string: (\S+)", message)
     # A text in place of a number has been taken for the name of a class, too.
-    if not found or re.search(r"Expected an? <class '(int|float|bool)'>", message):
+    is_text = re.search(r"Expected an? <class '(int|float|bool)'>", message)
+    if not found or (is_text and field != "trainer.logger"):
         return None
     if found[1] in classes_of(field):
         return f"the class {found[1]!r} does not fit at {field}; choose one that does."

@@ -28,11 +28,12 @@ _SECONDS_TO_CONNECT = 30
 _OF_A_SWEEP = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 
 
-class WandbLogger(loggers.WandbLogger):
+class FailSafeWandbLogger(loggers.WandbLogger):
     """Lightning's logger, which no failure of Weights & Biases gets past.
 
-    Its service is a process of its own, which may be killed or lose its disk. From then on nothing
-    is logged, and the training goes on.
+    By another name than that, by which configs know Lightning's. Its service is a process of its
+    own, which may be killed or lose its disk. From then on nothing is logged, and the training goes
+    on.
     """
 
     def log_metrics(self, *args: Any, **settings: Any) -> None:
@@ -53,7 +54,9 @@ class WandbLogger(loggers.WandbLogger):
             attempt(_finish, self.experiment, code)
 
 
-def wandb_logger(folder: Path, id: str | None = None, **settings: Any) -> WandbLogger | None:
+def wandb_logger(
+    folder: Path, id: str | None = None, **settings: Any
+) -> FailSafeWandbLogger | None:
     """A logger for Weights & Biases, with every curve against the epoch.
 
     ``WANDB_MODE`` decides where it writes; without it and without an account, offline, into
@@ -102,7 +105,7 @@ def wandb_logger(folder: Path, id: str | None = None, **settings: Any) -> WandbL
         if run is None:
             return None
         attempt(run.define_metric, "*", step_metric="epoch", step_sync=False)
-    return WandbLogger(project=settings["project"], save_dir=folder, experiment=run)
+    return FailSafeWandbLogger(project=settings["project"], save_dir=folder, experiment=run)
 
 
 def _settings(settings: dict[str, Any]) -> dict[str, Any]:

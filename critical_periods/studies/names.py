@@ -62,6 +62,9 @@ def segment_name(
     }
     if weights is not None:
         determinants["weights"] = weights
+    # Version 0.1 left out the step of such a scheduler at the end of each segment.
+    if "ReduceLROnPlateau" in json.dumps(resolved.config.get("model")):
+        determinants["lr_scheduler"] = "stepped at the ends of segments"
     text = json.dumps(determinants, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

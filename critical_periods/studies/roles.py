@@ -119,6 +119,17 @@ def derives(found: type | None, name: str) -> bool:
     return any(one.__name__ == name and one.__module__.startswith(_LIGHTNING) for one in kinds)
 
 
+def left_out(trainer: Config) -> list[str]:
+    """What of a run's trainer segments go without: callbacks that only observe, and loggers.
+
+    Example:
+        >>> left_out({"callbacks": [{"class_path": "TQDMProgressBar"}], "logger": "CSVLogger"})
+        ['TQDMProgressBar', 'trainer.logger']
+    """
+    names = [one["class_path"] for one in trainer["callbacks"] if is_observer(one)]
+    return names + ["trainer.logger"] * bool(trainer.get("logger"))
+
+
 def segment_callbacks(found: Iterable[Config]) -> list[Config]:
     """The callbacks of a run that its segments have, too.
 

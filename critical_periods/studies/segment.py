@@ -17,9 +17,9 @@ from critical_periods.core.errors import UserError
 from critical_periods.core.files import write_text
 from critical_periods.core.internals import add_epoch_sums, epoch_sums
 from critical_periods.core.processes import exit_code
-from critical_periods.core.trainer import callbacks_of, validate_world_size
+from critical_periods.core.trainer import callbacks_of, validate_allocation
 from critical_periods.runs.lightning_cli import CLI
-from critical_periods.runs.tracking import WandbLogger, wandb_logger
+from critical_periods.runs.tracking import FailSafeWandbLogger, wandb_logger
 from critical_periods.studies.configs import Config, with_weights
 from critical_periods.studies.divergence import DivergenceCheck
 from critical_periods.studies.folder import (
@@ -92,7 +92,6 @@ class SegmentRecord(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says that training has begun."""
-        validate_world_size(trainer)
         if trainer.is_global_zero:
             write_text(self.folder.progress, str(trainer.current_epoch))
 
@@ -207,7 +206,7 @@ def _train(
     config: Config,
     before: Path | None,
     callbacks: tuple[DivergenceCheck, SegmentRecord],
-    logger: WandbLogger | None,
+    logger: FailSafeWandbLogger | None,
 ) -> None:
     began = time.monotonic()
     first, record = callbacks
@@ -218,6 +217,7 @@ def _train(
         config["trainer"]["plugins"] = [*plugins, _NO_REQUEUE]
     try:
         cli = CLI(config, run=False, logger=logger or False)
+        validate_allocation(cli.trainer)
         callbacks_of(cli.trainer).insert(0, first)
         callbacks_of(cli.trainer).append(record)
         if cli.trainer.is_global_zero:
@@ -262,7 +262,7 @@ def segment_config(plan: Plan, segment: Segment) -> Config:
 
 def _logger(
     plan: Plan, segment: Segment, folder: SegmentFolder, config: Config
-) -> WandbLogger | None:
+) -> FailSafeWandbLogger | None:
     onset, removal = segment.window
     parts = [
         plan.labels()[segment.name],

@@ -60,6 +60,8 @@ class ClassificationTask(Task):
         torch.Size([4, 10])
     """
 
+    logged = (*Task.logged, "val/accuracy")
+
     def __init__(
         self,
         network: Network | nn.Module,

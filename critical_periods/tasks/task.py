@@ -1,6 +1,6 @@
 """What the tasks of this package share: going on exactly, and means over an epoch."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -25,7 +25,12 @@ class Task(pl.LightningModule):
 
     All that is drawn while training (dropout, say) is seeded anew at each batch from (seed, epoch,
     batch, rank), so that a resumed run draws what an uninterrupted one would have drawn.
+
+    Attributes:
+        logged: the keys that it logs in ``fit``; of one, there may be parts (``val/loss/view_0``).
     """
+
+    logged: ClassVar[tuple[str, ...]] = ("train/loss", "val/loss")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the measures that schedulers follow, where any does."""

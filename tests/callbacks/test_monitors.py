@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from small_runs import Untrained, WandbLogger, clean_samples, quiet_trainer
+from small_runs import KeepsMedia, Untrained, clean_samples, quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -152,7 +152,7 @@ def test_rsv_is_that_of_its_definition(tmp_path, reestimate):
 
 
 def test_histograms_go_to_wandb(tmp_path):
-    monitor, logger = SourceVarianceMonitor(["trunk.conv"], samples=4, pairs=2), WandbLogger()
+    monitor, logger = SourceVarianceMonitor(["trunk.conv"], samples=4, pairs=2), KeepsMedia()
     train(tmp_path, task(), data(), monitor, logger=logger)
     (media,) = logger.media
     assert media.keys() == {"rsv/trunk.conv", "rsv/trunk.conv/channels", "epoch"}

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from small_runs import Untrained, quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 from critical_periods.callbacks import (
@@ -294,11 +295,14 @@ class Square(Module):
         (Sigmoid, (Y % 2)[:, None], "bernoulli"),
         (Sigmoid, (normal(4) > 0).float(), "bernoulli"),
         (Square, normal(2), "gaussian"),
+        (Square, normal(), "gaussian"),
     ],
 )
 def test_monitors_measure_by_the_likelihood(kind, target, likelihood):
-    project = Project(0, 1, likelihood=likelihood)
-    module = kind(Flat(64, outputs=target.shape[1]))
+    project = Project(likelihood=likelihood)
+    module = kind(Flat(64, outputs=target[0].numel()))
+    if target.ndim == 1:
+        module.model.head = nn.Sequential(module.model.head, nn.Flatten(0))
     logged = fit(
         module, (IMAGE, target),
         FisherMonitor(split="val", project=project),
@@ -307,7 +311,7 @@ def test_monitors_measure_by_the_likelihood(kind, target, likelihood):
     )  # fmt: skip
     model, total = copy.deepcopy(module.model).double(), 0.0
     for x in IMAGE.double():
-        z = model(x[None])[0]
+        z = model(x[None]).flatten()
         weights = z.sigmoid() * (1 - z.sigmoid()) if likelihood == "bernoulli" else z * 0 + 1
         for one, weight in zip(z, weights, strict=True):
             grads = torch.autograd.grad(one, model.parameters(), retain_graph=True)
@@ -316,7 +320,7 @@ def test_monitors_measure_by_the_likelihood(kind, target, likelihood):
 
     z, mean = module(IMAGE).double(), target.double().mean(0)
     if likelihood == "gaussian":
-        gain = ((target - mean).square() - (target - z).square()).sum(1).mean() / 2
+        gain = ((target - mean).square() - (target - z).square()).sum() / SIZE / 2
     else:
         losses = [F.binary_cross_entropy(p, target.double()) for p in (mean + z * 0, z.sigmoid())]
         gain = (losses[0] - losses[1]) * target.shape[1]
@@ -435,7 +439,13 @@ class Predicting(Named):
         return F.cross_entropy(self.network(batch[0]), batch[1])
 
 
-@pytest.mark.parametrize("kind", [Named, Normalising, Headed, Predicting])
+class Telling(Predicting):
+    def forward(self, x: Tensor) -> Any:  # type: ignore[override]
+        logits = self.network(x)
+        return {"loss": None, "classes": [logits.argmax(1), logits]}
+
+
+@pytest.mark.parametrize("kind", [Named, Normalising, Headed, Predicting, Telling])
 def test_a_module_is_measured_through_its_own_forward(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = kind(Flat(64))
@@ -451,6 +461,48 @@ def test_a_module_is_measured_through_its_own_forward(kind, tmp_path, monkeypatc
     assert logged["information/both"] == pytest.approx(bits(measured(IMAGE.double()), Y), abs=1e-5)
     layer = "model.head" if by_forward else "head"  # by its first name
     assert {f"fisher/trace/{layer}", f"information/weights/{layer}"} <= logged.keys()
+
+
+def test_a_network_that_draws_is_the_same_network_in_its_module():
+    class Noisy(Flat):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return super().forward(*inputs) + torch.randn(3)
+
+    module = Named(Noisy(64))
+    fit(module, (IMAGE, Y), monitor := UsableInformationMonitor())
+    assert monitor.network_of(module) is module.network
+    with pytest.raises(UserError, match=r"\(its attribute network\).* draws random"):
+        fit(module, (IMAGE, Y), Untrained(), FisherMonitor())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_fisher_goes_through_checkpoints_and_past_backward_hooks(reentrant):
+    class Checkpointed(Flat):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            features = self.maps[0](inputs[0].flatten(1))
+            return self.head(checkpoint(self.sum, features, use_reentrant=reentrant))
+
+    module = Module(Checkpointed(64))
+    calls: list[Any] = []
+    module.model.sum.register_full_backward_hook(lambda *_: calls.append(1))
+    logged = fit(module, (IMAGE, Y), FisherMonitor(split="val"))
+    assert len(calls) == 2  # of the steps alone
+    plain = Flat(64)
+    plain.load_state_dict(module.model.state_dict())
+    plain = plain.double()
+    assert logged["fisher/trace"] == pytest.approx(fisher_loop(plain, plain, [IMAGE]), rel=1e-4)
+
+
+@pytest.mark.parametrize("target", [INDEX + 50, Y.where(Y > 0, -100), Y.int()])
+def test_fisher_needs_no_targets_and_takes_them_as_they_are(target):
+    module = Module(Flat(64))
+    module.loss = lambda z, y: F.cross_entropy(z, (y % 3).long())  # type: ignore[method-assign]
+    monitors = [FisherMonitor(split="val")]
+    if target.dtype == torch.int32:
+        monitors += [UsableInformationMonitor(), WeightInformationMonitor(samples=4, steps=2)]
+    logged = fit(module, (IMAGE, target), *monitors)
+    wanted = fisher_loop(module.double(), module, [IMAGE.double()])
+    assert logged["fisher/trace"] == pytest.approx(wanted, rel=1e-4)
 
 
 def test_the_project_may_name_the_module():
@@ -496,6 +548,16 @@ def test_pathways_of_theirs_do_not_matter(tmp_path, monkeypatch):
 
 # What is refused, before the first step and in a sentence.
 
+
+def pixels(size: int) -> Any:
+    """Logits [B, 3] spread over pixels."""
+    return lambda z: z[:, :, None, None].expand(-1, -1, size, size)
+
+
+def one_each(z: Tensor) -> Tensor:
+    return z[:, :1, None].expand(-1, 70, 70)
+
+
 WINDOW, NOISY = DeficitWindow(Blur(4)), DeficitWindow(LabelNoise())
 REFUSED: list[tuple[Any, Any, str]] = [
     ((IMAGE, INDEX, Y), NOISY, r"2 tensors .* target: 1 \(int64 \[6\]\), 2 .*Project\(target=2\)"),
@@ -525,6 +587,13 @@ REFUSED: list[tuple[Any, Any, str]] = [
     ((IMAGE, Y), DeficitWindow(Blur(4), project=Project("imag")), "inputs='imag' of Project names"),
     ((IMAGE, Y), FisherMonitor(project=Project(axes="BHW")), "has 3 letters, but the input 0 is"),
     ((IMAGE, Y), FisherMonitor(project=Project([0, 1], axes=["BCHW"])), "lists 1 inputs, but"),
+    ((IMAGE, Y), FisherMonitor(project=Project(logits=pixels(5))), "each pixel or token"),
+    ((IMAGE, Y), UsableInformationMonitor(project=Project(logits=pixels(5))), "each pixel or tok"),
+    (
+        (IMAGE, Y, normal(70, 70) > 0),
+        FisherMonitor(project=Project(0, 2, logits=one_each, likelihood="bernoulli")),
+        "backward 4900 times for each sample.*set num_draws",
+    ),
     ((IMAGE, Y), FisherMonitor(project=Project(logits="score")), "logits='score' of Project is n"),
 ]
 

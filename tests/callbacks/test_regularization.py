@@ -3,6 +3,7 @@
 import random
 from collections import OrderedDict
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def fit(module: Any, *callbacks: Any, **settings: Any) -> Any:
 class Layer(nn.Module):
     """A function between two linear layers, with settings as attributes."""
 
-    def __init__(self, function: Callable[[Any, Tensor], Tensor], **settings: float) -> None:
+    def __init__(self, function: Callable[[Any, Tensor], Tensor], **settings: Any) -> None:
         super().__init__()
         self.before, self.after, self.function = nn.Linear(192, 16), nn.Linear(16, 4), function
         for name, value in settings.items():
@@ -135,6 +136,11 @@ SWITCHED: dict[str, Callable[[], nn.Module]] = {
     "layerdrop": lambda: Layer(
         lambda m, x: x if random.random() >= m.layerdrop else 0 * x, layerdrop=0.5
     ),
+    # As those of wav2vec2, whose config all modules share.
+    "a config's layerdrop": lambda: Layer(
+        lambda m, x: x if random.random() >= m.config.layerdrop else 0 * x,
+        config=SimpleNamespace(layerdrop=0.5),
+    ),
     "stochastic depth": lambda: convolved(torchvision.ops.StochasticDepth(0.4, "row")),
     "torchvision's DropBlock": lambda: convolved(torchvision.ops.DropBlock2d(0.4, 3)),
     "timm's DropBlock": lambda: convolved(DropBlock2d(0.4, 3)),
@@ -209,6 +215,17 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "drops by random numbers",
     ),
     "gaussian": (lambda: convolved(GaussianDropout()), r"'network.2' \(GaussianDropout\)"),
+    "a generator of its own": (
+        lambda: Layer(
+            lambda m, x: x * (torch.rand(x.shape, generator=m.draws) > 0.5),
+            draws=torch.Generator(),
+        ),
+        r"'network' \(Layer\) drops by rand,",
+    ),
+    "NumPy's of its own": (
+        lambda: Layer(lambda m, x: x * (m.draws.random() > 0.5), draws=np.random.default_rng(0)),
+        "drops by random numbers",
+    ),
     # Of little weight, and in an output that is no tuple.
     "now and then": (
         lambda: Layer(lambda m, x: x if random.random() > 0.1 else 1.001 * x),
@@ -269,6 +286,7 @@ ALLOWED: dict[str, Callable[[], Project]] = {
     "mixup": lambda: Project(step=lambda m, x: m.network(x * torch.rand(1) + x[torch.randperm(4)])),
     "augmentation": lambda: Project(nn.Flatten(), lambda m, x: m.network(m.flip(x))),
     "noise": lambda: Project(Layer(lambda m, x: x + torch.randn_like(x))),
+    "gumbel": lambda: Project(Layer(lambda m, x: F.gumbel_softmax(x, hard=True))),
     "a number that is 0": lambda: Project(
         Layer(lambda m, x: x if torch.rand([]) >= m.layerdrop else 0 * x, layerdrop=0.0)
     ),
@@ -293,9 +311,11 @@ def test_looking_changes_nothing():
             self.norm, self.calls, self.dropout = nn.BatchNorm2d(3), 0, 0.3
             self.register_buffer("mean", torch.zeros(3))
             self.head = nn.Linear(192, 4)
+            self.draws = torch.Generator().manual_seed(0)
 
         def forward(self, x: Tensor) -> Tensor:
             self.calls += 1
+            x = x + torch.randn(1, generator=self.draws)
             self.mean = 0.9 * self.mean + x.detach().mean((0, 2, 3))
             return self.head(F.dropout(self.norm(x).relu_(), self.dropout).flatten(1))
 

@@ -204,6 +204,16 @@ class Branching(nn.Sequential):
         return super().forward(view) * (2 if view.isnan().any() else 1)
 
 
+class Drawing(nn.Sequential):
+    def forward(self, view: Tensor) -> Any:
+        return super().forward(view) + torch.rand(3)
+
+
+class Leaving(nn.Sequential):
+    def forward(self, view: Tensor) -> Any:
+        return torch.from_numpy(super().forward(view).detach().numpy()) + self[1].bias
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -223,8 +233,8 @@ def flat(kind: Any = nn.Sequential) -> Any:
         (UsableInformationMonitor, flat(Tuple), "network returned a <class 'tuple'> for 2 sam"),
         (WeightInformationMonitor, flat(Tuple), "network returned a <class 'tuple'> for 2 sam"),
         (FisherMonitor, flat(Tuple), "network returned a <class 'tuple'> for 2 samples"),
-        (FisherMonitor, flat(Branching), "cannot measure Project .* torch.func"),
-        (FisherMonitor, Recurrent(), "cannot measure Project "),
+        (FisherMonitor, flat(Drawing), "cannot measure Project .* draws random .* torch.func"),
+        (FisherMonitor, flat(Leaving), "cannot measure Project "),
     ],
 )
 def test_what_cannot_be_measured_is_found_before_the_first_step(
@@ -232,6 +242,27 @@ def test_what_cannot_be_measured_is_found_before_the_first_step(
 ):
     with pytest.raises(UserError, match=sentence):
         fit(Project(network), Untrained(), monitor(split="train"))
+
+
+@pytest.mark.parametrize("network", [flat(Branching), Recurrent()])
+def test_what_vmap_cannot_measure_is_measured_sample_by_sample(network: nn.Module):
+    logged = fit(Project(network), FisherMonitor(split="val", samples=4))
+    wide, total = copy.deepcopy(network).double(), 0.0
+    for view in IMAGES[:4].double():
+        log_p = wide(view[None])[0].log_softmax(0)
+        for one in log_p:
+            grads = torch.autograd.grad(one, list(wide.parameters()), retain_graph=True)
+            total += float(one.exp()) * sum(float(grad.square().sum()) for grad in grads) / 4
+    assert logged["fisher/trace"] == pytest.approx(total, rel=1e-4)
+
+
+def test_samples_of_different_shapes_are_measured_batch_by_batch_or_refused():
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
+    batches = [(IMAGES[:8], TARGET[:8]), (IMAGES[8:16, :, :6], TARGET[8:16])]
+    val = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+    assert "information/both" in fit(Project(network), UsableInformationMonitor(), val=val)
+    with pytest.raises(UserError, match=r"such as \[1, 6, 8\] and \[1, 8, 8\], which are measured"):
+        fit(Project(network), WeightInformationMonitor(split="val"), val=val)
 
 
 def test_samples_without_classes_are_found_before_the_first_step():

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from small_runs import quiet_trainer
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from critical_periods.core import internals
@@ -302,6 +303,40 @@ def test_bases_of_the_other_package_are_found_when_it_is_imported(monkeypatch):
         import_module("lightning.part.nothing")
     assert issubclass(Early, twin) and Early.__mro__.index(pl.Callback) < Early.__mro__.index(twin)
     assert isinstance(Ours(), pl.Callback)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints_go_through_torch_func(reentrant: bool):
+    module = nn.Linear(2, 2)
+    module.register_full_backward_hook(lambda *_: None)
+
+    def call(x: Tensor) -> Tensor:
+        return checkpoint(module, x, use_reentrant=reentrant).sum()
+
+    x, hooks = torch.ones(2, 2), module._backward_hooks
+    with internals.plain_for_func(module):
+        grads = torch.func.vmap(torch.func.grad(call))(x)
+    assert torch.equal(
+        grads, torch.func.vmap(torch.func.grad(lambda x: (x @ module.weight.T).sum()))(x)
+    )
+    assert module._backward_hooks is hooks
+    with pytest.raises(RuntimeError):
+        torch.func.grad(call)(x[0])
+
+
+def test_recurrent_layers_go_through_torch_func():
+    layer, x = nn.LSTM(2, 3, batch_first=True).eval(), torch.rand(1, 4, 2)
+    parameters = {name: one.detach() for name, one in layer.named_parameters()}
+
+    def call(weights: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(layer, weights, (x,))[0].sum()
+
+    with internals.plain_for_func(layer):
+        found = torch.func.grad(call)(parameters)
+    assert torch._C._get_mkldnn_enabled() and torch.backends.cudnn.enabled
+    layer(x)[0].sum().backward()
+    for name, one in layer.named_parameters():
+        assert torch.allclose(found[name], one.grad)  # type: ignore[arg-type]
 
 
 # jsonargparse and LightningCLI, before it.

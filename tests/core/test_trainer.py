@@ -2,7 +2,7 @@
 
 import pytest
 import pytorch_lightning as pl
-from small_runs import WandbLogger, quiet_trainer
+from small_runs import KeepsMedia, quiet_trainer
 
 from critical_periods.core.trainer import (
     callbacks_of,
@@ -51,7 +51,7 @@ def test_files_lie_with_the_logger_or_with_the_trainer(framework, tmp_path):
 
 
 def test_media_go_to_every_logger_of_wandb_and_to_no_other(tmp_path):
-    other, loggers = pl.loggers.CSVLogger(tmp_path), [WandbLogger(), WandbLogger()]
+    other, loggers = pl.loggers.CSVLogger(tmp_path), [KeepsMedia(), KeepsMedia()]
     log_to_wandb(quiet_trainer(logger=[other, *loggers]), lambda wandb: {"name": wandb.__name__})
     assert [one.media for one in loggers] == [[{"name": "wandb", "epoch": 0}]] * 2
     # It is not even loaded where nobody logs there.

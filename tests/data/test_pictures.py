@@ -2,6 +2,7 @@
 
 import os
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,28 @@ def test_levels_of_grey(kind: str, tmp_path: Path):
     assert (train.pixels[1].numpy() == COLOURS.transpose(2, 0, 1)).all()
 
 
+def png(colours: np.ndarray) -> bytes:
+    """A PNG of 16 bits of each colour, which Pillow does not write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    head = struct.pack(">IIBBBBB", *colours.shape[1::-1], 16, 2, 0, 0, 0)
+    chunks = (b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+def test_16_bits_of_each_colour_are_pillows(tmp_path: Path):
+    """The higher 8 bits, and of a PPM v / 257, rounded: at most one level apart."""
+    deep = np.random.default_rng(2).integers(0, 2**16, (6, 8, 3)).astype(np.uint16)
+    replaced(tmp_path, "0.png", written(png(deep)))
+    (tmp_path / "train/a/1.ppm").write_bytes(b"P6 8 6 65535\n" + deep.astype(">u2").tobytes())
+    pixels = read_folder(tmp_path)[0].pixels.numpy().transpose(0, 2, 3, 1)
+    assert (pixels[0] == deep >> 8).all()
+    assert (pixels[2] == (deep.astype(int) + 128) // 257).all()
+    assert (pixels[0] != pixels[2]).any()
+
+
 PALETTE = Image.fromarray(COLOURS).quantize(16)
 OTHER = Image.fromarray(255 - COLOURS)
 KINDS = {
@@ -124,6 +147,7 @@ KINDS = {
         Image.fromarray(COLOURS),
         {"save_all": True, "append_images": [OTHER], "lossless": True},
     ),
+    "two of a camera": ("0.mpo", OTHER.copy(), {"save_all": True, "append_images": [OTHER.copy()]}),
     "pages": ("0.tif", Image.fromarray(COLOURS), {"save_all": True, "append_images": [OTHER]}),
 }
 
@@ -203,6 +227,8 @@ def test_sides_change_places_and_damaged_exif_is_none(tmp_path: Path):
         ("0.tif", saved(Image.fromarray(FLOAT * np.nan)), "holds numbers from nan to nan, but"),
         ("0.jpg", written(b"<html>404</html>"), r"0.jpg cannot be read as a picture; replace it"),
         ("0.jpg", written(b""), r"0.jpg cannot be read as a picture; replace it or take it away"),
+        ("0.tif", written(tiff(FLOAT.astype("<f8"), 3)), "0.tif is damaged, or holds numbers of"),
+        ("0.pfm", written(b"PF\n8 6\n-1\n" + bytes(576)), "0.pfm is damaged, or holds numbers of"),
         ("0.gif", written(b"GIF89a"), r"0.gif cannot be read as a picture"),
         (
             "0.png",

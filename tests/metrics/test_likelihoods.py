@@ -86,6 +86,26 @@ def test_fisher_is_the_expectation_over_all_labels(likelihood, outputs):
     assert metric.compute()[1].keys() == layers.keys()
 
 
+class Recurrent(nn.Module):
+    """Asks for a value, too, which vmap cannot give."""
+
+    def __init__(self, layer: type[nn.RNNBase], asks: bool) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layer, self.head, self.asks = layer(2, 3, batch_first=True), nn.Linear(3, 4), asks
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = self.layer(x.view(len(x), 3, 2))[0]
+        return self.head(steps[:, -1] if not self.asks or bool((x < 99).all()) else steps[:, 0])
+
+
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
+def test_fisher_of_recurrent_networks_and_of_what_asks_for_values(layer, asks):
+    net = Recurrent(layer, asks)
+    assert float(fisher_trace(net, [X])[0]) == pytest.approx(loop(net, "categorical"), rel=1e-5)
+
+
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_fisher_by_draws_tends_to_the_expectation(likelihood):
     net, draws = network(3), torch.Generator().manual_seed(0)

@@ -51,6 +51,19 @@ def test_metric_over_batches_and_processes_equals_the_whole(dtype):
     assert first.compute().item() == pytest.approx(0, abs=1e-12)
 
 
+def test_soft_targets_weigh_the_classes():
+    logits, target = sample()
+    hard = torch.nn.functional.one_hot(target, 5).float()
+    information = usable_information(logits, target).item()
+    assert usable_information(logits, hard).item() == pytest.approx(information, abs=1e-12)
+    soft, metric = 0.7 * hard + 0.3 * hard.flip(0), UsableInformation(num_classes=5)
+    for part in (slice(0, 64), slice(64, None)):
+        metric.update(logits[part], soft[part])
+    losses = -(soft.double() * logits.double().log_softmax(1)).sum(1).mean()
+    expected = entropy(soft.mean(0), base=2) - losses.item() / math.log(2)
+    assert metric.compute().item() == pytest.approx(expected, abs=1e-7)
+
+
 @pytest.mark.parametrize(
     ("logits", "target"),
     [

@@ -120,13 +120,45 @@ def test_a_batch_size_that_is_found_is_like_one_that_is_set(seen):
     assert batch_size == 10 and same(seen, found)
 
 
-def test_a_measure_that_is_not_there_is_a_sentence(capsys):
-    for name in ("EarlyStopping", "ModelCheckpoint"):
-        callbacks = [{"class_path": name, "init_args": {"monitor": "val/acc"}}]
-        file = write_run({"trainer.callbacks": callbacks})
+def following(name: str, key: str) -> dict[str, Any]:
+    follower = {"class_path": name, "init_args": {"monitor": key}}
+    is_callback = hasattr(pl.callbacks, name)
+    return {"trainer.callbacks": [follower]} if is_callback else {SCHEDULER: follower}
+
+
+SCHEDULER, PLATEAU = "model.init_args.lr_scheduler", "pytorch_lightning.cli.ReduceLROnPlateau"
+
+
+@pytest.mark.parametrize("name", ["EarlyStopping", "ModelCheckpoint", PLATEAU])
+def test_a_measure_that_is_not_there_is_a_sentence_before_training(seen, capsys, name):
+    for key, changes in (
+        ("val/acc", {}), ("val_loss", {}), ("loss", {}),
+        ("val/loss", {"trainer.limit_val_batches": 0}),
+    ):  # fmt: skip
+        file = write_run(following(name, key) | changes)
         assert main(["fit", "--config", file]) == 2
         (line,) = [one for one in capsys.readouterr().err.splitlines() if "error" in one]
-        assert line.startswith("critical-periods: error: run.yaml: ") and "val/acc" in line
+        assert line.startswith("critical-periods: error: run.yaml: ") and repr(key) in line
+        assert not hasattr(seen, "callbacks")
+
+
+@pytest.mark.parametrize("key", ["val/accuracy", "train/loss", "epoch", "fisher/trace", "lr-SGD"])
+def test_a_measure_that_is_there_is_followed(seen, key):
+    others = [{"class_path": "FisherMonitor", "init_args": {"samples": 4}}, "LearningRateMonitor"]
+    fits([*others, *following("ModelCheckpoint", key)["trainer.callbacks"]])
+
+
+def test_a_printed_config_is_one(seen, capsys):
+    file = write_run({"trainer.callbacks": [{"class_path": "Timer"}]})
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--config", file, "--print_config"])
+    Path("printed.yaml").write_text(capsys.readouterr().out)
+    assert main(["fit", "--config", "printed.yaml"]) == 0
+    assert main(["fit", "--config", "runs/version_0/config.yaml"]) == 0
+
+
+def test_a_barebones_trainer_has_no_loggers(seen):
+    fits([], {"trainer.barebones": True, "trainer.enable_progress_bar": None})
 
 
 LOGGERS: dict[str, tuple[Any, str]] = {

@@ -23,10 +23,11 @@ from critical_periods.studies import report, segment, worker
 
 def records(folder: Path, id_: str = "*") -> list[Any]:
     """All that a run wrote offline; its service goes on writing for a moment after it has ended."""
-    (file,) = folder.glob(f"wandb/offline-run-*/run-{id_}.wandb")
     deadline = time.monotonic() + 60
     while True:
-        found = read_records(file)
+        files = [*folder.glob(f"wandb/offline-run-*/run-{id_}.wandb")]
+        assert len(files) <= 1
+        found = read_records(files[0]) if files else []
         if any(record.HasField("exit") for record in found) or time.monotonic() > deadline:
             return found
         time.sleep(0.2)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 def study(path: Path, command: str, *words: str) -> str:
-    """Runs a command as its user does; returns what it prints."""
-    own = [sys.executable, "-m", "critical_periods", "study", command, str(path)]
-    return call(*own, "--output", str(path.parent / "out"), *words)
+    """Runs a command, as its user does on the login node; returns what it prints."""
+    with redirect_stdout(StringIO()) as printed:
+        main(["study", command, str(path), "--output", str(path.parent / "out"), *words])
+    return printed.getvalue()
 
 
 def submit(folder: Path, *words: str, **fields: Any) -> tuple[Path, StudyFolder]:
@@ -90,9 +93,9 @@ def task_of(output: StudyFolder) -> int:
 
 
 def test_paths_and_what_is_said_of_them(tmp_path: Path, undisturbed: dict[str, bytes]):
-    path, output = submit(tmp_path)
+    path, _ = submit(tmp_path)
     said = study(path, "status")
-    assert re.search(r"\[queued \(\w+\)\]|\[running", said) and "queued" in said
+    assert re.search(r"\[queued \(.+\)\]|\[running \(.* left\)", said)
     again = study(path, "run", "--launcher", "slurm")
     assert "Submitted 0 jobs" in again
     assert study(path, "wait").count("is done;") <= 4
@@ -170,4 +173,7 @@ def test_processes_other_than_devices_are_refused(tmp_path: Path):
         check=False,
     )
     assert done.returncode
-    assert "1 process" in done.stderr
+    assert (
+        "this job of Slurm has 1 tasks, but trainer.devices × trainer.num_nodes is 2 × 1"
+        in done.stderr
+    )

@@ -1,5 +1,7 @@
 """The tree of segments against its definition: what runs share is trained once."""
 
+import hashlib
+import json
 import random
 from itertools import product
 from typing import Any
@@ -8,7 +10,7 @@ import pytest
 from small_study import changed, plan_of, write_study
 
 import critical_periods
-from critical_periods.studies.names import Resolved
+from critical_periods.studies.names import Resolved, segment_name
 from critical_periods.studies.plan import Plan, make_plan
 from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.study import Study, Variation
@@ -180,6 +182,17 @@ def test_names_depend_on_seed_data_and_version(monkeypatch):
 def test_names_depend_on_nothing_else(field, value):
     before, after = plan_with(windows_to(2)), plan_with(windows_to(2), {field: value})
     assert list(before.segments) == list(after.segments)
+
+
+@pytest.mark.parametrize("scheduler", ["ExponentialLR", "pytorch_lightning.cli.ReduceLROnPlateau"])
+def test_only_runs_that_follow_a_measure_have_names_of_a_later_version(scheduler):
+    model = {"init_args": {"lr_scheduler": {"class_path": scheduler}}}
+    config = {"model": model, "data": {}, "trainer": {"callbacks": []}}
+    fields = {"config": config, "seed": 0, "schedule": None, "stop": 1, "data": "digits"}
+    text = json.dumps(fields | {"version": critical_periods.__version__}, sort_keys=True)
+    before = hashlib.sha256(text.encode()).hexdigest()[:16]
+    after = segment_name(Resolved(config, {}, "digits"), 0, (0, 0), 1)
+    assert (before == after) == (scheduler == "ExponentialLR")
 
 
 RESTART = {"class_path": "LearningRateRestart"}

@@ -370,3 +370,14 @@ def test_a_unit_is_no_part_of_what_names_a_segment(tmp_path):
     left_out, given = plan(), plan(unit="epoch")
     assert left_out.segments.keys() == given.segments.keys()
     assert "unit" not in json.dumps(left_out.configs)
+
+
+def test_planning_says_what_segments_go_without(tmp_path, capsys):
+    callbacks = ["ModelCheckpoint", "LearningRateMonitor", "EMAWeightAveraging"]
+    logger = {"class_path": "CSVLogger", "init_args": {"save_dir": "x"}}
+    path = write_study(tmp_path, base={"trainer.callbacks": callbacks, "trainer.logger": logger})
+    assert main(["study", "plan", str(path)]) == 0
+    said = "without ModelCheckpoint, LearningRateMonitor, trainer.logger; a study saves"
+    assert said in capsys.readouterr().err
+    assert main(["study", "plan", str(write_study(tmp_path))]) == 0
+    assert not capsys.readouterr().err

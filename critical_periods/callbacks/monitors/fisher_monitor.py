@@ -11,6 +11,9 @@ from critical_periods.core.project import Project
 from critical_periods.metrics.fisher import FisherTrace
 from critical_periods.metrics.functional.fisher import squared_score_norms
 
+# Of more, such as a label for each pixel, an exact expectation would take hours.
+_MOST_OUTPUTS = 4096
+
 
 class FisherMonitor(Monitor):
     """Logs the trace of the Fisher information: ``fisher/trace`` and ``fisher/trace/<layer>``.
@@ -25,7 +28,7 @@ class FisherMonitor(Monitor):
         split: which samples; clean training data by default.
         samples: how many, over all processes together.
         num_draws: labels drawn for each sample, 1 or more; by default the exact expectation over
-            all classes.
+            all outputs, at most 4096.
         project: where things are in a third party's project (:class:`Project`).
 
     Example:
@@ -52,6 +55,12 @@ class FisherMonitor(Monitor):
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Takes the gradients of one label of two samples."""
+        outputs = network(*example.inputs)[0].numel()
+        if self.num_draws is None and outputs > _MOST_OUTPUTS:
+            raise UserError(
+                f"FisherMonitor would go backward {outputs} times for each sample, once for each "
+                "of its outputs; set num_draws, such as 10, to draw labels instead."
+            )
         draws = torch.Generator().manual_seed(0)
         squared_score_norms(network, example.inputs, 1, draws, likelihood=self.likelihood)
 

@@ -18,7 +18,8 @@ def check_fit(
 ) -> None:
     """Raises a UserError where the outputs for a batch, or targets, do not fit.
 
-    Where targets are not needed, those that are not known (-1) are left out.
+    Where targets are not needed, those that are not known (-1, or torch's -100) are left out, and
+    so are places in a data set: whole numbers that are all different and far beyond the classes.
     """
     with torch.enable_grad():
         outputs = network(*batch.inputs)
@@ -30,8 +31,11 @@ def check_fit(
             "Project(logits=torch.logit)."
         )
     outputs = outputs.detach()
-    if not target_needed and target.ndim == 1 and bool((target == -1).any()):
+    if not target_needed and target.ndim == 1 and not target.is_floating_point():
         target = target[target >= 0]
+        is_far = bool((target >= 2 * outputs[0].numel()).any())
+        if is_far and len(target) == len(target.unique()):
+            return
     if len(target):
         check_target(outputs, target, likelihood)
 

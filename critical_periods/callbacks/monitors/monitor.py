@@ -260,9 +260,11 @@ class Monitor(pl.Callback):
             is_other = self.project is not None and self.project.network is not None
             named = f"its module {self.project.network!r}" if self.project and is_other else ""
             what = "the module itself" if network is pl_module else named or "its attribute network"
+            draws = "it draws random numbers in evaluation mode"
+            told = draws if "randomness error mode" in str(error) else reason(error)
             raise UserError(
                 f"{type(self).__name__} cannot measure {type(pl_module).__name__} ({what}) on what "
-                f"the split {self.split!r} gives: {reason(error)}; it has to take one tensor "
+                f"the split {self.split!r} gives: {told}; it has to take one tensor "
                 "[B, ...] a view and to go through torch.func."
             ) from error
 

@@ -1,11 +1,11 @@
 """What drops activations in a network: by its settings, and by what a forward pass does."""
 
 import copy
+import pickle
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import is_dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from critical_periods.core.batch import tensors_in
 from critical_periods.core.internals import around_calls, is_compiled, is_redirected
+from critical_periods.core.restoring import generator_state
 
 # Modules of torch that drop by a probability p, or by one called dropout.
 _BY_P = (
@@ -33,7 +35,9 @@ _PROBABILITY = re.compile(
 )
 # Functions of torch that drop by a probability, and those that draw what nothing is dropped by.
 _DROPPING = re.compile("drop|attention|lstm|gru|rnn")
-_SAMPLING = re.compile("normal|randn|randint|randperm|multinomial|exponential|poisson|gamma")
+_SAMPLING = re.compile(
+    "normal|randn|randint|randperm|multinomial|exponential|poisson|gamma|gumbel|rrelu|pool"
+)
 # A module that drops seldom, a layer once in ten passes, has to be seen to do so.
 _PASSES = 64
 
@@ -41,13 +45,19 @@ Setting = tuple[dict[str, Any], str]
 
 
 def dropout_settings(module: nn.Module) -> list[Setting]:
-    """What holds each probability of dropping in a module without its parts, and its name there."""
+    """What holds each probability of dropping in a module without its parts, and its name there.
+
+    That is the module, or its ``config``, which those of transformers ask in each forward pass.
+    """
     held = module.__dict__
     if isinstance(module, _BY_P + _BY_DROPOUT):
         return [(held, "p" if isinstance(module, _BY_P) else "dropout")]
     own_names = _OWN_NAMES if _DROPS.search(type(module).__name__) else ()
     numbers = [name for name, value in held.items() if isinstance(value, float)]
-    return [(held, name) for name in numbers if _PROBABILITY.fullmatch(name) or name in own_names]
+    found = [(held, name) for name in numbers if _PROBABILITY.fullmatch(name) or name in own_names]
+    config = getattr(held.get("config"), "__dict__", {})
+    names = [name for name, value in config.items() if isinstance(value, float)]
+    return found + [(config, name) for name in names if _PROBABILITY.fullmatch(name)]
 
 
 class Drop(NamedTuple):
@@ -89,6 +99,8 @@ class DropoutWatch:
         self._is_idle = False
         devices = {parameter.device for parameter in root.parameters()}
         self._devices = [device for device in devices if device.type not in ("cpu", "meta")]
+        held = (value for part in root.modules() for value in vars(part).values())
+        self._generators = [one for one in held if generator_state(one) is not None]
 
     def start(self) -> None:
         """Begins with the step."""
@@ -143,7 +155,10 @@ class DropoutWatch:
         if function and module not in self._tried and type(module) not in _BY_P + _BY_DROPOUT:
             self._tried.add(module)
             self._is_idle = True
+            undo = [generator_state(one) for one in self._generators]
             differs = _differs(module, args, kwargs)
+            for restore in filter(None, undo):
+                restore()
             if differs or (differs is None and not is_own):
                 self.found.append(Drop(module, function))
             self._is_idle = False
@@ -153,7 +168,14 @@ class DropoutWatch:
         states += [torch.get_device_module(one).get_rng_state(one) for one in self._devices]
         of_numpy: Any = np.random.get_state()
         others = random.getstate(), of_numpy[1].tobytes(), of_numpy[2:]
-        return *(state.numpy().tobytes() for state in states), *others
+        own = map(_state_of, self._generators)
+        return *(state.numpy().tobytes() for state in states), *others, *own
+
+
+def _state_of(generator: Any) -> bytes:
+    if isinstance(generator, torch.Generator):
+        return bytes(generator.get_state().numpy().tobytes())
+    return pickle.dumps(generator)
 
 
 class _Calls(TorchFunctionMode):
@@ -196,7 +218,7 @@ def _differs(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> bool | Non
             # What a forward pass writes into, such as a cache of keys, too.
             with _DetachedCopies():
                 given = copy.deepcopy((args, kwargs))
-            return list(_tensors(module(*given[0], **given[1])))
+            return tensors_in(module(*given[0], **given[1]))
 
     # Compiled code is left to training.
     with isolate_rng(), torch.compiler.set_stance("force_eager"):
@@ -227,16 +249,6 @@ def _as_it_was(module: nn.Module) -> Iterator[None]:
             part.__dict__.update(attributes)
             part._buffers.clear()
             part._buffers.update(buffers)
-
-
-def _tensors(result: Any) -> Iterator[Tensor]:
-    """The tensors in what a forward pass gives: tuples, dicts, named or data classes of them."""
-    if isinstance(result, Tensor):
-        yield result.detach()
-    parts = vars(result) if is_dataclass(result) and not isinstance(result, Mapping) else result
-    parts = list(parts.values()) if isinstance(parts, Mapping) else parts
-    for part in parts if isinstance(parts, (list, tuple)) else ():
-        yield from _tensors(part)
 
 
 def _alike(first: list[Tensor], second: list[Tensor]) -> bool:

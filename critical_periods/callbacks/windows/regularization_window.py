@@ -221,7 +221,11 @@ class RegularizationWindow(Window):
         self._end_watch(pl_module)
         for holder, name in () if self._is_on else self._dropout:
             if holder[name] != 0:
-                owner = next(part for part in pl_module.modules() if part.__dict__ is holder)
+                owner = next(
+                    part
+                    for part in pl_module.modules()
+                    if any(held is holder for held, _ in dropout_settings(part))
+                )
                 raise UserError(
                     f"regularizer='dropout' of RegularizationWindow is off, but this run has set "
                     f"{name}={holder[name]} of {_described(owner, pl_module)}; leave that to the "

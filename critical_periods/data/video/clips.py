@@ -1,7 +1,7 @@
 """Decoding the frames of a batch in the workers of a data loader."""
 
-import logging
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,19 +15,20 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import HasWorkers
 from critical_periods.core.randomness import FIXED_SEED, Stream, fold, uniform
+from critical_periods.data.class_folders import tell
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 from critical_periods.data.video.frame_pairs import centre_box, draw_box, draw_pairs
 from critical_periods.data.video.rand_augment import rand_augment
 from critical_periods.data.video.shards import ShardClips
-from critical_periods.data.video.video_file import VideoError
+from critical_periods.data.video.video_file import VideoAccessError, VideoError
 from critical_periods.data.video.video_index import VideoClips
 
 # Videos that are tried in a broken one's place before a folder is given up.
 _TRIES = 20
+# Seconds until a file is asked for again that the system did not give.
+_PAUSES = (0.5, 2.0)
 
 Clips = VideoClips | ShardClips
-
-_log = logging.getLogger(__name__)
 
 
 class ClipBatch(NamedTuple):
@@ -52,7 +53,8 @@ class ClipDataset(Dataset):
 
     In training the pair of frames, and the part of both that is cut out, are drawn from (seed,
     epoch, index); in evaluation the pair is centred and the part is the middle square. A video
-    that turns out broken is replaced in training by another one, drawn from (seed, epoch, index,
+    that turns out broken, or that the system does not give at the third time of asking either, is
+    replaced in training by another one, drawn from (seed, epoch, index,
     try), and left out in evaluation (but for a batch of nothing else, where one stands in).
 
     Args:
@@ -109,12 +111,21 @@ class ClipDataset(Dataset):
         chosen = number
         for attempt in range(tries):
             try:
-                return chosen, self._frames(chosen, epoch)
+                return chosen, self._patiently(chosen, epoch)
             except VideoError as error:
                 broken[chosen] = error.reason
             place = fold(Stream.SUBSTITUTE, self.seed, epoch, number, attempt) % len(self.index)
             chosen = int(self.index[place])
         return None
+
+    def _patiently(self, number: int, epoch: int) -> Tensor:
+        """The frames; what the system said no to may be there a moment later."""
+        for pause in _PAUSES:
+            try:
+                return self._frames(number, epoch)
+            except VideoAccessError:
+                time.sleep(pause)
+        return self._frames(number, epoch)
 
     def _frames(self, number: int, epoch: int) -> Tensor:
         training, index = epoch >= 0, torch.tensor([number])
@@ -189,7 +200,6 @@ class ClipLoader(HasWorkers, EpochLoader):
     ) -> None:
         super().__init__(part, sampler)
         self._taken = 0
-        self._told_of_pipes = False
         self.workers = DataLoader(
             dataset,
             # Each "sample" of torch's loader is a whole batch of ours.
@@ -217,13 +227,12 @@ class ClipLoader(HasWorkers, EpochLoader):
 
     def _received(self, batch: Any) -> ClipBatch:
         """A batch of tensors again."""
-        if not isinstance(batch.pixels, Tensor) and not self._told_of_pipes:
-            self._told_of_pipes = True
-            _log.warning(
-                "Shared memory (/dev/shm) has no room for the batches of num_workers=%d processes, "
-                "which go through pipes instead and take longer; make it larger (docker run "
-                "--shm-size=8g), or set fewer workers.", self.workers.num_workers,
-            )  # fmt: skip
+        if not isinstance(batch.pixels, Tensor):
+            tell(
+                "Shared memory (/dev/shm) has no room for the batches of num_workers="
+                f"{self.workers.num_workers} processes, which go through pipes instead and take "
+                "longer; make it larger (docker run --shm-size=8g), or set fewer workers."
+            )
         draw = batch.draw._replace(index=torch.as_tensor(batch.draw.index))
         pixels, target = torch.as_tensor(batch.pixels), torch.as_tensor(batch.target)
         return ClipBatch(draw, pixels, target, batch.broken)

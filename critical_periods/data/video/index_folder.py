@@ -25,8 +25,11 @@ def index_folder(root: Path, index_dir: Path | None = None) -> Path:
     if index_dir is not None:
         places = [index_dir / name]
     else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-        places = [root / BESIDE, cache / "critical_periods" / name]
+        places = [root / BESIDE]
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        # Who has no home, as users of containers may, has it spelt out.
+        if os.path.isabs(cache):
+            places.append(Path(cache, "critical_periods", name))
     refusals = []
     for place in places:
         try:

@@ -1,6 +1,5 @@
 """Pairs of frames from Kinetics, or from any folder of videos laid out like it."""
 
-import logging
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -16,24 +15,26 @@ from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.randomness import Stream, global_seed, uniform
 from critical_periods.data.batch_stage import BatchStage, Images, normalise
+from critical_periods.data.class_folders import is_hidden, tell
 from critical_periods.data.epochs import EpochSampler, Indices
 from critical_periods.data.video.clips import ClipDataset, ClipLoader, Clips
 from critical_periods.data.video.frame_pairs import GRID_RATE, needed_length
 from critical_periods.data.video.index_folder import BESIDE, index_file, index_folder
 from critical_periods.data.video.mixing import mix
 from critical_periods.data.video.shards import open_shards
+from critical_periods.data.video.video_file import MISSING
 from critical_periods.data.video.video_index import read_index, write_report
 from critical_periods.data.video.video_lists import (
+    VideoList,
+    are_folders,
     check_files,
     find_videos,
-    is_missing,
     number_labels,
+    tell_shared,
 )
 
 # ImageNet's constants, which MultiMAE normalises with.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-_log = logging.getLogger(__name__)
 
 
 class KineticsDataModule(BatchStage):
@@ -159,10 +160,14 @@ class KineticsDataModule(BatchStage):
             raise UserError(f"root={str(self.root)!r} is no folder; set data.init_args.root.")
         clips: dict[str, Clips] = {}
         labels: dict[str, list[str]] = {}
+        listed: list[VideoList] = []
         for split, file in self.lists.items():
             order = (split, *(other for other in self.lists if other != split))
             shards = None if file else open_shards(self.root / split)
             if shards is not None:
+                folder = self.root / split
+                if any(each.is_dir() and not is_hidden(each.name) for each in folder.iterdir()):
+                    tell(f"{folder} holds shards and folders; only the shards are read.")
                 clips[split], labels[split] = shards, [*map(os.fsdecode, shards.labels)]
                 continue
             videos = find_videos(self.root, split, file, self.columns)
@@ -173,6 +178,9 @@ class KineticsDataModule(BatchStage):
             index, *others = (index_file(place, part) for place in places for part in order)
             clips[split] = read_index(videos, index, root=self.root, others=others)
             labels[split] = videos.labels
+            listed.append(videos)
+        if len(listed) == 2:
+            tell_shared(*listed)
         return clips, labels
 
     def setup(self, stage: str | None = None) -> None:
@@ -183,7 +191,11 @@ class KineticsDataModule(BatchStage):
         if self._clips:
             return
         clips, labels = self._open()
-        self.class_names, *numbers = number_labels(labels["train"], labels["val"])
+        folders = all(
+            are_folders(map(os.fsdecode, found.paths), labels[split])
+            for split, found in clips.items()
+        )
+        self.class_names, *numbers = number_labels(labels["train"], labels["val"], folders)
         self.num_classes = len(self.class_names)
         needed = needed_length(self.delay)
         for (split, found), target in zip(clips.items(), numbers, strict=True):
@@ -195,10 +207,9 @@ class KineticsDataModule(BatchStage):
                     f"is too short: {int(lengths[number])} frames at {GRID_RATE} a second, of "
                     f"which delay={self.delay} needs {needed}"
                 )
-                path = os.fsdecode(found.paths[number])
-                if self.lists[split] is not None and is_missing(os.path.join(found.folder, path)):
+                if reason == MISSING:
                     reason, self._missing = "does not exist", self._missing + 1
-                self._bad.append((split, path, reason))
+                self._bad.append((split, os.fsdecode(found.paths[number]), reason))
         write_report(self._report_file, self._bad)
         self._check_share()
         for split, (_, index) in self.splits.items():
@@ -207,8 +218,8 @@ class KineticsDataModule(BatchStage):
                     f"no video of the split {split!r} can be used; see {self._report_file}."
                 )
         if self._bad:
-            counts = len(self._bad), sum(map(len, self._target.values()))
-            _log.warning("%d of %d videos are left out; see %s.", *counts, self._report_file)
+            total = sum(map(len, self._target.values()))
+            tell(f"{len(self._bad)} of {total} videos are left out; see {self._report_file}.")
         # The test labels of Kinetics were kept back for long, so the validation videos test.
         self.splits["test"] = self.splits["val"]
         self._clips = clips
@@ -293,7 +304,8 @@ class KineticsDataModule(BatchStage):
         bad, total = len(self._bad) + len(self.broken), sum(map(len, self._target.values()))
         if bad > self.max_bad_share * total:
             missing = f"missing ({self._missing}), " if self._missing else ""
-            way_out = "put the missing ones there or correct the list, " if missing else ""
+            correct = "correct the list" if self.lists["train"] else "take their links away"
+            way_out = f"put the missing ones there or {correct}, " if missing else ""
             if bad > self._missing:
                 way_out += "replace the broken ones, " if missing else "replace them, "
             raise UserError(

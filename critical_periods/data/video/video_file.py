@@ -33,6 +33,8 @@ _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMET
 # Numbers of the system's that FFmpeg also gives for what it finds in a file.
 _AMBIGUOUS = {errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ERANGE, errno.EDOM, errno.EAGAIN}
 _DOUBTFUL = {errno.EIO, errno.ENOMEM}
+# The reason of a video that is not there.
+MISSING = f"cannot be read: {os.strerror(errno.ENOENT)}"
 
 
 class VideoError(Exception):

@@ -1,7 +1,6 @@
 """The index of a folder of videos: how long each is, kept in a file and brought up to date."""
 
 import csv
-import logging
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import replacing
 from critical_periods.core.locks import locked
+from critical_periods.data.class_folders import tell
 from critical_periods.data.video.frame_pairs import GRID_RATE, grid_length
 from critical_periods.data.video.frames import probe, read_frames
 from critical_periods.data.video.index_folder import lock_file
@@ -29,8 +29,6 @@ _FORMAT = 3
 
 # The columns of a report.
 HEADER = ("split", "path", "reason")
-
-_log = logging.getLogger(__name__)
 
 # What NumPy raises at a damaged .npz file.
 DAMAGED = (OSError, ValueError, KeyError, EOFError, BadZipFile)
@@ -265,4 +263,4 @@ def write_report(file: Path, rows: Iterable[tuple[str, str, str]]) -> None:
             writer.writerow(HEADER)
             writer.writerows(rows)
     except OSError as error:
-        _log.warning("The report %s cannot be written: %s.", file, error.strerror or error)
+        tell(f"The report {file} cannot be written: {error.strerror or error}.")

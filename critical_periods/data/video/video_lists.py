@@ -4,6 +4,7 @@ import codecs
 import csv
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from critical_periods.data.class_folders import (
     find_class_files,
     like,
     tell,
+    tell_alike,
     tell_left_out,
 )
 
@@ -136,6 +138,32 @@ def check_files(videos: VideoList, file: Path, most_missing: float = 1) -> None:
         )
 
 
+def _too_high(number: int) -> str:
+    return (
+        f"the class number {number}, but numbers count from 0 and must be below {_MOST_CLASSES}; "
+        "number the classes anew, or name them."
+    )
+
+
+def are_folders(paths: Iterable[str], labels: Iterable[str]) -> bool:
+    """Whether each video's label is the first folder of its path."""
+    return all(path.startswith(f"{label}/") for path, label in zip(paths, labels, strict=True))
+
+
+def tell_shared(train: VideoList, val: VideoList) -> None:
+    """Says how many of the validation videos are training videos, too."""
+    known, again = (
+        [os.path.normpath(os.path.join(folder, path)) for path in videos.paths]
+        for videos in (train, val)
+        for folder in [os.path.realpath(videos.folder)]
+    )
+    if shared := sorted({*known} & {*again}):
+        tell(
+            f"{len(shared)} videos are in training and in validation, such as {shared[0]}; what is "
+            "measured on them says nothing of new ones."
+        )
+
+
 def is_missing(path: str | Path) -> bool:
     """Whether there is no such file; what may not be looked at is not missing."""
     try:
@@ -166,6 +194,7 @@ def _read_list(file: Path, root: Path, columns: tuple[str, str]) -> VideoList:
     _check_labels(pairs, file)
     _check_repeated(pairs, file, root)
     paths, labels = (list(cells) for cells in zip(*pairs.values(), strict=True))
+    tell_alike(file, dict.fromkeys(labels))
     return VideoList(root, paths, labels)
 
 
@@ -267,18 +296,20 @@ def _class_number(label: str) -> int | None:
     return int(whole[1]) if whole else None
 
 
-def _too_high(number: int) -> str:
-    return (
-        f"the class number {number}, but numbers count from 0 and must be below {_MOST_CLASSES}; "
-        "number the classes anew, or name them."
-    )
-
-
-def number_labels(train: list[str], val: list[str]) -> tuple[list[str], list[int], list[int]]:
+def number_labels(
+    train: list[str], val: list[str], folders: bool = False
+) -> tuple[list[str], list[int], list[int]]:
     """Class names, and the class number of each video.
 
     Labels that are all whole numbers (3 or 3.0) are class numbers already; otherwise the names that
-    occur in training are sorted and numbered. A warning says where classes have no videos.
+    occur in training are sorted and numbered. Folders that are called 0 to K - 1 are class numbers,
+    too; other numbers, such as years, are names where they are folders'. A warning says where
+    classes have no videos.
+
+    Args:
+        train: labels of the training videos.
+        val: labels of the validation videos.
+        folders: whether all labels are names of folders.
 
     Returns:
         The K class names; the class numbers of the training and of the validation videos.
@@ -292,10 +323,13 @@ def number_labels(train: list[str], val: list[str]) -> tuple[list[str], list[int
         (['a', 'b'], [1, 0, 1], [0])
         >>> number_labels(["2", "0"], ["1"])
         (['0', '1', '2'], [2, 0], [1])
+        >>> number_labels(["2019", "2020"], ["2020"], folders=True)
+        (['2019', '2020'], [0, 1], [1])
     """
     whole = {label: _class_number(label) for label in {*train, *val}}
     known = {label: number for label, number in whole.items() if number is not None}
-    if numbered := len(known) == len(whole):
+    is_counted = {*known.values()} == {*range(len(known))}
+    if numbered := len(known) == len(whole) and (is_counted or not folders):
         highest = max(known.values(), default=0)
         if highest >= _MOST_CLASSES:
             raise UserError(f"a video has {_too_high(highest)}")

@@ -9,10 +9,13 @@ from torch.func import functional_call, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.internals import plain_for_func
 from critical_periods.core.project import Likelihood
 from critical_periods.core.restoring import restored
 from critical_periods.metrics.functional.likelihood import check_outputs
 
+# What torch says of a network that draws random numbers where it should not.
+_DRAWS = "randomness error mode"
 # Bytes of per-sample gradients at once. On a CPU more than its caches hold is slower.
 CPU_BUDGET, DEVICE_BUDGET = 2**26, 2**30
 
@@ -105,6 +108,7 @@ def squared_score_norms(
 
     with (
         evaluating(network),
+        plain_for_func(network),
         # Lightning validates in inference mode, in which some versions of torch compute no
         # gradients, not even functional ones.
         torch.inference_mode(False),
@@ -156,7 +160,15 @@ def squared_score_norms(
         sample = sum(p.numel() * p.element_size() for p in parameters.values())
         budget = CPU_BUDGET if device.type == "cpu" else DEVICE_BUDGET
         of_all = torch.vmap(norms_of_one, chunk_size=chunk_size or max(1, budget // sample))
-        return of_all(expected, labels, weights, *views)
+        of_each = (expected, labels, weights, *views)
+        try:
+            return of_all(*of_each)
+        except (RuntimeError, ValueError) as error:
+            # Recurrent networks, and what asks for values, such as of masks, take one at a time.
+            if isinstance(error, torch.OutOfMemoryError) or _DRAWS in str(error):
+                raise
+        norms = [norms_of_one(*one) for one in zip(*of_each, strict=True)]
+        return {layer: torch.stack([one[layer] for one in norms]) for layer in norms[0]}
 
 
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:

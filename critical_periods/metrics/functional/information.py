@@ -12,6 +12,7 @@ from critical_periods.metrics.functional.likelihood import (
     check_classes,
     check_outputs,
     check_target,
+    is_soft,
     mean_loss,
 )
 
@@ -45,7 +46,8 @@ def usable_information(
 
     Args:
         logits: [N, K]; of ``bernoulli`` and ``gaussian`` also [N] or any [N, ...].
-        target: class indices, integers [N]; of the others as many numbers as ``logits``.
+        target: class indices, integers [N], or soft targets [N, K], of which p_k is the mean; of
+            the other likelihoods as many numbers as ``logits``.
         likelihood: what the outputs say about the targets.
 
     Returns:
@@ -74,22 +76,27 @@ def information_sums(
 
     Returns:
         What H(Y) is of, and the summed loss in nats, a float64 scalar. H(Y) is of how often each
-        class occurs, int64 [K]; of each label's zeros and ones, float64 [2, K]; or of the number,
-        sum and sum of squares of each dimension, float64 [3, K].
+        class occurs, int64 [K], or float64 of soft targets; of each label's zeros and ones, float64
+        [2, K]; or of the number, sum and sum of squares of each dimension, float64 [3, K].
 
     Example:
         >>> information_sums(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
         (tensor([1, 2]), tensor(2.0794, dtype=torch.float64))
     """
     if likelihood == "categorical":
-        if logits.ndim != 2 or target.shape != logits.shape[:1] or target.is_floating_point():
+        soft = logits.shape == target.shape and is_soft(target, logits.shape[-1])
+        is_hard = target.shape == logits.shape[:1] and not target.is_floating_point()
+        if logits.ndim != 2 or not (soft or is_hard):
             raise UserError(
                 f"logits have shape {list(logits.shape)} and targets {list(target.shape)} of "
-                f"{target.dtype}; give logits [N, K] and integer class indices [N], or set the "
-                "likelihood: 'bernoulli' for one logit and for labels 0 and 1, 'gaussian' for "
-                "numbers."
+                f"{target.dtype}; give logits [N, K] and soft targets [N, K] or integer class "
+                "indices [N], or set the likelihood: 'bernoulli' for one logit and for labels 0 "
+                "and 1, 'gaussian' for numbers."
             )
         check_outputs(logits, len(target), likelihood)
+        if soft:
+            loss = cross_entropy(logits.double(), target.double(), reduction="sum")
+            return target.double().sum(0), loss
         check_classes(target, logits.shape[1])
         counts = torch.bincount(target, minlength=logits.shape[1])
         return counts, cross_entropy(logits.double(), target.long(), reduction="sum")

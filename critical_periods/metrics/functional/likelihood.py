@@ -32,7 +32,7 @@ def mean_loss(outputs: Tensor, target: Tensor, likelihood: Likelihood = "categor
         tensor(1.)
     """
     if likelihood == "categorical":
-        return F.cross_entropy(outputs, target)
+        return F.cross_entropy(outputs, target if target.is_floating_point() else target.long())
     target = target.reshape(outputs.shape).to(outputs.dtype)
     if likelihood == "bernoulli":
         total = F.binary_cross_entropy_with_logits(outputs, target, reduction="sum")
@@ -66,6 +66,14 @@ def check_outputs(outputs: Any, samples: int, likelihood: Likelihood) -> None:
         )
     if likelihood != "categorical":
         return
+    if len(shape) > 2:
+        raise UserError(
+            f"network returned shape {shape} for {samples} samples, which look like logits of "
+            "each pixel or token, but the likelihood 'categorical' needs one tensor of logits "
+            "[B, K] of one class a sample; say what of them is to be measured by a function in "
+            "Project(logits=...), such as their mean over pixels, or set "
+            "Project(likelihood='bernoulli') for labels 0 and 1, or 'gaussian' for numbers."
+        )
     if len(shape) != 2 or shape[1] < 2:
         raise UserError(
             f"network returned shape {shape} for {samples} samples; the likelihood 'categorical' "
@@ -110,16 +118,23 @@ def check_target(outputs: Tensor, target: Tensor, likelihood: Likelihood) -> Non
                 "'bernoulli' is of labels 0 and 1."
             )
         return
+    if is_soft(target, wanted[1]):
+        return
     if target.is_floating_point():
-        is_soft = target.ndim == 2 and shape[1] <= wanted[1] and bool((target >= 0).all())
-        if is_soft and bool(((target.double().sum(1) - 1).abs() < 1e-2).all()):
-            return
         raise UserError(
             f"targets have shape {shape} of {target.dtype}, which are no class numbers; for "
             "labels 0 and 1 set Project(likelihood='bernoulli'), for numbers 'gaussian', or say "
             "where the classes are, such as Project(target='label')."
         )
     check_classes(target, wanted[1])
+
+
+def is_soft(target: Tensor, classes: int) -> bool:
+    """Whether targets are probabilities of at most so many classes, [B, K]."""
+    if not target.is_floating_point() or target.ndim != 2 or target.shape[1] > classes:
+        return False
+    sums = target.double().sum(1)
+    return bool((target >= 0).all() & ((sums - 1).abs() < 1e-2).all())
 
 
 def check_classes(target: Tensor, classes: int) -> None:

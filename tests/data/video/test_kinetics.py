@@ -30,7 +30,7 @@ from critical_periods.callbacks import DeficitWindow
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
 from critical_periods.data import KineticsDataModule, MovingDigitsDataModule
-from critical_periods.data.video import kinetics
+from critical_periods.data.video import clips, kinetics, video_file
 from critical_periods.data.video.moving_digits_video import write_videos
 from critical_periods.data.video.shards import extract
 from critical_periods.data.video.video_index import as_bytes
@@ -438,6 +438,31 @@ def test_a_video_that_breaks_is_left_out_of_evaluation(digits: Path, tmp_path: P
     break_videos(data, "val", [n for n in range(VAL) if n not in (2, 9)])
     with pytest.raises(UserError, match=r"and 19 videos drawn in its place cannot be decode.*cut"):
         evaluated(data)
+
+
+def test_what_the_system_refuses_in_training_is_asked_for_again(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A passing error changes nothing; one that stays is reported as what it is."""
+    data = ready(shutil.copytree(digits, tmp_path / "copy"), max_bad_share=0.1)
+    clean = training(data, 1)
+    monkeypatch.setattr(clips, "_PAUSES", (0, 0))
+    asked: Counter[Path] = Counter()
+    times, is_cut_off = 2, video_file.is_cut_off
+
+    def stale(path: Any) -> bool:
+        asked[Path(path)] += 1
+        # Each reading of a video opens it twice where it fails.
+        if asked[Path(path)] <= 2 * times and Path(path) == gone:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return is_cut_off(path)
+
+    gone = Path(data.root, "train", paths(data, "train")[4])
+    monkeypatch.setattr(video_file, "is_cut_off", stale)
+    assert all(map(torch.equal, training(data, 1), clean)) and not data.broken
+    times = 100
+    assert 4 not in training(data, 2).index
+    assert data.broken == {("train", 4): f"cannot be read: {os.strerror(errno.ESTALE)}"}
 
 
 def test_a_workers_error_is_its_own_sentence(digits: Path, tmp_path: Path):

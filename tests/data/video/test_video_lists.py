@@ -2,18 +2,21 @@
 
 import csv
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from small_videos import film, write_video
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
 from critical_periods.data import KineticsDataModule
 from critical_periods.data.class_folders import tell
-from critical_periods.data.video.video_lists import find_videos, number_labels
+from critical_periods.data.video.shards import extract
+from critical_periods.data.video.video_lists import find_videos, number_labels, tell_shared
 
 NAMES = [f"{c}/{n}.mp4" for c in ("archery", "yoga") for n in range(2)]
 
@@ -145,6 +148,68 @@ def test_classes_without_videos_are_named(labels, found, lines, caplog):
     assert caplog.messages == lines
 
 
+@pytest.mark.parametrize(
+    ("folders", "found"),
+    [
+        (["2019", "2020"], (["2019", "2020"], [0, 0, 1, 1])),
+        (["1", "10"], (["1", "10"], [0, 0, 1, 1])),
+        (["0", "1"], (["0", "1"], [0, 0, 1, 1])),
+        (["000", "001"], (["0", "1"], [0, 0, 1, 1])),
+    ],
+)
+@pytest.mark.parametrize("shards", [False, True], ids=["videos", "shards"])
+def test_numbers_of_folders_are_class_numbers_only_from_0_on(
+    folders, found, shards: bool, videos: Path, tmp_path: Path
+):
+    root = tmp_path / "root"
+    for split in ("train", "val"):
+        for new, old in zip(folders, ("archery", "yoga"), strict=True):
+            shutil.copytree(videos / split / old, root / split / new)
+        if shards:
+            extract(find_videos(root, split), tmp_path / "out" / split)
+    data = KineticsDataModule(tmp_path / "out" if shards else root, num_workers=0)
+    data.setup()
+    assert (data.class_names, data._target["train"].tolist()) == found
+
+
+def test_videos_that_both_train_and_validate_are_said(videos: Path, tmp_path: Path, caplog):
+    """However their paths are written, in lists and behind links."""
+    (tmp_path / "link").symlink_to(videos)
+    lists = []
+    for root, name in (
+        (videos, "train/yoga/0.mp4"),
+        (tmp_path / "link", "val/../train/yoga/0.mp4"),
+    ):
+        file = tmp_path / f"{len(lists)}.csv"
+        file.write_text(f"{name},yoga\nval/yoga/{len(lists)}.mp4,yoga\n")
+        lists.append(find_videos(root, "train", file))
+    tell_shared(*lists)
+    assert [line.partition(videos.name)[0][:45] for line in caplog.messages] == [
+        "1 videos are in training and in validation, s"
+    ]
+    caplog.clear()
+    tell_shared(*(find_videos(videos, split) for split in ("train", "val")))
+    assert not caplog.messages
+    (tmp_path / "root").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / "root" / split).symlink_to(videos / "train")
+    KineticsDataModule(tmp_path / "root", num_workers=0).setup()
+    assert sum(line.startswith("4 videos are in training and") for line in caplog.messages) == 1
+
+
+def test_shards_beside_their_videos_are_read_and_it_is_said(videos: Path, tmp_path: Path, caplog):
+    root = shutil.copytree(videos, tmp_path / "root")
+    extract(find_videos(root, "train"), root / "train")
+    KineticsDataModule(root, num_workers=0).setup()
+    assert caplog.messages == [f"{root}/train holds shards and folders; only the shards are read."]
+
+
+def test_one_process_of_several_warns(folder: Path, monkeypatch, caplog):
+    touch(folder / "train", "notes.mp4")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert find_videos(folder, "train").paths == NAMES and not caplog.messages
+
+
 # Lists.
 
 ROWS = [("a b/1.mp4", "riding a bike"), ("c/2.mp4", "0x")]
@@ -214,6 +279,9 @@ def test_a_video_twice_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     (tmp_path / "list.csv").write_text("a.mp4,1\nb.mp4,0\na.mp4,1\nx/../b.mp4,0\n")
     assert len(find_videos(tmp_path, "train", tmp_path / "list.csv").paths) == 4
     (line,) = caplog.messages
+    tmp_path.joinpath("list.csv").write_text("a.mp4,Yoga\nb.mp4,yoga\n")
+    find_videos(tmp_path, "train", tmp_path / "list.csv")
+    assert "list.csv holds the classes 'Yoga' and 'yoga', which may be" in caplog.messages[1]
     assert line.startswith("2 of 4 lines of ") and "such as line 3, name a video again" in line
 
 
@@ -262,6 +330,17 @@ def test_videos_that_do_not_exist_are_called_missing(videos: Path, tmp_path: Pat
     assert main(words) == 2 and not (tmp_path / "out").exists()
     error = capsys.readouterr().err
     assert "1 of the 5 videos of" in error and "do not exist, such as 'none/1.mp4'" in error
+
+
+@pytest.mark.parametrize("shards", [False, True], ids=["videos", "shards"])
+def test_links_to_nothing_are_called_missing_too(shards: bool, videos: Path, tmp_path: Path):
+    root = shutil.copytree(videos, tmp_path / "root")
+    (root / "train/yoga/2.mp4").symlink_to("nowhere")
+    if shards:
+        for split in ("train", "val"):
+            extract(find_videos(root, split), tmp_path / "out" / split)
+    with pytest.raises(UserError, match=r"1 of 9 .* missing \(1\), .* or take their links away"):
+        KineticsDataModule(tmp_path / "out" if shards else root, num_workers=0).setup()
 
 
 def test_a_list_of_nothing_is_refused_before_the_index(videos: Path, tmp_path: Path):

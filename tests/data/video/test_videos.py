@@ -629,6 +629,10 @@ def test_the_index_lies_where_it_can_be_written(tmp_path: Path, monkeypatch: pyt
     (beside / "val.lock").mkdir()
     cache = index_folder(root)
     assert cache == tmp_path / "cache" / "critical_periods" / chosen.name
+    # A user without a home.
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")
+    with pytest.raises(UserError, match=r"written to \S+_index \([^()]+\); set data"):
+        index_folder(root)
     # No place at all.
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
