@@ -147,9 +147,7 @@ def validate_allocation(trainer: Any) -> None:
         return
     wanted = processes_of(trainer)
     # Without srun, a script may have tasks that it starts later; a run of one is not one of them.
-    found = (
-        os.environ["SLURM_NTASKS"] if wanted > 1 else os.environ.get("SLURM_STEP_NUM_TASKS", "1")
-    )
+    found = os.environ.get("SLURM_NTASKS" if wanted > 1 else "SLURM_STEP_NUM_TASKS", "1")
     if int(found) != wanted:
         raise UserError(
             f"this job of Slurm has {found} tasks, but trainer.devices × trainer.num_nodes is "
