@@ -43,6 +43,8 @@ def read_records(file: Path) -> list[Any]:
         if (left := 32768 - place % 32768) < 7:
             place += left
             continue
+        if place + 7 > len(content):
+            break  # it is still written
         _, length, kind = struct.unpack_from("<IHB", content, place)
         parts += content[place + 7 : place + 7 + length]
         place += 7 + length
