@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +13,9 @@ os.environ.setdefault("WANDB_SILENT", "true")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers that run side by side would wait for one another's threads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What a shell starts in the background ignores Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -84,8 +84,7 @@ def wandb_logger(
     if mode == "disabled":
         return None
     os.environ.setdefault("WANDB_SILENT", "true")
-    # Absolute, as a service of its own writes there, which may have started somewhere else.
-    folder = Path(os.environ.get("WANDB_DIR") or folder).absolute()
+    folder = log_folder(folder)
     settings = _settings(settings) | {"dir": str(folder)}
     if id is not None:
         settings |= {"id": id, "resume": "allow"}
@@ -106,6 +105,12 @@ def wandb_logger(
             return None
         attempt(run.define_metric, "*", step_metric="epoch", step_sync=False)
     return FailSafeWandbLogger(project=settings["project"], save_dir=folder, experiment=run)
+
+
+def log_folder(folder: Path) -> Path:
+    """Where the folder ``wandb`` of a run lies: in ``WANDB_DIR``, or in the folder of its files."""
+    # Absolute, as a service of its own writes there, which may have started somewhere else.
+    return Path(os.environ.get("WANDB_DIR") or folder).absolute()
 
 
 def _settings(settings: dict[str, Any]) -> dict[str, Any]:

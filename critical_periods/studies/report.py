@@ -19,7 +19,7 @@ from critical_periods.plots import curve as curves
 from critical_periods.plots import through_epochs
 from critical_periods.plots.rsv import plot_rsv
 from critical_periods.plots.style import lines, numbers, save
-from critical_periods.runs.tracking import wandb_logger
+from critical_periods.runs.tracking import log_folder, wandb_logger
 from critical_periods.studies.folder import StudyFolder, write_json
 from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan
@@ -134,11 +134,14 @@ def _log_summary(
     # One run for each folder, however often this is done.
     place = f"{plan.study} {folder.path.resolve()}"
     id_ = hashlib.sha256(place.encode()).hexdigest()[:16]
+    # This one says all that earlier ones say, which are still to be sent. They go first: an offline
+    # run is named by the second in which it begins.
+    for earlier in (log_folder(folder.path) / "wandb").glob(f"offline-run-*-{id_}"):
+        shutil.rmtree(earlier, ignore_errors=True)
     logger = wandb_logger(folder.path, id_, group=plan.study, name="summary", job_type="summary")
     if logger is not None:
         attempt(_log, logger.experiment, plan, curve, [folder.path / name for name in figures])
         logger.finish(0)
-        _clear_offline(Path(logger.experiment.dir).parent, id_)
 
 
 def _log(run: Any, plan: Plan, curve: pd.DataFrame, paths: Sequence[Path]) -> None:
@@ -151,13 +154,6 @@ def _log(run: Any, plan: Plan, curve: pd.DataFrame, paths: Sequence[Path]) -> No
         chart = wandb.plot.scatter(table, against, "final_accuracy", title=plan.study)
         shown["curve_chart"] = chart
     run.log(shown)
-
-
-def _clear_offline(run: Path, id_: str) -> None:
-    """Takes away what earlier summaries have kept to be sent: this one says all that they say."""
-    for earlier in run.parent.glob(f"offline-run-*-{id_}"):
-        if earlier != run:
-            shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _column(cells: pd.Series) -> pd.Series:

@@ -43,7 +43,10 @@ def read_records(file: Path) -> list[Any]:
         if (left := 32768 - place % 32768) < 7:
             place += left
             continue
-        _, length, kind = struct.unpack_from("<IHB", content, place)
+        header = content[place : place + 7].ljust(7, b"\0")
+        _, length, kind = struct.unpack("<IHB", header)
+        if place + 7 + length > len(content):
+            break  # it is still written
         parts += content[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # the whole of a record, or its last part
