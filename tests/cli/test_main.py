@@ -215,7 +215,7 @@ def test_a_full_disk_is_a_sentence(number, capsys, monkeypatch):
 def test_a_study_that_is_stopped_says_what_is_kept(number, capsys, monkeypatch):
     study = write_study(Path(), {"windows": {"removal": [0], "epochs_after": 1}})
     stop = lambda *args: signal.raise_signal(number)  # noqa: E731
-    monkeypatch.setattr("critical_periods.studies.launch.launch", stop)
+    monkeypatch.setattr("critical_periods.studies.launchers.local.launch", stop)
     assert main(["study", "run", str(study), "--output", "out"]) == 128 + number
     said = capsys.readouterr().err
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"

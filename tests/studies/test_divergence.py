@@ -17,9 +17,10 @@ from small_study import write_study
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
 from critical_periods.plots import plot_curve
-from critical_periods.studies import launch, load_study, read_table, report, worker
+from critical_periods.studies import load_study, read_table, report, worker
 from critical_periods.studies.divergence import DivergenceCheck
 from critical_periods.studies.folder import SegmentFolder
+from critical_periods.studies.launchers import local
 from critical_periods.studies.statistics import average, spread
 from critical_periods.studies.tables import short
 
@@ -31,7 +32,7 @@ RATE = "model.init_args.optimizer.init_args.lr"
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(report, "save", lambda figure, path: figure.canvas.draw())
-    monkeypatch.setattr(launch, "launch", lambda folder, plan, jobs=None: worker.work(folder))
+    monkeypatch.setattr(local, "launch", lambda folder, plan, jobs=None: worker.work(folder))
 
 
 def run(command: str = "run", **fields: Any) -> int:
