@@ -83,13 +83,17 @@ def release(number: str) -> None:
     call("scontrol", "update", f"jobid={number}", "StartTime=now")
 
 
-def task_of(output: StudyFolder) -> int:
-    """The process that trains a segment of a study."""
-    found = subprocess.run(
-        ["pgrep", "-f", f"study task {output.path}"], capture_output=True, text=True, check=False
-    )
-    # The parent is srun, whose command holds the same words.
-    return int(found.stdout.split()[-1])
+def task_of(output: StudyFolder, job: Job) -> int:
+    """The process of a job that trains a segment."""
+    found = [
+        number
+        for name in job.segments
+        for number in subprocess.run(
+            ["pgrep", "-f", f"study task {output.path} {name}"], capture_output=True, text=True
+        ).stdout.split()
+    ]
+    # Before it come those of srun, whose command holds the same words.
+    return int(found[-1])
 
 
 def test_paths_and_what_is_said_of_them(tmp_path: Path, undisturbed: dict[str, bytes]):
@@ -106,7 +110,7 @@ def test_segments_one_of_them_killed(tmp_path: Path, undisturbed: dict[str, byte
     path, output = submit(tmp_path, "--per", "segment")
     assert len(jobs(output)) == 5
     job = wait_for(lambda: trains(output))
-    os.kill(task_of(output), signal.SIGKILL)
+    os.kill(task_of(output, job), signal.SIGKILL)
     release(job.number)
     finish(path, undisturbed)
 
