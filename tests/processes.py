@@ -32,6 +32,8 @@ def join_processes(context: Any) -> None:
 
 
 def _process(rank: int, run: Callable[[int, Path], None], folder: Path, port: int) -> None:
+    # Of the test in which the first of them began.
+    os.environ.pop("PL_GLOBAL_SEED", None)
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
