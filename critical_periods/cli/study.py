@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -92,10 +91,16 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _queue_states(folder: StudyFolder) -> dict[str, str]:
-    """What Slurm's queue says of the segments; nothing where there is no Slurm."""
+    """What Slurm's queue says of the segments; nothing where the study was not submitted."""
     from critical_periods.studies.launchers import slurm
 
-    return slurm.states(folder) if shutil.which("squeue") else {}
+    if not slurm.was_submitted(folder):
+        return {}
+    try:
+        return slurm.states(folder)
+    except UserError as error:
+        print(f"What waits and runs is not known: {error}", file=sys.stderr)
+        return {}
 
 
 def _cancel(options: argparse.Namespace) -> int:

@@ -109,6 +109,11 @@ def submit(
     return f"{text}.{full}"
 
 
+def was_submitted(study: StudyFolder) -> bool:
+    """Whether jobs of the study were ever submitted; their scripts are in its folder."""
+    return (study.path / "slurm").is_dir()
+
+
 def jobs(study: StudyFolder) -> list[Job]:
     """The study's jobs that wait or run.
 
