@@ -148,19 +148,23 @@ def _work(options: argparse.Namespace) -> int:
 def _segment(options: argparse.Namespace) -> int:
     from critical_periods.studies.segment import train_segment
 
-    folder = StudyFolder(options.output)
-    plan = folder.read_plan()
-    if options.name not in plan.segments:
-        raise UserError(f"the plan in {folder.path} has no segment {options.name} any more.")
-    train_segment(folder, plan, options.name)
+    train_segment(*_planned(options), options.name)
     return 0
 
 
 def _task(options: argparse.Namespace) -> int:
     from critical_periods.studies.launchers.task import run_task
 
+    return run_task(*_planned(options), options.name)
+
+
+def _planned(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
+    """The folder and the plan that a segment is of."""
     folder = StudyFolder(options.output)
-    return run_task(folder, folder.read_plan(), options.name)
+    plan = folder.read_plan()
+    if options.name not in plan.segments:
+        raise UserError(f"the plan in {folder.path} has no segment {options.name} any more.")
+    return folder, plan
 
 
 def _make_plan(options: argparse.Namespace) -> Plan:

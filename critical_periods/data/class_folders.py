@@ -46,6 +46,11 @@ class ClassFolders(NamedTuple):
         return [path.split("/")[0] for path in self.paths]
 
     @property
+    def aside(self) -> str:
+        """What is left out, as an aside in a sentence; empty where nothing is."""
+        return f" (left out: {describe(dict(self.left_out))})" if self.left_out else ""
+
+    @property
     def loose(self) -> int:
         """How many files of the wanted kind are in no class's folder."""
         return dict(self.left_out).get(_BESIDE, 0)

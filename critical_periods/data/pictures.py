@@ -18,7 +18,6 @@ from critical_periods.core.errors import UserError
 from critical_periods.data.batch_stage import Images
 from critical_periods.data.class_folders import (
     ClassFolders,
-    describe,
     find_class_files,
     like,
     tell_left_out,
@@ -116,15 +115,14 @@ def _find(root: Path, part: str) -> ClassFolders:
         if (kind in Image.OPEN or kind == "MPO") and kind not in _NO_PICTURES
     ]
     found = find_class_files(root / part, suffixes, "pictures")
-    left_out = f" (left out: {describe(dict(found.left_out))})" if found.left_out else ""
     if not found.classes:
         raise UserError(
-            f"{state} Couldn't find any class folder in {found.folder}; {rule}{left_out}."
+            f"{state} Couldn't find any class folder in {found.folder}; {rule}{found.aside}."
         )
     if found.empty:
         raise UserError(
             f"{state} Found no valid file for the classes {', '.join(found.empty)}. Put pictures "
-            f"into these folders in {part}/, or take them away{left_out}."
+            f"into these folders in {part}/, or take them away{found.aside}."
         )
     return found
 

@@ -63,7 +63,7 @@ class SegmentRecord(pl.Callback):
         stop: the epoch after the segment's last.
         run_epochs: of the run to its end, which callbacks compare their epochs with.
         is_told_to_end: whether the segment is to save what it has, be it within an epoch, and to
-            end in a :class:`StoppedError`.
+            end in a :class:`StoppedError`; ``None`` where nothing tells it to.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class SegmentRecord(pl.Callback):
         folder: SegmentFolder,
         stop: int,
         run_epochs: int,
-        is_told_to_end: Callable[[], bool] = lambda: False,
+        is_told_to_end: Callable[[], bool] | None = None,
     ) -> None:
         self.folder, self.stop, self.run_epochs = folder, stop, run_epochs
         self.is_told_to_end = is_told_to_end
@@ -143,6 +143,8 @@ class SegmentRecord(pl.Callback):
 
     def _ends(self, trainer: pl.Trainer) -> bool:
         """Whether any process is told to end."""
+        if self.is_told_to_end is None:
+            return False
         told = self.is_told_to_end()
         if trainer.world_size == 1:
             return told
@@ -163,7 +165,7 @@ class SegmentRecord(pl.Callback):
 
 
 def train_segment(
-    study: StudyFolder, plan: Plan, name: str, is_told_to_end: Callable[[], bool] = lambda: False
+    study: StudyFolder, plan: Plan, name: str, is_told_to_end: Callable[[], bool] | None = None
 ) -> None:
     """Trains a segment and writes its checkpoint, metrics and ``done.json``.
 

@@ -30,7 +30,8 @@ class SlurmSettings(BaseModel):
     """The limit of one job, such as ``'4:00:00'``. One that is reached costs nothing: the segment
     saves, the job goes back to the queue and goes on."""
     gpus_per_node: PositiveInt | None = None
-    """GPUs of each node; by default as many as the run has devices, where it trains on GPUs."""
+    """GPUs of each node; by default as many as ``trainer.devices`` where ``trainer.accelerator`` is
+    ``gpu`` or ``cuda``, and otherwise none."""
     nodes: PositiveInt | None = None
     """Nodes of one segment; the run's ``trainer.num_nodes``, which it has to be."""
     cpus_per_task: PositiveInt | None = None

@@ -32,7 +32,7 @@ _WANTED = {
     "less_than_equal": "be at most {le}",
     "list_type": "be a list",
     "model_type": "hold fields",
-    "string_type": "name a config file",
+    "string_type": "be text",
     "too_short": "hold at least one value",
 }
 
@@ -191,6 +191,8 @@ def message(error: ValidationError) -> str:
             f"{owner or 'a study'} has a field named {value!r}, which is no text; put it between "
             "quotes, as YAML takes numbers, yes, no, on and off for something else."
         )
+    if name in ("base", "finetuning.base"):
+        return f"{name} is {value!r}; it must name a config file."
     must = _WANTED.get(kind, first["msg"].removeprefix("Input should ")).format(**context)
     subject = f"{owner} holds" if isinstance(first["loc"][-1], int) else f"{name} is"
     return f"{subject} {value!r}; it must {must}."

@@ -1,11 +1,17 @@
 """What needs no Slurm of its launcher."""
 
+import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 from small_study import planned, write_study
 
 from critical_periods.cli import main
+from critical_periods.studies.launchers import slurm, task
+from critical_periods.studies.launchers.batch_script import batch_script
+from critical_periods.studies.slurm_settings import SlurmSettings
 
 
 def test_status_where_slurm_does_not_answer(
@@ -32,3 +38,60 @@ def test_launcher_slurm_without_slurm(
     words = ["study", "run", str(path), "--output", str(tmp_path / "out"), "--launcher", "slurm"]
     assert main(words) == 2
     assert "needs a node of a Slurm cluster from which jobs can be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("trainer", "fields", "wanted"),
+    [
+        ({"accelerator": "cuda", "devices": 2}, {}, "#SBATCH --gpus-per-node=2\n"),
+        ({"accelerator": "cpu", "devices": 2}, {}, None),
+        (
+            {"accelerator": "auto", "devices": 1},
+            {"gpus_per_node": 1},
+            "#SBATCH --gpus-per-node=1\n",
+        ),
+    ],
+)
+def test_gpus_are_asked_for_where_the_run_trains_on_them(tmp_path, trainer, fields, wanted):
+    _, plan = planned(tmp_path)
+    plan.configs[0][0]["trainer"].update(trainer)
+    settings = SlurmSettings(**fields)
+    shape = slurm._shape(plan, settings)
+    script = batch_script(settings, "cp-1", tmp_path, ["a"], *shape)
+    assert f"#SBATCH --ntasks-per-node={trainer['devices']}\n" in script
+    assert wanted in script if wanted else "--gpus-per-node" not in script
+
+
+def test_a_task_of_no_segment_of_the_plan(tmp_path, capsys):
+    folder, _ = planned(tmp_path)
+    for command in ("task", "segment"):
+        assert main(["study", command, str(folder.path), "nosuch"]) == 2
+        assert "has no segment nosuch any more" in capsys.readouterr().err
+
+
+def test_a_task_without_locks_is_guarded_by_slurm_alone(tmp_path, monkeypatch, caplog):
+    folder, plan = planned(tmp_path)
+    (root, *_) = plan.segments
+    trained: list[str] = []
+    monkeypatch.setattr(task, "train_segment", lambda *args: trained.append(args[2]))
+
+    def refuse(self: FileLock, *args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert task.run_task(folder, plan, root) == 0
+    assert trained == [root] and "has no locks" in caplog.text
+
+
+def test_a_task_that_another_process_trains(tmp_path, capsys):
+    folder, plan = planned(tmp_path)
+    (root, *_) = plan.segments
+    with folder.segment(root).held():
+        assert task.run_task(folder, plan, root) == 1
+    assert f"segment {root} is trained by another process" in capsys.readouterr().err
+
+
+def test_text_of_slurm_must_be_text(tmp_path, capsys):
+    path = write_study(tmp_path, {"slurm": {"mem": 32000}})
+    assert main(["study", "plan", str(path)]) == 2
+    assert "slurm.mem is 32000; it must be text." in capsys.readouterr().err

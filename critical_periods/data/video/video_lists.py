@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from critical_periods.core.errors import UserError
 from critical_periods.data.class_folders import (
-    describe,
     find_class_files,
     like,
     tell,
@@ -92,7 +91,6 @@ def find_videos(
             f"class; set {root_name}, or {file_name} to a list of path,label."
         )
     found = find_class_files(folder, SUFFIXES, "videos")
-    left_out = f" (left out: {describe(dict(found.left_out))})" if found.left_out else ""
     if found.loose and not found.paths:
         raise UserError(
             f"{folder} holds {found.loose} videos, but no folder of a class with any; move them to "
@@ -101,12 +99,12 @@ def find_videos(
     if not found.paths:
         raise UserError(
             f"{folder} holds no videos; it must hold a folder for every class, with files such as "
-            f"*.mp4 in it{left_out}."
+            f"*.mp4 in it{found.aside}."
         )
     if found.empty:
         raise UserError(
             f"the class folder {folder / found.empty[0]} holds no videos, such as *.mp4; put some "
-            f"into it, or take it away{left_out}."
+            f"into it, or take it away{found.aside}."
         )
     tell_left_out(folder, "videos", len(found.paths), dict(found.left_out))
     return VideoList(folder, [*found.paths], found.labels)

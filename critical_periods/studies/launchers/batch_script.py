@@ -56,6 +56,7 @@ def batch_script(
     segments: Sequence[str],
     nodes: int,
     tasks_per_node: int,
+    gpus_per_node: int | None,
 ) -> str:
     """The script that trains some segments of the study in a folder.
 
@@ -66,6 +67,7 @@ def batch_script(
         segments: one after another.
         nodes: how many each of them is trained on.
         tasks_per_node: how many processes each node has.
+        gpus_per_node: how many GPUs are asked for; ``None`` asks for none.
     """
     command = _command(settings, ["study", "task", str(folder)])
     return _script(
@@ -74,7 +76,7 @@ def batch_script(
             "job-name": name,
             "nodes": nodes,
             "ntasks-per-node": tasks_per_node,
-            "gpus-per-node": settings.gpus_per_node,
+            "gpus-per-node": gpus_per_node,
             "signal": f"B:USR1@{_SECONDS_TO_SAVE}",
             "requeue": "",
             "comment": ",".join(segments),
@@ -121,12 +123,6 @@ def _command(settings: SlurmSettings, arguments: Sequence[str]) -> str:
     """A command of ours, in the container if there is one."""
     own = [settings.python or sys.executable, "-m", "critical_periods", *arguments]
     if settings.container is not None:
-        own = [
-            "apptainer",
-            "exec",
-            "--nv",
-            settings.container,
-            settings.python or "python",
-            *own[1:],
-        ]
+        python = settings.python or "python"
+        own = ["apptainer", "exec", "--nv", settings.container, python, *own[1:]]
     return shlex.join(own)

@@ -68,7 +68,7 @@ def submit(
     Raises:
         UserError: there is no Slurm here, or it does not take the first of the jobs.
     """
-    nodes, tasks = _shape(plan, settings)
+    nodes, tasks, gpus = _shape(plan, settings)
     folder = study.path.resolve()
     (folder / "slurm").mkdir(exist_ok=True)
     in_queue = jobs(study)
@@ -79,7 +79,7 @@ def submit(
     for way in paths(plan, wanted, whole):
         script = folder / "slurm" / f"{way[0]}.sh"
         name = f"{_prefix(study)}{way[0]}"
-        write_text(script, batch_script(settings, name, folder, way, nodes, tasks))
+        write_text(script, batch_script(settings, name, folder, way, nodes, tasks, gpus))
         parent = plan.segments[way[0]].parent
         after = {job_of[parent]} if parent in job_of else set()
         if settings.array_limit is not None and len(numbers) >= settings.array_limit:
@@ -105,7 +105,7 @@ def submit(
     segments = sum(name in job_of for name in wanted)
     text = f"Submitted {submitted} jobs for {segments} segments"
     if in_queue:
-        text += f"; {len(set(job_of) - set(wanted))} more are queued or running"
+        text += f"; {len(set(job_of) - set(wanted))} other segments are queued or running"
     return f"{text}.{full}"
 
 
@@ -163,8 +163,8 @@ def _prefix(study: StudyFolder) -> str:
     return f"cp-{hashlib.sha256(str(study.path.resolve()).encode()).hexdigest()[:8]}-"
 
 
-def _shape(plan: Plan, settings: SlurmSettings) -> tuple[int, int]:
-    """Nodes of a segment and processes of each; UserError where the study file says otherwise."""
+def _shape(plan: Plan, settings: SlurmSettings) -> tuple[int, int, int | None]:
+    """Nodes of a segment, processes and GPUs of each; UserError where the study file differs."""
     trainer = plan.configs[0][0]["trainer"]
     nodes, devices = trainer.get("num_nodes", 1), trainer.get("devices", "auto")
     tasks = 1 if devices == "auto" else len(devices) if isinstance(devices, list) else int(devices)
@@ -177,7 +177,8 @@ def _shape(plan: Plan, settings: SlurmSettings) -> tuple[int, int]:
                 f"slurm.{name} is {said}, but a run has trainer.num_nodes={nodes} and "
                 f"trainer.devices={devices}; let them be the same."
             )
-    return nodes, tasks
+    on_gpus = trainer.get("accelerator") in ("gpu", "cuda")
+    return nodes, tasks, settings.gpus_per_node or (tasks if on_gpus else None)
 
 
 def _sbatch(script: str, after: Sequence[str] | set[str]) -> str:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from filelock import Timeout
 
 from critical_periods.core.errors import ERROR_PREFIX
+from critical_periods.core.locks import locked
 from critical_periods.core.processes import told_to_end
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers.batch_script import STOPPED
@@ -19,7 +20,8 @@ from critical_periods.studies.worker import record_error
 def run_task(study: StudyFolder, plan: Plan, name: str) -> int:
     """Trains a segment of a planned study, unless it is done.
 
-    Slurm starts one job for a segment, whose first process holds its lock as a second guard.
+    Slurm starts one job for a segment, whose first process holds its lock as a second guard, where
+    the file system has locks.
 
     Returns:
         The exit code: 0 where it is done, 75 where it was told to end and has saved what it has,
@@ -37,7 +39,8 @@ def run_task(study: StudyFolder, plan: Plan, name: str) -> int:
     with ExitStack() as stack:
         if os.environ.get("SLURM_PROCID", "0") == "0":
             try:
-                stack.enter_context(folder.lock().acquire(timeout=0))
+                folder.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(folder.path / "lock"))
             except Timeout:
                 print(
                     f"{ERROR_PREFIX}segment {name} is trained by another process.", file=sys.stderr
