@@ -8,8 +8,9 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from critical_periods.core.batch import Batch, mapped, tensors_in
+from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
+from critical_periods.core.trees import mapped, tensors_in
 
 # As much of a training split as is kept where no number of samples is asked for, in bytes.
 _MOST = 2**28

@@ -10,9 +10,9 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from critical_periods.core.batch import tensors_in
 from critical_periods.core.errors import UserError, near, reason
 from critical_periods.core.project import Project
+from critical_periods.core.trees import tensors_in
 from critical_periods.models.heads import answering_together
 from critical_periods.tasks.task import Task
 

@@ -22,12 +22,14 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from critical_periods.callbacks.kept_batches import KeptBatches, kept_batches
-from critical_periods.core.batch import Batch, find, join, mapped
+from critical_periods.core.batch import Batch, join
 from critical_periods.core.errors import UserError
+from critical_periods.core.finding import find
 from critical_periods.core.internals import separate, set_up_validation, transferred
 from critical_periods.core.project import Project
 from critical_periods.core.restoring import restored
 from critical_periods.core.trainer import datamodule_of
+from critical_periods.core.trees import mapped
 
 
 def measurement_batches(

@@ -19,7 +19,7 @@ class Project:
     """Where inputs, target, network and logits are in a third party's project.
 
     What is left out is found where there is but one candidate, and refused before the first step
-    where there are several (:func:`critical_periods.core.batch.find`). A config writes it as
+    where there are several (:func:`critical_periods.core.finding.find`). A config writes it as
     ``project: {inputs: image, target: fine_label}``.
 
     Attributes:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from critical_periods.core.batch import Batch, find, join
+from critical_periods.core.batch import Batch, join
 from critical_periods.core.errors import UserError
+from critical_periods.core.finding import find
 from critical_periods.core.project import Project
 
 B, C, H, W = 3, 2, 4, 5

@@ -27,8 +27,9 @@ from critical_periods.callbacks.samples import (
     number_dealt,
     prepare_split,
 )
-from critical_periods.core.batch import Batch, find
+from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError, near, reason
+from critical_periods.core.finding import find
 from critical_periods.core.internals import (
     default_dtype,
     stops_before_monitors,

@@ -11,8 +11,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from critical_periods.callbacks.samples import example_batch
 from critical_periods.callbacks.windows.window import Window, open_windows, windows
-from critical_periods.core.batch import Batch, find
+from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
+from critical_periods.core.finding import find
 from critical_periods.core.project import Project
 from critical_periods.core.randomness import Stream, generator, global_seed
 from critical_periods.core.trainer import Unit, datamodule_of
@@ -25,7 +26,7 @@ class DeficitWindow(Window):
     Where the DataModule has a slot for deficits (``datamodule.deficits``, a
     :class:`~critical_periods.deficits.DeficitSlot`), the deficit goes in there. In any other
     project the window changes what ``training_step`` receives: tuples, dicts, named tuples and
-    nested pairs of images and targets (:func:`critical_periods.core.batch.find`). The data set, and
+    nested pairs of images and targets (:func:`.finding.find`). The data set, and
     the tensors that its loader hands out, stay as they are. Validation is touched on request
     alone; the sanity check, measurements and tests never are.
 

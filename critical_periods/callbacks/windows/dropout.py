@@ -14,9 +14,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from critical_periods.core.batch import tensors_in
 from critical_periods.core.internals import around_calls, is_compiled, is_redirected
 from critical_periods.core.restoring import generator_state
+from critical_periods.core.trees import tensors_in
 
 # Modules of torch that drop by a probability p, or by one called dropout.
 _BY_P = (
