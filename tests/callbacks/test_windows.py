@@ -485,7 +485,7 @@ def test_restarts_go_on_from_a_checkpoint(framework, tmp_path):
 
     saver = {"filename": "{step}", "save_top_k": -1, "every_n_train_steps": 1}
     whole = run(framework.callbacks.ModelCheckpoint(tmp_path, **saver))
-    for step in (1, 3, 4, 5, 8, 11, 12, 13, 16, 20, 23):  # 4 an epoch
+    for step in range(1, 24):  # 4 an epoch
         assert run(ckpt_path=tmp_path / f"step={step}.ckpt", weights_only=True) == whole[step:]
 
 

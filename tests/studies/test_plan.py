@@ -111,6 +111,19 @@ def test_trains_each_distinct_epoch_once_in_chains_of_segments(number):
     assert used == set(plan.segments)
 
 
+def test_a_trunk_with_three_branches():
+    plan = plan_with(windows_to(20, 40, 60, after=40))
+    trunk = [s for s in plan.segments.values() if s.window[0] < s.window[1] == s.stop]
+    assert [(s.start, s.stop) for s in trunk] == [(0, 20), (20, 40), (40, 60)]
+    branches = [s for s in plan.segments.values() if 0 < s.window[1] < s.stop]
+    ends = {(s.window[1], s.start, s.stop) for s in branches}
+    assert ends == {(20, 20, 60), (40, 40, 80), (60, 60, 100)}
+    clean = [s for s in plan.segments.values() if s.window == (0, 0)]
+    assert [(s.start, s.stop) for s in clean] == [(0, 60), (60, 80), (80, 100)]
+    assert plan.epochs == 60 + 3 * 40 + 100
+    assert plan.separate_epochs == 2 * (60 + 80 + 100)
+
+
 def test_a_grown_study_keeps_the_names_of_what_it_shares():
     small = plan_with(windows_to(2, 6), seeds=(0,))
     grown = plan_with(windows_to(0, 2, 4, 6, 9), seeds=(0, 1))

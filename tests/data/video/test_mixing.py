@@ -33,7 +33,7 @@ def is_cut(kept: Tensor) -> bool:
     return all(int(side.int().diff().abs().sum()) <= 2 for side in (rows, columns))
 
 
-@pytest.mark.parametrize("word", range(2))
+@pytest.mark.parametrize("word", range(4))
 def test_mixup_equals_a_plain_loop(word: int):
     clean = batch()
     mixed = mix(clean, SIZE, 0.8, 0.0, 7, word)

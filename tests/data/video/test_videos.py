@@ -151,6 +151,16 @@ def test_a_probe_knows_what_a_full_decode_finds(clip: Path, full: FullDecode, co
     assert (found.height, found.width) == full.image(0).shape[:2]
 
 
+@pytest.mark.real_data
+def test_scaled_frames_of_real_clips_keep_their_shape(clip: Path):
+    (image,) = read_frames(clip, [0.5], short_side=120).images
+    info = probe(clip)
+    assert min(image.shape[:2]) == 120
+    assert image.shape[1] / image.shape[0] == pytest.approx(info.width / info.height, rel=0.01)
+    (whole,) = read_frames(clip, [0.5], short_side=4000).images
+    assert np.array_equal(whole, read_frames(clip, [0.5]).images[0])
+
+
 # Made up files of all kinds.
 
 
@@ -355,7 +365,7 @@ def test_whatever_is_damaged_is_a_frame_or_a_video_error(name: str, tmp_path: Pa
     file = write_video(tmp_path / name, film(24), codec, g=6)
     raw, draws = file.read_bytes(), np.random.default_rng(3)
     outcomes = set()
-    for _ in range(40):
+    for _ in range(60):
         damaged = np.frombuffer(raw, np.uint8).copy()
         # Headers lie at the ends.
         reach = draws.choice([300, len(raw)])
