@@ -624,3 +624,46 @@ def frame_pairs() -> str:
         ends = [f"{row[name]:g}" if row[name] > 0 else "" for name in ("least", "greatest")]
         body.append([row["way"], row["against"], f"{row['median']:g}", *ends])
     return markdown(["our pairs", "against", "median", "least", "greatest"], body)
+
+
+def costs() -> str:
+    """What studies of full scale take."""
+    body = []
+    for _, row in benchmark("costs").iterrows():
+        whole = ("runs", "segments", "epochs", "separate_epochs")
+        cells = [number(row[name], 0) for name in whole]
+        body.append([f"`{row['study']}`", *cells, row["gflop_per_sample"], f"{row['exaflop']:g}"])
+    header = [
+        "study",
+        "runs",
+        "segments",
+        "epochs",
+        "in separate runs",
+        "GFLOP a sample",
+        "exaFLOP",
+    ]
+    return markdown(header, body)
+
+
+def cost(study: str, column: str) -> float:
+    """A number of the table of costs."""
+    found = benchmark("costs").set_index("study").at[study, column]
+    return float(found)
+
+
+def gpu_hours(study: str, teraflops: float) -> str:
+    """Hours of a GPU that sustains so many TFLOP/s in training."""
+    return number(cost(study, "exaflop") * 1e6 / teraflops / 3600, 1)
+
+
+def cpu_days(study: str, machine: str) -> str:
+    """Days of training at the rate that a machine had in the benchmark of training steps."""
+    rates = benchmark("throughput").set_index("machine").loc[[machine], "images_per_second"]
+    samples = cost(study, "epochs") * cost(study, "samples_per_epoch")
+    return number(samples / rates.max() / 86400, 0)
+
+
+def queue_hours(job: str, wait: int) -> str:
+    """Simulated hours of a study as a job a path or a segment, each of which waits."""
+    found = benchmark("queues").set_index(["job", "wait"]).at[(job, wait), "hours"]
+    return number(float(found), 1)

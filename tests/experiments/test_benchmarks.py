@@ -11,6 +11,8 @@ import pytest
 import torch
 from small_videos import film, write_video
 
+from critical_periods.studies.plan import Plan, Segment
+
 BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 
 
@@ -86,3 +88,29 @@ def test_frame_pairs_compares_four_ways(run, tmp_path):
     for verdict, found, needed in ((seeking_verdict, 0, 3), (shards_verdict, 1, 20)):
         is_met = rows["median"][found] >= needed
         assert ("at least" if is_met else "LESS THAN") in verdict
+
+
+@pytest.mark.slow
+def test_costs_are_those_of_the_committed_table(run):
+    header, row = run("costs", "achille2019_layers").splitlines()
+    committed = (BENCHMARKS.parent / "results" / "costs.csv").read_text().splitlines()
+    assert committed[0] == header and row in committed
+
+
+def test_jobs_wait_for_each_other_and_for_a_gpu(monkeypatch):
+    """A trunk of 2 epochs with branches of 2 and 3, and a run of 4 by itself, an hour an epoch."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    hours = import_module("queues").hours
+    tree = [("trunk", None, 0, 2), ("short", "trunk", 2, 4), ("long", "trunk", 2, 5)]
+    tree.append(("alone", None, 0, 4))
+    segments = {
+        name: Segment(name, parent, start, stop, (0, 0), seed=0, config=0)
+        for name, parent, start, stop in tree
+    }
+    plan = Plan("tree", [], segments, [], 0.01)
+    # One GPU trains 11 epochs; on two the trunk and `long` take 5, `alone` 4, `short` 2.
+    assert [hours(plan, True, gpus, 3600, 0) for gpus in (1, 2, 3)] == [11, 7, 7]
+    assert [hours(plan, False, gpus, 3600, 0) for gpus in (1, 2, 3)] == [11, 6, 5]
+    # As a path, trunk and `long` wait once, and `short` twice; as segments, both twice.
+    assert hours(plan, True, 3, 3600, 1) == 1 + 5 + 1 + 2
+    assert hours(plan, False, 3, 3600, 1) == 1 + 2 + 1 + 3
