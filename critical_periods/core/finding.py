@@ -145,8 +145,8 @@ def _find_views(batch: Any, tensors: dict[Path, Tensor]) -> list[Path]:
     if len(stacks) > 1:
         raise UserError(
             f"{len(stacks)} tensors of a batch that is {describe(batch)} could each hold all "
-            f"views [B, V, C, H, W]: {_named(stacks, tensors)}; {say}{_dotted(stacks[0])!r}, "
-            "axes='BVCHW')."
+            f"views [B, V, C, H, W] or be a video or volume: {_named(stacks, tensors)}; "
+            f"{say}{_dotted(stacks[0])!r}, axes='BCTHW')."
         )
     kinds = {(tensors[path].shape, tensors[path].dtype) for path in paths}
     if len(kinds) > 1:

@@ -327,6 +327,30 @@ def test_monitors_measure_by_the_likelihood(kind, target, likelihood):
     assert logged["information/both"] == pytest.approx(float(gain) / math.log(2), abs=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(SIZE, 4, 4), (SIZE, 1, 4, 4)])
+def test_a_segmentation_has_a_class_at_each_pixel(shape):
+    classes = torch.randint(3, shape, generator=torch.Generator().manual_seed(5))
+    module, project = Module(nn.Conv2d(1, 3, 2, 2)), Project(target=1)
+    module.loss = lambda z, y: F.cross_entropy(z, y.view(len(z), 4, 4))  # type: ignore[method-assign]
+    logged = fit(
+        module, (IMAGE, classes),
+        FisherMonitor(split="val", project=project),
+        UsableInformationMonitor(project=project),
+        WeightInformationMonitor(samples=4, steps=2, project=project),
+    )  # fmt: skip
+    pixels, at = IMAGE.double().unfold(2, 2, 2).unfold(3, 2, 2).flatten(4), classes.view(-1, 16)
+    linear = nn.Linear(4, 3).double()
+    linear.load_state_dict(
+        {n: p.view(3, *[4] * (p.ndim > 1)) for n, p in module.model.state_dict().items()}
+    )
+    each = [pixels.view(SIZE, 16, 4)[:, place] for place in range(16)]
+    fisher = sum(fisher_loop(linear, linear, [x]) for x in each)
+    assert logged["fisher/trace"] == pytest.approx(fisher, rel=1e-4)
+    gained = sum(bits(linear(x), at[:, place]) for place, x in enumerate(each))
+    assert logged["information/both"] == pytest.approx(gained, abs=1e-4)
+    assert logged["information/weights"] > 0
+
+
 class Parts(nn.Module):
     """A dict of logits in half their size, and features."""
 

@@ -6,7 +6,11 @@ from torch import Tensor, nn
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.project import Likelihood
-from critical_periods.metrics.functional.likelihood import check_outputs, check_target
+from critical_periods.metrics.functional.likelihood import (
+    check_outputs,
+    check_places,
+    check_target,
+)
 
 # Steps that change no number.
 _SHAPES = ("Alias", "Clone", "Permute", "Reshape", "Select", "Slice", "Squeeze", "TBackward")
@@ -20,6 +24,7 @@ def check_fit(
 
     Where targets are not needed, those that are not known (-1, or torch's -100) are left out, and
     so are places in a data set: whole numbers that are all different and far beyond the classes.
+    Of outputs [B, K, ...] there has to be a class at each place, be it known or not.
     """
     with torch.enable_grad():
         outputs = network(*batch.inputs)
@@ -31,6 +36,9 @@ def check_fit(
             "Project(logits=torch.logit)."
         )
     outputs = outputs.detach()
+    if not target_needed and likelihood == "categorical" and outputs.ndim > 2:
+        check_places(outputs, target)
+        return
     if not target_needed and target.ndim == 1 and not target.is_floating_point():
         target = target[target >= 0]
         is_far = bool((target >= 2 * outputs[0].numel()).any())
