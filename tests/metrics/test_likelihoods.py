@@ -230,6 +230,7 @@ Z = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
         (Z, torch.arange(4) % 2, "bernoulli", r"shape \[4\] of torch.int64 but outputs \[4, 4\]"),
         (Z[:, :3], Z, "gaussian", "of as many numbers a sample"),
         (Z.long(), Z, "gaussian", "one tensor of floats"),
+        (F.normalize(Z), torch.arange(4), "categorical", "rows of length one.*an embedding's"),
         (Z[..., None], torch.arange(4), "categorical", r"pixel or token.*class numbers \[4, 1\]"),
         (Z.view(2, 2, 4), Z[:2, :2].long(), "categorical", r"move classes to the second axis"),
     ],

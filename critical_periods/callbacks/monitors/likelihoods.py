@@ -12,9 +12,9 @@ from critical_periods.metrics.functional.likelihood import (
     check_target,
 )
 
-# Steps that change no number.
-_SHAPES = ("Alias", "Clone", "Permute", "Reshape", "Select", "Slice", "Squeeze", "TBackward")
-_OTHER_SHAPES = ("ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View")
+# Steps that change no number, or only those near 0 and 1.
+_SHAPES = ("Alias", "Clamp", "Clone", "Permute", "Reshape", "Select", "Slice", "Squeeze")
+_OTHER_SHAPES = ("TBackward", "ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View")
 
 
 def check_fit(
@@ -29,11 +29,12 @@ def check_fit(
     with torch.enable_grad():
         outputs = network(*batch.inputs)
     check_outputs(outputs, len(batch.index), likelihood)
-    if likelihood == "bernoulli" and _is_sigmoid(outputs):
+    step, inverse = _last_step(outputs), {"Sigmoid": "logit", "Softmax": "log"}
+    if likelihood != "gaussian" and step in inverse:
         raise UserError(
-            "network returned probabilities, as its last step is a sigmoid, but the likelihood "
-            "'bernoulli' is of logits; say how they become logits, such as "
-            "Project(logits=torch.logit)."
+            f"network returned probabilities, as its last step is a {step.lower()}, but the "
+            f"likelihood {likelihood!r} is of logits; say how they become logits, such as "
+            f"Project(logits=torch.{inverse[step]})."
         )
     outputs = outputs.detach()
     if not target_needed and likelihood == "categorical" and outputs.ndim > 2:
@@ -48,9 +49,9 @@ def check_fit(
         check_target(outputs, target, likelihood)
 
 
-def _is_sigmoid(outputs: Tensor) -> bool:
-    """Whether the last step but for changes of shape was a sigmoid, by the graph of gradients."""
+def _last_step(outputs: Tensor) -> str:
+    """The last step but for changes of shape, such as Sigmoid, by the graph of gradients."""
     node = outputs.grad_fn
     while node is not None and node.name().startswith(_SHAPES + _OTHER_SHAPES):
         node = node.next_functions[0][0]
-    return node is not None and node.name().startswith("Sigmoid")
+    return "" if node is None else node.name().partition("Backward")[0]

@@ -86,6 +86,13 @@ def check_outputs(outputs: Any, samples: int, likelihood: Likelihood) -> None:
             "likelihood 'categorical' is of logits, before any softmax; say how they become "
             "logits, such as Project(logits=torch.log)."
         )
+    lengths = outputs.detach().double().norm(dim=1)
+    if samples > 1 and bool(((lengths - 1).abs() < 1e-4).all()):
+        raise UserError(
+            f"network returned rows of length one, shape {shape}, which are an embedding's and no "
+            "logits; name the module or the function that gives logits, such as "
+            "Project(logits=...), or set Project(likelihood='gaussian')."
+        )
 
 
 def check_target(outputs: Tensor, target: Tensor, likelihood: Likelihood) -> None:
