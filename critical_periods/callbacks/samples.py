@@ -72,13 +72,7 @@ def shared_samples(
     """The same clean samples in every process, as one batch on the device; all by default."""
     where = (project, target_needed)
     batches = list(measurement_batches(trainer, split, samples, True, *where))
-    shapes = {tuple(view.shape[1:]) for batch in batches for view in batch.inputs[:1]}
-    if len(shapes) > 1:
-        raise UserError(
-            f"split={split!r} gives samples of different shapes, such as "
-            f"{' and '.join(map(str, sorted(map(list, shapes))[:2]))}, which are measured as one "
-            "batch here; choose another split, or give samples of one shape."
-        )
+    check_one_shape(split, batches)
     batch = join(batches)
     if trainer.world_size > 1 and not _has_clean_samples(trainer):
         # A third party's loader deals out samples one by one: the first of each process come
@@ -91,16 +85,30 @@ def shared_samples(
     return batch.map(lambda part: part[:samples].to(trainer.strategy.root_device))
 
 
+def check_one_shape(split: str, batches: Iterable[Batch]) -> None:
+    """Raises a UserError where samples that are to be one batch have different shapes."""
+    shapes = {tuple(tuple(view.shape[1:]) for view in batch.inputs) for batch in batches}
+    if len(shapes) > 1:
+        shown = (" × ".join(str(list(shape)) for shape in each) for each in sorted(shapes)[:2])
+        raise UserError(
+            f"split={split!r} gives samples of different shapes, such as {' and '.join(shown)}, "
+            "which are measured as one batch here; choose another split, or give samples of one "
+            "shape."
+        )
+
+
 def example_batch(
     trainer: pl.Trainer,
     split: str = "train",
     project: Project | None = None,
     target_needed: bool = False,
+    one_shape: bool = False,
 ) -> Batch | None:
     """Clean samples of a split, two or more, for a dry run before training.
 
-    They are the first batch of a third party's validation. None of its training split, or of one
-    that cannot be drawn from without a trace.
+    They are the first batch of a third party's validation, whose second is looked at where all are
+    to have ``one_shape``. None of its training split, or of one that cannot be drawn from without a
+    trace.
     """
     if not _has_clean_samples(trainer) and (split == "train" or split in kept_batches(trainer)):
         return None
@@ -108,10 +116,13 @@ def example_batch(
     samples = 2 if _has_clean_samples(trainer) else None
     batches = measurement_batches(trainer, split, samples, True, project, target_needed)
     with closing(batches), isolate_rng():
-        return next(batches, None)
+        example = next(batches, None)
+        second = next(batches, None) if one_shape and not _has_clean_samples(trainer) else None
+    check_one_shape(split, filter(None, (example, second)))
+    return example
 
 
-def prepare_split(trainer: pl.Trainer, split: str) -> None:
+def prepare_split(trainer: pl.Trainer, split: str, project: Project | None = None) -> None:
     """Has the batches of a split kept where they can be had only as they go by.
 
     Raises:
@@ -119,7 +130,7 @@ def prepare_split(trainer: pl.Trainer, split: str) -> None:
     """
     if _has_clean_samples(trainer):
         return
-    loader, module = _third_party_loader(trainer, split), trainer.lightning_module
+    loader, module = _third_party_loader(trainer, split, project), trainer.lightning_module
     if split == "train":
         if "dataloader_iter" in inspect.signature(module.training_step).parameters:
             raise UserError(
@@ -144,7 +155,7 @@ def _third_party_batches(
     target_needed: bool,
 ) -> Iterator[Batch]:
     """As :func:`measurement_batches`, from the loader of the split."""
-    wanted = _distinct_samples(_third_party_loader(trainer, split))
+    wanted = _distinct_samples(_third_party_loader(trainer, split, project))
     if samples is not None:
         share = number_dealt(samples, trainer)
         wanted = min(wanted, samples if shared else share)
@@ -179,14 +190,19 @@ def _raw_batches(trainer: pl.Trainer, split: str) -> Iterator[Any]:
             yield transferred(trainer, raw, validating=split == "val")
 
 
-def _third_party_loader(trainer: pl.Trainer, split: str) -> Iterable[Any]:
+def _third_party_loader(
+    trainer: pl.Trainer, split: str, project: Project | None = None
+) -> Iterable[Any]:
     if split == "val" and trainer.val_dataloaders is None and trainer.enable_validation:
         # The first validation may be epochs away, or there is none at all.
         set_up_validation(trainer)
     loader = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders}.get(split)
     if isinstance(loader, (list, tuple)) and len(loader) == 1:
         loader = loader[0]
-    if loader is None or isinstance(loader, (list, tuple, Mapping)):
+    several = isinstance(loader, (list, tuple, Mapping))
+    # Of the training batches of several, a part may be named.
+    is_named = split == "train" and project is not None and project.places is not None
+    if loader is None or (several and not is_named):
         raise UserError(
             f"split={split!r} has no single data loader in this project to measure on; choose "
             "split='train' or 'val' with one loader, or use a DataModule of critical_periods."

@@ -35,8 +35,8 @@ def find(
       [B, 2, C, H, W] of at most four colours holds two and [B, 3, 1, H, W] three; any other of five
       axes may be a video.
       Several [B, C, H, W] of one shape and type are one view each if they are a tuple or list
-      within the batch, if their names differ by left and right or by a number, or if they stand
-      side by side and something else may be their target.
+      within the batch, or if their names differ by left and right or by a number. Side by side with
+      their target, ``(a, b, y)``, they may also be an image and its mask or clean version.
     - The target is what is called ``target``, ``label``, ``class`` or ``y`` (or their plurals), if
       nothing else is called something like it (``coarse_label``). Without such a name, it is the
       only other tensor of whole numbers [B] or [B, 1], or of floats [B, K] (of another likelihood
@@ -134,6 +134,11 @@ def _find_views(batch: Any, tensors: dict[Path, Tensor]) -> list[Path]:
         if leaf.ndim in (4, 5) and (leaf.is_floating_point() or leaf.dtype == torch.uint8)
     ]
     say = "say which are the inputs, such as Project(inputs="
+    if not tensors and not parts_of(batch):
+        raise UserError(
+            f"no tensors were found in a batch that is {describe(batch)}; let the data loader give "
+            "a tuple, list, dict, named tuple or data class of tensors, such as (images, target)."
+        )
     if not paths:
         raise UserError(
             f"no images were found in a batch that is {describe(batch)}; images are float or "
@@ -145,21 +150,21 @@ def _find_views(batch: Any, tensors: dict[Path, Tensor]) -> list[Path]:
     if len(stacks) > 1:
         raise UserError(
             f"{len(stacks)} tensors of a batch that is {describe(batch)} could each hold all "
-            f"views [B, V, C, H, W]: {_named(stacks, tensors)}; {say}{_dotted(stacks[0])!r}, "
-            "axes='BVCHW')."
+            f"views [B, V, C, H, W] or be a video or volume: {_named(stacks, tensors)}; "
+            f"{say}{_dotted(stacks[0])!r}, axes='BCTHW')."
         )
     kinds = {(tensors[path].shape, tensors[path].dtype) for path in paths}
     if len(kinds) > 1:
         shown = " and ".join(dict.fromkeys(describe(tensors[path]) for path in paths))
         raise UserError(
             f"the views of a batch differ ({shown}), where {_named(paths, tensors)} could be "
-            f"views; {say}{_dotted(paths[0])!r}) for one, or a list of several."
+            f"views; {say}{_dotted(paths[0])!r}) for one, or {[*map(_dotted, paths)]} for all."
         )
     if len(paths) > 1 and not _are_views(batch, tensors, paths):
         raise UserError(
             f"{len(paths)} tensors of a batch could be views, or an image and its mask, depth or "
-            f"other target: {_named(paths, tensors)}; {say}{_dotted(paths[0])!r}) for one, or a "
-            "list of several."
+            f"other target: {_named(paths, tensors)}; {say}{_dotted(paths[0])!r}) for one, or "
+            f"{[*map(_dotted, paths)]} for all."
         )
     return paths
 
@@ -169,22 +174,12 @@ def _are_views(batch: Any, tensors: dict[Path, Tensor], paths: list[Path]) -> bo
     level = next(place for place, keys in enumerate(zip(*paths, strict=False)) if _differ(keys))
     keys = [path[level] for path in paths]
     if all(isinstance(key, int) for key in keys):
-        # A tuple of images alone; or images side by side with what may be their target.
+        # A tuple of images alone.
         group = [path for path in tensors if path[:level] == paths[0][:level]]
-        if level > 0 and len(group) == len(paths):
-            return True
-        others = _candidates(tensors, paths, len(tensors[paths[0]]))
-        masks = {_is_mask(tensors[path]) for path in paths}
-        return bool(others) and len(masks) == 1
+        return level > 0 and len(group) == len(paths)
     names = [str(key).lower() for key in keys]
     alike = {_VIEW.sub("#", name) for name in names}
     return len(alike) == 1 and "#" in alike.pop() and not _TARGET_NAMES & {*names}
-
-
-def _is_mask(images: Tensor) -> bool:
-    """Whether the first image has no more than two values."""
-    first = images[:1]
-    return bool(((first == first.amin()) | (first == first.amax())).all()) if len(first) else False
 
 
 def _differ(keys: Iterable[Any]) -> bool:

@@ -1,13 +1,14 @@
 """What a forward pass leaves behind in a network or in a DataModule, taken back."""
 
 import copy
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from types import FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,11 @@ def restored(*owners: Any) -> Iterator[None]:
     That is, in a module and in those within it: attributes, parameters, buffers and hooks are the
     same objects as before and have the same values, ``requires_grad`` and ``grad`` too; lists,
     dicts, sets and arrays have the same content; NumPy's, Python's and torch's generators of their
-    own go on as if nothing had been drawn. What hooks hold on to is kept, too, and the attributes
-    of objects whose classes come from a package that a module comes from. The global random state
-    is not, and data sets, loaders, tensors of more than 256 MiB that are no parameters and modules
-    whose parameters have no shape yet are left alone.
+    own go on as if nothing had been drawn, and counts of itertools as if none had been taken. What
+    hooks hold on to is kept, too, the attributes of objects whose classes come from a package that
+    a module comes from, and what such a module's class, and globals of its file that its methods
+    name, hold. The global random state is not, and data sets, loaders, tensors of more than 256 MiB
+    that are no parameters and modules whose parameters have no shape yet are left alone.
 
     Nothing is written that has not changed, so compiled code finds its guards as they were.
 
@@ -55,6 +57,8 @@ def restored(*owners: Any) -> Iterator[None]:
     kept = _Kept({_package(type(part)) for part in parts})
     for owner in owners:
         kept.add_attributes(owner)
+    for kind in {base for part in parts for base in type(part).__mro__}:
+        kept.add_class(kind)
     try:
         yield
     finally:
@@ -86,6 +90,34 @@ class _Kept:
                 self._add(tensor, deep)
         self._add(getattr(owner, "__dict__", None), deep)
 
+    def add_class(self, kind: type) -> None:
+        """Adds what a third party's class, and the globals that its methods name, hold."""
+        if _package(kind) not in self._packages:
+            return
+        held = {name: value for name, value in vars(kind).items() if _is_plain_state(name, value)}
+        self._add_names(partial(setattr, kind), vars(kind), held)
+        functions = [one for one in vars(kind).values() if isinstance(one, FunctionType)]
+        for function in functions:
+            names = function.__globals__
+            named = {name: names[name] for name in _named_in(function.__code__) if name in names}
+            # Those of the same file may be called.
+            called = (one for one in named.values() if isinstance(one, FunctionType))
+            functions += [
+                one for one in called if one.__globals__ is names and one not in functions
+            ]
+            held = {name: value for name, value in named.items() if _is_plain_state(name, value)}
+            self._add_names(names.__setitem__, names, held)
+
+    def _add_names(
+        self, put: Callable[[str, Any], Any], now: Mapping[str, Any], held: dict[str, Any]
+    ) -> None:
+        for name, value in held.items():
+            self._undo.append(partial(_put_name, put, now, name, value))
+            if type(value) is itertools.count:
+                put(name, copy.copy(value))
+            else:
+                self._add(value, deep=False)
+
     def _add(self, value: Any, deep: bool) -> None:
         if isinstance(value, nn.Module):
             self.add_attributes(value)
@@ -100,6 +132,9 @@ class _Kept:
             self._undo.append(partial(_put_array, value, value.copy()))
         elif isinstance(value, dict):
             self._undo.append(partial(_put_mapping, value, dict(value)))
+            # They cannot go back, so copies go on.
+            copies = {k: copy.copy(one) for k, one in value.items() if type(one) is itertools.count}
+            value.update(copies)
             inside = value.values()
         elif isinstance(value, (list, deque)):
             self._undo.append(partial(_put_sequence, value, list(value)))
@@ -132,6 +167,41 @@ class _Kept:
             self._undo.append(partial(_put_tensor, tensor, alias, alias.clone()))
         if tensor.is_leaf:
             self._undo.append(partial(_put_grad, tensor, tensor.grad, tensor.requires_grad))
+
+
+def _is_plain_state(name: str, value: Any) -> bool:
+    """Whether a class or a file is likely to remember something by a name."""
+    if name.startswith("__"):
+        return False
+    kinds = {
+        itertools.count,
+        int,
+        float,
+        bool,
+        str,
+        tuple,
+        list,
+        dict,
+        set,
+        deque,
+        type(None),
+        np.ndarray,
+    }
+    of_arrays = isinstance(value, (Tensor, np.ndarray)) or generator_state(value) is not None
+    return type(value) in kinds or of_arrays
+
+
+def _named_in(code: CodeType) -> set[str]:
+    """Globals, and attributes, that a function names, those within it too."""
+    inner = (one for one in code.co_consts if isinstance(one, CodeType))
+    return {*code.co_names}.union(*map(_named_in, inner))
+
+
+def _put_name(
+    put: Callable[[str, Any], Any], now: Mapping[str, Any], name: str, value: Any
+) -> None:
+    if now.get(name) is not value:
+        put(name, value)
 
 
 def _put_tensor(tensor: Tensor, alias: Tensor, value: Tensor) -> None:

@@ -22,6 +22,7 @@ class UsableInformation(Metric):
     Args:
         num_classes: the number of classes K, or of outputs a sample.
         likelihood: ``categorical``, ``bernoulli`` or ``gaussian``.
+        places: how many classes a sample has, such as one a pixel, where logits are [N, K, ...].
         **kwargs: of ``torchmetrics.Metric``.
 
     Example:
@@ -40,13 +41,18 @@ class UsableInformation(Metric):
     cross_entropy: Tensor
 
     def __init__(
-        self, num_classes: int, likelihood: Likelihood = "categorical", **kwargs: Any
+        self,
+        num_classes: int,
+        likelihood: Likelihood = "categorical",
+        places: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.likelihood: Likelihood = likelihood
         zero = torch.zeros((), dtype=torch.float64)
-        counts = torch.zeros(num_classes, dtype=torch.int64)
+        shape = (num_classes,) if places is None else (num_classes, places)
+        counts = torch.zeros(shape, dtype=torch.int64)
         if likelihood != "categorical":
             # Of zeros and ones; or of the number of samples, their sum and that of their squares.
             rows = 2 if likelihood == "bernoulli" else 3
@@ -58,17 +64,18 @@ class UsableInformation(Metric):
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Adds a batch of logits [N, num_classes] and class indices [N], or soft targets.
 
-        Of other likelihoods, outputs and targets are [N, num_classes] both; one output may be [N].
+        With ``places``, they are [N, num_classes, ...] and [N, ...]. Of other likelihoods, outputs
+        and targets are [N, num_classes] both; one output may be [N].
 
         Raises:
             UserError: the shapes do not fit, or a target is not one of the classes.
         """
         counts, cross_entropy = information_sums(logits, target, self.likelihood)
         if counts.shape != self.counts.shape:
-            raise UserError(
-                f"logits have {counts.shape[-1]} classes but num_classes is {self.num_classes}; "
-                "make them agree."
-            )
+            found = f"{counts.shape[-1]} classes but num_classes is {self.num_classes}"
+            if {counts.ndim, self.counts.ndim} != {1}:
+                found = f"shape {list(logits.shape)}, not that of {list(self.counts.shape)} before"
+            raise UserError(f"logits have {found}; make them agree.")
         self.counts = self.counts + counts
         self.cross_entropy = self.cross_entropy + cross_entropy
 

@@ -67,9 +67,8 @@ class Record:
 
 # How a project packs two views and a target, and how it unpacks them again.
 FORMS: dict[str, tuple[Callable[..., Any], Callable[[Any], tuple[Tensor, Tensor, Tensor]]]] = {
-    "tuple": (lambda a, b, y: (a, b, y), lambda batch: batch),
-    "nested pair": (lambda a, b, y: ((a, b), y), lambda batch: (*batch[0], batch[1])),
-    "list": (lambda a, b, y: [a, b, y], tuple),
+    "tuple": (lambda a, b, y: ((a, b), y), lambda batch: (*batch[0], batch[1])),
+    "list": (lambda a, b, y: [[a, b], y], lambda batch: (*batch[0], batch[1])),
     "dict": (
         lambda a, b, y: {"label": y, "views": {"left": a, "right": b}, "name": "x"},
         lambda batch: (batch["views"]["left"], batch["views"]["right"], batch["label"]),

@@ -37,6 +37,7 @@ from critical_periods.deficits import (
 from critical_periods.metrics.functional import relative_source_variance, source_variance
 
 SIZE = 12
+TWO = Project([0, 1], 2)
 Y = torch.arange(SIZE) % 3
 INDEX = torch.arange(SIZE)
 
@@ -200,6 +201,32 @@ def test_dissociation_of_a_tone_and_a_picture():
         assert ((target == own) | (target == other)).all()
 
 
+def test_a_part_of_the_batches_of_several_loaders_may_be_named():
+    parts, other = Samples((IMAGE, Y)), Samples((IMAGE + 1, Y))
+    loaders = {"a": DataLoader(parts, 6), "b": DataLoader(other, 6)}
+    module, project = Module(Flat(64)), Project("a.0", "a.1")
+    module.training_step = lambda batch, batch_idx: Module.training_step(module, batch["a"], 0)  # type: ignore
+    both = DeficitWindow(BLUR, project=project), FisherMonitor(project=project)
+    trainer = quiet_trainer(*both, max_epochs=1)
+    trainer.fit(module, loaders)
+    seen = torch.cat([batch[0] for _, batch in module.seen])
+    assert torch.equal(seen, BLUR.degrade(IMAGE))
+    model = copy.deepcopy(module.model).double()
+    wanted = fisher_loop(model, model, [IMAGE.double()])
+    assert float(trainer.callback_metrics["fisher/trace"]) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_samples_of_other_shapes_are_refused_before_the_second_step(split):
+    batches = DataLoader([(torch.ones(4, size), Y[:4]) for size in (5, 6)], batch_size=None)
+    module = Module(nn.Linear(1, 3))
+    module.forward = lambda x: module.model(x.mean(1, keepdim=True))  # type: ignore[method-assign]
+    monitor = WeightInformationMonitor(split=split, samples=8, steps=2, project=Project(0, 1))
+    with pytest.raises(UserError, match=rf"{split}' gives .* shapes, such as \[5\] and \[6\]"):
+        quiet_trainer(monitor, max_epochs=1).fit(module, batches, batches)
+    assert len(module.seen) == (1 if split == "train" else 0)
+
+
 # What is measured, against loops in float64.
 
 
@@ -327,6 +354,30 @@ def test_monitors_measure_by_the_likelihood(kind, target, likelihood):
     assert logged["information/both"] == pytest.approx(float(gain) / math.log(2), abs=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(SIZE, 4, 4), (SIZE, 1, 4, 4)])
+def test_a_segmentation_has_a_class_at_each_pixel(shape):
+    classes = torch.randint(3, shape, generator=torch.Generator().manual_seed(5))
+    module, project = Module(nn.Conv2d(1, 3, 2, 2)), Project(target=1)
+    module.loss = lambda z, y: F.cross_entropy(z, y.view(len(z), 4, 4))  # type: ignore[method-assign]
+    logged = fit(
+        module, (IMAGE, classes),
+        FisherMonitor(split="val", project=project),
+        UsableInformationMonitor(project=project),
+        WeightInformationMonitor(samples=4, steps=2, project=project),
+    )  # fmt: skip
+    pixels, at = IMAGE.double().unfold(2, 2, 2).unfold(3, 2, 2).flatten(4), classes.view(-1, 16)
+    linear = nn.Linear(4, 3).double()
+    linear.load_state_dict(
+        {n: p.view(3, *[4] * (p.ndim > 1)) for n, p in module.model.state_dict().items()}
+    )
+    each = [pixels.view(SIZE, 16, 4)[:, place] for place in range(16)]
+    fisher = sum(fisher_loop(linear, linear, [x]) for x in each)
+    assert logged["fisher/trace"] == pytest.approx(fisher, rel=1e-4)
+    gained = sum(bits(linear(x), at[:, place]) for place, x in enumerate(each))
+    assert logged["information/both"] == pytest.approx(gained, abs=1e-4)
+    assert logged["information/weights"] > 0
+
+
 class Parts(nn.Module):
     """A dict of logits in half their size, and features."""
 
@@ -398,6 +449,10 @@ def test_a_sigmoid_is_no_logit():
 
     with pytest.raises(UserError, match=r"a sigmoid.*Project\(logits=torch\.logit\)"):
         fit(module(), parts, Untrained(), FisherMonitor(project=project))
+    with pytest.raises(UserError, match=r"last step is a sigmoid, but the likelihood 'categori"):
+        probable = Module(nn.Sequential(Flat(64), nn.Sigmoid()))
+        probable.forward = lambda x: probable.model(x).clamp(0.01, 0.99)  # type: ignore[method-assign]
+        fit(probable, (IMAGE, Y), Untrained(), FisherMonitor())
     said = Project(0, 1, logits="torch.logit", likelihood="bernoulli")
     assert fit(module(), parts, FisherMonitor(project=said))["fisher/trace"] > 0
 
@@ -525,7 +580,9 @@ def test_rsv_through_a_forward_of_its_own(tmp_path, monkeypatch):
 
     halving = Halving(Flat(64, 64))
     halving.inputs, halving.target = (0, 1), 2
-    logged = fit(halving, (IMAGE, IMAGE.flip(0), Y), SourceVarianceMonitor(["sum"], pairs=2))
+    logged = fit(
+        halving, (IMAGE, IMAGE.flip(0), Y), SourceVarianceMonitor(["sum"], pairs=2, project=TWO)
+    )
     assert logged["rsv/sum/mean"] == 1
 
 
@@ -541,7 +598,7 @@ def test_pathways_of_theirs_do_not_matter(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = Flat(64, 64)
     model.pathways, model.fuse = nn.ModuleList([nn.Linear(2, 2)]), "late"
-    monitor = SourceVarianceMonitor(["model.sum"], pairs=2)
+    monitor = SourceVarianceMonitor(["model.sum"], pairs=2, project=TWO)
     logged = fit(Module(model, (0, 1), 2), (IMAGE, IMAGE.flip(0), Y), monitor)
     assert "rsv/model.sum/mean" in logged
 

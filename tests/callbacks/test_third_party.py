@@ -287,7 +287,7 @@ class Siamese(nn.Module):
 
 class Pairs(Project):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        return F.cross_entropy(self.network(batch[0], batch[1]), batch[2])
+        return F.cross_entropy(self.network(*batch[0]), batch[1])
 
     def validation_step(self, batch: Any, batch_idx: int) -> None: ...
 
@@ -300,7 +300,7 @@ class Pairs(Project):
     ],
 )
 def test_layers_whose_units_are_not_one_per_sample(layer: str, sentence: str):
-    pairs = loader(IMAGES, IMAGES, TARGET)
+    pairs = DataLoader([((one, one), y) for one, y in zip(IMAGES, TARGET, strict=True)], 8)
     with pytest.raises(UserError, match=sentence):
         fit(Pairs(Siamese()), SourceVarianceMonitor([layer]), train=pairs, val=pairs)
 
@@ -330,7 +330,7 @@ def test_monitors_of_other_layers_go_together():
 
     def run(*layers: list[str]) -> dict[str, float]:
         monitors = [SourceVarianceMonitor(names, samples=8, pairs=3) for names in layers]
-        pairs = loader(IMAGES, IMAGES, TARGET)
+        pairs = DataLoader([((one, one), y) for one, y in zip(IMAGES, TARGET, strict=True)], 8)
         return fit(Pairs(TwoLayers()), *monitors, train=pairs, val=pairs)
 
     assert {"rsv/head.0/mean", "rsv/head/mean"} <= run(["head.0"], ["head"]).keys()

@@ -47,7 +47,7 @@ class Pairs(Dataset):
         return len(TARGET)
 
     def __getitem__(self, place: int) -> Any:
-        return LEFT[place] + self.noise(), RIGHT[place] + self.noise(), TARGET[place]
+        return (LEFT[place] + self.noise(), RIGHT[place] + self.noise()), TARGET[place]
 
 
 class OfNumPy:
@@ -99,6 +99,10 @@ class Locked(Pairs):
     def __init__(self) -> None:
         super().__init__(OfNumPy())
         self.file = open(__file__)  # noqa: SIM115
+
+
+def flat(batch: Any) -> list[Tensor]:
+    return [*batch[0], batch[1]]
 
 
 def loader(data: Any, **settings: Any) -> DataLoader:
@@ -165,8 +169,8 @@ class Project(pl.LightningModule):
         self.received: list[Any] = []
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        self.received.append([part.clone() for part in batch])
-        return F.cross_entropy(self.network(*batch[:2]), batch[2])
+        self.received.append([part.clone() for part in flat(batch)])
+        return F.cross_entropy(self.network(*batch[0]), batch[1])
 
     def validation_step(self, batch: Any, batch_idx: int) -> None: ...
 
@@ -247,8 +251,8 @@ class MixedUp(Project):
     """Mixes samples up on the way to the device, and would be spoilt by a deficit in place."""
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        left, right, target = batch
-        return 0.5 * (left + left.flip(0)), right, target
+        (left, right), target = batch
+        return (0.5 * (left + left.flip(0)), right), target
 
 
 def test_what_goes_by_in_the_first_epoch_is_measured_each_time():
@@ -259,7 +263,7 @@ def test_what_goes_by_in_the_first_epoch_is_measured_each_time():
     fit(project, [train], window, FisherMonitor(samples=12), values)
     assert train.asked == 3
     clean = loader(Pairs(OfNumPy()))
-    batches = [MixedUp.on_after_batch_transfer(project, batch, 0) for batch in clean]
+    batches = [flat(MixedUp.on_after_batch_transfer(project, batch, 0)) for batch in clean]
     left, right = (torch.cat([batch[view] for batch in batches])[:12] for view in (0, 1))
     expected, _ = fisher_trace(project.network, [left, right])
     assert values.found == pytest.approx([expected.item()] * 3, rel=1e-5)
@@ -279,7 +283,7 @@ def test_a_run_that_goes_on_measures_what_it_would_have_measured(tmp_path: Path,
     path, callbacks = min(tmp_path.iterdir(), key=str), []
     # Goes on with other noise, which only samples that were not yet kept have.
     project, values = run(loader(Pairs(Counting())), ckpt_path=path)
-    first = list(loader(Pairs(OfNumPy())))
+    first = [flat(batch) for batch in loader(Pairs(OfNumPy()))]
     if step == 2:
         first[2] = project.received[0]
     left, right, target = (torch.cat([batch[part] for batch in first]) for part in range(3))
@@ -346,7 +350,7 @@ def test_what_a_forward_logs_is_of_training_alone():
             return output
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            return F.cross_entropy(self(*batch[:2]), batch[2])
+            return F.cross_entropy(self(*batch[0]), batch[1])
 
     logged = []
     for watching in ([], monitors("train", "model.1")):
@@ -436,12 +440,12 @@ def test_a_deficit_keeps_contiguity_and_type(kind: str):
 
     class Kinds(Project):
         def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-            return *(KINDS_OF_TENSOR[kind](view.repeat(1, 3, 1, 1)) for view in batch[:2]), batch[2]
+            return [KINDS_OF_TENSOR[kind](view.repeat(1, 3, 1, 1)) for view in batch[0]], batch[1]
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            self.received.append(batch[0])
-            seen = [view.reshape(len(view), -1) for view in batch[:2]]
-            return F.cross_entropy(self.network[1](seen[0] + seen[1]), batch[2])
+            self.received.append(batch[0][0])
+            seen = [view.reshape(len(view), -1) for view in batch[0]]
+            return F.cross_entropy(self.network[1](seen[0] + seen[1]), batch[1])
 
     project, loaders = Kinds(lambda: plain(nn.Linear(192, 3))), (loader(Pairs()), loader(Pairs()))
     fit(project, loaders, DeficitWindow(Blur(2), 1), *monitors("train", "1"), max_epochs=2)
@@ -483,10 +487,10 @@ class Compiled(pl.LightningModule):
         return self.head(self.model(torch.stack([left, right], 1)))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return F.cross_entropy(self(*batch[:2]), batch[2])
+        return F.cross_entropy(self(*batch[0]), batch[1])
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self(*batch[:2])
+        self(*batch[0])
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.05)

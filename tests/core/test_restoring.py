@@ -1,5 +1,6 @@
 """Whatever a forward pass does to a network, it is as before."""
 
+import itertools
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -175,3 +176,45 @@ def test_networks_without_shapes_yet_take_them():
     with restored(network):
         network(torch.zeros(1, 2))
     assert network[0].weight.shape == (3, 2)
+
+
+CALLS, DRAWS, SEEN = 0, np.random.default_rng(1), [0]
+
+
+def drawn() -> float:
+    SEEN.append(1)
+    return float(DRAWS.random())
+
+
+class Remembering(nn.Module):
+    """Remembers in its class, in its file and in counts."""
+
+    calls, states, numbers = 0, [0], itertools.count()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.inside = itertools.count(5), {"count": itertools.count(9)}
+
+    def forward(self, x: float) -> Any:
+        global CALLS
+        CALLS += 1
+        type(self).calls += 1
+        self.states.append(1)
+        return CALLS, self.calls, len(SEEN), drawn(), self.next(), next(self.inside["count"])
+
+    def next(self) -> Any:
+        return next(self.numbers), next(self.own)
+
+
+def test_what_a_class_a_file_and_counts_remember_goes_on_as_before():
+    module, alone = Remembering(), Remembering()
+    expected = [alone(1) for _ in range(2)]
+    with restored(module):
+        before = [module(1) for _ in range(3)]
+    assert [first - 2 for first, *_ in before] == [1, 2, 3]
+    assert (CALLS, Remembering.calls, len(Remembering.states), len(SEEN)) == (2, 2, 3, 3)
+    state = DRAWS.bit_generator.state
+    with restored(alone):
+        alone(1)
+    assert DRAWS.bit_generator.state == state
+    assert alone(1)[4:] == ((2, 7), 11) and expected[1][4:] == ((1, 6), 10)

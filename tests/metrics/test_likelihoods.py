@@ -149,6 +149,39 @@ def test_information_is_what_is_gained_on_the_best_constant(likelihood, outputs)
     assert float(metric.compute()) == pytest.approx(expected, abs=1e-6)
 
 
+def test_class_maps_are_a_class_at_each_place():
+    torch.manual_seed(3)
+    net, x = nn.Conv2d(1, 3, 3, padding=1), torch.randn(5, 1, 3, 2)
+    parameters, wanted = list((double := copy.deepcopy(net).double()).parameters()), 0.0
+    for log_p in double(x.double()).log_softmax(1):
+        for one in log_p.flatten():
+            grads = torch.autograd.grad(one, parameters, retain_graph=True)
+            wanted += math.exp(one.item()) * sum(g.square().sum().item() for g in grads) / len(x)
+    assert fisher_trace(net, [x])[0].item() == pytest.approx(wanted, rel=1e-5)
+    drawn, _ = fisher_trace(net, [x], 400, torch.Generator().manual_seed(0))
+    assert drawn.item() == pytest.approx(wanted, rel=0.05)
+
+    z, y = net(x).detach(), torch.randint(3, (5, 3, 2))
+    places = [(z[:, :, i, j], y[:, i, j]) for i in range(3) for j in range(2)]
+    information = float(sum(usable_information(*place) for place in places))
+    for target in (y, y[:, None]):
+        assert float(usable_information(z, target)) == pytest.approx(information, abs=1e-6)
+        assert mean_loss(z, target).item() == pytest.approx(
+            sum(mean_loss(*place).item() for place in places), rel=1e-5
+        )
+    metric = UsableInformation(3, places=6)
+    for part in (slice(2), slice(2, None)):
+        metric.update(z[part], y[part])
+    assert float(metric.compute()) == pytest.approx(information, abs=1e-6)
+    with pytest.raises(UserError, match=r"shape \[5, 3, 1, 2\], not that of \[3, 6\] before"):
+        metric.update(z[:, :, :1], y[:, :1])
+    # Of two classes, as of a label of 0 or 1 at each place.
+    logit, two = z[:, 1:2], torch.cat([z[:, 1:2] * 0, z[:, 1:2]], 1)
+    assert float(usable_information(two, y % 2)) == pytest.approx(
+        float(usable_information(logit, y % 2, "bernoulli")), abs=1e-6
+    )
+
+
 def test_labels_in_a_column_are_those_of_a_row():
     z, y = network(0)(X).detach(), targets("bernoulli", 0)
     flat = usable_information(z, y, "bernoulli")
@@ -197,6 +230,9 @@ Z = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
         (Z, torch.arange(4) % 2, "bernoulli", r"shape \[4\] of torch.int64 but outputs \[4, 4\]"),
         (Z[:, :3], Z, "gaussian", "of as many numbers a sample"),
         (Z.long(), Z, "gaussian", "one tensor of floats"),
+        (F.normalize(Z), torch.arange(4), "categorical", "rows of length one.*an embedding's"),
+        (Z[..., None], torch.arange(4), "categorical", r"pixel or token.*class numbers \[4, 1\]"),
+        (Z.view(2, 2, 4), Z[:2, :2].long(), "categorical", r"move classes to the second axis"),
     ],
 )  # fmt: skip
 def test_what_contradicts_the_likelihood_is_refused(outputs, target, likelihood, sentence):

@@ -254,8 +254,8 @@ def test_bad_input_is_one_sentence():
     x = torch.randn(2, 3)
     with pytest.raises(UserError, match=r"logits \[B, K\]"):
         fisher_trace(nn.Linear(3, 1), [x])
-    with pytest.raises(UserError, match=r"shape \[2, 3, 4\] for 2 samples"):
-        fisher_trace(nn.Linear(5, 4), [torch.randn(2, 3, 5)])
+    with pytest.raises(UserError, match=r"shape \[2, 1, 4\] for 2 samples"):
+        fisher_trace(nn.Linear(5, 4), [torch.randn(2, 1, 5)])
     heads = nn.Linear(3, 4)
     heads.register_forward_hook(lambda module, args, output: {"both": output})
     with pytest.raises(UserError, match="a <class 'dict'> for 2 samples"):

@@ -6,11 +6,15 @@ from torch import Tensor, nn
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.project import Likelihood
-from critical_periods.metrics.functional.likelihood import check_outputs, check_target
+from critical_periods.metrics.functional.likelihood import (
+    check_outputs,
+    check_places,
+    check_target,
+)
 
-# Steps that change no number.
-_SHAPES = ("Alias", "Clone", "Permute", "Reshape", "Select", "Slice", "Squeeze", "TBackward")
-_OTHER_SHAPES = ("ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View")
+# Steps that change no number, or only those near 0 and 1.
+_SHAPES = ("Alias", "Clamp", "Clone", "Permute", "Reshape", "Select", "Slice", "Squeeze")
+_OTHER_SHAPES = ("TBackward", "ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View")
 
 
 def check_fit(
@@ -20,17 +24,22 @@ def check_fit(
 
     Where targets are not needed, those that are not known (-1, or torch's -100) are left out, and
     so are places in a data set: whole numbers that are all different and far beyond the classes.
+    Of outputs [B, K, ...] there has to be a class at each place, be it known or not.
     """
     with torch.enable_grad():
         outputs = network(*batch.inputs)
     check_outputs(outputs, len(batch.index), likelihood)
-    if likelihood == "bernoulli" and _is_sigmoid(outputs):
+    step, inverse = _last_step(outputs), {"Sigmoid": "logit", "Softmax": "log"}
+    if likelihood != "gaussian" and step in inverse:
         raise UserError(
-            "network returned probabilities, as its last step is a sigmoid, but the likelihood "
-            "'bernoulli' is of logits; say how they become logits, such as "
-            "Project(logits=torch.logit)."
+            f"network returned probabilities, as its last step is a {step.lower()}, but the "
+            f"likelihood {likelihood!r} is of logits; say how they become logits, such as "
+            f"Project(logits=torch.{inverse[step]})."
         )
     outputs = outputs.detach()
+    if not target_needed and likelihood == "categorical" and outputs.ndim > 2:
+        check_places(outputs, target)
+        return
     if not target_needed and target.ndim == 1 and not target.is_floating_point():
         target = target[target >= 0]
         is_far = bool((target >= 2 * outputs[0].numel()).any())
@@ -40,9 +49,9 @@ def check_fit(
         check_target(outputs, target, likelihood)
 
 
-def _is_sigmoid(outputs: Tensor) -> bool:
-    """Whether the last step but for changes of shape was a sigmoid, by the graph of gradients."""
+def _last_step(outputs: Tensor) -> str:
+    """The last step but for changes of shape, such as Sigmoid, by the graph of gradients."""
     node = outputs.grad_fn
     while node is not None and node.name().startswith(_SHAPES + _OTHER_SHAPES):
         node = node.next_functions[0][0]
-    return node is not None and node.name().startswith("Sigmoid")
+    return "" if node is None else node.name().partition("Backward")[0]

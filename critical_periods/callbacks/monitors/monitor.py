@@ -22,6 +22,7 @@ from critical_periods.callbacks.kept_batches import (
 from critical_periods.callbacks.monitors.likelihoods import check_fit
 from critical_periods.callbacks.network import answering, check_call, computes_more, network_of
 from critical_periods.callbacks.samples import (
+    check_one_shape,
     example_batch,
     measurement_batches,
     number_dealt,
@@ -83,6 +84,8 @@ class Monitor(pl.Callback):
     """Whether it measures targets, too."""
     has_likelihood: ClassVar[bool] = False
     """Whether it measures what the outputs say about targets."""
+    one_shape: ClassVar[bool] = False
+    """Whether it measures all samples as one batch."""
 
     def __init__(
         self,
@@ -161,9 +164,10 @@ class Monitor(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures two samples for a dry run, as the first measurement may be due hours later."""
         for split in self.takes:
-            prepare_split(trainer, split)
+            prepare_split(trainer, split, self.project)
         self._validate_validation(trainer)
-        example = example_batch(trainer, self.split, self.project, self.target_needed)
+        where = (self.project, self.target_needed, self.one_shape)
+        example = example_batch(trainer, self.split, *where)
         self._is_validated = example is not None
         if example is not None:
             self.dry_run(pl_module, example.first(2), example.target)
@@ -221,6 +225,8 @@ class Monitor(pl.Callback):
             if wanted == math.inf:
                 check_size(trainer, split, batch, one, setting)
         found, _ = find(batch, project=self.project)
+        if kept.batches and any(one.one_shape for one in takers):
+            check_one_shape(split, [find(kept.batches[0], project=self.project)[0], found])
         kept.add(trainer, batch, len(found.index), number_dealt(kept.wanted, trainer))
 
     def dry_run(

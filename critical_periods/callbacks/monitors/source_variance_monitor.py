@@ -71,6 +71,8 @@ class SourceVarianceMonitor(Monitor):
         >>> monitor = SourceVarianceMonitor(layers=["trunk.stage4"], samples=500, pairs=20)
     """
 
+    one_shape = True
+
     def __init__(
         self,
         layers: Sequence[str],

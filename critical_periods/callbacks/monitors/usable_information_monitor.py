@@ -71,6 +71,9 @@ def _add(
     for name, seen in conditions.items():
         logits = network(*seen)
         if name not in metrics:
-            outputs = logits[0].numel()
-            metrics[name] = UsableInformation(outputs, likelihood).to(logits.device)
+            places = (
+                logits[0, 0].numel() if likelihood == "categorical" and logits.ndim > 2 else None
+            )
+            outputs = logits[0].numel() // (places or 1)
+            metrics[name] = UsableInformation(outputs, likelihood, places).to(logits.device)
         metrics[name].update(logits, batch.target)

@@ -62,6 +62,7 @@ class WeightInformationMonitor(Monitor):
 
     target_needed = True
     has_likelihood = True
+    one_shape = True
 
     def __init__(
         self,

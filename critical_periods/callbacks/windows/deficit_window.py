@@ -117,12 +117,15 @@ class DeficitWindow(Window):
         others = windows(trainer, DeficitWindow)
         if _slot(trainer) is None and self is others[0]:
             loaders = trainer.train_dataloader
-            if isinstance(loaders, (list, tuple, Mapping)) and len(loaders) > 1:
+            is_named = all(one.project and one.project.places for one in others)
+            if isinstance(loaders, (list, tuple, Mapping)) and len(loaders) > 1 and not is_named:
                 # One batch of theirs holds parts whose samples do not belong together.
+                place = next(iter(loaders)) if isinstance(loaders, Mapping) else 0
                 raise UserError(
                     f"a DeficitWindow edits the batches of one data loader, but this project "
                     f"trains on {len(loaders)} at once; let one loader give all views and their "
-                    "target, or give the DataModule a DeficitSlot."
+                    "target, or say which part of a batch is meant, such as "
+                    f"Project(inputs='{place}.0', target='{place}.1')."
                 )
             self._unwrap.append(_wrap_step(trainer, pl_module, "training_step"))
             if any(window.validate for window in others):

@@ -64,7 +64,8 @@ def squared_score_norms(
 
     With J_k = ∇_w z_k(x) the gradient of an output, and Σ over the K outputs z, this is
 
-    - ``categorical``, p = softmax(z): Σ_k p_k ||J_k - Σ_j p_j J_j||²;
+    - ``categorical``, p = softmax(z): Σ_k p_k ||J_k - Σ_j p_j J_j||²; of outputs [B, K, ...], such
+      as class maps, the sum of that over all places, whose labels are independent;
     - ``bernoulli``, p_k = sigmoid(z_k): Σ_k p_k (1 - p_k) ||J_k||², as labels are independent;
     - ``gaussian``, y ~ N(z, I): Σ_k ||J_k||².
 
@@ -84,9 +85,9 @@ def squared_score_norms(
         generator: of the draws; needed with ``num_draws``.
         chunk_size: samples whose gradients are held at once, each as large as the network. By
             default 64 MiB of them on a CPU and 1 GiB elsewhere.
-        likelihood: of labels given outputs: ``categorical`` (logits [B, K]), ``bernoulli`` (one
-            logit [B] or [B, 1], or any [B, ...] of independent labels) or ``gaussian`` (means
-            [B, ...] of unit variance).
+        likelihood: of labels given outputs: ``categorical`` (logits [B, K], or [B, K, ...] of a
+            class at each place), ``bernoulli`` (one logit [B] or [B, 1], or any [B, ...] of
+            independent labels) or ``gaussian`` (means [B, ...] of unit variance).
 
     Returns:
         Float64 [B] a layer. A layer is the module that owns the parameters, under its name in the
@@ -120,19 +121,21 @@ def squared_score_norms(
         outputs = network(*views)
         check_outputs(outputs, len(views[0]), likelihood)
         logits = outputs.reshape(len(outputs), -1)
-        classes = torch.arange(logits.shape[1], device=device)
+        number = torch.arange(logits.shape[1], device=device)
+        # Output n = k · places + s is that of class k at place s.
+        places = outputs[0, 0].numel() if likelihood == "categorical" else 1
         # A score in the outputs is (what was drawn) - (what is expected).
         expected = torch.zeros_like(logits, dtype=torch.float64)
-        labels, weights = classes.expand_as(logits), torch.ones_like(expected)
+        labels, weights = number.expand_as(logits), torch.ones_like(expected)
         if likelihood == "categorical":
-            expected = weights = logits.double().softmax(1)
+            expected = weights = outputs.double().softmax(1).flatten(1)
         elif likelihood == "bernoulli":
             probabilities = logits.double().sigmoid()
             weights = probabilities * (1 - probabilities)
         if num_draws is not None:
             if likelihood == "bernoulli":
                 expected = probabilities
-            labels = _draw(expected, num_draws, generator, likelihood)
+            labels = _draw(expected, num_draws, generator, likelihood, places)
             weights = torch.full(labels.shape[:2], 1 / num_draws, dtype=torch.float64)
             weights = weights.to(device)
 
@@ -149,9 +152,17 @@ def squared_score_norms(
             output, pull_back = vjp(call, parameters)[:2]
             norms = dict.fromkeys(map(layer_of, parameters), torch.zeros_like(p[0]))
             for label, weight in zip(labels, weights, strict=True):
-                drawn = label if label.ndim else (classes == label).to(p.dtype)
-                score = (drawn - p).to(output.dtype)
-                for name, gradient in pull_back(score.reshape(output.shape))[0].items():
+                if label.ndim == 0:
+                    # Of one output, at its place alone.
+                    score = ((number == label).to(p.dtype) - p) * (
+                        number % places == label % places
+                    )
+                elif likelihood == "categorical":
+                    score = (number // places == label.repeat(len(p) // places)).to(p.dtype) - p
+                else:
+                    score = label - p
+                cotangent = score.to(output.dtype).reshape(output.shape)
+                for name, gradient in pull_back(cotangent)[0].items():
                     wide = torch.promote_types(gradient.dtype, torch.float32)
                     norm = gradient.square().sum(dtype=wide)
                     norms[layer_of(name)] = norms[layer_of(name)] + weight * norm
@@ -210,14 +221,20 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _draw(
-    expected: Tensor, num_draws: int, generator: torch.Generator | None, likelihood: Likelihood
+    expected: Tensor,
+    num_draws: int,
+    generator: torch.Generator | None,
+    likelihood: Likelihood,
+    places: int,
 ) -> Tensor:
-    """Class numbers [B, draws], or labels or noise [B, draws, K]."""
+    """Class numbers [B, draws, places], or labels or noise [B, draws, K]."""
     if generator is None:
         raise UserError(f"num_draws is {num_draws} without a generator; pass a torch.Generator.")
     table = expected.to(generator.device)
     if likelihood == "categorical":
-        draws = torch.multinomial(table, num_draws, replacement=True, generator=generator)
+        rows = table.unflatten(1, (-1, places)).transpose(1, 2).flatten(0, 1)
+        draws = torch.multinomial(rows, num_draws, replacement=True, generator=generator)
+        draws = draws.unflatten(0, (-1, places)).transpose(1, 2)
     else:
         table = table.unsqueeze(1).repeat(1, num_draws, 1)
         if likelihood == "bernoulli":

@@ -9,7 +9,6 @@ from torch.nn.functional import cross_entropy
 from critical_periods.core.errors import UserError
 from critical_periods.core.project import Likelihood
 from critical_periods.metrics.functional.likelihood import (
-    check_classes,
     check_outputs,
     check_target,
     is_soft,
@@ -29,7 +28,8 @@ def usable_information(
     bound. By likelihood, with logits or means z:
 
     - ``categorical``: H(Y) = -Σ_k p_k log2 p_k is the entropy of the targets, p_k the frequency
-      of class k, and L the cross-entropy.
+      of class k, and L the cross-entropy. Of logits [N, K, ...], such as class maps, it is the sum
+      over all places of the information about the class there.
     - ``bernoulli``: the sum over K labels of each label's information, with
       H(Y_k) = -p_k log2 p_k - (1 - p_k) log2 (1 - p_k), p_k the frequency of label k.
     - ``gaussian``, of unit variance: L = Σ_k [log(2π)/2 + (y_k - z_k)²/2] / log 2, and H(Y) is that
@@ -45,9 +45,9 @@ def usable_information(
     Constraints*.
 
     Args:
-        logits: [N, K]; of ``bernoulli`` and ``gaussian`` also [N] or any [N, ...].
-        target: class indices, integers [N], or soft targets [N, K], of which p_k is the mean; of
-            the other likelihoods as many numbers as ``logits``.
+        logits: [N, K] or [N, K, ...]; of ``bernoulli`` and ``gaussian`` [N] or any [N, ...].
+        target: class indices, integers [N] or [N, ...], or soft targets [N, K], of which p_k is the
+            mean; of the other likelihoods as many numbers as ``logits``.
         likelihood: what the outputs say about the targets.
 
     Returns:
@@ -76,17 +76,18 @@ def information_sums(
 
     Returns:
         What H(Y) is of, and the summed loss in nats, a float64 scalar. H(Y) is of how often each
-        class occurs, int64 [K], or float64 of soft targets; of each label's zeros and ones, float64
-        [2, K]; or of the number, sum and sum of squares of each dimension, float64 [3, K].
+        class occurs, int64 [K], or [K, places] at each place, or float64 of soft targets; of each
+        label's zeros and ones, float64 [2, K]; or of the number, sum and sum of squares of each
+        dimension, float64 [3, K].
 
     Example:
         >>> information_sums(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
         (tensor([1, 2]), tensor(2.0794, dtype=torch.float64))
     """
     if likelihood == "categorical":
-        soft = logits.shape == target.shape and is_soft(target, logits.shape[-1])
-        is_hard = target.shape == logits.shape[:1] and not target.is_floating_point()
-        if logits.ndim != 2 or not (soft or is_hard):
+        soft = logits.shape == target.shape and is_soft(target, logits)
+        is_hard = target.shape == logits.shape[:1] or logits.ndim > 2
+        if logits.ndim < 2 or not (soft or (is_hard and not target.is_floating_point())):
             raise UserError(
                 f"logits have shape {list(logits.shape)} and targets {list(target.shape)} of "
                 f"{target.dtype}; give logits [N, K] and soft targets [N, K] or integer class "
@@ -97,9 +98,14 @@ def information_sums(
         if soft:
             loss = cross_entropy(logits.double(), target.double(), reduction="sum")
             return target.double().sum(0), loss
-        check_classes(target, logits.shape[1])
-        counts = torch.bincount(target, minlength=logits.shape[1])
-        return counts, cross_entropy(logits.double(), target.long(), reduction="sum")
+        check_target(logits, target, likelihood)
+        target = target.long().reshape(logits[:, 0].shape)
+        loss = cross_entropy(logits.double(), target, reduction="sum")
+        if target.ndim == 1:
+            return torch.bincount(target, minlength=logits.shape[1]), loss
+        target = target.flatten(1)
+        counts = target.new_zeros(logits.shape[1], target.shape[1])
+        return counts.scatter_add_(0, target, torch.ones_like(target)), loss
     check_outputs(logits, len(target), likelihood)
     check_target(logits, target, likelihood)
     wide = target.reshape(len(target), -1).double()
@@ -119,7 +125,7 @@ def information(counts: Tensor, loss: Tensor, likelihood: Likelihood = "categori
         samples, total, squares = counts
         spread = squares / samples - (total / samples).square()
         return (spread.sum() / 2 - loss / samples[0]) / math.log(2)
-    number = counts.sum() if likelihood == "categorical" else counts[:, 0].sum()
+    number = counts.sum() if counts.ndim == 1 else counts[:, 0].sum()
     frequency = counts.double() / number
     entropy = -torch.special.xlogy(frequency, frequency).sum()
     return (entropy - loss / number) / math.log(2)

@@ -16,13 +16,16 @@ _ROUNDING = {torch.float16: 1e-2, torch.bfloat16: 5e-2}
 def mean_loss(outputs: Tensor, target: Tensor, likelihood: Likelihood = "categorical") -> Tensor:
     """The mean over samples of -log p(y|x), in nats, up to a constant of y.
 
-    - ``categorical``: -log softmax(z)_y, cross-entropy; soft targets [B, K] weigh the classes.
+    - ``categorical``: -log softmax(z)_y, cross-entropy; soft targets [B, K] weigh the classes. Of
+      outputs [B, K, ...] it is the sum over all places.
     - ``bernoulli``: Σ_k [log(1 + exp z_k) - y_k z_k] over K labels.
     - ``gaussian``: Σ_k (y_k - z_k)² / 2, without the constant log(2π)/2 a dimension.
 
     Args:
-        outputs: z, [B, K]; of the last two likelihoods also [B] or any [B, ...].
-        target: class numbers [B] or soft targets [B, K]; otherwise as many numbers as outputs.
+        outputs: z, [B, K], or [B, K, ...] of a class at each place, such as class maps; of the last
+            two likelihoods [B] or any [B, ...].
+        target: class numbers [B] ([B, ...] at places) or soft targets [B, K]; otherwise as many
+            numbers as outputs.
         likelihood: one of the three.
 
     Example:
@@ -32,7 +35,9 @@ def mean_loss(outputs: Tensor, target: Tensor, likelihood: Likelihood = "categor
         tensor(1.)
     """
     if likelihood == "categorical":
-        return F.cross_entropy(outputs, target if target.is_floating_point() else target.long())
+        if not target.is_floating_point():
+            target = target.long().reshape(outputs[:, 0].shape)
+        return F.cross_entropy(outputs, target) * outputs[0, 0].numel()
     target = target.reshape(outputs.shape).to(outputs.dtype)
     if likelihood == "bernoulli":
         total = F.binary_cross_entropy_with_logits(outputs, target, reduction="sum")
@@ -66,19 +71,12 @@ def check_outputs(outputs: Any, samples: int, likelihood: Likelihood) -> None:
         )
     if likelihood != "categorical":
         return
-    if len(shape) > 2:
-        raise UserError(
-            f"network returned shape {shape} for {samples} samples, which look like logits of "
-            "each pixel or token, but the likelihood 'categorical' needs one tensor of logits "
-            "[B, K] of one class a sample; say what of them is to be measured by a function in "
-            "Project(logits=...), such as their mean over pixels, or set "
-            "Project(likelihood='bernoulli') for labels 0 and 1, or 'gaussian' for numbers."
-        )
-    if len(shape) != 2 or shape[1] < 2:
+    if len(shape) < 2 or shape[1] < 2:
         raise UserError(
             f"network returned shape {shape} for {samples} samples; the likelihood 'categorical' "
-            "needs one tensor of logits [B, K] and at least two classes; for one logit of two "
-            "classes, or K labels, set Project(likelihood='bernoulli'), for numbers 'gaussian'."
+            "needs one tensor of logits [B, K], or [B, K, ...] of a class at each pixel, and at "
+            "least two classes; for one logit of two classes, or K labels, set "
+            "Project(likelihood='bernoulli'), for numbers 'gaussian'."
         )
     rounding = _ROUNDING.get(outputs.dtype, 1e-4)
     sums = outputs.detach().double().sum(1)
@@ -87,6 +85,13 @@ def check_outputs(outputs: Any, samples: int, likelihood: Likelihood) -> None:
             f"network returned probabilities: the rows of shape {shape} sum to one, but the "
             "likelihood 'categorical' is of logits, before any softmax; say how they become "
             "logits, such as Project(logits=torch.log)."
+        )
+    lengths = outputs.detach().double().norm(dim=1)
+    if samples > 1 and bool(((lengths - 1).abs() < 1e-4).all()):
+        raise UserError(
+            f"network returned rows of length one, shape {shape}, which are an embedding's and no "
+            "logits; name the module or the function that gives logits, such as "
+            "Project(logits=...), or set Project(likelihood='gaussian')."
         )
 
 
@@ -118,7 +123,7 @@ def check_target(outputs: Tensor, target: Tensor, likelihood: Likelihood) -> Non
                 "'bernoulli' is of labels 0 and 1."
             )
         return
-    if is_soft(target, wanted[1]):
+    if is_soft(target, outputs):
         return
     if target.is_floating_point():
         raise UserError(
@@ -126,26 +131,41 @@ def check_target(outputs: Tensor, target: Tensor, likelihood: Likelihood) -> Non
             "labels 0 and 1 set Project(likelihood='bernoulli'), for numbers 'gaussian', or say "
             "where the classes are, such as Project(target='label')."
         )
-    check_classes(target, wanted[1])
+    check_places(outputs, target)
+    if ((target < 0) | (target >= wanted[1])).any():
+        raise UserError(
+            f"targets run from {target.min()} to {target.max()} but logits have {wanted[1]} "
+            f"classes; give targets from 0 to {wanted[1] - 1}."
+        )
 
 
-def is_soft(target: Tensor, classes: int) -> bool:
-    """Whether targets are probabilities of at most so many classes, [B, K]."""
-    if not target.is_floating_point() or target.ndim != 2 or target.shape[1] > classes:
+def is_soft(target: Tensor, outputs: Tensor) -> bool:
+    """Whether targets are probabilities of at most as many classes as there are logits, [B, K]."""
+    wanted = list(outputs.shape)
+    if not target.is_floating_point() or target.ndim != 2 or len(wanted) != 2:
         return False
     sums = target.double().sum(1)
-    return bool((target >= 0).all() & ((sums - 1).abs() < 1e-2).all())
+    is_probability = (target >= 0).all() & ((sums - 1).abs() < 1e-2).all()
+    return target.shape[1] <= wanted[1] and bool(is_probability)
 
 
-def check_classes(target: Tensor, classes: int) -> None:
-    """Raises a UserError unless all targets are class numbers [B] from 0 to K - 1."""
-    if target.ndim != 1:
+def check_places(outputs: Tensor, target: Tensor) -> None:
+    """Raises a UserError unless targets are as many class numbers as logits [B, K, ...] are of.
+
+    That tells them from logits whose classes are on another axis, such as a language model's.
+    """
+    shape, wanted = list(target.shape), list(outputs.shape)
+    if shape[1:] == wanted[2:] or (len(wanted) > 2 and shape[1:] == [1, *wanted[2:]]):
+        return
+    if len(wanted) == 2:
         raise UserError(
-            f"targets have shape {list(target.shape)} of {target.dtype}; the likelihood "
-            "'categorical' needs class numbers [B], and K labels Project(likelihood='bernoulli')."
+            f"targets have shape {shape} of {target.dtype}; the likelihood 'categorical' needs "
+            "class numbers [B], and K labels Project(likelihood='bernoulli')."
         )
-    if ((target < 0) | (target >= classes)).any():
-        raise UserError(
-            f"targets run from {target.min()} to {target.max()} but logits have {classes} classes; "
-            f"give targets from 0 to {classes - 1}."
-        )
+    raise UserError(
+        f"targets have shape {shape} of {target.dtype} but outputs {wanted}, which look like "
+        "logits of each pixel or token, [B, K, ...], and need class numbers "
+        f"{[shape[0], *wanted[2:]]}; say where these are, such as Project(target='mask'), or make "
+        "logits [B, K] of one class a sample, or move classes to the second axis, by a function in "
+        "Project(logits=...)."
+    )
