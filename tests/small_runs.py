@@ -50,3 +50,22 @@ class KeepsMedia(WandbLogger, DummyLogger):
     @property
     def experiment(self) -> Any:
         return SimpleNamespace(log=self.media.append)
+
+
+class KeepsCalls(DummyLogger):
+    """Stands in for the loggers of TensorBoard and MLflow, and keeps what their writers get."""
+
+    run_id = "run"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, Any, Any]] = []
+
+    @property
+    def experiment(self) -> Any:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith(("add_", "log_")):
+            raise AttributeError(name)
+        return lambda *args, **settings: self.calls.append((name, args, settings))

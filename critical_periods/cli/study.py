@@ -32,8 +32,22 @@ def study(argv: Sequence[str]) -> int:
             end_with_parent()
         options = _launched_parser().parse_args(argv)
     else:
-        options = _parser().parse_args(argv)
+        options = _parser().parse_args(_repeated(argv))
     return options.command(options)
+
+
+def _repeated(argv: Sequence[str]) -> list[str]:
+    """Several changes behind one ``--set``, as a sweep's agent gives them, each behind its own.
+
+    Example:
+        >>> _repeated(["--set", "a=1", "b=2", "study.yaml"])
+        ['--set', 'a=1', '--set', 'b=2', 'study.yaml']
+    """
+    words: list[str] = []
+    for word in argv:
+        is_another = words[-2:-1] == ["--set"] and "=" in word and not word.startswith("-")
+        words += ["--set", word] if is_another else [word]
+    return words
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -20,6 +20,9 @@ INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 """Exit code of what was told to end by a signal, as schedulers and ``kill`` do it."""
 
+STOPPED = 75
+"""Exit code of a segment that was told to end and has saved what it has (EX_TEMPFAIL)."""
+
 
 class Terminated(BaseException):
     """Raised where a process is told to end (SIGTERM)."""

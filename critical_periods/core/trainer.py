@@ -3,10 +3,11 @@
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
@@ -184,22 +185,66 @@ def results_folder(trainer: pl.Trainer, name: str) -> Path:
     return Path(trainer.log_dir or trainer.default_root_dir) / name
 
 
-def log_to_wandb(trainer: pl.Trainer, media: Callable[[Any], dict[str, Any]]) -> None:
-    """Logs pictures or histograms of this epoch to Weights & Biases, where a run logs there.
+Histogram = tuple[Any, Any]
+"""Counts [B] and edges [B + 1] of a histogram, as NumPy has them."""
 
-    ``media`` makes them, by their keys, with the module ``wandb``, which is loaded only here.
+
+def log_media(
+    trainer: pl.Trainer,
+    histograms: Mapping[str, Histogram] | None = None,
+    pictures: Mapping[str, Any] | None = None,
+) -> None:
+    """Logs histograms and pictures (of Pillow) of this epoch by their keys, where a run logs them.
+
+    Weights & Biases, TensorBoard and MLflow have them each in its own way (MLflow histograms as
+    tables); other loggers take numbers alone.
     """
-    loggers: list[Any] = [one for one in trainer.loggers if is_a("WandbLogger", one)]
-    if loggers:
-        attempt(_log_media, media, loggers, trainer.current_epoch)
+    histograms, pictures, epoch = histograms or {}, pictures or {}, trainer.current_epoch
+    for logger in trainer.loggers:
+        if is_a("WandbLogger", logger):
+            attempt(_to_wandb, logger, histograms, pictures, epoch)
+        elif is_a("TensorBoardLogger", logger):
+            _to_tensorboard(logger, histograms, pictures, trainer.global_step)
+        elif is_a("MLFlowLogger", logger):
+            _to_mlflow(logger, histograms, pictures, epoch)
 
 
-def _log_media(media: Callable[[Any], dict[str, Any]], loggers: list[Any], epoch: int) -> None:
+def _to_wandb(
+    logger: Any, histograms: Mapping[str, Histogram], pictures: Mapping[str, Any], epoch: int
+) -> None:
+    # Loaded only where somebody logs there.
     import wandb
 
-    values = media(wandb)
-    for logger in loggers:
-        logger.experiment.log({**values, "epoch": epoch})
+    media: dict[str, Any] = {
+        key: wandb.Histogram(np_histogram=pair) for key, pair in histograms.items()
+    }
+    media |= {key: wandb.Image(picture) for key, picture in pictures.items()}
+    logger.experiment.log({**media, "epoch": epoch})
+
+
+def _to_tensorboard(
+    logger: Any, histograms: Mapping[str, Histogram], pictures: Mapping[str, Any], step: int
+) -> None:
+    for key, (counts, edges) in histograms.items():
+        middles = (edges[:-1] + edges[1:]) / 2
+        logger.experiment.add_histogram_raw(
+            key, min=float(edges[0]), max=float(edges[-1]), num=int(counts.sum()),
+            sum=float(counts @ middles), sum_squares=float(counts @ middles**2),
+            bucket_limits=edges[1:].tolist(), bucket_counts=counts.tolist(), global_step=step,
+        )  # fmt: skip
+    for key, picture in pictures.items():
+        image = np.asarray(picture.convert("RGB"))
+        logger.experiment.add_image(key, image, global_step=step, dataformats="HWC")
+
+
+def _to_mlflow(
+    logger: Any, histograms: Mapping[str, Histogram], pictures: Mapping[str, Any], epoch: int
+) -> None:
+    for key, (counts, edges) in histograms.items():
+        bins = {"low": edges[:-1].tolist(), "high": edges[1:].tolist(), "count": counts.tolist()}
+        logger.experiment.log_dict(logger.run_id, bins, f"{key}/epoch_{epoch:04d}.json")
+    for key, picture in pictures.items():
+        logger.experiment.log_image(logger.run_id, picture, f"{key}/epoch_{epoch:04d}.png")
 
 
 def attempt(call: Callable[..., Any], *args: Any, **settings: Any) -> Any:

@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from critical_periods.metrics.functional.rsv_summary import polarization, rsv_histogram
-from critical_periods.plots.style import COLOURS, Window, subplots, window_name, window_word
+from critical_periods.plots.style import (
+    COLOURS,
+    Window,
+    by_window,
+    subplots,
+    window_name,
+    window_word,
+)
 
 
 def plot_rsv(rsv: pd.DataFrame) -> Figure:
@@ -42,6 +49,33 @@ def plot_rsv(rsv: pd.DataFrame) -> Figure:
         axis.set_xlabel("RSV")
     handles, texts = axes[0][-1].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), frameon=False)
+    return figure
+
+
+def plot_rsv_through_epochs(rsv: pd.DataFrame) -> Figure:
+    """Draws the histograms of RSV against the epoch, as shares of units from light to dark.
+
+    One row of panels for each layer, one column for each window. The table is that of one
+    variation, with columns ``layer``, ``epoch``, ``low``, ``high`` and ``share``.
+    """
+    what, windows = window_word(rsv), by_window(rsv)
+    layers = list(rsv["layer"].unique())
+    size = (max(1.9 * len(windows), 4) + 0.6, 2.1 * len(layers) + 0.4)
+    figure, axes = subplots(len(layers), len(windows), size, sharex=True, sharey=True)
+    for row, layer in zip(axes, layers, strict=True):
+        for axis, (window, rows) in zip(row, windows.items(), strict=True):
+            shares = rows[rows["layer"] == layer].pivot(
+                index="low", columns="epoch", values="share"
+            )
+            axis.pcolormesh(shares.columns, shares.index + 1 / len(shares), shares, cmap="Greys")
+            for epoch in window[:2]:
+                if window[0] < window[1]:
+                    axis.axvline(epoch, color=COLOURS[0], linestyle=":", linewidth=1.0)
+        row[0].set_ylabel(f"{layer}\nRSV", fontsize="small")
+    for axis, window in zip(axes[0], windows, strict=True):
+        axis.set_title(window_name(window, what), fontsize="medium")
+    for axis in axes[-1]:
+        axis.set_xlabel("Epoch")
     return figure
 
 

@@ -1,6 +1,10 @@
 """Weights & Biases, without an account too, and without ever waiting for anyone."""
 
 import os
+import shutil
+import time
+import urllib.error
+import urllib.request
 import warnings
 from contextlib import suppress
 from netrc import NetrcParseError, netrc
@@ -11,7 +15,7 @@ from urllib.parse import urlsplit
 from pytorch_lightning import loggers
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from critical_periods.core.errors import UserError, near
+from critical_periods.core.errors import UserError, near, reason
 from critical_periods.core.trainer import attempt
 
 if TYPE_CHECKING:
@@ -22,8 +26,11 @@ PROJECT = "critical-periods"
 
 _MODES = ("online", "offline", "disabled", "shared")
 _OLD_MODES = {"run": "online", "dryrun": "offline"}
-# Long enough for a slow line; a study must not stand still for a server that is not there.
+# A study must not stand still for a server that is not there: how long it may take to answer at
+# all, to begin a run, and to take the rest of one that ends.
+_SECONDS_TO_ANSWER = 5
 _SECONDS_TO_CONNECT = 30
+_SECONDS_TO_FINISH = 30
 # Set by a sweep's agent for the one run that it has started.
 _OF_A_SWEEP = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 
@@ -48,14 +55,15 @@ class FailSafeWandbLogger(loggers.WandbLogger):
         """Logs what was saved."""
         attempt(super().finalize, status)
 
-    def finish(self, code: int) -> None:
-        """Ends the run, with the exit code of what it is of."""
+    def finish(self, code: int) -> bool:
+        """Ends the run, with the exit code of what it is of; says whether that went well."""
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            attempt(_finish, self.experiment, code)
+            return attempt(_finish, self._experiment, code) is not None
+        return True
 
 
 def wandb_logger(
-    folder: Path, id: str | None = None, **settings: Any
+    folder: Path, id: str | None = None, against: str = "epoch", **settings: Any
 ) -> FailSafeWandbLogger | None:
     """A logger for Weights & Biases, with every curve against the epoch.
 
@@ -67,8 +75,11 @@ def wandb_logger(
 
     Args:
         folder: where the run's files lie.
-        id: of the run; one of this id that has begun goes on. By default a new one, or that of a
-            sweep's agent (``WANDB_RUN_ID``), which is for one run alone.
+        id: of the run; one of this id that has begun goes on, and says by its last ``against`` how
+            far it is. Offline, the files of a new one take the place of those of the earlier one
+            that were not sent yet. By default a new one, or that of a sweep's agent
+            (``WANDB_RUN_ID``), which is for one run alone.
+        against: what is logged with every row and curves are drawn against.
         **settings: of ``wandb.init``, such as ``group`` and ``name``.
 
     Returns:
@@ -100,10 +111,12 @@ def wandb_logger(
                 f"the folder {folder} of Weights & Biases cannot be made: {error.strerror}; set "
                 "WANDB_DIR to another, or WANDB_MODE to disabled."
             ) from error
+        if id is not None:
+            _forget_earlier(folder, id)
         run = attempt(_start_again, mode, settings)
         if run is None:
             return None
-        attempt(run.define_metric, "*", step_metric="epoch", step_sync=False)
+        attempt(run.define_metric, "*", step_metric=against, step_sync=False)
     return FailSafeWandbLogger(project=settings["project"], save_dir=folder, experiment=run)
 
 
@@ -123,6 +136,22 @@ def _settings(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def _forget_earlier(folder: Path, id: str) -> None:
+    """Removes the files of an earlier run of this id that were not sent: the new one says it all.
+
+    They go first, as an offline run is named by the second in which it begins. What was sent is
+    left alone; sent again, rows take their own places in the run.
+    """
+    for earlier in folder.glob(f"wandb/offline-run-*-{id}"):
+        if not any(earlier.glob("*.synced")):
+            shutil.rmtree(earlier, ignore_errors=True)
+
+
+def is_disabled() -> bool:
+    """Whether ``WANDB_MODE`` says that nothing is logged."""
+    return os.environ.get("WANDB_MODE") == "disabled"
+
+
 def finish_all(code: int) -> None:
     """Ends the run of this process that is still going on, if there is one, with an exit code."""
     import wandb
@@ -131,11 +160,15 @@ def finish_all(code: int) -> None:
         attempt(_finish, wandb.run, code)
 
 
-def _finish(run: "Run", code: int) -> None:
+def _finish(run: "Run", code: int) -> bool:
     import wandb
 
+    began = time.monotonic()
     try:
         run.finish(exit_code=code)
+        if time.monotonic() - began > _SECONDS_TO_FINISH:
+            _offline("Weights & Biases does not take what is logged, which is kept")
+        return True
     except Exception:
         # What is left of it must not be in the way of the next run, nor of this process's end.
         with suppress(Exception):
@@ -162,7 +195,15 @@ def _start(mode: str, settings: dict[str, Any]) -> "Run":
         mode = "online" if _has_account() else "offline"
     elif mode != "offline" and not _has_account():
         mode = _offline(f"WANDB_MODE={mode}, but there is no account (see `wandb login`)")
-    limits = wandb.Settings(init_timeout=_SECONDS_TO_CONNECT)
+    if mode != "offline" and (silence := _silence(wandb.setup().settings.base_url)):
+        mode = _offline(f"Weights & Biases cannot be reached ({silence})")
+    seconds: dict[str, Any] = {
+        "init_timeout": _SECONDS_TO_CONNECT,
+        "finish_timeout": _SECONDS_TO_FINISH,
+    }
+    # The oldest versions know no bound on the end.
+    known = wandb.Settings.model_fields
+    limits = wandb.Settings(**{name: value for name, value in seconds.items() if name in known})
     try:
         return wandb.init(mode=mode, settings=limits, **settings)  # type: ignore[arg-type]
     except wandb.errors.Error as error:
@@ -171,6 +212,17 @@ def _start(mode: str, settings: dict[str, Any]) -> "Run":
         reason = " ".join(str(error).split())
         mode = _offline(f"Weights & Biases cannot be reached ({reason})")
         return wandb.init(mode=mode, **settings)  # type: ignore[arg-type]
+
+
+def _silence(url: str) -> str:
+    """Why a server does not answer at all, as wandb itself waits for long; empty where it does."""
+    try:
+        urllib.request.urlopen(url, timeout=_SECONDS_TO_ANSWER).close()
+    except urllib.error.HTTPError:
+        return ""  # is an answer, too
+    except (OSError, ValueError) as error:
+        return reason(error)
+    return ""
 
 
 def _offline(why: str) -> str:

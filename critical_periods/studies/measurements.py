@@ -101,6 +101,30 @@ def _distributions(study: StudyFolder, plan: Plan) -> list[Row]:
     return rows
 
 
+def rsv_through_epochs(study: StudyFolder, plan: Plan) -> list[Row]:
+    """One row for each window, layer, epoch in which it was measured and bin of the histogram.
+
+    The counts of the seeds are added up, and a run's epochs are those of its ancestors, too.
+    """
+    rows: list[Row] = []
+    for known, segments in _done(study, plan):
+        found: dict[tuple[str, int], tuple[Any, Any]] = {}
+        for segment in segments:
+            last = plan.segments[segment.path.name]
+            for one in plan.lineage(last.name):
+                files = study.segment(one.name).path.glob("rsv/epoch_*.npz")
+                for file in files if one.finetunes == last.finetunes else ():
+                    for layer, (counts, edges) in _histograms(file).items():
+                        place = layer, int(file.stem.rpartition("_")[2])
+                        found[place] = counts + found.get(place, (0, edges))[0], edges
+        for (layer, epoch), (counts, edges) in sorted(found.items(), key=lambda one: one[0]):
+            for low, high, count in zip(edges, edges[1:], counts, strict=False):
+                share = short(count / max(counts.sum(), 1))
+                bin_ = {"low": short(low), "high": short(high), "share": share}
+                rows.append({**known, "layer": layer, "epoch": epoch, **bin_})
+    return rows
+
+
 def _histograms(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Counts and edges of each layer's histogram, as a ``SourceVarianceMonitor`` kept them."""
     try:

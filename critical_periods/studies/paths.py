@@ -50,3 +50,16 @@ def paths(plan: Plan, missing: Collection[str], whole: bool = True) -> list[tupl
         found.append(tuple(way(left[0])))
         left = [name for name in left if name not in found[-1]]
     return found
+
+
+def leaf_of(plan: Plan, name: str) -> str:
+    """The segment that ends the path which one is in: the run that a trunk becomes a part of.
+
+    Example:
+        >>> from critical_periods.studies.plan import Segment
+        >>> ends = {"a": (None, 0, 2), "b": ("a", 2, 4), "c": ("a", 2, 9)}
+        >>> tree = {n: Segment(n, *of, (0, 0), seed=0, config=0) for n, of in ends.items()}
+        >>> [leaf_of(Plan("tree", [], tree, [], 0.01), name) for name in tree]
+        ['c', 'b', 'c']
+    """
+    return next(way[-1] for way in paths(plan, plan.segments) if name in way)

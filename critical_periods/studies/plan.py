@@ -68,6 +68,7 @@ class Plan:
         segments: by name; parents come before their children.
         runs: the rows of the results.
         threshold: the loss of final accuracy at which a critical period is said to begin.
+        log_artifacts: whether checkpoints, plan and tables go to Weights & Biases, too.
     """
 
     study: str
@@ -75,6 +76,7 @@ class Plan:
     segments: dict[str, Segment]
     runs: list[Run]
     threshold: float
+    log_artifacts: bool = False
 
     @property
     def epochs(self) -> int:
@@ -161,7 +163,7 @@ def make_plan(study: Study, resolved: list[Resolved], finetuning: Sequence[Resol
     configs = [study.configured(variation) for variation in study.variations]
     stages = [study.configured_finetuning(variation) for variation in study.variations]
     configs += [(stage, {}) for stage in stages if stage is not None]
-    plan = Plan(study.name, configs, {}, [], study.threshold)
+    plan = Plan(study.name, configs, {}, [], study.threshold, study.log_artifacts)
     for number, variation in enumerate(study.variations):
         for seed in study.seeds:
             name = partial(segment_name, resolved[number], seed)

@@ -16,10 +16,9 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import write_text
 from critical_periods.core.internals import add_epoch_sums, epoch_sums
-from critical_periods.core.processes import exit_code
+from critical_periods.core.processes import STOPPED, exit_code
 from critical_periods.core.trainer import callbacks_of, validate_allocation
 from critical_periods.runs.lightning_cli import CLI
-from critical_periods.runs.tracking import FailSafeWandbLogger, wandb_logger
 from critical_periods.studies.configs import Config, with_weights
 from critical_periods.studies.divergence import DivergenceCheck
 from critical_periods.studies.folder import (
@@ -30,9 +29,11 @@ from critical_periods.studies.folder import (
     is_intact,
     write_json,
 )  # fmt: skip
+from critical_periods.studies.paths import leaf_of
 from critical_periods.studies.plan import Plan, Segment
 from critical_periods.studies.roles import class_at, derives, segment_callbacks
 from critical_periods.studies.tables import write_table
+from critical_periods.studies.tracking import PathTracking, track
 
 # A segment that is killed loses at most this much training.
 _SECONDS_BETWEEN_CHECKPOINTS = 300
@@ -180,6 +181,7 @@ def train_segment(
         StoppedError: ``is_told_to_end`` has said so, and what is trained is saved.
     """
     segment, folder = plan.segments[name], study.segment(name)
+    folder.path.mkdir(parents=True, exist_ok=True)
     config, before = segment_config(plan, segment), None
     if segment.parent is not None:
         before = study.segment(segment.parent).checkpoint
@@ -191,15 +193,18 @@ def train_segment(
     epochs = segment.stop if segment.finetunes else max(run.window.epochs for run in plan.runs)
     record = SegmentRecord(folder, segment.stop, epochs, is_told_to_end)
     callbacks = DivergenceCheck(folder, origin), record
-    logger, error = _logger(plan, segment, folder, config), None
+    tracking, code = track(study, plan, name, record, _run_config(plan, name)), 0
     try:
-        _train(segment, folder, config, before, callbacks, logger)
+        _train(segment, folder, config, before, callbacks, tracking)
     except BaseException as ended:
-        error = ended
+        # The latter is Lightning's, between the last batch of an epoch and its end.
+        may_go_on = isinstance(ended, (StoppedError, SystemExit))
+        told = may_go_on and is_told_to_end is not None and is_told_to_end()
+        code = STOPPED if told else exit_code(ended)
         raise
     finally:
-        if logger is not None:
-            logger.finish(exit_code(error))
+        if tracking is not None:
+            tracking.finish(code)
 
 
 def _train(
@@ -208,7 +213,7 @@ def _train(
     config: Config,
     before: Path | None,
     callbacks: tuple[DivergenceCheck, SegmentRecord],
-    logger: FailSafeWandbLogger | None,
+    tracking: PathTracking | None,
 ) -> None:
     began = time.monotonic()
     first, record = callbacks
@@ -218,10 +223,10 @@ def _train(
         plugins = config["trainer"].get("plugins") or []
         config["trainer"]["plugins"] = [*plugins, _NO_REQUEUE]
     try:
-        cli = CLI(config, run=False, logger=logger or False)
+        cli = CLI(config, run=False, logger=False if tracking is None else tracking.logger)
         validate_allocation(cli.trainer)
         callbacks_of(cli.trainer).insert(0, first)
-        callbacks_of(cli.trainer).append(record)
+        callbacks_of(cli.trainer).extend(filter(None, [record, tracking]))
         if cli.trainer.is_global_zero:
             write_text(folder.path / "config.yaml", yaml.safe_dump(config))
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
@@ -262,20 +267,14 @@ def segment_config(plan: Plan, segment: Segment) -> Config:
     return config
 
 
-def _logger(
-    plan: Plan, segment: Segment, folder: SegmentFolder, config: Config
-) -> FailSafeWandbLogger | None:
-    onset, removal = segment.window
-    parts = [
-        plan.labels()[segment.name],
-        f"seed {segment.seed}",
-        f"{plan.kind_of_window} " + (f"{onset}-{removal}" if onset < removal else "none"),
-        segment.epochs_text,
-    ]
-    return wandb_logger(
-        folder.path, segment.name, group=plan.study, name=", ".join(filter(None, parts)),
-        job_type="segment", tags=[segment.name], config=config,
-    )  # fmt: skip
+def _run_config(plan: Plan, name: str) -> Config:
+    """The config of the whole run that a segment is a part of in Weights & Biases."""
+    segment = plan.segments[leaf_of(plan, name)]
+    config = segment_config(plan, segment)
+    if segment.finetunes and segment.parent is not None:
+        pretraining = segment_config(plan, plan.segments[segment.parent])
+        config = {**pretraining, "finetuning": config}
+    return config
 
 
 def _device(trainer: pl.Trainer) -> str:

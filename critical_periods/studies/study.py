@@ -60,6 +60,7 @@ class Study:
         finetuning: the config of the second stage that ends every run, or ``None``: anew, without
             a deficit, from the weights that the run leaves behind.
         slurm: how jobs are submitted on a cluster.
+        log_artifacts: whether checkpoints, plan and tables go to Weights & Biases, too.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Study:
     base_file: Path = Path()
     finetuning: Config | None = None
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
+    log_artifacts: bool = False
 
     def configured(self, variation: Variation) -> tuple[Config, Config]:
         """The run's config, with a list of callbacks, and the window's callback, of a variation.
@@ -150,6 +152,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             base_file=base_file,
             finetuning=_read_finetuning(file.finetuning, path.parent),
             slurm=file.slurm,
+            log_artifacts=file.log_artifacts,
         )
     except (UserError, ValidationError) as error:
         text = message(error) if isinstance(error, ValidationError) else str(error)

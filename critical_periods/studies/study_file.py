@@ -26,6 +26,7 @@ _DECIDED = {"seed_everything": "seeds", "trainer.max_epochs": "windows"}
 # What a value must be or do, by pydantic's name for what is wrong with it.
 _WANTED = {
     "dict_type": "hold fields",
+    "bool_type": "be true or false",
     "float_type": "be a number",
     "greater_than_equal": "be at least {ge}",
     "int_type": "be a whole number",
@@ -149,6 +150,8 @@ class StudyFile(_Fields):
     """Settings and, for each, a list of values, of which all combinations are run."""
     slurm: Annotated[SlurmSettings, _empty] = SlurmSettings()
     """How jobs are submitted by ``study run --launcher slurm``."""
+    log_artifacts: bool = False
+    """Whether the runs' last checkpoints, the plan and the tables go to Weights & Biases, too."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """The loss of final accuracy at which a critical period is said to begin: 0.01 is one point."""
 

@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.randomness import Stream, global_seed, uniform
-from critical_periods.core.trainer import log_to_wandb, results_folder
+from critical_periods.core.trainer import log_media, results_folder
 from critical_periods.models.multi_view.masking import hidden_patches, random_visible, visible_total
 from critical_periods.models.multi_view.patches import patch_grid, to_image, to_patches
 from critical_periods.models.multi_view.transformer import MultiViewTransformer
@@ -260,7 +260,7 @@ class MaskedReconstructionTask(Task):
         if self.trainer.is_global_zero:
             picture = self.picture(batch, visible, self.pictures)
             save_picture(picture, folder / f"epoch_{self.current_epoch:04d}.png")
-            log_to_wandb(self.trainer, lambda wandb: {"reconstructions": wandb.Image(picture)})
+            log_media(self.trainer, pictures={"reconstructions": picture})
 
 
 def _decoders_of(view: int) -> tuple[str, str]:

@@ -1,9 +1,14 @@
 """Weights & Biases: what a run and a study log, and that neither waits for an account."""
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
+import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +21,15 @@ from small_study import planned, write_run, write_study
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
-from critical_periods.core.processes import exit_code
+from critical_periods.core.processes import STOPPED, exit_code
 from critical_periods.runs import tracking
+from critical_periods.runs.config_files import read_yaml
 from critical_periods.studies import report, segment, worker
+from critical_periods.studies import tracking as tracking_of_paths
+from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.plan import Plan, Segment
+
+SWEEPS = Path(__file__).parents[2] / "experiments" / "sweeps"
 
 
 def records(folder: Path, id_: str = "*") -> list[Any]:
@@ -57,10 +68,10 @@ def read_records(file: Path) -> list[Any]:
     return found
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
+def history(folder: Path, id_: str = "*") -> list[dict[str, Any]]:
     """The steps that a run logged."""
     steps = []
-    for record in records(folder):
+    for record in records(folder, id_):
         step: dict[str, Any] = {}
         for item in record.history.item:
             *parents, last = item.nested_key or [item.key]
@@ -118,29 +129,73 @@ def test_logs_offline_without_an_account(no_account, capfd):
     assert Path("runs/version_0/metrics.csv").exists()
 
 
+def summary_of(folder: Path, plan: Plan) -> str:
+    """The id of the one run of a study that is none of its paths."""
+    ids = {path.name.rpartition("-")[2] for path in folder.glob("wandb/offline-run-*")}
+    (id_,) = ids - set(plan.segments)
+    return id_
+
+
 def test_a_study_is_one_group_with_a_summary(no_account, monkeypatch):
-    from critical_periods.studies import worker
+    """A run a path, whole from epoch 0; the summary has the tables after each run that ended."""
     from critical_periods.studies.launchers import local
 
     monkeypatch.setattr(local, "launch", lambda folder, plan, jobs=None: worker.work(folder))
-    windows = {"removal": [1], "epochs_after": 1}
-    study = write_study(Path("."), {"windows": windows})
+    fields = {
+        "windows": {"removal": [0, 1, 2], "epochs_after": 1}, "seeds": [3],
+        "vary": {"model.init_args.optimizer.init_args.lr": [0.05, 0.1]}, "log_artifacts": True,
+    }  # fmt: skip
+    base = {"trainer.callbacks.0.init_args.every_n_epochs": 1}
+    base |= {"data.init_args.limit_train": 50}
+    study = write_study(Path("."), fields, base)
     assert main(["study", "run", str(study), "--output", "out"]) == 0
-    runs = [run_of(path) for path in Path("out/segments").iterdir()]
-    assert len(runs) == 3
-    assert {run.run_group for run in runs} == {"small"} == {run_of(Path("out")).run_group}
-    assert {run.job_type for run in runs} == {"segment"}
-    assert all(settings_of(run)["data"]["class_path"] == "StereoDigitsDataModule" for run in runs)
-    names = {f"seed 0, deficit {one}" for one in ("0-1, epochs 1-2", "none, epochs 0-2")}
-    assert names <= {run.display_name for run in runs}
+    plan = StudyFolder(Path("out")).read_plan()
+    leaves = set(plan.segments) - {one.parent for one in plan.segments.values()}
+    summary_id = summary_of(Path("out"), plan)
+    assert len([*Path("out/wandb").glob("offline-run-*")]) == len(leaves) + 1 == 7
+    names, fields_of = [], []
+    for leaf in leaves:
+        run = run_of(Path("out"), leaf)
+        settings = settings_of(run)
+        assert (run.run_group, run.job_type) == ("small", "run")
+        assert settings["data"]["class_path"] == "StereoDigitsDataModule"
+        names.append(run.display_name)
+        flat = ("deficit", "onset", "removal", "length", "seed", "lr")
+        fields_of.append(tuple(settings[name] for name in flat))
+        assert exit_code_of(Path("out"), leaf) == 0
+        # Every epoch once, as the tables have it, with the histogram of the trunk's epochs too.
+        rows, table = history(Path("out"), leaf), StudyFolder(Path("out")).segment(leaf).history()
+        assert [row["epoch"] for row in rows] == list(range(plan.segments[leaf].stop))
+        for row, cells in zip(rows, table, strict=True):
+            assert {"rsv/trunk.conv", "rsv/trunk.conv/channels"} <= row.keys()
+            for key, cell in cells.items():
+                assert row[key] == float(cell)
+    expected = [
+        *(f"lr = {lr}, Blur 0-{end}, seed 3" for lr in (0.05, 0.1) for end in (1, 2)),
+        *(f"lr = {lr}, no deficit, 3 epochs, seed 3" for lr in (0.05, 0.1)),
+    ]
+    assert sorted(names) == sorted(expected)
+    assert sorted(fields_of) == sorted(
+        (kind, 0, end, end, 3, lr)
+        for lr in (0.05, 0.1) for kind, end in (("Blur", 1), ("Blur", 2), ("none", 0))
+    )  # fmt: skip
 
-    summary = run_of(Path("out"))
+    summary = run_of(Path("out"), summary_id)
     assert (summary.display_name, summary.job_type) == ("summary", "summary")
-    (shown,) = [row for row in history(Path("out")) if "curve" in row]
-    assert shown["curve"]["_type"] == "image-file"
-    table = shown["curve_table"]
-    assert table["_type"] == "table-file" and table["nrows"] == 2
-    assert any(key.startswith("curve_chart") for key in shown)
+    rows = history(Path("out"), summary_id)
+    assert [row["runs"] for row in rows] == list(range(1, len(plan.runs) + 1))
+    assert [row["results_table"]["nrows"] for row in rows] == [row["runs"] for row in rows]
+    shown = rows[-1]
+    pictures = {"curve", "rsv_lr_0_05", "rsv_through_epochs lr = 0.05", "seen"}
+    assert all(shown[name]["_type"] == "image-file" for name in pictures & shown.keys())
+    assert pictures <= shown.keys(), shown.keys()
+    assert shown["curve_table"]["_type"] == "table-file" and shown["curve_table"]["nrows"] == 6
+    assert all(any(key.startswith("curve_chart") for key in row) for row in rows)
+    artifacts = [one.artifact for one in records(Path("out"), summary_id)]
+    (study_files,) = [one for one in artifacts if one.type == "study"]
+    assert [one.path for one in study_files.manifest.contents] == [
+        "curve.csv", "plan.json", "results.csv",
+    ]  # fmt: skip
 
 
 class Ends(pl.Callback):
@@ -163,8 +218,8 @@ def signals() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def exit_code_of(folder: Path) -> int:
-    (code,) = [record.exit.exit_code for record in records(folder) if record.HasField("exit")]
+def exit_code_of(folder: Path, id_: str = "*") -> int:
+    (code,) = [one.exit.exit_code for one in records(folder, id_) if one.HasField("exit")]
     return int(code)
 
 
@@ -189,7 +244,7 @@ def test_how_a_run_ended_is_in_its_exit_code(no_account, signals, capsys, how, c
     (name,) = plan.segments
     with pytest.raises(BaseException) as ended:
         segment.train_segment(folder, plan, name)
-    assert exit_code(ended.value) == exit_code_of(folder.segment(name).path) == code
+    assert exit_code(ended.value) == exit_code_of(folder.path) == code
 
 
 def test_the_environment_is_heeded_and_a_sweep_names_one_run_alone(no_account, monkeypatch):
@@ -254,8 +309,101 @@ def test_no_failure_of_its_own_ends_a_training(no_account, monkeypatch, what):
         with pytest.warns(UserWarning, match=r"has failed \(.*\); the run goes on without it"):
             segment.train_segment(folder, plan, first)
     assert folder.segment(first).is_done() and bool(killed) == (what == "service")
+    if killed:
+        # All is said again to a service of its own.
+        assert [row["epoch"] for row in history(folder.path, first)] == [0, 1]
+        assert exit_code_of(folder.path, first) == 0
     segment.train_segment(folder, plan, second)
-    assert exit_code_of(folder.segment(second).path) == 0
+    assert exit_code_of(folder.path, second) == 0
+
+
+@pytest.mark.parametrize("ending", ["queue", "sent", "killed"])
+def test_a_run_that_goes_on_has_every_epoch_once(no_account, monkeypatch, ending):
+    """After Slurm has ended its task, after its files were sent, and after its process was killed.
+
+    Its second stage is a part of it, whose epochs are counted on.
+    """
+    monkeypatch.setattr(segment, "_SECONDS_BETWEEN_CHECKPOINTS", -1)
+    monkeypatch.setattr(segment, "with_weights", lambda config, path: config)
+    folder, plan = planned(Path(), {"windows": {"removal": [2], "epochs_after": 2}})
+    run = next(run for run in plan.runs if run.window.onset < run.window.removal)
+    plan.configs.append((plan.configs[0][0], {}))
+    plan.add(Segment("tuned", run.segment, 0, 2, (0, 2), 0, config=1, finetunes=True))
+    plan.runs[plan.runs.index(run)] = run = dataclasses.replace(run, segment="tuned")
+    trunk, after, tuned = [one.name for one in reversed([*plan.lineage(run.segment)])]
+    segment.train_segment(folder, plan, trunk)
+    calls: list[int] = []
+
+    def is_told() -> bool:
+        calls.append(1)
+        return len(calls) > 1  # at the end of an epoch of two steps
+
+    if ending == "queue":
+        with pytest.raises(segment.StoppedError):
+            segment.train_segment(folder, plan, after, is_told)
+        assert exit_code_of(folder.path, tuned) == STOPPED
+        assert any(one.HasField("preempting") for one in records(folder.path, tuned))
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(segment.SegmentRecord, "_ends", lambda *_: is_told())
+            patch.setattr(tracking_of_paths.PathTracking, "finish", lambda *_: None)
+            with pytest.raises(segment.StoppedError):
+                segment.train_segment(folder, plan, after)
+            wandb.teardown(1)
+        if ending == "sent":
+            (file,) = folder.path.glob(f"wandb/*-{tuned}/run-{tuned}.wandb")
+            file.with_suffix(".wandb.synced").touch()
+            time.sleep(1)
+    for name in (after, tuned):
+        segment.train_segment(folder, plan, name)
+    left = sorted(folder.path.glob(f"wandb/offline-run-*-{tuned}"))
+    assert len(left) == 1 + (ending == "sent")
+    if ending == "sent":
+        shutil.rmtree(left[0])
+    rows = history(folder.path, tuned)
+    assert [row["epoch"] for row in rows] == list(range(6))
+    cells = folder.segment(after).history() + folder.segment(tuned).history()
+    assert [row["val/loss"] for row in rows] == [float(one["val/loss"]) for one in cells]
+    assert ["rsv/trunk.conv" in row for row in rows] == [False, True] * 3
+    assert exit_code_of(folder.path, tuned) == 0
+
+
+def test_a_server_that_never_answers_costs_seconds(no_account, monkeypatch):
+    """It takes connections and says nothing; the training goes on offline."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setattr(tracking, "_SECONDS_TO_ANSWER", 0.5)
+        folder, plan = planned(Path(), {"windows": {"removal": [0], "epochs_after": 1}})
+        began = time.monotonic()
+        with pytest.warns(UserWarning, match=r"cannot be reached \(.*timed out.*\); logging off"):
+            worker.work(folder)
+        assert time.monotonic() - began < 30
+    (leaf,) = plan.segments
+    assert folder.segment(leaf).is_done() and len(history(folder.path, leaf)) == 1
+
+
+@pytest.mark.parametrize("kind", ["fit", "study"])
+def test_the_sweep_files_drive_our_commands(no_account, kind):
+    """The command is expanded as the agent of Weights & Biases does it."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    file = read_yaml(SWEEPS / f"{kind}.yaml")
+    chosen = {name: {"value": of["values"][0]} for name, of in file["parameters"].items()}
+    found = create_sweep_command_args({"args": chosen})
+    found |= {"env": ["/usr/bin/env"], "interpreter": ["python"]}
+    command = create_sweep_command(file["command"])
+    words = [one for c in command for one in (found[c[2:-1]] if c.startswith("${") else [c])]
+    # The machine's own words are those of the file, but for how long this takes.
+    small = {"fit": ["--trainer.fast_dev_run=true"], "study": []}[kind]
+    words = [word.replace("study run", "study plan") for word in [*words, *small]]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    variables = {"PATH": path, "WANDB_RUN_ID": "one", "WANDB_SWEEP_ID": "sweep"}
+    ended = subprocess.run(
+        words, cwd=SWEEPS.parents[1], env=os.environ | variables, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert kind == "fit" or "epochs" in ended.stdout
 
 
 def test_a_folder_that_cannot_be_made(no_account, monkeypatch):

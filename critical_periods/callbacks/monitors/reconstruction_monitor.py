@@ -10,7 +10,7 @@ from critical_periods.callbacks.samples import measurement_batches
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.randomness import Stream, uniform
-from critical_periods.core.trainer import results_folder
+from critical_periods.core.trainer import log_media, results_folder
 from critical_periods.models.multi_view.masking import hidden_patches, visible_total
 from critical_periods.models.multi_view.patches import patch_grid, to_patches
 from critical_periods.tasks.masked_error import masked_error
@@ -89,6 +89,7 @@ class ReconstructionMonitor(Monitor):
                     picture = pl_module.picture(batch, visible, self.pictures)
                     name = f"epoch_{trainer.current_epoch:04d}_from_view_{view}.png"
                     save_picture(picture, folder / name)
+                    log_media(trainer, pictures={f"reconstruction/from_view_{view}": picture})
             _measure(pl_module, batch, chosen, sums)
             taken += len(batch.index)
         found = {name: metric.compute() for name, metric in sums.items()}

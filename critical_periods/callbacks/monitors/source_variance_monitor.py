@@ -23,7 +23,7 @@ from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import replacing
 from critical_periods.core.project import Project
-from critical_periods.core.trainer import callbacks_of, log_to_wandb, results_folder
+from critical_periods.core.trainer import callbacks_of, log_media, results_folder
 from critical_periods.metrics.functional.rsv_summary import (
     channel_mean,
     dead_units,
@@ -43,7 +43,7 @@ class SourceVarianceMonitor(Monitor):
     layer's output, and, since zero-padded crops polarise units at the border even without a
     deficit, channels averaged over positions as well. For each layer it logs
 
-    - ``rsv/<layer>``: the histogram of all units and fixed pairs (W&B), 40 bins;
+    - ``rsv/<layer>``: the histogram of all units and fixed pairs, 40 bins;
     - ``rsv/<layer>/mean`` (signed) and ``rsv/<layer>/polarization`` (share with ``|RSV| > 0.5``);
     - ``rsv/<layer>/dead``: share of units and pairs without any variance, which are left out;
     - ``rsv/<layer>/channels/mean``, ``…/polarization`` and the histogram ``rsv/<layer>/channels``.
@@ -191,10 +191,8 @@ class SourceVarianceMonitor(Monitor):
             together = ChainMap(*(of for epoch, of in measured if epoch == trainer.current_epoch))
             with replacing(path) as beside, beside.open("wb") as file:
                 np.savez_compressed(file, **together)
-            pairs = {n: (arrays[f"{n}/counts"], arrays[f"{n}/edges"]) for n in rsv}
-            log_to_wandb(
-                trainer,
-                lambda wandb: {f"rsv/{n}": wandb.Histogram(np_histogram=pairs[n]) for n in rsv},
+            log_media(
+                trainer, {f"rsv/{n}": (arrays[f"{n}/counts"], arrays[f"{n}/edges"]) for n in rsv}
             )
 
 

@@ -5,10 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from critical_periods.core.processes import STOPPED
 from critical_periods.studies.slurm_settings import SlurmSettings
 
-# The exit code of a segment that was told to end and has saved what it has (EX_TEMPFAIL).
-STOPPED = 75
 # A job goes back to the queue at most so often.
 _REQUEUES = 5
 # What the last job's comment names instead of segments.

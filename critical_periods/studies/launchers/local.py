@@ -10,6 +10,7 @@ from critical_periods.core.processes import start_child
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.plan import Plan
+from critical_periods.studies.summary import GrowingSummary
 from critical_periods.studies.worker import missing
 
 
@@ -31,7 +32,13 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
     try:
         for number, devices in enumerate(groups):
             workers.append(_start(study, number, devices))
-        show_progress(study, plan, lambda: any(worker.poll() is None for worker in workers))
+        summary = GrowingSummary(study, plan)
+
+        def goes_on() -> bool:
+            summary.update()
+            return any(worker.poll() is None for worker in workers)
+
+        show_progress(study, plan, goes_on)
     finally:
         for worker in workers:
             worker.terminate()

@@ -9,11 +9,11 @@ from filelock import Timeout
 
 from critical_periods.core.errors import ERROR_PREFIX
 from critical_periods.core.locks import locked
-from critical_periods.core.processes import told_to_end
+from critical_periods.core.processes import STOPPED, told_to_end
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.launchers.batch_script import STOPPED
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.segment import StoppedError, train_segment
+from critical_periods.studies.summary import update_summary
 from critical_periods.studies.worker import record_error
 
 
@@ -58,4 +58,10 @@ def run_task(study: StudyFolder, plan: Plan, name: str) -> int:
         except Exception as error:
             record_error(folder, error)
             return 1
+        finally:
+            # Where a run of the plan has ended; the last job does what one here leaves undone.
+            ends_a_run = any(run.segment == name for run in plan.runs)
+            has_ended = folder.is_done() or folder.error.exists()
+            if ends_a_run and has_ended and os.environ.get("SLURM_PROCID", "0") == "0":
+                update_summary(study, plan)
     return 0

@@ -1,0 +1,50 @@
+"""The figures of a study: what its tables give, drawn when they are asked for."""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from critical_periods.plots import curve as curves
+from critical_periods.plots import through_epochs
+from critical_periods.plots.rsv import plot_rsv
+from critical_periods.plots.style import lines, numbers
+
+_PLOTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "fisher": through_epochs.plot_fisher,
+    "layers": through_epochs.plot_layers,
+    "information": through_epochs.plot_information,
+    "reconstruction": through_epochs.plot_reconstruction,
+    "rsv": plot_rsv,
+    "modes": through_epochs.plot_modes,
+}
+
+
+def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callable[[], Figure]]:
+    """What can be drawn: names of files without their endings, and what draws them."""
+    curve = tables["curve"]
+    titled = partial(partial, _titled, title)
+    found: dict[str, Callable[[], Figure]] = {}
+    if curves.curve_panels(curve):
+        found["curve"] = titled(curves.plot_curve, curve)
+    # These two draw losses of accuracy, which not every task has.
+    if numbers(curve, "final_accuracy_difference").notna().any():
+        if curves.has_sensitivity(curve):
+            found["sensitivity"] = titled(curves.plot_sensitivity, curve, tables.get("fisher"))
+        if curves.surface_axes(curve) is not None:
+            found["surface"] = titled(curves.plot_surface, curve)
+    for kind in (name for name in _PLOTS if name in tables):
+        for name, rows in lines(tables[kind]).items():
+            if "epoch" not in rows or rows["epoch"].nunique() > 1:
+                file = re.sub(r"\W+", "_", f"{kind}_{name}").strip("_")
+                text = f"{title}: {name}" if name else title
+                found[file] = partial(_titled, text, _PLOTS[kind], rows)
+    return found
+
+
+def _titled(title: str, draw: Callable[..., Figure], *tables: pd.DataFrame | None) -> Figure:
+    figure = draw(*tables)
+    figure.suptitle(title)
+    return figure

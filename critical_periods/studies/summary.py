@@ -1,0 +1,206 @@
+"""The summary of a study in Weights & Biases: one run, which grows whenever a run of it ends."""
+
+import hashlib
+import time
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import Timeout
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from PIL import Image
+
+from critical_periods.core.locks import locked
+from critical_periods.core.trainer import attempt
+from critical_periods.plots.labels import label_of, settings_of
+from critical_periods.plots.rsv import plot_rsv_through_epochs
+from critical_periods.plots.style import by_window, lines, numbers
+from critical_periods.plots.through_epochs import plot_fisher
+from critical_periods.runs.tracking import is_disabled, wandb_logger
+from critical_periods.studies.figures import figures
+from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.measurements import TABLES, rsv_through_epochs
+from critical_periods.studies.plan import Plan
+from critical_periods.studies.results import curve, ended, results
+from critical_periods.studies.seen import SEEN
+from critical_periods.studies.tables import as_table
+
+# Of a study of thousands of runs, only so many latest states of the tables are sent again.
+_STATES = 100
+# Whoever starts trainings spends at most one part in so many of its time on the summary.
+_SHARE = 10
+
+
+class GrowingSummary:
+    """Updates the summary of a study that trains on this machine, as its runs end."""
+
+    def __init__(self, study: StudyFolder, plan: Plan) -> None:
+        self.study, self.plan = study, plan
+        self._known = len(_ends(study, plan))
+        self._next = time.monotonic()
+
+    def update(self) -> None:
+        """Updates it if a run has ended since, and no more often than costs next to nothing."""
+        began = time.monotonic()
+        if is_disabled() or began < self._next:
+            return
+        known = len(_ends(self.study, self.plan))
+        if known > self._known:
+            self._known = known
+            update_summary(self.study, self.plan)
+        took = time.monotonic() - began
+        self._next = began + max(2, (1 + _SHARE) * took)
+
+
+def update_summary(study: StudyFolder, plan: Plan, is_final: bool = False) -> None:
+    """Logs the tables after each run that has ended, and the figures of all of them.
+
+    It never raises, and leaves it to another process where that is at it; the final one waits for
+    that, and sends the plan and the tables as artifacts where the study asks for it.
+
+    Logged against ``runs``, how many have ended: ``curve_table``, ``results_table`` and
+    ``curve_chart``; with the last of them the figures, such as ``curve`` and ``fisher``,
+    ``rsv_through_epochs``, and ``seen``, samples with and without the deficit.
+    """
+    if is_disabled():
+        return
+    waiting = "Waiting for another process that updates the summary in Weights & Biases."
+    try:
+        with locked(study.path / "summary.lock", waiting if is_final else None):
+            attempt(_update, study, plan, is_final)
+    except (Timeout, OSError):
+        pass  # Another process does it, or the folder is another user's.
+
+
+def _update(study: StudyFolder, plan: Plan, is_final: bool) -> None:
+    order = _ends(study, plan)
+    if not order:
+        return
+    # One run for each folder, however often this is done.
+    place = f"{plan.study} {study.path.resolve()}"
+    id_ = hashlib.sha256(place.encode()).hexdigest()[:16]
+    logger = wandb_logger(
+        study.path, id_, "runs", group=plan.study, name="summary", job_type="summary",
+    )  # fmt: skip
+    if logger is None:
+        return
+    run: Any = logger._experiment
+    sent = int(dict(run.summary).get("runs", 0)) if run.resumed else 0
+    rows = results(study, plan)
+    for known in range(max(sent, len(order) - _STATES) + 1, len(order) + 1):
+        now = [
+            row for place, row in zip(sorted(order), rows, strict=True) if place in order[:known]
+        ]
+        of = as_table(curve(plan, now))
+        shown = _tables(of, as_table(now), plan.study)
+        if known == len(order):
+            shown |= attempt(_media, study, plan, of) or {}
+        attempt(run.log, {**shown, "runs": known})
+    if is_final and plan.log_artifacts:
+        attempt(_log_artifact, run, study.path, plan)
+    logger.finish(0)
+
+
+def _ends(study: StudyFolder, plan: Plan) -> list[int]:
+    """The places of the runs that have ended, in the order in which they have."""
+    times = {}
+    for place, run, diverged in ended(study, plan):
+        folder = study.segment(run.segment)
+        files = (folder.done,) if diverged is None else (folder.error, folder.path)
+        times[place] = max((f.stat().st_mtime for f in files if f.exists()), default=0.0)
+    return sorted(times, key=lambda place: (times[place], place))
+
+
+def _tables(curve: pd.DataFrame, runs: pd.DataFrame, title: str) -> dict[str, Any]:
+    import wandb
+
+    shown: dict[str, Any] = {
+        f"{name}_table": wandb.Table(columns=list(cells), data=cells.to_numpy().tolist())
+        for name, table in (("curve", curve), ("results", runs))
+        for cells in [table.apply(_column).astype(object).where(table.notna(), None)]
+    }
+    measure = next((one for one in ("final_accuracy", "error") if one in curve), None)
+    if measure is None:
+        return shown
+    against = "onset" if (curve["onset"] > 0).any() else "removal"
+    lines_ = []
+    for label, rows in _variations(curve):
+        for column, what in ((measure, ""), (f"{measure}_control", "control")):
+            points = pd.DataFrame({"x": rows[against], "y": numbers(rows, column)}).dropna()
+            points = points.sort_values("x")
+            name = ", ".join(filter(None, [label, what])) or measure
+            lines_ += [(points["x"].tolist(), points["y"].tolist(), name)] if len(points) else []
+    if lines_:
+        xs, ys, keys = map(list, zip(*lines_, strict=True))
+        title = f"{title}: {measure}"
+        chart = wandb.plot.line_series(xs=xs, ys=ys, keys=keys, title=title, xname=against)
+        shown["curve_chart"] = chart
+    return shown
+
+
+def _variations(curve: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    names = settings_of(curve.columns)
+    if not names:
+        return [("", curve)]
+    labels = [label_of(dict(zip(names, cells, strict=True))) for cells in curve[names].to_numpy()]
+    return list(curve.groupby(pd.Series(labels, curve.index), sort=False))
+
+
+def _media(study: StudyFolder, plan: Plan, curve: pd.DataFrame) -> dict[str, Any]:
+    """The study's figures as pictures, with what only the summary shows."""
+    import wandb
+
+    tables = {"curve": curve}
+    tables |= {name: as_table(rows) for name, make in TABLES.items() if (rows := make(study, plan))}
+    for table in tables.values():
+        table.attrs["window"] = plan.kind_of_window
+    drawn = figures(tables, plan.study)
+    fisher = lines(tables["fisher"]) if "fisher" in tables else {}
+    for name, rows in fisher.items():
+        drawn[f"fisher_window {name}".strip()] = partial(_shaded, rows)
+    histories = as_table(rsv_through_epochs(study, plan))
+    if len(histories):
+        histories.attrs["window"] = plan.kind_of_window
+        for name, rows in lines(histories).items():
+            title = f"rsv_through_epochs {name}".strip()
+            drawn[title] = partial(plot_rsv_through_epochs, rows)
+    shown = {name: wandb.Image(_picture(figure())) for name, figure in drawn.items()}
+    if (study.path / SEEN).exists():
+        with Image.open(study.path / SEEN) as picture:
+            shown["seen"] = wandb.Image(picture.convert("RGB"))
+    return shown
+
+
+def _picture(figure: Figure) -> Image.Image:
+    with BytesIO() as file:
+        figure.savefig(file, format="png", dpi=150)
+        return Image.open(file).convert("RGB")
+
+
+def _shaded(fisher: pd.DataFrame) -> Figure:
+    """The traces, with each window shaded."""
+    figure = plot_fisher(fisher)
+    windows = [window for window in by_window(fisher) if window[0] < window[1]]
+    for place, (onset, removal, _) in enumerate(windows):
+        colour = colormaps["viridis"](0.9 * place / max(len(windows) - 1, 1))
+        figure.axes[0].axvspan(onset, removal, color=colour, alpha=0.12, linewidth=0)
+    return figure
+
+
+def _log_artifact(run: Any, folder: Path, plan: Plan) -> None:
+    import wandb
+
+    artifact = wandb.Artifact(f"study-{run.id}", type="study", metadata={"study": plan.study})
+    for name in ("plan.json", "results.csv", "curve.csv"):
+        if (folder / name).exists():
+            artifact.add_file(str(folder / name))
+    run.log_artifact(artifact)
+
+
+def _column(cells: pd.Series) -> pd.Series:
+    """A column as W&B wants it: of numbers or text alone."""
+    found = pd.to_numeric(cells, errors="coerce")
+    return found if found.notna().equals(cells.notna()) else cells.astype(str)
