@@ -39,7 +39,9 @@ class RegularizationWindow(Window):
     ``attention_dropout``, ``layerdrop``, the ``p`` of a ``StochasticDepth``, …. Whatever else drops
     (a functional dropout with a number in its call, a mask of random numbers) is found by the
     random numbers that a forward pass draws in the first training batch, and in the first one
-    outside of the window, and is refused.
+    outside of the window, and is refused. Normal noise that is added or multiplied, other than in
+    classes named after dropout, is left alone. Compiled modules are not looked into; a function
+    under ``torch.compile`` is compiled once more for each of these two batches.
 
     A weight decay that the run sets anew while it trains, as DINO's schedule does, acts as it is
     set where the window is open; where it is closed, it is 0 in each step of the optimiser.
