@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -195,7 +196,7 @@ def _start(mode: str, settings: dict[str, Any]) -> "Run":
         mode = "online" if _has_account() else "offline"
     elif mode != "offline" and not _has_account():
         mode = _offline(f"WANDB_MODE={mode}, but there is no account (see `wandb login`)")
-    if mode != "offline" and (silence := _silence(wandb.setup().settings.base_url)):
+    if mode != "offline" and (silence := _silence(wandb.setup().settings)):
         mode = _offline(f"Weights & Biases cannot be reached ({silence})")
     seconds: dict[str, Any] = {
         "init_timeout": _SECONDS_TO_CONNECT,
@@ -214,14 +215,17 @@ def _start(mode: str, settings: dict[str, Any]) -> "Run":
         return wandb.init(mode=mode, **settings)  # type: ignore[arg-type]
 
 
-def _silence(url: str) -> str:
-    """Why a server does not answer at all, as wandb itself waits for long; empty where it does."""
+def _silence(settings: Any) -> str:
+    """Why a server does not answer at all, as wandb itself waits for long; empty where it may."""
+    if any(getattr(settings, name, None) for name in ("http_proxy", "https_proxy")):
+        return ""  # which only wandb asks
     try:
-        urllib.request.urlopen(url, timeout=_SECONDS_TO_ANSWER).close()
+        urllib.request.urlopen(settings.base_url, timeout=_SECONDS_TO_ANSWER).close()
     except urllib.error.HTTPError:
         return ""  # is an answer, too
     except (OSError, ValueError) as error:
-        return reason(error)
+        # Of certificates wandb has settings of its own.
+        return "" if isinstance(getattr(error, "reason", None), ssl.SSLError) else reason(error)
     return ""
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -88,20 +89,27 @@ def _update(study: StudyFolder, plan: Plan, is_final: bool) -> None:
     if logger is None:
         return
     run: Any = logger._experiment
+    try:
+        _log(run, study, plan, order)
+        if is_final and plan.log_artifacts:
+            _log_artifact(run, study.path, plan)
+    finally:
+        logger.finish(0)
+
+
+def _log(run: Any, study: StudyFolder, plan: Plan, order: list[int]) -> None:
+    """Sends a row for each run that has ended since the last one that was sent."""
+    places = sorted(order)
+    # Others may end meanwhile.
+    rows = results(study, replace(plan, runs=[plan.runs[place] for place in places]))
     sent = int(dict(run.summary).get("runs", 0)) if run.resumed else 0
-    rows = results(study, plan)
     for known in range(max(sent, len(order) - _STATES) + 1, len(order) + 1):
-        now = [
-            row for place, row in zip(sorted(order), rows, strict=True) if place in order[:known]
-        ]
+        now = [rows[places.index(place)] for place in sorted(order[:known])]
         of = as_table(curve(plan, now))
         shown = _tables(of, as_table(now), plan.study)
         if known == len(order):
             shown |= attempt(_media, study, plan, of) or {}
-        attempt(run.log, {**shown, "runs": known})
-    if is_final and plan.log_artifacts:
-        attempt(_log_artifact, run, study.path, plan)
-    logger.finish(0)
+        run.log({**shown, "runs": known})
 
 
 def _ends(study: StudyFolder, plan: Plan) -> list[int]:
