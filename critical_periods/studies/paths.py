@@ -1,8 +1,12 @@
 """The paths of a study's tree: segments that one job trains one after another."""
 
 from collections.abc import Collection, Iterator
+from itertools import islice
 
 from critical_periods.studies.plan import Plan
+
+# Slurm refuses a comment of over 1,024 characters, and a job's names its segments.
+_LONGEST = 60
 
 
 def paths(plan: Plan, missing: Collection[str], whole: bool = True) -> list[tuple[str, ...]]:
@@ -18,8 +22,8 @@ def paths(plan: Plan, missing: Collection[str], whole: bool = True) -> list[tupl
         whole: whether trunks go on; without, each segment is a path.
 
     Returns:
-        The names of each path's segments. Paths come after the one that their parent is in, and
-        otherwise the longest way to go comes first.
+        The names of each path's segments, at most 60. Paths come after the one that their parent is
+        in, and otherwise the longest way to go comes first.
 
     Example:
         >>> from critical_periods.studies.plan import Segment
@@ -47,7 +51,7 @@ def paths(plan: Plan, missing: Collection[str], whole: bool = True) -> list[tupl
     left = longest_first
     while left:
         # A parent has a longer way to go than its child, so the first one has none that is left.
-        found.append(tuple(way(left[0])))
+        found.append(tuple(islice(way(left[0]), _LONGEST)))
         left = [name for name in left if name not in found[-1]]
     return found
 

@@ -1,6 +1,8 @@
 """What needs no Slurm of its launcher."""
 
 import errno
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ from filelock import FileLock
 from small_study import planned, write_study
 
 from critical_periods.cli import main
+from critical_periods.core.errors import UserError
 from critical_periods.studies.launchers import slurm, task
 from critical_periods.studies.launchers.batch_script import batch_script
+from critical_periods.studies.paths import paths
+from critical_periods.studies.plan import Plan, Segment
 from critical_periods.studies.slurm_settings import SlurmSettings
 
 
@@ -95,3 +100,55 @@ def test_text_of_slurm_must_be_text(tmp_path, capsys):
     path = write_study(tmp_path, {"slurm": {"mem": 32000}})
     assert main(["study", "plan", str(path)]) == 2
     assert "slurm.mem is 32000; it must be text." in capsys.readouterr().err
+
+
+def test_a_task_that_has_failed_is_not_tried_again(tmp_path, capsys):
+    folder, plan = planned(tmp_path)
+    (root, *_) = plan.segments
+    with folder.segment(root).held():
+        folder.segment(root).error.write_text("no")
+    assert task.run_task(folder, plan, root) == 1
+    assert f"segment {root} has failed before" in capsys.readouterr().err
+
+
+def test_a_job_names_no_more_segments_than_a_comment_of_slurm_holds():
+    chain = [
+        Segment(f"{n:016}", f"{n - 1:016}" if n else None, n, n + 1, (0, 0), 0, 0)
+        for n in range(130)
+    ]
+    plan = Plan("long", [], {one.name: one for one in chain}, [], 0.01)
+    found = paths(plan, plan.segments)
+    assert [name for way in found for name in way] == list(plan.segments)
+    assert all(len(",".join(way)) <= 1024 for way in found)
+
+
+def test_a_refusal_halfway_stops_and_says_so(tmp_path, monkeypatch):
+    folder, plan = planned(tmp_path)
+    taken: list[str] = []
+
+    def call(program: str, *arguments: str) -> str:
+        if program == "sbatch" and len(taken) == 1:
+            raise UserError("sbatch of Slurm failed: job submit limit.")
+        taken.extend(arguments[-1:] if program == "sbatch" else [])
+        return "1"[: program == "sbatch"]
+
+    monkeypatch.setattr(slurm, "_call", call)
+    said = slurm.submit(folder, plan, SlurmSettings(), ["study", "plot"])
+    assert said.startswith("Submitted 1 jobs for 2 segments.") and len(taken) == 1
+    assert "(sbatch of Slurm failed: job submit limit); run the study again" in said
+
+
+@pytest.mark.parametrize(("code", "requeues"), [(0, False), (1, False), (75, True), (137, True)])
+def test_what_a_job_goes_back_to_the_queue_for(tmp_path, code, requeues):
+    for name, body in [
+        ("srun", f"exit {code}"),
+        ("squeue", "echo RUNNING"),
+        ("scontrol", f"echo $1 >> {tmp_path}/requeued; exit 1"),
+    ]:
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    script = batch_script(SlurmSettings(), "cp-1", tmp_path, ["a"], 1, 1, None)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "1"}
+    done = subprocess.run(["bash", "-c", script], env=env, check=False, timeout=60)
+    assert done.returncode == code
+    assert (tmp_path / "requeued").exists() == requeues

@@ -28,18 +28,23 @@ fi
 is_over=
 trap 'is_over=1; [ -z "$task" ] || kill -USR1 "$task"' USR1
 trap '[ -z "$task" ] || kill -TERM "$task"' TERM
+# Since Slurm 22.05 srun does not take it from the job.
+[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 {setup}
 for segment in {segments}; do
     {command} "$segment" &
     task=$!
+    # One that came while no task ran, such as in the setup.
+    [ -z "$is_over" ] || kill -USR1 "$task"
     # A signal that is trapped ends a wait; the task may need a while to save.
     wait "$task"; code=$?
     while kill -0 "$task" 2>/dev/null; do wait "$task"; code=$?; done
     task=
     [ "$code" -eq 0 ] && [ -z "$is_over" ] && continue
     state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null)
-    # {stopped}: it was told to end, and has saved what it has. From 129 on: it was killed.
-    if [ "$state" = RUNNING ] && {{ [ -n "$is_over" ] || [ "$code" -eq {stopped} ] \
+    # 0: it is done, but there is no time for the next. {stopped}: it was told to end, and has saved
+    # what it has. From 129 on: it was killed. Any other failed, and would fail again.
+    if [ "$state" = RUNNING ] && {{ [ "$code" -eq 0 ] || [ "$code" -eq {stopped} ] \
 || [ "$code" -gt 128 ]; }} && [ "$restarts" -lt {requeues} ]; then
         scontrol requeue "$SLURM_JOB_ID" && sleep 600
     fi

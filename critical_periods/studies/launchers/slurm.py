@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.errors import reason as why_of
 from critical_periods.core.files import write_text
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers.batch_script import REPORT, batch_script, report_script
@@ -36,10 +37,6 @@ class Job(NamedTuple):
     reason: str
     left: str
     segments: tuple[str, ...]
-
-
-class QueueFullError(Exception):
-    """Slurm takes no more jobs for now, and says why."""
 
 
 def submit(
@@ -86,10 +83,12 @@ def submit(
             after.add(numbers[-settings.array_limit])
         try:
             number = _sbatch(str(script), after)
-        except QueueFullError as error:
-            if not submitted:
-                raise UserError(f"Slurm takes no job of this study: {error}.") from error
-            full = f" Slurm takes no more for now ({error}); run the study again for the rest."
+        except UserError as error:
+            # Of a limit, as of all that may befall it halfway: what is submitted goes on.
+            if not numbers:
+                raise
+            why = why_of(error)
+            full = f" Slurm takes no more for now ({why}); run the study again for the rest."
             break
         job_of |= dict.fromkeys(way, number)
         numbers.append(number)
@@ -100,8 +99,9 @@ def submit(
         write_text(script, report_script(settings, f"{_prefix(study)}{REPORT}", folder, report))
         try:
             _sbatch(str(script), numbers)
-        except QueueFullError as error:
-            full = f" Slurm takes no last job for the report ({error}); see `study plot`."
+        except UserError as error:
+            why = why_of(error)
+            full = f" Slurm takes no last job for the report ({why}); see `study plot`."
     segments = sum(name in job_of for name in wanted)
     text = f"Submitted {submitted} jobs for {segments} segments"
     if in_queue:
@@ -207,7 +207,5 @@ def _call(program: str, *arguments: str) -> str:
         ) from error
     except subprocess.CalledProcessError as error:
         said = " ".join(error.stderr.split()).removeprefix(f"{program}: error: ")
-        if "limit" in said.lower():
-            raise QueueFullError(said) from error
         raise UserError(f"{program} of Slurm failed: {said}.") from error
     return done.stdout

@@ -36,6 +36,10 @@ def run_task(study: StudyFolder, plan: Plan, name: str) -> int:
             file=sys.stderr,
         )
         return 1
+    if folder.error.exists():
+        # Where its job has gone back to the queue; `study run` has it tried again.
+        print(f"{ERROR_PREFIX}segment {name} has failed before.", file=sys.stderr)
+        return 1
     with ExitStack() as stack:
         if os.environ.get("SLURM_PROCID", "0") == "0":
             try:
