@@ -1,4 +1,4 @@
-"""``critical-periods study plan|run|status|wait|cancel|plot|table|schema``."""
+"""``critical-periods study plan|run|status|wait|cancel|plot|report|table|schema``."""
 
 import argparse
 import json
@@ -138,6 +138,16 @@ def _plot(options: argparse.Namespace) -> int:
     return _finish(*_read_plan(options))
 
 
+def _report(options: argparse.Namespace) -> int:
+    from critical_periods.studies.page import write_page
+
+    folder, plan = _read_plan(options)
+    page = folder.path / "report.html" if options.html is True else Path(options.html)
+    write_page(folder, plan, page)
+    print(f"Wrote {page}, which opens without a network.")
+    return 0
+
+
 def _table(options: argparse.Namespace) -> int:
     from critical_periods.studies.loading import LoadedStudy
     from critical_periods.studies.markdown import markdown_tables
@@ -257,6 +267,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
     "wait": (_wait, "Wait for a study's jobs to end, then write the results and the curve."),
     "cancel": (_cancel, "End a study's jobs, and no others."),
     "plot": (_plot, "Write the tables and draw the figures again, without training."),
+    "report": (_report, "Write all that is known of a study into one page of HTML."),
     "table": (_table, "Print the curve as Markdown tables, a row a window."),
     "schema": (_schema, "Print the JSON schema of study files, by which editors check them."),
 }
@@ -278,6 +289,9 @@ def _parser() -> argparse.ArgumentParser:
         add("--output", type=Path, required=needed, metavar="DIR", help="the study's folder")
         text = "change a field of the study, or of the run that it is based on; repeatable"
         add("--set", action="append", default=[], metavar="FIELD=VALUE", help=text)
+        if name == "report":
+            text = "the page; by default report.html in the study's folder"
+            add("--html", nargs="?", const=True, default=True, metavar="FILE", help=text)
         if name == "run":
             add("--jobs", type=int, help="runs at once (default: one a device)")
             text = "train here (local, the default) or submit jobs to Slurm and end"

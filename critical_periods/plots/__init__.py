@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .through_epochs import plot_fisher as plot_fisher
     from .through_epochs import plot_information as plot_information
     from .through_epochs import plot_layers as plot_layers
+    from .through_epochs import plot_measure as plot_measure
     from .through_epochs import plot_modes as plot_modes
     from .through_epochs import plot_reconstruction as plot_reconstruction
 

@@ -50,19 +50,30 @@ def plot_fisher(fisher: pd.DataFrame, ax: Axes | None = None) -> Figure:
     trace of both, and read from it when a network learns most from its data. The table is that of
     one variation; ``ax`` is drawn into instead of a figure of its own.
     """
-    what, windows = window_word(fisher), by_window(fisher)
+    figure = plot_measure(fisher, "fisher_trace", "Trace of the Fisher information", ax)
+    (ax or figure.axes[0]).set_ylim(bottom=0)
+    return figure
+
+
+def plot_measure(table: pd.DataFrame, column: str, label: str, ax: Axes | None = None) -> Figure:
+    """Draws a measure of one variation against the epoch, a line for each window.
+
+    Lines are means over seeds, bands one standard deviation; a line is broad while its window is
+    open, and the one without a window is black and dashed. ``label`` is the axis's; ``ax`` is drawn
+    into instead of a figure of its own.
+    """
+    what, windows = window_word(table), by_window(table)
     deficits = [window for window in windows if window[0] < window[1]]
     colours = iter(colormaps["viridis"](np.linspace(0, 0.9, len(deficits))))
     figure, axis = one_panel(ax, (7.2, 3.6))
     for window, line in windows.items():
         is_clean = window[0] == window[1]
         colour, style = ("black", "--") if is_clean else (next(colours), "-")
-        epochs, traces = line["epoch"], line["fisher_trace"]
-        _line(axis, line, "fisher_trace", style, colour, window_name(window, what), 1.2)
+        epochs, values = line["epoch"], line[column]
+        _line(axis, line, column, style, colour, window_name(window, what), 1.2)
         is_open = (window[0] <= epochs) & (epochs < window[1])
-        axis.plot(epochs[is_open], traces[is_open], color=colour, linewidth=3.5, alpha=0.6)
-    axis.set_ylim(bottom=0)
-    axis.set(xlabel="Epoch", ylabel="Trace of the Fisher information")
+        axis.plot(epochs[is_open], values[is_open], color=colour, linewidth=3.5, alpha=0.6)
+    axis.set(xlabel="Epoch", ylabel=label)
     axis.spines[["top", "right"]].set_visible(False)
     handles, _ = axis.get_legend_handles_labels()
     if deficits:
