@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gone) or 143 (SIGTERM).
     """
     open_standard_streams()
+    ends_process = argv is None
     argv = list(sys.argv[1:] if argv is None else argv)
     # Of an error that Python shows, and of what ends a run of Weights & Biases until it is known.
     code = 1
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (KeyboardInterrupt, SystemExit, Terminated) as ended:
         code = exit_code(ended)
+        if ends_process and code == INTERRUPTED:
+            # Whoever presses Ctrl-C again does not want to wait for what is still to be tidied up.
+            signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
         if code not in (INTERRUPTED, TERMINATED):
             raise
         # Lightning kills the first process where one that it has started does not end as if all
@@ -79,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             # A second run in this process is another run there, too.
             finish_all(code)
+        if ends_process and code == INTERRUPTED:
+            # From here on it would end in a traceback of what runs as Python ends.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
     return code
 
 
