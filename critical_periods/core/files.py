@@ -1,7 +1,9 @@
 """Files that are never half written: each is written beside its place and then renamed."""
 
 import errno
+import glob
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +17,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Whoever reads ``path`` meanwhile sees the old file or the new one, never a part of either. Where
     the block fails, the old file stays and the new one is removed. Several processes may do so at
-    once; the last one to end is the one whose file stays. The folder must exist.
+    once; the last one to end is the one whose file stays. What processes of this machine left
+    beside ``path`` when they were killed is removed. The folder must exist.
 
     Yields:
-        ``path`` followed by the number of this process and ``.part``. As it has another ending, a
-        writer that goes by the ending must be told the format.
+        ``path`` followed by this machine's name, the number of this process and ``.part``. As it
+        has another ending, a writer that goes by the ending must be told the format.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -30,7 +33,12 @@ def replacing(path: Path) -> Iterator[Path]:
         ...     file.read_text(), part.exists()
         ('1 2 3', False)
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    beginning = f"{path.name}.{platform.node()}."
+    for left in path.parent.glob(f"{glob.escape(beginning)}*.part"):
+        number = left.name[len(beginning) : -len(".part")]
+        if number.isdecimal() and _is_gone(int(number)):
+            left.unlink(missing_ok=True)
+    part = path.with_name(f"{beginning}{os.getpid()}.part")
     try:
         yield part
         os.replace(part, path)
@@ -40,6 +48,19 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def _is_gone(number: int) -> bool:
+    """Whether no process of this machine has a number; where it cannot be asked, it has one."""
+    if os.name != "posix":
+        return False
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def write_text(path: Path, text: str) -> None:

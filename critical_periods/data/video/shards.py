@@ -303,7 +303,7 @@ def _remove(output: Path, outdated: list[str], current: list[str]) -> None:
         if (match := _NAME.match(name)) is None:
             continue
         rest = name[match.end() :]
-        is_left = re.fullmatch(r"\.\d+\.part", rest) and match[1] in {*outdated, *current}
+        is_left = re.fullmatch(r"(\..+)?\.\d+\.part", rest) and match[1] in {*outdated, *current}
         if is_left or (not rest and match[1] in outdated):
             (output / name).unlink()
 

@@ -19,13 +19,12 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
     ``jobs`` are the runs at once; by default one for each device (or ``trainer.devices`` of them),
     on CPUs one for each ``num_threads`` cores.
     """
-    if not missing(study, plan):
-        return
     for name in plan.segments:
         folder = study.segment(name)
         if not folder.is_running():
-            # Killed ones left behind how far they were.
-            folder.progress.unlink(missing_ok=True)
+            folder.remove_leftovers()
+    if not missing(study, plan):
+        return
     groups = device_groups(plan, jobs)
     workers: list[subprocess.Popen[bytes]] = []
     try:
