@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from csv import DictReader
@@ -128,6 +129,21 @@ class SegmentFolder:
         except UserError:
             return False
 
+    def remove_leftovers(self) -> None:
+        """Takes away what a killed process left behind, for whoever holds the segment's lock.
+
+        That is how far it was, parts of files and, of one that was done, what it would have gone on
+        from.
+        """
+        left = [self.progress, *self.path.rglob("*.part")]
+        if self.is_done():
+            left += [self.halfway, checksum_file(self.halfway)]
+        for path in left:
+            if path.is_dir():  # of shards
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
     def discard(self) -> None:
         """Takes the segment's results away, so that it is trained again."""
         # First what says that it is done.
@@ -181,6 +197,11 @@ class StudyFolder:
                 folder.discard()
                 damaged.append(name)
         return damaged
+
+
+def part_of(checkpoint: Path) -> Path:
+    """Where a checkpoint is written until it is whole."""
+    return checkpoint.with_name(checkpoint.name + ".part")
 
 
 def finalize_checkpoint(part: Path, checkpoint: Path) -> None:

@@ -62,8 +62,7 @@ def _train(study: StudyFolder, plan: Plan, name: str) -> bool:
         with folder.held():
             if folder.is_done() or folder.error.exists():
                 return True
-            # One that was killed here left behind how far it was.
-            folder.progress.unlink(missing_ok=True)
+            folder.remove_leftovers()
             try:
                 _train_here_or_in_a_process(study, plan, name)
             except Exception as error:

@@ -32,3 +32,21 @@ def test_a_lock_that_cannot_be_taken_is_a_sentence(
     assert not segment.is_running()
     segment.progress.write_text("3")
     assert segment.is_running()
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_what_a_killed_segment_left_is_removed_and_nothing_that_it_needs(tmp_path, done):
+    """What an unfinished one goes on from stays."""
+    segment = SegmentFolder(tmp_path / "0123")
+    segment.path.mkdir()
+    kept = ["halfway.ckpt", "halfway.ckpt.sha256"]
+    if done:
+        kept = ["done.json", "metrics.csv", "checkpoint.ckpt"]
+    left = {"progress", "metrics.csv.9.part", "halfway.ckpt", "halfway.ckpt.sha256"} - {*kept}
+    for name in (*kept, *left):
+        (segment.path / name).touch()
+    (segment.path / "halfway.ckpt.part").mkdir()  # of shards
+
+    segment.remove_leftovers()
+
+    assert {path.name for path in segment.path.iterdir()} == {*kept}

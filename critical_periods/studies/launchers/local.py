@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import torch
+from filelock import Timeout
 
 from critical_periods.core.processes import start_child
 from critical_periods.studies.folder import StudyFolder
@@ -20,13 +22,12 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
     ``jobs`` are the runs at once; by default one for each device (or ``trainer.devices`` of them),
     on CPUs one for each ``num_threads`` cores.
     """
+    for folder in map(study.segment, plan.segments):
+        if folder.path.exists():
+            with suppress(Timeout), folder.held():
+                folder.remove_leftovers()
     if not missing(study, plan):
         return
-    for name in plan.segments:
-        folder = study.segment(name)
-        if not folder.is_running():
-            # Killed ones left behind how far they were.
-            folder.progress.unlink(missing_ok=True)
     groups = device_groups(plan, jobs)
     workers: list[subprocess.Popen[bytes]] = []
     try:

@@ -50,7 +50,7 @@ def run_task(study: StudyFolder, plan: Plan, name: str) -> int:
                     f"{ERROR_PREFIX}segment {name} is trained by another process.", file=sys.stderr
                 )
                 return 1
-            folder.progress.unlink(missing_ok=True)
+            folder.remove_leftovers()
         is_told = stack.enter_context(told_to_end(signal.SIGUSR1, signal.SIGTERM))
         try:
             train_segment(study, plan, name, is_told)
