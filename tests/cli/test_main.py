@@ -223,6 +223,21 @@ def test_a_study_that_is_stopped_says_what_is_kept(number, capsys, monkeypatch):
     assert said.endswith(f"critical-periods: stopped by {name}; {kept}\n")
 
 
+def test_a_second_ctrl_c_adds_nothing():
+    """Not even where it comes while Python ends."""
+    program = """
+import atexit, signal, sys
+from importlib import import_module
+cli = import_module("critical_periods.cli.main")
+cli._run = lambda argv: signal.raise_signal(signal.SIGINT)
+atexit.register(signal.raise_signal, signal.SIGINT)
+sys.exit(cli.main())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    said = "critical-periods: stopped by Ctrl-C; what was saved and logged until then is kept.\n"
+    assert (ended.returncode, ended.stderr) == (130, said)
+
+
 def test_as_a_module(monkeypatch, capfd):
     """``python -m critical_periods`` is the command ``critical-periods``."""
     file = write_run({"data.init_args.width": 17})
