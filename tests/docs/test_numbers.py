@@ -62,7 +62,16 @@ DEFINITIONS = {
         "ends at epoch 40 and that trains on for another 40 epochs is 80 epochs long",
         "validates every 5 or 10 epochs", "removed at epochs 20 and 40",
     ],
+    "full_scale.md": [
+        "| 1 |", "| 8 |", "at 20 seconds an epoch", "on 8 GPUs", "with 8 tasks", "nodes of 4", "for 8 GPUs",
+        "50,000 images", "240,000 pairs", "× 50,000 / rate / 3,600", "100 TFLOP/s",
+        "a batch 8 times as large", "and 14",
+    ],
     "runs.md": ["(0 or 1)"],
+    "wandb.md": [
+        "from epoch 0", "for 5 seconds", "for more than 30", "ends with 0, 1 where it failed, 130",
+        "143 after", "(75)", "100 ended runs", "latest 100 states",
+    ],
     "your_project.md": ["a label of 0 or 1", "each 0, 1 or between", "up to 256 MiB"],
     "studies.md": ["from epoch 0 to", "between 0 and 1"],
     "results/commands.md": ["24 GB"],
