@@ -63,7 +63,8 @@ DEFINITIONS = {
         "validates every 5 or 10 epochs", "removed at epochs 20 and 40",
     ],
     "full_scale.md": [
-        "| 1 |", "| 8 |", "at 20 seconds an epoch", "on 8 GPUs", "with 8 tasks", "nodes of 4", "for 8 GPUs",
+        "| 1 |", "| 8 |", "at 20 seconds an epoch", "on 8 GPUs", "with 8 tasks", "nodes of 4",
+        "for 8 GPUs",
         "50,000 images", "240,000 pairs", "× 50,000 / rate / 3,600", "100 TFLOP/s",
         "a batch 8 times as large", "and 14",
     ],
