@@ -4,6 +4,7 @@ Two kills are a part of the suite; ``DISTURBED_KILLS=20 pytest tests/studies/tes
 takes some minutes.
 """
 
+import json
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from small_study import write_study
+from test_tracking import read_records
 
 pytestmark = [
     pytest.mark.slow,
@@ -111,8 +113,18 @@ def test_a_study_that_is_killed_again_and_again_ends_alike(tmp_path):
         wait_until_none(folder)
     for folder in tmp_path.glob("killed_*"):
         assert tables(folder) == tables(whole)
+        runs = [epochs(file) for file in (folder / "out").glob("wandb/*/*.wandb")]
+        assert sorted(runs) == [[], [0, 1, 2], [0, 1, 2]]  # the summary, and two paths
         left = ("*.part", "halfway*", "error.txt")
         assert [path for name in left for path in (folder / "out" / "segments").rglob(name)] == []
+
+
+def epochs(file: Path) -> list[int]:
+    """Those of a run of Weights & Biases, as they were logged."""
+    items = [item for record in read_records(file) for item in record.history.item]
+    names = [item.key or ".".join(item.nested_key) for item in items]
+    found = zip(names, items, strict=True)
+    return [int(json.loads(item.value_json)) for name, item in found if name == "epoch"]
 
 
 def stamps(out: Path, event: str) -> dict[Path, int]:
