@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 import pytorch_lightning as pl
 import wandb
 from small_study import planned, write_run, write_study
+from wandb_files import read_records
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
@@ -42,30 +42,6 @@ def records(folder: Path, id_: str = "*") -> list[Any]:
         if any(record.HasField("exit") for record in found) or time.monotonic() > deadline:
             return found
         time.sleep(0.2)
-
-
-def read_records(file: Path) -> list[Any]:
-    """Protocol buffers in LevelDB's log format, in blocks of 32 KiB."""
-    from wandb.proto import wandb_internal_pb2
-
-    content, place = file.read_bytes(), 7
-    found, parts = [], b""
-    while place < len(content):
-        if (left := 32768 - place % 32768) < 7:
-            place += left
-            continue
-        header = content[place : place + 7].ljust(7, b"\0")
-        _, length, kind = struct.unpack("<IHB", header)
-        if place + 7 + length > len(content):
-            break  # it is still written
-        parts += content[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # the whole of a record, or its last part
-            record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]
-            record.ParseFromString(parts)
-            found.append(record)
-            parts = b""
-    return found
 
 
 def history(folder: Path, id_: str = "*") -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Local studies whose processes are killed at random moments, again and again.
 
-Two kills are a part of the suite; ``DISTURBED_KILLS=20 pytest tests/studies/test_disturbed.py``
-takes some minutes.
+``DISTURBED_KILLS=20 pytest tests/studies/test_disturbed.py`` takes some minutes; without, it is
+skipped.
 """
 
 import json
@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 from small_study import write_study
-from test_tracking import read_records
+from wandb_files import read_records
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.skipif("DISTURBED_KILLS" not in os.environ, reason="takes minutes"),
     pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes as Linux shows them"),
 ]
 
@@ -37,17 +38,19 @@ EVENTS = (
 )  # fmt: skip
 # How often, in all; with more, DISTURBED_SEED=1 draws other moments.
 KILLS, SEED = (
-    int(os.environ.get(f"DISTURBED_{name}", n)) for name, n in (("KILLS", 3), ("SEED", 0))
+    int(os.environ.get(f"DISTURBED_{name}", n)) for name, n in (("KILLS", 0), ("SEED", 0))
 )
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "critical_periods", "study", "run", "small.yaml"]
     root = Path(__file__).parents[2]
+    # Another test of this process may have left the place of a service there.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     with (folder / "said.txt").open("ab") as said:
         return subprocess.Popen(
             [*command, "--output", "out", "--jobs", "2"], stdout=said, stderr=said, cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(root), "WANDB_MODE": "offline"},
+            env={**clean, "PYTHONPATH": str(root), "WANDB_MODE": "offline"},
         )  # fmt: skip
 
 
@@ -113,7 +116,7 @@ def test_a_study_that_is_killed_again_and_again_ends_alike(tmp_path):
         wait_until_none(folder)
     for folder in tmp_path.glob("killed_*"):
         assert tables(folder) == tables(whole)
-        runs = [epochs(file) for file in (folder / "out").glob("wandb/*/*.wandb")]
+        runs = [epochs(file) for file in (folder / "out").glob("wandb/offline-run-*/*.wandb")]
         assert sorted(runs) == [[], [0, 1, 2], [0, 1, 2]]  # the summary, and two paths
         left = ("*.part", "halfway*", "error.txt")
         assert [path for name in left for path in (folder / "out" / "segments").rglob(name)] == []
