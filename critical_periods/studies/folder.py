@@ -199,11 +199,6 @@ class StudyFolder:
         return damaged
 
 
-def part_of(checkpoint: Path) -> Path:
-    """Where a checkpoint is written until it is whole."""
-    return checkpoint.with_name(checkpoint.name + ".part")
-
-
 def finalize_checkpoint(part: Path, checkpoint: Path) -> None:
     """Gives a checkpoint that has been written its name and its checksum."""
     digest = _digest(part)

@@ -1,15 +1,13 @@
 """The paths of a study's tree: segments that one job trains one after another."""
 
-from collections.abc import Collection, Iterator
-from itertools import islice
+from collections.abc import Collection
 
 from critical_periods.studies.plan import Plan
 
-# Slurm refuses a comment of over 1,024 characters, and a job's names its segments.
-_LONGEST = 60
 
-
-def paths(plan: Plan, missing: Collection[str], whole: bool = True) -> list[tuple[str, ...]]:
+def paths(
+    plan: Plan, missing: Collection[str], whole: bool = True, longest: int | None = None
+) -> list[tuple[str, ...]]:
     """Divides the segments that are missing into paths, from the top of the tree down.
 
     A trunk goes on into the child with the longest way to go, and each of its other children begins
@@ -20,10 +18,11 @@ def paths(plan: Plan, missing: Collection[str], whole: bool = True) -> list[tupl
         plan: of the study.
         missing: the segments to train.
         whole: whether trunks go on; without, each segment is a path.
+        longest: how many segments a path may have; a longer one goes on in another.
 
     Returns:
-        The names of each path's segments, at most 60. Paths come after the one that their parent is
-        in, and otherwise the longest way to go comes first.
+        The names of each path's segments. Paths come after the one that their parent is in, and
+        otherwise the longest way to go comes first.
 
     Example:
         >>> from critical_periods.studies.plan import Segment
@@ -40,19 +39,19 @@ def paths(plan: Plan, missing: Collection[str], whole: bool = True) -> list[tupl
     longest_first = sorted(
         (name for name in plan.segments if name in missing), key=lambda name: -remaining[name]
     )
-
-    def way(top: str) -> Iterator[str]:
-        yield top
-        children = [name for name in longest_first if plan.segments[name].parent == top]
-        if whole and children:
-            yield from way(children[0])
-
+    goes_on_into: dict[str | None, str] = {}
+    for name in longest_first:
+        goes_on_into.setdefault(plan.segments[name].parent, name)
     found: list[tuple[str, ...]] = []
-    left = longest_first
-    while left:
-        # A parent has a longer way to go than its child, so the first one has none that is left.
-        found.append(tuple(islice(way(left[0]), _LONGEST)))
-        left = [name for name in left if name not in found[-1]]
+    taken: set[str] = set()
+    # A parent has a longer way to go than its child, so it comes before it.
+    for top in longest_first:
+        if top not in taken:
+            way = [top]
+            while whole and way[-1] in goes_on_into and len(way) != longest:
+                way.append(goes_on_into[way[-1]])
+            found.append(tuple(way))
+            taken.update(way)
     return found
 
 

@@ -27,7 +27,6 @@ from critical_periods.studies.folder import (
     checksum_file,
     finalize_checkpoint,
     is_intact,
-    part_of,
     write_json,
 )  # fmt: skip
 from critical_periods.studies.paths import leaf_of
@@ -153,7 +152,7 @@ class SegmentRecord(pl.Callback):
         return bool(trainer.strategy.reduce_boolean_decision(told, all=False))
 
     def _save(self, trainer: pl.Trainer, checkpoint: Path) -> None:
-        part = part_of(checkpoint)
+        part = checkpoint.with_name(checkpoint.name + ".part")
         try:
             trainer.save_checkpoint(part)
             if trainer.is_global_zero:

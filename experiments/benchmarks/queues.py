@@ -34,20 +34,18 @@ def hours(plan: Plan, whole: bool, gpus: int, seconds: float, wait: float) -> fl
     free = [0.0] * gpus
     ended: dict[tuple[str, ...], float] = {}
     ready = [(wait, -remaining[job[0]], job) for job in jobs if not plan.segments[job[0]].parent]
-    heapq.heapify(ready)
     while ready:
-        begins = max(ready[0][0], free[0])
+        begins = max(min(ready)[0], free[0])
         # Of those that may begin by then, the one with the longest way to go.
         _, _, job = chosen = min((one for one in ready if one[0] <= begins), key=lambda one: one[1])
         ready.remove(chosen)
-        heapq.heapify(ready)
         epochs = sum(plan.segments[name].stop - plan.segments[name].start for name in job)
         ended[job] = begins + epochs * seconds / 3600
         heapq.heapreplace(free, ended[job])
         for other in jobs:
             parent = plan.segments[other[0]].parent
             if parent is not None and after[parent] == job:
-                heapq.heappush(ready, (ended[job] + wait, -remaining[other[0]], other))
+                ready.append((ended[job] + wait, -remaining[other[0]], other))
     return max(ended.values())
 
 

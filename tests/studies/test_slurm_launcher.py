@@ -14,7 +14,7 @@ from critical_periods.cli import main
 from critical_periods.core.errors import UserError
 from critical_periods.studies.launchers import slurm, task
 from critical_periods.studies.launchers.batch_script import batch_script
-from critical_periods.studies.paths import paths
+from critical_periods.studies.paths import leaf_of, paths
 from critical_periods.studies.plan import Plan, Segment
 from critical_periods.studies.slurm_settings import SlurmSettings
 
@@ -117,9 +117,11 @@ def test_a_job_names_no_more_segments_than_a_comment_of_slurm_holds():
         for n in range(130)
     ]
     plan = Plan("long", [], {one.name: one for one in chain}, [], 0.01)
-    found = paths(plan, plan.segments)
+    found = paths(plan, plan.segments, longest=slurm.LONGEST)
     assert [name for way in found for name in way] == list(plan.segments)
     assert all(len(",".join(way)) <= 1024 for way in found)
+    # Its run in Weights & Biases is one, of however many jobs.
+    assert {leaf_of(plan, name) for name in plan.segments} == {chain[-1].name}
 
 
 def test_a_refusal_halfway_stops_and_says_so(tmp_path, monkeypatch):

@@ -20,6 +20,9 @@ from critical_periods.studies.plan import Plan
 from critical_periods.studies.slurm_settings import SlurmSettings
 from critical_periods.studies.worker import missing
 
+LONGEST = 60
+"""Segments of a job at most: Slurm takes comments of 1,024 characters, and a job's names them."""
+
 
 class Job(NamedTuple):
     """A job of a study in Slurm's queue.
@@ -73,7 +76,7 @@ def submit(
     wanted = [name for name in missing(study, plan) if name not in job_of]
     numbers: list[str] = list(dict.fromkeys(job_of.values()))
     full, submitted = "", 0
-    for way in paths(plan, wanted, whole):
+    for way in paths(plan, wanted, whole, LONGEST):
         script = folder / "slurm" / f"{way[0]}.sh"
         name = f"{_prefix(study)}{way[0]}"
         write_text(script, batch_script(settings, name, folder, way, nodes, tasks, gpus))
