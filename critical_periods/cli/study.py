@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from itertools import product
@@ -142,7 +143,11 @@ def _report(options: argparse.Namespace) -> int:
     from critical_periods.studies.page import write_page
 
     folder, plan = _read_plan(options)
-    page = folder.path / "report.html" if options.html is True else Path(options.html)
+    page = options.html or folder.path / "report.html"
+    if page.suffix != ".html":
+        raise UserError(f"--html {page} must end in .html, as it is written over.")
+    if not os.access(page.parent, os.W_OK):
+        raise UserError(f"--html {page}: {page.parent} is no folder that can be written to.")
     write_page(folder, plan, page)
     print(f"Wrote {page}, which opens without a network.")
     return 0
@@ -291,7 +296,7 @@ def _parser() -> argparse.ArgumentParser:
         add("--set", action="append", default=[], metavar="FIELD=VALUE", help=text)
         if name == "report":
             text = "the page; by default report.html in the study's folder"
-            add("--html", nargs="?", const=True, default=True, metavar="FILE", help=text)
+            add("--html", nargs="?", type=Path, metavar="FILE", help=text)
         if name == "run":
             add("--jobs", type=int, help="runs at once (default: one a device)")
             text = "train here (local, the default) or submit jobs to Slurm and end"

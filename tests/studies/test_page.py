@@ -103,3 +103,9 @@ def test_a_study_without_a_finished_run_has_a_page_too(tmp_path: Path, capsys: A
     assert main([*command, "--html", str(page)]) == 0
     assert capsys.readouterr().out == f"Wrote {page}, which opens without a network.\n"
     assert "0 of 2 runs" in page.read_text() and "[missing]" in page.read_text()
+    for name, sentence in (
+        ("small.yaml", "must end in .html, as it is written over."),
+        ("none/here.html", f"{tmp_path / 'none'} is no folder that can be written to."),
+    ):
+        assert main([*command, "--html", str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err.endswith(f"{sentence}\n")
