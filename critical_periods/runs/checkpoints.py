@@ -1,13 +1,16 @@
-"""The checkpoint that a run begins with: whether it can be loaded, and fits the config."""
+"""Checkpoints: whether the one that a run begins with fits its config, and writing whole ones."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.files import replacing
 
 # Characters of torch's list of all that does not fit.
 _SHOWN = 200
@@ -83,3 +86,24 @@ def of_another_run(path: str, error: Exception) -> UserError:
         f"ckpt_path: {path} is of another run than this config describes ({shown.rstrip(':.')}); "
         "give the config that it was trained with."
     )
+
+
+class ReplacingCheckpointIO(TorchCheckpointIO):
+    """Lightning's writer of checkpoints, whose files are never half written.
+
+    Its own moves a file from the folder for temporary files, which is a copy where that is on
+    another disk, and stops half way where the disk is full or the process is killed.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Writes a checkpoint beside its place, and renames it; elsewhere as Lightning does."""
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        buffer, file = io.BytesIO(), Path(path)
+        torch.save(checkpoint, buffer)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as part:
+            part.write_bytes(buffer.getbuffer())

@@ -19,6 +19,7 @@ from pytorch_lightning.cli import (
     SaveConfigCallback,
 )
 from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.enums import LightningEnum
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -26,11 +27,17 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import set_option_type
 from critical_periods.core.randomness import LARGEST_SEED
-from critical_periods.core.trainer import validate_allocation
-from critical_periods.runs.checkpoints import of_another_run, read_checkpoint, validate_checkpoint
+from critical_periods.core.trainer import callbacks_of, validate_allocation
+from critical_periods.runs.checkpoints import (
+    ReplacingCheckpointIO,
+    of_another_run,
+    read_checkpoint,
+    validate_checkpoint,
+)
 from critical_periods.runs.config_classes import load_classes, validate_nulls
 from critical_periods.runs.config_files import config_files, read_yaml
 from critical_periods.runs.dry_run import dry_run, is_ours
+from critical_periods.runs.epoch_sums import EpochSums
 from critical_periods.runs.lightning_callbacks import sentence_of
 from critical_periods.runs.messages import sentence, whole
 from critical_periods.runs.tracking import wandb_logger
@@ -79,7 +86,7 @@ class CLI(LightningCLI):
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 auto_configure_optimizers=False,
-                save_config_callback=SaveConfigCallback if run else None,
+                save_config_callback=_ConfigCallback if run else None,
                 save_config_kwargs={"overwrite": True},
                 seed_everything_default=0,
                 parser_kwargs={"exit_on_error": False, "prog": "critical-periods"},
@@ -171,7 +178,17 @@ class CLI(LightningCLI):
         kwargs.setdefault("default_root_dir", folder)
         if self._logger is not None:
             kwargs["logger"] = self._logger
-            return super().instantiate_trainer(**kwargs)
+        else:
+            self._try_run(settings)
+            kwargs |= self._loggers(settings["trainer"], folder)
+        trainer = super().instantiate_trainer(**kwargs)
+        callbacks_of(trainer).insert(0, EpochSums())
+        # Plugins and strategies may have brought others.
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = ReplacingCheckpointIO()
+        return trainer
+
+    def _try_run(self, settings: Namespace) -> None:
         model = self.model if is_ours(self.model) else None
         optimizers: list[torch.optim.Optimizer] | None = [] if self.subcommand == "fit" else None
         # Other processes of a distributed run wait for the first one. Classes of this package can
@@ -182,6 +199,9 @@ class CLI(LightningCLI):
         if self._checkpoint is not None:
             validate_checkpoint(self._checkpoint, settings["ckpt_path"], model, optimizers)
             self._checkpoint = None
+
+    def _loggers(self, trainer: Namespace, folder: Path) -> dict[str, Any]:
+        """The default loggers, where the settings of a trainer have no others."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -189,15 +209,14 @@ class CLI(LightningCLI):
                 f"trainer.default_root_dir: the folder {folder} cannot be made: {error.strerror}."
             ) from error
         # A trainer without anything beside the training refuses loggers.
-        if settings["trainer"]["logger"] in (None, True) and not settings["trainer"]["barebones"]:
-            kwargs["logger"] = [CSVLogger(folder, name="")]
-            # A run for trial is none; Lightning takes its loggers away, but one has begun by then.
-            if settings["trainer"]["fast_dev_run"]:
-                return super().instantiate_trainer(**kwargs)
+        if trainer["logger"] not in (None, True) or trainer["barebones"]:
+            return {}
+        loggers: list[Logger | None] = [CSVLogger(folder, name="")]
+        # A run for trial is none; Lightning takes its loggers away, but one has begun by then.
+        if not trainer["fast_dev_run"]:
             config = self._of_run(yaml.safe_load(self.parser.dump(self.config)))
-            wandb = wandb_logger(folder, config=config)
-            kwargs["logger"] += filter(None, [wandb])
-        return super().instantiate_trainer(**kwargs)
+            loggers.append(wandb_logger(folder, config=config))
+        return {"logger": [*filter(None, loggers)]}
 
     def before_fit(self) -> None:
         """Refuses a job of a cluster that has other processes than the run asks for."""
@@ -210,3 +229,16 @@ class CLI(LightningCLI):
 
 def _folder(settings: Namespace) -> Path:
     return Path(settings["trainer"]["default_root_dir"] or "runs")
+
+
+class _ConfigCallback(SaveConfigCallback):
+    """Saves the config beside the logs, or in the trainer's folder where these are elsewhere."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.save_to_log_dir = trainer.log_dir is not None
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if not self.save_to_log_dir:
+            file = Path(trainer.default_root_dir, self.config_filename)
+            self.parser.save(self.config, file, skip_none=False, overwrite=True)
