@@ -8,7 +8,7 @@ from pathlib import Path
 
 from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
-from critical_periods.data.video.shards import extract
+from critical_periods.data.video.extraction import extract
 from critical_periods.data.video.video_index import HEADER, write_report
 from critical_periods.data.video.video_lists import (
     COLUMNS,
