@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from errno import ENOENT
 from itertools import pairwise
 from pathlib import Path
@@ -54,7 +54,7 @@ class ShardClips:
     labels: np.ndarray
     lengths: np.ndarray
     reasons: np.ndarray
-    keeps_palettes: bool = True
+    keeps_palettes: bool = field(default=True, init=False)
 
     def read(self, number: int, places: Iterable[int]) -> list[Image.Image]:
         """Frames at these places of the video's grid; a VideoError where the shard is damaged."""
@@ -151,7 +151,7 @@ def may_lack_palette(path: bytes) -> bool:
 def load_index(folder: Path) -> ShardClips:
     """What the index of a folder says; one of the errors in DAMAGED where it is none."""
     with np.load(folder / INDEX) as arrays:
-        names = [field.name for field in fields(ShardClips)][1:-1]
+        names = [each.name for each in fields(ShardClips) if each.init][1:]
         clips = ShardClips(str(folder), *(load_array(arrays, name) for name in names))
         clips.keeps_palettes = "keeps_palettes" in arrays
         return clips
