@@ -2,14 +2,16 @@
 
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.cloud_io import get_filesystem
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from critical_periods.core.errors import UserError
+from critical_periods.core.errors import UserError, reason
 from critical_periods.core.files import replacing
 
 # Characters of torch's list of all that does not fit.
@@ -25,10 +27,15 @@ def read_checkpoint(path: str, folder: Path) -> dict[str, Any] | None:
     Raises:
         UserError: there is none, or it holds more than tensors and plain values.
     """
+    if not path:
+        raise UserError("ckpt_path is empty; name a file, or leave it out.")
     # The best is one of those that have been written since this process began.
     if path == "best" or (path == "hpc" and not any(folder.glob("hpc_ckpt_*.ckpt"))):
         raise UserError(f"ckpt_path: there is no checkpoint for {path!r} (yet); name a file.")
-    if path in ("hpc", "last", "registry") or "://" in path:
+    if path in ("hpc", "last") or (path.startswith("registry") and find_spec("litmodels")):
+        return None
+    if "://" in path:
+        _find_elsewhere(path)
         return None
     if not Path(path).exists():
         raise UserError(f"ckpt_path: the file {path} does not exist.")
@@ -44,6 +51,17 @@ def read_checkpoint(path: str, folder: Path) -> dict[str, Any] | None:
             f"ckpt_path: {path} is damaged, or holds more than tensors and plain values, so it was "
             "not loaded."
         ) from error
+
+
+def _find_elsewhere(path: str) -> None:
+    """Raises a UserError where there is no such file on another machine, or no way to it."""
+    try:
+        if get_filesystem(path).exists(path):
+            return
+        problem = "there is no such file"
+    except Exception as error:  # of as many kinds as there are file systems
+        problem = reason(error)
+    raise UserError(f"ckpt_path: {path} cannot be read: {problem}.")
 
 
 def validate_checkpoint(

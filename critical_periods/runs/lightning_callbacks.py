@@ -1,12 +1,18 @@
 """Callbacks of Lightning that want of a model what the tasks of this package do not have."""
 
+import os
 import re
 from collections.abc import Iterable
+from errno import ENOTDIR
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
+    BaseFinetuning,
+    Checkpoint,
     EarlyStopping,
     LearningRateFinder,
     ModelCheckpoint,
@@ -19,15 +25,15 @@ from critical_periods.core.trainer import callbacks_of
 from critical_periods.tasks.task import Task
 
 # What Lightning says by other errors than those of its settings, which are all sentences.
-_SENTENCES = ("Early stopping conditioned on metric",)
+_SENTENCES = ("Early stopping conditioned on metric", "`val_check_interval`")
 
 
 def validate_callbacks(callbacks: Iterable[pl.Callback], model: pl.LightningModule) -> None:
     """Refuses callbacks that would fail in the middle of Lightning, with the way out.
 
     Raises:
-        UserError: one finds a learning rate or a backbone where the model has none, or prunes
-            weights whose memory it cannot flatten.
+        UserError: one finds a learning rate or a backbone where the model has none, prunes
+            weights whose memory it cannot flatten, or saves where nothing can be written.
 
     Example:
         >>> validate_callbacks([LearningRateFinder()], pl.LightningModule())
@@ -47,6 +53,10 @@ optimizer, such as model.init_args.optimizer.init_args.lr.
                 "have; set the rate of its optimizer, such as "
                 "model.init_args.optimizer.init_args.lr."
             )
+        if type(callback) is BaseFinetuning:
+            raise UserError(f"{name} is what others are derived from; use FreezeWindow.")
+        if isinstance(callback, Checkpoint) and (folder := getattr(callback, "dirpath", None)):
+            _try_folder(name, str(folder))
         # What is derived from it may look for another.
         if type(callback) is BackboneFinetuning and not hasattr(model, "backbone"):
             raise UserError(
@@ -59,6 +69,23 @@ optimizer, such as model.init_args.optimizer.init_args.lr.
                 f"{name} flattens the weights that it prunes, for which they must be contiguous, "
                 f"and those of {owner} are channels last; leave it out."
             )
+
+
+def _try_folder(name: str, folder: str) -> None:
+    """Writes to a folder, or to the one above that there is; not to what is elsewhere."""
+    if "://" in folder:
+        return
+    place = Path(folder)
+    try:
+        if place.exists() and not place.is_dir():
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR))
+        above = (one for one in (place, *place.absolute().parents) if one.is_dir())
+        with TemporaryFile(dir=next(above)):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"dirpath {folder} of {name} cannot be written to: {error.strerror}."
+        ) from error
 
 
 def validate_measures(trainer: pl.Trainer, model: pl.LightningModule) -> None:

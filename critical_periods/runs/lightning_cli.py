@@ -25,6 +25,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.files import no_space
 from critical_periods.core.internals import set_option_type
 from critical_periods.core.randomness import LARGEST_SEED
 from critical_periods.core.trainer import callbacks_of, validate_allocation
@@ -97,7 +98,9 @@ class CLI(LightningCLI):
             )
         except argparse.ArgumentError as error:
             raise UserError(sentence(str(error))) from error
-        except RuntimeError as error:
+        except UserError:
+            raise
+        except (RuntimeError, ValueError) as error:
             # Weights of a third party's model are first compared when Lightning loads them.
             if text := sentence_of(error):
                 raise UserError(text) from error
@@ -141,7 +144,7 @@ class CLI(LightningCLI):
         seed = settings.get("seed_everything")
         if seed is not None and not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:
             raise UserError(f"seed_everything is {seed}, but must lie in 0 to {LARGEST_SEED}.")
-        if settings.get("ckpt_path"):
+        if settings.get("ckpt_path") is not None:
             self._checkpoint = read_checkpoint(str(settings["ckpt_path"]), _folder(settings))
         # Loading executes nothing, from wherever it is.
         if "weights_only" in settings and settings["weights_only"] is None:
@@ -150,9 +153,10 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Sets the threads before anything is computed; refuses numbers that mean nothing."""
         settings = self._of_run(self.config)
-        batches, threads = settings["trainer"]["accumulate_grad_batches"], settings["num_threads"]
-        if batches < 1:
-            raise UserError(f"trainer.accumulate_grad_batches is {batches}, but must be 1 or more.")
+        threads = settings["num_threads"]
+        for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+            if (count := settings["trainer"][name]) is not None and count < 1:
+                raise UserError(f"trainer.{name} is {count}, but must be 1 or more.")
         if threads is not None and threads < 1:
             raise UserError(f"num_threads is {threads}, but must be at least 1.")
         if threads is not None and threads > (most := max(_THREADS, os.cpu_count() or 1)):
@@ -167,8 +171,13 @@ class CLI(LightningCLI):
         """Builds the trainer, the model and the data, and says which value does not suit them."""
         try:
             super().instantiate_classes()
-        # Lightning raises the last, such as for two callbacks with one state.
-        except (ValueError, TypeError, MisconfigurationException, RuntimeError) as error:
+        # A package may be missing, or a folder not be made. Lightning raises the last two, such as
+        # for two callbacks with one state.
+        except (
+            ImportError, OSError, ValueError, TypeError, MisconfigurationException, RuntimeError,
+        ) as error:  # fmt: skip
+            if isinstance(error, UserError) or no_space(error):
+                raise
             raise UserError(whole(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:

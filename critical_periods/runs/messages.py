@@ -52,6 +52,7 @@ def sentence(message: str) -> str:
     # What the base class of callbacks would say of the last one's field is of no interest.
     message = _BASE_CALLBACK.sub("", message)
     of_kind = (
+        _not_a_time,
         _unknown_class,
         _unknown_field,
         _not_a_class,
@@ -132,6 +133,13 @@ def _not_that_class(message: str, field: str) -> str | None:
     return (
         f"{value} at {field} is no {found[2]} of pytorch_lightning; take or derive it from that "
         "package, not from lightning.pytorch."
+    )
+
+
+def _not_a_time(message: str, field: str) -> str | None:
+    found = re.search("Not of type timedelta: .* but got (.*)", message)
+    return (
+        found and f'{field} is {found[1]}, but must be a time: hours, minutes, seconds, "0:30:00".'
     )
 
 

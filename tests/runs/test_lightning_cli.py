@@ -8,6 +8,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -112,7 +113,8 @@ def test_unsafe_loading_is_never_the_default(monkeypatch):
         seen.update(settings)
 
     monkeypatch.setattr(pl.Trainer, "fit", fit)
-    assert main(["fit", "--config", write_run(), "--ckpt_path", "http://localhost/x.ckpt"]) == 0
+    fsspec.filesystem("memory").touch("x.ckpt")
+    assert main(["fit", "--config", write_run(), "--ckpt_path", "memory://x.ckpt"]) == 0
     assert seen["weights_only"] is True
 
 
@@ -141,11 +143,15 @@ def test_checkpoints_of_other_runs(here, capsys):
         ("fit", adam, [], "the state of the optimizer is not that of SGD, as it has no 'momentum'"),
         ("fit", "best", [], "there is no checkpoint for 'best' ("),
         ("fit", "hpc", [], "there is no checkpoint for 'hpc' ("),
+        ("fit", "", [], "is empty; name a file"),
+        ("fit", "registry", [], "the file registry does not exist."),
+        ("fit", "memory://no.ckpt", [], "memory://no.ckpt cannot be read: there is no such file."),
+        ("fit", "nowhere://x.ckpt", [], "nowhere://x.ckpt cannot be read: Protocol not known"),
     ):
         capsys.readouterr()
         assert main([command, *words, f"--ckpt_path={path}", *more]) == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-        assert line.startswith("critical-periods: error: run.yaml: ckpt_path: ")
+        assert line.startswith("critical-periods: error: run.yaml: ckpt_path")
         assert sentence in line
     # All of it is found before a logger has made anything.
     assert set(Path().rglob("*")) == written
