@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterable
-from errno import ENOTDIR
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -56,7 +55,7 @@ optimizer, such as model.init_args.optimizer.init_args.lr.
         if type(callback) is BaseFinetuning:
             raise UserError(f"{name} is what others are derived from; use FreezeWindow.")
         if isinstance(callback, Checkpoint) and (folder := getattr(callback, "dirpath", None)):
-            _try_folder(name, str(folder))
+            try_folder(f"dirpath of {name}", str(folder))
         # What is derived from it may look for another.
         if type(callback) is BackboneFinetuning and not hasattr(model, "backbone"):
             raise UserError(
@@ -71,21 +70,19 @@ optimizer, such as model.init_args.optimizer.init_args.lr.
             )
 
 
-def _try_folder(name: str, folder: str) -> None:
-    """Writes to a folder, or to the one above that there is; not to what is elsewhere."""
+def try_folder(setting: str, folder: str) -> None:
+    """Raises a UserError where a folder, or the one above it that there is, cannot be written to.
+
+    Nothing is left there; what is not on this machine is not tried.
+    """
     if "://" in folder:
         return
-    place = Path(folder)
+    place = Path(folder).absolute()
     try:
-        if place.exists() and not place.is_dir():
-            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR))
-        above = (one for one in (place, *place.absolute().parents) if one.is_dir())
-        with TemporaryFile(dir=next(above)):
+        with TemporaryFile(dir=next(filter(os.path.lexists, (place, *place.parents)))):
             pass
     except OSError as error:
-        raise UserError(
-            f"dirpath {folder} of {name} cannot be written to: {error.strerror}."
-        ) from error
+        raise UserError(f"{setting}: {folder} cannot be written to: {error.strerror}.") from error
 
 
 def validate_measures(trainer: pl.Trainer, model: pl.LightningModule) -> None:

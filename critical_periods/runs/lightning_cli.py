@@ -39,7 +39,7 @@ from critical_periods.runs.config_classes import load_classes, validate_nulls
 from critical_periods.runs.config_files import config_files, read_yaml
 from critical_periods.runs.dry_run import dry_run, is_ours
 from critical_periods.runs.epoch_sums import EpochSums
-from critical_periods.runs.lightning_callbacks import sentence_of
+from critical_periods.runs.lightning_callbacks import listed, sentence_of, try_folder
 from critical_periods.runs.messages import sentence, whole
 from critical_periods.runs.tracking import wandb_logger
 
@@ -211,6 +211,9 @@ class CLI(LightningCLI):
 
     def _loggers(self, trainer: Namespace, folder: Path) -> dict[str, Any]:
         """The default loggers, where the settings of a trainer have no others."""
+        for one in listed(trainer["logger"]):
+            if place := getattr(one, "save_dir", None):
+                try_folder(f"save_dir of {type(one).__name__} of trainer.logger", str(place))
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

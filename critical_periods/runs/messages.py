@@ -138,9 +138,8 @@ def _not_that_class(message: str, field: str) -> str | None:
 
 def _not_a_time(message: str, field: str) -> str | None:
     found = re.search("Not of type timedelta: .* but got (.*)", message)
-    return (
-        found and f'{field} is {found[1]}, but must be a time: hours, minutes, seconds, "0:30:00".'
-    )
+    form = 'hours, minutes, seconds, such as "0:30:00"'
+    return found and f"{field} is {found[1]}, but must be a time: {form}."
 
 
 def _unknown_class(message: str, field: str) -> str | None:
