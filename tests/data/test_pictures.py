@@ -248,6 +248,11 @@ def test_sides_change_places_and_damaged_exif_is_none(tmp_path: Path):
         ("0.gif", written(b"GIF89a"), r"0.gif cannot be read as a picture"),
         (
             "0.png",
+            lambda path: path.symlink_to("0.png"),
+            r"the picture \S+/a/0.png cannot be opened: Too many levels of symbolic links\.$",
+        ),
+        (
+            "0.png",
             lambda path: path.symlink_to("nowhere.png"),
             r"the picture \S+/a/0.png cannot be opened: No such file or directory\.$",
         ),

@@ -368,8 +368,17 @@ def test_a_long_video_is_extracted_part_by_part(tmp_path: Path, monkeypatch: pyt
         ),
         (
             ["extract", "VIDEOS", "--output", "VIDEOS/val/class 1/text.mp4"],
-            "--output VIDEOS/val/class 1/text.mp4 cannot be written to: ",
+            "--output VIDEOS/val/class 1/text.mp4 lies in VIDEOS/val, where it would be taken",
         ),
+        (
+            ["extract", "VIDEOS", "--output", "VIDEOS/train"],
+            "VIDEOS/train lies in VIDEOS/train, wh",
+        ),
+        (
+            ["extract", "VIDEOS", "--output", __file__],
+            f"--output {__file__} cannot be written to: ",
+        ),
+        (["extract", "VIDEOS", "--output", ""], "argument --output: is empty, as of a shell's"),
     ],
 )
 def test_mistakes_end_in_one_sentence(
