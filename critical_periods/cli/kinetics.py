@@ -8,7 +8,7 @@ from pathlib import Path
 
 from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
-from critical_periods.data.video.shards import extract
+from critical_periods.data.video.extraction import extract
 from critical_periods.data.video.video_index import HEADER, write_report
 from critical_periods.data.video.video_lists import (
     COLUMNS,
@@ -34,10 +34,10 @@ def kinetics(argv: Sequence[str]) -> int:
     text = "Write 3 frames a second of all videos to shards of JPEGs, which train faster."
     command = commands.add_parser("extract", help=text, description=text)
     add = command.add_argument
-    add("input", type=Path, help="holds train/<class>/* and val/<class>/* (or validation/)")
-    add("--output", type=Path, required=True, metavar="DIR", help="of the shards")
-    add("--train-csv", type=Path, help="a list of path,label in place of train/")
-    add("--val-csv", type=Path, help="a list of path,label in place of val/")
+    add("input", type=_path, help="holds train/<class>/* and val/<class>/* (or validation/)")
+    add("--output", type=_path, required=True, metavar="DIR", help="of the shards")
+    add("--train-csv", type=_path, help="a list of path,label in place of train/")
+    add("--val-csv", type=_path, help="a list of path,label in place of val/")
     for column in COLUMNS:
         text = f"column of the {column}s in the header of the lists (default: {column})"
         add(f"--{column}-column", default=column, metavar="NAME", help=text)
@@ -46,6 +46,12 @@ def kinetics(argv: Sequence[str]) -> int:
     jobs = os.cpu_count() or 1
     add("--jobs", type=int, default=jobs, help="processes at once (default: one a core)")
     return _extract(parser.parse_args(argv))
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty, as of a shell's variable that is not set")
+    return Path(text)
 
 
 def _extract(options: argparse.Namespace) -> int:
@@ -62,6 +68,11 @@ def _extract(options: argparse.Namespace) -> int:
         found[split] = find_videos(options.input, split, file, columns, settings)
         if file is not None:
             check_files(found[split], file, _MOST_MISSING)
+        elif options.output.resolve().is_relative_to((folder := found[split].folder).resolve()):
+            raise UserError(
+                f"--output {options.output} lies in {folder}, where it would be taken for a class; "
+                "choose another."
+            )
     folders = all(are_folders(each.paths, each.labels) for each in found.values())
     number_labels(found["train"].labels, found["val"].labels, folders)
     tell_shared(found["train"], found["val"])

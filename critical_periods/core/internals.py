@@ -233,20 +233,28 @@ def epoch_sums(trainer: Any) -> dict[str, dict[str, torch.Tensor]]:
     """
     results = trainer.fit_loop.epoch_loop._results
     return {
-        key: {name: getattr(result, name).clone() for name in result._defaults}
+        key: {name: getattr(result, name).detach().cpu().clone() for name in result._defaults}
         for key, result in results.items()
         if result.is_tensor and result.meta.on_epoch
     }
 
 
-def add_epoch_sums(trainer: Any, earlier: dict[str, dict[str, torch.Tensor]]) -> None:
+def add_epoch_sums(
+    trainer: Any, earlier: dict[str, dict[str, torch.Tensor]]
+) -> dict[str, dict[str, torch.Tensor]]:
     """Adds what :func:`epoch_sums` gave to the sums of the first batch that follows.
 
     The same bits as if the epoch had not been interrupted: what is added to 0 is what it is.
+
+    Returns:
+        What is still to be added, as that batch has not logged it.
     """
-    results = trainer.fit_loop.epoch_loop._results
+    results, rest = trainer.fit_loop.epoch_loop._results, {}
     for key, states in earlier.items():
-        result = results[key]
+        result = results.get(key)
+        if result is None:
+            rest[key] = states
+            continue
         for name, value in states.items():
             now = getattr(result, name)
             both = value.to(now.device), now
@@ -254,6 +262,7 @@ def add_epoch_sums(trainer: Any, earlier: dict[str, dict[str, torch.Tensor]]) ->
                 result.meta.is_max_reduction or result.meta.is_min_reduction
             )
             setattr(result, name, both[0] + both[1] if is_sum else result.meta.reduce_fx(*both))
+    return rest
 
 
 def batches_before_resuming(trainer: Any) -> int:

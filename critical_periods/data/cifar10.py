@@ -24,7 +24,8 @@ class CIFAR10DataModule(StoredImageDataModule):
     is taken. How a level of grey or of a colour becomes one of 0 to 255 depends on its type:
 
     - 1 to 8 bits: as it is, 0 is black and the highest number white;
-    - 16 bits of grey: v / 257, rounded (of 12 bits in a TIFF, 255 v / 4095); of 16 bits of each
+    - 16 bits of grey: v / 257, rounded (of 12 bits in a TIFF that says so, by BitsPerSample or
+      MaxSampleValue, 255 v / 4095; a warning says where all pictures are dark); of 16 bits of each
       colour, or of grey beside transparency, Pillow reads the higher 8 (of a PPM, as of grey);
     - floating-point numbers: 255 v, rounded, for v in [0, 1]; others are refused, and so are
       floating-point colours, which Pillow does not read;

@@ -77,7 +77,7 @@ def find_class_files(folder: Path, suffixes: Collection[str], kind: str) -> Clas
     above = frozenset({_identity(folder)})
     places: dict[tuple[int, int], str] = {}
     for entry in _entries(folder):
-        if not entry.is_dir():
+        if not _is_folder(entry):
             is_wanted = _ending(entry.name) in suffixes
             left_out[_BESIDE if is_wanted else _ending(entry.name)] += 1
             continue
@@ -189,11 +189,19 @@ def _files(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[str]:
     if here in above:
         return
     for entry in _entries(folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             for path in _files(Path(entry.path), above | {here}):
                 yield f"{entry.name}/{path}"
         else:
             yield entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    # A link to itself, which is told of where it is opened.
+    except OSError:
+        return False
 
 
 def _identity(folder: Path) -> tuple[int, int]:

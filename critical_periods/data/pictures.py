@@ -20,6 +20,7 @@ from critical_periods.data.class_folders import (
     ClassFolders,
     find_class_files,
     like,
+    tell,
     tell_left_out,
 )
 
@@ -93,6 +94,12 @@ def read_folder(root: Path) -> tuple[Images, Images]:
     return _read_folders(train, test, _stamp(train), _stamp(test))
 
 
+# The highest number of TIFFs that store fewer than 16 bits as 16 (MaxSampleValue, SMaxSampleValue).
+# Others say there which one the picture has, and that is seldom one of these.
+_HIGHEST, _OF_BITS = (281, 341), [2**bits - 1 for bits in range(9, 16)]
+# A level of 255 that stored 12 bits of 16 do not get beyond.
+_DARK = 16
+
 # Pillow knows the endings of these, but needs other programs to read them, or they hold data whose
 # white is not known.
 _NO_PICTURES = ("BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF")
@@ -143,7 +150,13 @@ def _read_folders(train: ClassFolders, test: ClassFolders, *stamps: int) -> tupl
     used = len(train.paths) + len(test.paths)
     tell_left_out(train.folder.parent, "pictures", used, left_out)
     shape = _read(str(train.folder / train.paths[0])).shape
-    return _decode(train, shape), _decode(test, shape)
+    images = _decode(train, shape), _decode(test, shape)
+    if (highest := max(int(part.pixels.max()) for part in images)) <= _DARK:
+        tell(
+            f"all pictures under {train.folder.parent} are dark, none has a level above {highest} "
+            "of 255; if they are of 12 bits stored as 16, save them with 8 bits."
+        )
+    return images
 
 
 def _decode(found: ClassFolders, shape: tuple[int, ...]) -> Images:
@@ -214,8 +227,9 @@ def _levels(picture: ImageFile, path: str) -> np.ndarray:
             )
         return np.asarray(upright.convert("RGB"))
     values = np.asarray(upright, np.float64)
-    # In TIFFs, fewer bits may be stored as 16.
     white = 2 ** tags.get(BITSPERSAMPLE, (16,))[0] - 1 if is_16_bit else 1
+    for highest in (np.max(tags.get(tag, 0)) for tag in _HIGHEST) if is_16_bit else ():
+        white = highest if highest in _OF_BITS and values.max() <= highest else white
     # This also holds for no number at all.
     if not (values.min() >= 0 and values.max() <= white):
         raise UserError(

@@ -22,8 +22,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"the file {path} does not exist.")
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"the file {path} cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"the file {path} is not in UTF-8; save it so.") from error
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds no fields; it must be a YAML mapping.")

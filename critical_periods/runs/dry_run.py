@@ -12,8 +12,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from critical_periods.callbacks.monitors.monitor import Monitor
 from critical_periods.callbacks.windows.deficit_window import DeficitWindow
+from critical_periods.core.errors import UserError
 from critical_periods.core.internals import connect
-from critical_periods.core.trainer import callbacks_of
+from critical_periods.core.trainer import batches_of_epochs, callbacks_of, val_check_interval
 from critical_periods.data.example import two_samples
 from critical_periods.runs.lightning_callbacks import listed, validate_callbacks, validate_measures
 
@@ -60,7 +61,20 @@ def dry_run(
         devices = settings["devices"]
         is_one = devices in (1, "1") or (settings["accelerator"], devices) == ("cpu", "auto")
         validate_run(trainer, model, data, starts=is_one and settings["num_nodes"] == 1)
+        _validate_interval(trainer, data)
         return trainer.optimizers
+
+
+def _validate_interval(trainer: pl.Trainer, data: Any) -> None:
+    interval: Any = val_check_interval(trainer)
+    counts_all = trainer.check_val_every_n_epoch is None or trainer.limit_val_batches == 0
+    if isinstance(interval, float) or interval is None or counts_all or not hasattr(data, "epochs"):
+        return
+    if interval > (fewest := min(batches_of_epochs(trainer, data))):
+        raise UserError(
+            f"trainer.val_check_interval={interval} is more than the {fewest} batches of an epoch; "
+            "set fewer, or trainer.check_val_every_n_epoch to null, to count through all epochs."
+        )
 
 
 def validate_run(

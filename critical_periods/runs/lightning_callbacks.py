@@ -1,12 +1,17 @@
 """Callbacks of Lightning that want of a model what the tasks of this package do not have."""
 
+import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import (
     BackboneFinetuning,
+    BaseFinetuning,
+    Checkpoint,
     EarlyStopping,
     LearningRateFinder,
     ModelCheckpoint,
@@ -19,15 +24,15 @@ from critical_periods.core.trainer import callbacks_of
 from critical_periods.tasks.task import Task
 
 # What Lightning says by other errors than those of its settings, which are all sentences.
-_SENTENCES = ("Early stopping conditioned on metric",)
+_SENTENCES = ("Early stopping conditioned on metric", "`val_check_interval`")
 
 
 def validate_callbacks(callbacks: Iterable[pl.Callback], model: pl.LightningModule) -> None:
     """Refuses callbacks that would fail in the middle of Lightning, with the way out.
 
     Raises:
-        UserError: one finds a learning rate or a backbone where the model has none, or prunes
-            weights whose memory it cannot flatten.
+        UserError: one finds a learning rate or a backbone where the model has none, prunes
+            weights whose memory it cannot flatten, or saves where nothing can be written.
 
     Example:
         >>> validate_callbacks([LearningRateFinder()], pl.LightningModule())
@@ -47,6 +52,10 @@ optimizer, such as model.init_args.optimizer.init_args.lr.
                 "have; set the rate of its optimizer, such as "
                 "model.init_args.optimizer.init_args.lr."
             )
+        if type(callback) is BaseFinetuning:
+            raise UserError(f"{name} is what others are derived from; use FreezeWindow.")
+        if isinstance(callback, Checkpoint) and (folder := getattr(callback, "dirpath", None)):
+            try_folder(f"dirpath of {name}", str(folder))
         # What is derived from it may look for another.
         if type(callback) is BackboneFinetuning and not hasattr(model, "backbone"):
             raise UserError(
@@ -59,6 +68,21 @@ optimizer, such as model.init_args.optimizer.init_args.lr.
                 f"{name} flattens the weights that it prunes, for which they must be contiguous, "
                 f"and those of {owner} are channels last; leave it out."
             )
+
+
+def try_folder(setting: str, folder: str) -> None:
+    """Raises a UserError where a folder, or the one above it that there is, cannot be written to.
+
+    Nothing is left there; what is not on this machine is not tried.
+    """
+    if "://" in folder:
+        return
+    place = Path(folder).absolute()
+    try:
+        with TemporaryFile(dir=next(filter(os.path.lexists, (place, *place.parents)))):
+            pass
+    except OSError as error:
+        raise UserError(f"{setting}: {folder} cannot be written to: {error.strerror}.") from error
 
 
 def validate_measures(trainer: pl.Trainer, model: pl.LightningModule) -> None:

@@ -19,19 +19,27 @@ from pytorch_lightning.cli import (
     SaveConfigCallback,
 )
 from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.enums import LightningEnum
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.files import no_space
 from critical_periods.core.internals import set_option_type
 from critical_periods.core.randomness import LARGEST_SEED
-from critical_periods.core.trainer import validate_allocation
-from critical_periods.runs.checkpoints import of_another_run, read_checkpoint, validate_checkpoint
+from critical_periods.core.trainer import callbacks_of, validate_allocation
+from critical_periods.runs.checkpoints import (
+    ReplacingCheckpointIO,
+    of_another_run,
+    read_checkpoint,
+    validate_checkpoint,
+)
 from critical_periods.runs.config_classes import load_classes, validate_nulls
 from critical_periods.runs.config_files import config_files, read_yaml
 from critical_periods.runs.dry_run import dry_run, is_ours
-from critical_periods.runs.lightning_callbacks import sentence_of
+from critical_periods.runs.epoch_sums import EpochSums
+from critical_periods.runs.lightning_callbacks import listed, sentence_of, try_folder
 from critical_periods.runs.messages import sentence, whole
 from critical_periods.runs.tracking import wandb_logger
 
@@ -79,7 +87,7 @@ class CLI(LightningCLI):
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 auto_configure_optimizers=False,
-                save_config_callback=SaveConfigCallback if run else None,
+                save_config_callback=_ConfigCallback if run else None,
                 save_config_kwargs={"overwrite": True},
                 seed_everything_default=0,
                 parser_kwargs={"exit_on_error": False, "prog": "critical-periods"},
@@ -90,7 +98,9 @@ class CLI(LightningCLI):
             )
         except argparse.ArgumentError as error:
             raise UserError(sentence(str(error))) from error
-        except RuntimeError as error:
+        except UserError:
+            raise
+        except (RuntimeError, ValueError) as error:
             # Weights of a third party's model are first compared when Lightning loads them.
             if text := sentence_of(error):
                 raise UserError(text) from error
@@ -134,7 +144,7 @@ class CLI(LightningCLI):
         seed = settings.get("seed_everything")
         if seed is not None and not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:
             raise UserError(f"seed_everything is {seed}, but must lie in 0 to {LARGEST_SEED}.")
-        if settings.get("ckpt_path"):
+        if settings.get("ckpt_path") is not None:
             self._checkpoint = read_checkpoint(str(settings["ckpt_path"]), _folder(settings))
         # Loading executes nothing, from wherever it is.
         if "weights_only" in settings and settings["weights_only"] is None:
@@ -143,9 +153,10 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Sets the threads before anything is computed; refuses numbers that mean nothing."""
         settings = self._of_run(self.config)
-        batches, threads = settings["trainer"]["accumulate_grad_batches"], settings["num_threads"]
-        if batches < 1:
-            raise UserError(f"trainer.accumulate_grad_batches is {batches}, but must be 1 or more.")
+        threads = settings["num_threads"]
+        for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+            if (count := settings["trainer"][name]) is not None and count < 1:
+                raise UserError(f"trainer.{name} is {count}, but must be 1 or more.")
         if threads is not None and threads < 1:
             raise UserError(f"num_threads is {threads}, but must be at least 1.")
         if threads is not None and threads > (most := max(_THREADS, os.cpu_count() or 1)):
@@ -160,8 +171,13 @@ class CLI(LightningCLI):
         """Builds the trainer, the model and the data, and says which value does not suit them."""
         try:
             super().instantiate_classes()
-        # Lightning raises the last, such as for two callbacks with one state.
-        except (ValueError, TypeError, MisconfigurationException, RuntimeError) as error:
+        # A package may be missing, or a folder not be made. Lightning raises the last two, such as
+        # for two callbacks with one state.
+        except (
+            ImportError, OSError, ValueError, TypeError, MisconfigurationException, RuntimeError,
+        ) as error:  # fmt: skip
+            if isinstance(error, UserError) or no_space(error):
+                raise
             raise UserError(whole(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -171,7 +187,17 @@ class CLI(LightningCLI):
         kwargs.setdefault("default_root_dir", folder)
         if self._logger is not None:
             kwargs["logger"] = self._logger
-            return super().instantiate_trainer(**kwargs)
+        else:
+            self._try_run(settings)
+            kwargs |= self._loggers(settings["trainer"], folder)
+        trainer = super().instantiate_trainer(**kwargs)
+        callbacks_of(trainer).insert(0, EpochSums())
+        # Plugins and strategies may have brought others.
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = ReplacingCheckpointIO()
+        return trainer
+
+    def _try_run(self, settings: Namespace) -> None:
         model = self.model if is_ours(self.model) else None
         optimizers: list[torch.optim.Optimizer] | None = [] if self.subcommand == "fit" else None
         # Other processes of a distributed run wait for the first one. Classes of this package can
@@ -182,6 +208,12 @@ class CLI(LightningCLI):
         if self._checkpoint is not None:
             validate_checkpoint(self._checkpoint, settings["ckpt_path"], model, optimizers)
             self._checkpoint = None
+
+    def _loggers(self, trainer: Namespace, folder: Path) -> dict[str, Any]:
+        """The default loggers, where the settings of a trainer have no others."""
+        for one in listed(trainer["logger"]):
+            if place := getattr(one, "save_dir", None):
+                try_folder(f"save_dir of {type(one).__name__} of trainer.logger", str(place))
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -189,15 +221,14 @@ class CLI(LightningCLI):
                 f"trainer.default_root_dir: the folder {folder} cannot be made: {error.strerror}."
             ) from error
         # A trainer without anything beside the training refuses loggers.
-        if settings["trainer"]["logger"] in (None, True) and not settings["trainer"]["barebones"]:
-            kwargs["logger"] = [CSVLogger(folder, name="")]
-            # A run for trial is none; Lightning takes its loggers away, but one has begun by then.
-            if settings["trainer"]["fast_dev_run"]:
-                return super().instantiate_trainer(**kwargs)
+        if trainer["logger"] not in (None, True) or trainer["barebones"]:
+            return {}
+        loggers: list[Logger | None] = [CSVLogger(folder, name="")]
+        # A run for trial is none; Lightning takes its loggers away, but one has begun by then.
+        if not trainer["fast_dev_run"]:
             config = self._of_run(yaml.safe_load(self.parser.dump(self.config)))
-            wandb = wandb_logger(folder, config=config)
-            kwargs["logger"] += filter(None, [wandb])
-        return super().instantiate_trainer(**kwargs)
+            loggers.append(wandb_logger(folder, config=config))
+        return {"logger": [*filter(None, loggers)]}
 
     def before_fit(self) -> None:
         """Refuses a job of a cluster that has other processes than the run asks for."""
@@ -210,3 +241,16 @@ class CLI(LightningCLI):
 
 def _folder(settings: Namespace) -> Path:
     return Path(settings["trainer"]["default_root_dir"] or "runs")
+
+
+class _ConfigCallback(SaveConfigCallback):
+    """Saves the config beside the logs, or in the trainer's folder where these are elsewhere."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.save_to_log_dir = trainer.log_dir is not None
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if not self.save_to_log_dir:
+            file = Path(trainer.default_root_dir, self.config_filename)
+            self.parser.save(self.config, file, skip_none=False, overwrite=True)

@@ -52,6 +52,7 @@ def sentence(message: str) -> str:
     # What the base class of callbacks would say of the last one's field is of no interest.
     message = _BASE_CALLBACK.sub("", message)
     of_kind = (
+        _not_a_time,
         _unknown_class,
         _unknown_field,
         _not_a_class,
@@ -133,6 +134,12 @@ def _not_that_class(message: str, field: str) -> str | None:
         f"{value} at {field} is no {found[2]} of pytorch_lightning; take or derive it from that "
         "package, not from lightning.pytorch."
     )
+
+
+def _not_a_time(message: str, field: str) -> str | None:
+    found = re.search("Not of type timedelta: .* but got (.*)", message)
+    form = 'hours, minutes, seconds, such as "0:30:00"'
+    return found and f"{field} is {found[1]}, but must be a time: {form}."
 
 
 def _unknown_class(message: str, field: str) -> str | None:

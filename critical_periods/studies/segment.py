@@ -15,7 +15,6 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import write_text
-from critical_periods.core.internals import add_epoch_sums, epoch_sums
 from critical_periods.core.processes import STOPPED, exit_code
 from critical_periods.core.trainer import callbacks_of, validate_allocation
 from critical_periods.runs.lightning_cli import CLI
@@ -75,20 +74,17 @@ class SegmentRecord(pl.Callback):
     ) -> None:
         self.folder, self.stop, self.run_epochs = folder, stop, run_epochs
         self.is_told_to_end = is_told_to_end
-        # Of each process, what is logged of an epoch that the checkpoint lies within.
-        self._sums: list[dict[str, dict[str, torch.Tensor]]] = []
         self.history: dict[int, dict[str, float]] = {}
         self._earlier: dict[str, torch.Tensor] = {}
         self._saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """The metrics of all epochs so far, and of the present one if it is not at its end."""
-        return {"history": self.history, "sums": self._sums}
+        """The metrics of all epochs so far."""
+        return {"history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with the metrics of the checkpoint."""
         self.history = dict(state_dict["history"])
-        self._sums = state_dict.get("sums", [])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says that training has begun."""
@@ -127,17 +123,11 @@ class SegmentRecord(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Saves and ends within an epoch where it is told to; goes on with the sums of one."""
-        if self._sums:
-            add_epoch_sums(trainer, self._sums[trainer.global_rank])
-            self._sums = []
+        """Saves and ends within an epoch where it is told to."""
         # Gradients that are gathered over several batches are in no checkpoint, and after the last
         # batch comes the end of the epoch.
         is_between = (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.is_last_batch
         if not is_between and self._ends(trainer):
-            self._sums = [epoch_sums(trainer)] * trainer.world_size
-            if trainer.world_size > 1:
-                torch.distributed.all_gather_object(self._sums, self._sums[trainer.global_rank])
             self._save(trainer, self.folder.halfway)
             raise StoppedError
 

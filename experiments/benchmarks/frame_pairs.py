@@ -35,9 +35,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import av
 import torch
 
+from critical_periods.data.video.extraction import extract
 from critical_periods.data.video.frame_pairs import GRID_RATE, draw_pairs, grid_length
 from critical_periods.data.video.frames import probe, read_frames
-from critical_periods.data.video.shards import extract
 from critical_periods.data.video.video_lists import SUFFIXES, VideoList
 
 DELAY = 4  # steps of a third of a second

@@ -91,6 +91,15 @@ GREYS = {
         written(tiff(twelve_bits(TWELVE), 1, bits=12)),
         np.rint(TWELVE * 255.0 / 4095).astype(np.uint8),
     ),
+    **{
+        f"{kind} in 16, {tag}": (
+            "0.tif",
+            saved(Image.fromarray(TWELVE), tiffinfo={tag: highest}),
+            np.rint(TWELVE * 255.0 / white).astype(np.uint8),
+        )
+        for kind, highest, white in (("12 bits", 4095, 4095), ("a statistic", 4000, 2**16 - 1))
+        for tag in (281, 341)
+    },
     "floats, TIFF": ("0.tiff", saved(Image.fromarray(FLOAT)), UNIT),
     "floats, big-endian": ("0.tif", written(tiff(FLOAT.astype(">f4"), 3)), UNIT),
     "floats, 0 is white": ("0.tif", written(tiff(1 - FLOAT, 3, photometric=0)), UNIT),
@@ -106,6 +115,13 @@ def test_levels_of_grey(kind: str, tmp_path: Path):
     train, _ = read_folder(replaced(tmp_path, name, save))
     assert (train.pixels[0].numpy() == expected).all()
     assert (train.pixels[1].numpy() == COLOURS.transpose(2, 0, 1)).all()
+
+
+def test_dark_pictures_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for path in base(tmp_path).rglob("*.png"):
+        Image.fromarray(TWELVE.astype(np.uint16)).save(path)
+    read_folder(tmp_path)
+    assert f"all pictures under {tmp_path} are dark, none has a level above 16 of" in caplog.text
 
 
 def png(colours: np.ndarray) -> bytes:
@@ -230,6 +246,11 @@ def test_sides_change_places_and_damaged_exif_is_none(tmp_path: Path):
         ("0.tif", written(tiff(FLOAT.astype("<f8"), 3)), "0.tif is damaged, or holds numbers of"),
         ("0.pfm", written(b"PF\n8 6\n-1\n" + bytes(576)), "0.pfm is damaged, or holds numbers of"),
         ("0.gif", written(b"GIF89a"), r"0.gif cannot be read as a picture"),
+        (
+            "0.png",
+            lambda path: path.symlink_to("0.png"),
+            r"the picture \S+/a/0.png cannot be opened: Too many levels of symbolic links\.$",
+        ),
         (
             "0.png",
             lambda path: path.symlink_to("nowhere.png"),

@@ -1,10 +1,14 @@
 """What the command line adds to LightningCLI: threads, batches, and safe checkpoints."""
 
+import csv
+import errno
 import functools
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -33,6 +37,59 @@ def test_fit_goes_on_from_a_checkpoint():
     )
 
 
+@pytest.mark.parametrize("step", [1, 4, 5, 6])
+@pytest.mark.parametrize("stops", [True, False], ids=["stopped", "passed"])
+def test_a_mean_of_an_epoch_is_of_all_of_it(step, stops):
+    """Also where a run went on within it, from a stop or from a checkpoint on the way."""
+    saver = {"every_n_train_steps": 1, "save_top_k": -1, "filename": "{step}", "dirpath": "x"}
+    # Five batches an epoch.
+    file = write_run({
+        "trainer.callbacks": [{"class_path": "ModelCheckpoint", "init_args": saver}],
+        "data.init_args.limit_train": 100, "data.init_args.batch_size": 20, "trainer.logger": {
+            "class_path": "CSVLogger", "init_args": {"save_dir": ".", "name": "logs"},
+        },
+    })  # fmt: skip
+
+    def losses(version: int) -> dict[str, str]:
+        with open(f"logs/version_{version}/metrics.csv") as rows:
+            return {row["epoch"]: row["train/loss"] for row in csv.DictReader(rows)
+                    if row["train/loss"]}  # fmt: skip
+
+    words = ["fit", "--config", file]
+    assert main([*words]) == 0
+    if stops:
+        assert main([*words, f"--trainer.max_steps={step}", "--trainer.logger.version=9"]) == 0
+    assert main([*words, "--ckpt_path", f"x/step={step}.ckpt", "--trainer.logger.version=1"]) == 0
+    whole, resumed = losses(0), losses(1)
+    # The last batch's checkpoint is followed by none that the mean could be logged with.
+    if step == 5:
+        whole.pop("0")
+    assert len(resumed) >= 1 and resumed == {epoch: whole[epoch] for epoch in resumed}
+
+
+def test_checkpoints_are_never_half_written(monkeypatch, capsys):
+    """Where the disk is full, what was there stays; plugins of the user's write as they do."""
+    words = ["fit", "--config", write_run({"trainer.callbacks": None})]
+    checkpoint = {"filename": "c", "enable_version_counter": False, "dirpath": "x"}
+    more = [f"--trainer.callbacks.{name}={value}" for name, value in checkpoint.items()]
+    words += ["--trainer.callbacks=ModelCheckpoint", *more]
+    assert main([*words, "--trainer.max_epochs=1"]) == 0
+    old, write = Path("x/c.ckpt").read_bytes(), Path.write_bytes
+
+    def fill(self: Path, data: Any) -> int:
+        write(self, data[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    capsys.readouterr()
+    assert main(words) == 2
+    full = f"there is no space left to write {Path('x/c.ckpt').absolute()}; free some, and"
+    assert full in capsys.readouterr().err
+    assert Path("x/c.ckpt").read_bytes() == old and [*Path("x").iterdir()] == [Path("x/c.ckpt")]
+    plugin = "lightning_fabric.plugins.TorchCheckpointIO"
+    assert main([*words, f"--trainer.plugins+={plugin}"]) == 2
+
+
 def test_checkpoints_execute_nothing(here, capsys):
     class Attack:
         def __reduce__(self) -> Any:
@@ -56,7 +113,8 @@ def test_unsafe_loading_is_never_the_default(monkeypatch):
         seen.update(settings)
 
     monkeypatch.setattr(pl.Trainer, "fit", fit)
-    assert main(["fit", "--config", write_run(), "--ckpt_path", "http://localhost/x.ckpt"]) == 0
+    fsspec.filesystem("memory").touch("x.ckpt")
+    assert main(["fit", "--config", write_run(), "--ckpt_path", "memory://x.ckpt"]) == 0
     assert seen["weights_only"] is True
 
 
@@ -85,11 +143,15 @@ def test_checkpoints_of_other_runs(here, capsys):
         ("fit", adam, [], "the state of the optimizer is not that of SGD, as it has no 'momentum'"),
         ("fit", "best", [], "there is no checkpoint for 'best' ("),
         ("fit", "hpc", [], "there is no checkpoint for 'hpc' ("),
+        ("fit", "", [], "is empty; name a file"),
+        ("fit", "registry", [], "the file registry does not exist."),
+        ("fit", "memory://no.ckpt", [], "memory://no.ckpt cannot be read: there is no such file."),
+        ("fit", "nowhere://x.ckpt", [], "nowhere://x.ckpt cannot be read: Protocol not known"),
     ):
         capsys.readouterr()
         assert main([command, *words, f"--ckpt_path={path}", *more]) == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-        assert line.startswith("critical-periods: error: run.yaml: ckpt_path: ")
+        assert line.startswith("critical-periods: error: run.yaml: ckpt_path")
         assert sentence in line
     # All of it is found before a logger has made anything.
     assert set(Path().rglob("*")) == written

@@ -52,11 +52,12 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (None, "the file run.yaml does not exist."),
         ("a: [1\nb: 2", "run.yaml is not valid YAML: "),
         ("", "run.yaml holds no fields; it must be a YAML mapping."),
+        ("# für mich", "the file run.yaml is not in UTF-8; save it so."),
     ],
 )
 def test_files_that_are_no_configs(text, sentence, capsys):
     if text is not None:
-        Path("run.yaml").write_text(text)
+        Path("run.yaml").write_text(text, encoding="latin-1")
     assert sentence in refused(capsys)
 
 

@@ -1,45 +1,30 @@
-"""Frames that were extracted from videos once, 3 a second, as JPEGs in a few large files."""
+"""Reading frames that were extracted from videos: JPEGs, 3 a second, in a few large files."""
 
-import hashlib
 import io
 import os
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from errno import ENOENT
 from itertools import pairwise
-from multiprocessing import get_all_start_methods, get_context
-from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from filelock import Timeout
 from PIL import Image
-from tqdm import tqdm
 
 from critical_periods.core.errors import UserError
-from critical_periods.core.files import replacing
-from critical_periods.core.locks import locked
-from critical_periods.core.processes import end_with_parent
-from critical_periods.data.video.frame_pairs import GRID_RATE, grid_length
-from critical_periods.data.video.frames import probe, read_frames
-from critical_periods.data.video.video_file import VideoAccessError, VideoError, may_pass
-from critical_periods.data.video.video_index import DAMAGED, as_bytes, path_buffers, save_arrays
-from critical_periods.data.video.video_lists import VideoList
+from critical_periods.data.class_folders import tell
+from critical_periods.data.video.video_file import VideoAccessError, VideoError
+from critical_periods.data.video.video_index import DAMAGED, path_buffers
 
 INDEX = "index.npz"
-_LOCK = "extract.lock"
 # A shard, or the file that says what is in it; others' files may begin with "shard_", too.
-_NAME = re.compile(r"(shard_\d{5,}_[0-9a-f]{8})\.(bin|npz)")
-# Of the JPEGs; at 90 an error of one or two grey levels and about 25 kB a frame.
-_QUALITY = 90
-# About 100 MB a shard of ten-second clips, and half a minute's work of one core.
-_VIDEOS = 128
-# Frames of a video that are in memory at once: about 50 MB, and all of a clip of Kinetics.
-_FRAMES = 128
+NAME = re.compile(r"(shard_\d{5,}_[0-9a-f]{8})\.(bin|npz)")
+# Version 0.1 lost the palettes that videos in these may have.
+_WITH_PALETTES = (b".avi", b".divx", b".mov", b".qt", b".mkv", b".asf", b".wmv")
 
 
 @dataclass
@@ -58,6 +43,7 @@ class ShardClips:
         labels: as they were written, bytes [N].
         lengths: frames of each, int32 [N]; 0 where the video could not be decoded.
         reasons: what was wrong with those, bytes [N].
+        keeps_palettes: whether no version extracted them that lost the palettes of videos.
     """
 
     folder: str
@@ -68,6 +54,7 @@ class ShardClips:
     labels: np.ndarray
     lengths: np.ndarray
     reasons: np.ndarray
+    keeps_palettes: bool = field(default=True, init=False)
 
     def read(self, number: int, places: Iterable[int]) -> list[Image.Image]:
         """Frames at these places of the video's grid; a VideoError where the shard is damaged."""
@@ -104,7 +91,7 @@ def open_shards(folder: Path) -> ShardClips | None:
     Raises:
         UserError: a file is missing, damaged or of another size than the index has it.
     """
-    stems = _stems(folder)
+    stems = stems_in(folder)
     if not (folder / INDEX).exists():
         if not stems:
             return None
@@ -113,7 +100,7 @@ def open_shards(folder: Path) -> ShardClips | None:
             "extract` again, which goes on where it stopped."
         )
     try:
-        clips = _load_index(folder)
+        clips = load_index(folder)
     except DAMAGED as error:
         if not stems:
             # A file of that name may be anything.
@@ -124,27 +111,59 @@ def open_shards(folder: Path) -> ShardClips | None:
     for number in order[np.diff(clips.shard[order], append=-1) != 0]:
         file = folder / os.fsdecode(clips.shards[clips.shard[number]])
         try:
-            problem = _problem(file, int(clips.starts[number]), int(clips.lengths[number]))
+            problem = problem_of(file, int(clips.starts[number]), int(clips.lengths[number]))
         except OSError as error:
             raise _damaged(file, "cannot be read", error) from error
         if problem:
             raise _damaged(file, problem)
+    if not clips.keeps_palettes:
+        _tell_black(clips)
     return clips
 
 
-def _load_index(folder: Path) -> ShardClips:
+def _tell_black(clips: ShardClips) -> None:
+    """Says which videos are black, as version 0.1 made those with palettes."""
+
+    def is_black(number: int) -> bool:
+        with suppress(VideoError):
+            (image,) = clips.read(number, [int(clips.lengths[number]) // 2])
+            return image.convert("L").getextrema() == (0, 0)
+        return False
+
+    lengths, paths = clips.lengths.tolist(), clips.paths.tolist()
+    numbers = [n for n, path in enumerate(paths) if lengths[n] and may_lack_palette(path)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        is_each = pool.map(is_black, numbers)
+        black = [os.fsdecode(paths[n]) for n, is_it in zip(numbers, is_each, strict=True) if is_it]
+    if black:
+        tell(
+            f"{len(black)} of {len(paths)} videos in {clips.folder}, such as {black[0]}, are "
+            "black, as an older version extracted those with palettes; run the same `critical-"
+            "periods kinetics extract` again, which makes them anew."
+        )
+
+
+def may_lack_palette(path: bytes) -> bool:
+    """Whether a video may have a palette, by its ending, of which old shards know nothing."""
+    return os.path.splitext(path)[1].lower() in _WITH_PALETTES
+
+
+def load_index(folder: Path) -> ShardClips:
+    """What the index of a folder says; one of the errors in DAMAGED where it is none."""
     with np.load(folder / INDEX) as arrays:
-        names = [field.name for field in fields(ShardClips)]
-        return ShardClips(str(folder), *(_array(arrays, name) for name in names[1:]))
+        names = [each.name for each in fields(ShardClips) if each.init][1:]
+        clips = ShardClips(str(folder), *(load_array(arrays, name) for name in names))
+        clips.keeps_palettes = "keeps_palettes" in arrays
+        return clips
 
 
-def _stems(folder: Path) -> set[str]:
+def stems_in(folder: Path) -> set[str]:
     """Names of the shards in a folder, complete or not, without their endings."""
     names = os.listdir(folder) if folder.is_dir() else []
-    return {match[1] for name in names if (match := _NAME.fullmatch(name))}
+    return {match[1] for name in names if (match := NAME.fullmatch(name))}
 
 
-def _array(arrays: Any, name: str) -> np.ndarray:
+def load_array(arrays: Any, name: str) -> np.ndarray:
     """An array of a file; version 0.1 wrote strings as a row of bytes and where each one ends."""
     if f"{name}_ends" not in arrays:
         return np.asarray(arrays[name])
@@ -152,7 +171,7 @@ def _array(arrays: Any, name: str) -> np.ndarray:
     return np.array([text[start:end] for start, end in pairwise([0, *ends])], dtype="S")
 
 
-def _problem(shard: Path, start: int, length: int) -> str:
+def problem_of(shard: Path, start: int, length: int) -> str:
     """What is wrong with a shard whose last record begins at start and has length frames."""
     size, end = shard.stat().st_size, start
     if length:
@@ -175,252 +194,4 @@ def _damaged(file: Path, problem: str, error: Exception | None = None) -> UserEr
     return UserError(
         f"{file} {problem}; copy it anew, or run the same `critical-periods kinetics extract` "
         "again, which makes anew what is damaged."
-    )
-
-
-class _Task(NamedTuple):
-    videos: VideoList
-    file: Path
-    short_side: int
-    source: str
-
-
-def extract(
-    videos: VideoList,
-    output: Path,
-    short_side: int = 256,
-    jobs: int = 1,
-    videos_per_shard: int = _VIDEOS,
-    source: Path | None = None,
-) -> ShardClips:
-    """Writes 3 frames a second of all videos to shards, in parallel.
-
-    Shards that are there already, from a run that was killed or was shorter, are kept as long as
-    they are complete and their videos have neither changed size nor time; those of an earlier state
-    of the same source go at the end. Nothing else in the folder is touched. The index comes last.
-    Broken videos have no frames in it, but a reason.
-
-    Args:
-        videos: what to extract.
-        output: folder of the shards.
-        short_side: frames whose shorter side is longer than this many pixels are scaled down to it.
-        jobs: processes at once.
-        videos_per_shard: how many videos a shard holds.
-        source: the list or folder that the videos come from; by default their folder.
-
-    Raises:
-        UserError: the folder holds the shards of another source, another process writes to it, or
-            the system does not give the bytes of a video.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    lock = output / _LOCK
-    try:
-        with locked(lock):
-            try:
-                return _extract(
-                    videos, output, short_side, jobs, videos_per_shard, source or videos.folder
-                )
-            finally:
-                lock.unlink(missing_ok=True)
-    except Timeout as error:
-        raise UserError(
-            f"another `critical-periods kinetics extract` writes to {output} now; wait for its "
-            "end, or choose another --output."
-        ) from error
-
-
-def _extract(
-    videos: VideoList, output: Path, short_side: int, jobs: int, videos_per_shard: int, source: Path
-) -> ShardClips:
-    tasks: list[_Task] = []
-    for start in range(0, len(videos.paths), videos_per_shard):
-        part = slice(start, start + videos_per_shard)
-        some = VideoList(videos.folder, videos.paths[part], videos.labels[part])
-        name = f"shard_{len(tasks):05d}_{_stamp(some, short_side)}.bin"
-        tasks.append(_Task(some, output / name, short_side, str(source.resolve())))
-    outdated = _outdated(output, tasks)
-    undone = [task for task in tasks if not _is_complete(task.file)]
-    (output / INDEX).unlink(missing_ok=True)
-    done = len(videos.paths) - sum(len(task.videos.paths) for task in undone)
-    refusals: list[VideoAccessError] = []
-    with tqdm(total=len(videos.paths), initial=done, desc=str(output), unit="video") as progress:
-        for task, refusal in _make_shards(undone, jobs):
-            if isinstance(refusal, VideoAccessError):
-                refusals.append(refusal)
-            progress.update(len(task.videos.paths))
-    if refusals:
-        raise UserError(
-            f"{refusals[0]}; as the system says so, and not the file, {len(refusals)} of "
-            f"{len(tasks)} shards in {output} wait for it: see to permissions, disks and limits, "
-            "and run the same again, which goes on where it stopped."
-        )
-    _write_index(output, tasks)
-    _remove(output, outdated, [task.file.stem for task in tasks])
-    clips = open_shards(output)
-    assert clips is not None
-    return clips
-
-
-def _outdated(output: Path, tasks: list[_Task]) -> list[str]:
-    """Shards in a folder that come from an earlier state of these videos, by name.
-
-    Raises:
-        UserError: there are some of another source, or an index that is none of shards.
-    """
-    stems = _stems(output)
-    try:
-        stems |= {Path(os.fsdecode(name)).stem for name in _load_index(output).shards}
-    except DAMAGED as error:
-        if not stems and (output / INDEX).exists():
-            raise UserError(
-                f"{output / INDEX} is there already and is none of `critical-periods kinetics "
-                "extract`; choose another --output."
-            ) from error
-    outdated = sorted(stems - {task.file.stem for task in tasks})
-    for stem in outdated:
-        source = _source(output / f"{stem}.npz")
-        if source != tasks[0].source:
-            raise UserError(
-                f"{output} holds frames of {source or 'unknown videos, from an older version'}, "
-                f"whose place those of {tasks[0].source} would take; choose another --output, or "
-                f"remove {output} first."
-            )
-    return outdated
-
-
-def _source(index: Path) -> str:
-    """What a shard's index says of where the videos come from; empty where it does not."""
-    try:
-        with np.load(index) as arrays:
-            return os.fsdecode(arrays["source"].item())
-    except DAMAGED:
-        return ""
-
-
-def _remove(output: Path, outdated: list[str], current: list[str]) -> None:
-    """Takes outdated shards away, and what a killed process left of any of ours."""
-    for name in os.listdir(output):
-        if (match := _NAME.match(name)) is None:
-            continue
-        rest = name[match.end() :]
-        is_left = re.fullmatch(r"\.\d+\.part", rest) and match[1] in {*outdated, *current}
-        if is_left or (not rest and match[1] in outdated):
-            (output / name).unlink()
-
-
-def _make_shards(tasks: list[_Task], jobs: int) -> Iterator[tuple[_Task, VideoAccessError | None]]:
-    """Makes the shards and yields each when it is complete, or with why it is not made."""
-    if jobs == 1:
-        for task in tasks:
-            yield task, _make_shard(task)
-        return
-    with ProcessPoolExecutor(jobs, _context(), end_with_parent) as pool:
-        waiting = {pool.submit(_make_shard, task): task for task in tasks}
-        try:
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _context() -> BaseContext:
-    """How processes start: not as copies of this one, in which FFmpeg may have threads."""
-    if "forkserver" not in get_all_start_methods():
-        return get_context("spawn")
-    # Copies of a process that has done no more than import share its memory.
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _stamp(videos: VideoList, short_side: int) -> str:
-    digest = hashlib.sha256(f"{short_side} {_QUALITY} {GRID_RATE}".encode())
-    for path, label in zip(videos.paths, videos.labels, strict=True):
-        state = -1, 0
-        with suppress(OSError):
-            status = os.stat(os.path.join(videos.folder, path))
-            state = status.st_size, status.st_mtime_ns
-        digest.update(repr((path, label, *state)).encode())
-    return digest.hexdigest()[:8]
-
-
-def _shard_index(shard: Path) -> Path:
-    """The file that says what is in a shard; it is written when the shard is complete."""
-    return shard.with_suffix(".npz")
-
-
-def _is_complete(shard: Path) -> bool:
-    try:
-        with np.load(_shard_index(shard)) as arrays:
-            start, length = int(arrays["starts"][-1]), int(arrays["lengths"][-1])
-            reasons = {os.fsdecode(reason) for reason in _array(arrays, "reasons").tolist()}
-        return not _problem(shard, start, length) and not any(map(may_pass, reasons))
-    except DAMAGED:
-        return False
-
-
-def _make_shard(task: _Task) -> VideoAccessError | None:
-    """Writes a shard and its index; nothing where the system does not give the bytes of a video."""
-    try:
-        _write_shard(task)
-    except VideoAccessError as refusal:
-        return refusal
-    return None
-
-
-def _write_shard(task: _Task) -> None:
-    starts, lengths, reasons = [], [], []
-    with replacing(task.file) as part, open(part, "wb") as out:
-        for path in task.videos.paths:
-            starts.append(out.tell())
-            frames, reason = [], ""
-            try:
-                frames = _jpegs(os.path.join(task.videos.folder, path), task.short_side)
-                bounds = 4 * (len(frames) + 1) + np.cumsum([0, *map(len, frames)])
-                out.write(bounds.astype(np.uint32).tobytes())
-                out.writelines(frames)
-            except VideoAccessError:
-                raise
-            except VideoError as error:
-                reason = error.reason
-            lengths.append(len(frames))
-            reasons.append(reason)
-    save_arrays(
-        _shard_index(task.file),
-        starts=np.array(starts, np.int64),
-        lengths=np.array(lengths, np.int32),
-        reasons=as_bytes(reasons),
-        source=np.array(os.fsencode(task.source)),
-    )
-
-
-def _jpegs(path: str, short_side: int) -> list[bytes]:
-    times = [place / GRID_RATE for place in range(grid_length(probe(path).duration))]
-    coded = []
-    for start in range(0, len(times), _FRAMES):
-        for image in read_frames(path, times[start : start + _FRAMES], short_side).images:
-            buffer = io.BytesIO()
-            Image.fromarray(image).save(buffer, "JPEG", quality=_QUALITY)
-            coded.append(buffer.getvalue())
-    return coded
-
-
-def _write_index(output: Path, tasks: list[_Task]) -> None:
-    parts: dict[str, list[np.ndarray]] = {"starts": [], "lengths": [], "reasons": []}
-    for task in tasks:
-        with np.load(_shard_index(task.file)) as arrays:
-            for name, values in parts.items():
-                values.append(_array(arrays, name))
-    starts, lengths, reasons = map(np.concatenate, parts.values())
-    sizes = [len(task.videos.paths) for task in tasks]
-    save_arrays(
-        output / INDEX,
-        starts=starts,
-        lengths=lengths,
-        shard=np.repeat(np.arange(len(tasks), dtype=np.int32), sizes),
-        shards=as_bytes(task.file.name for task in tasks),
-        paths=as_bytes(path for task in tasks for path in task.videos.paths),
-        labels=as_bytes(label for task in tasks for label in task.videos.labels),
-        reasons=reasons,
     )

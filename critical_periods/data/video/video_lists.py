@@ -207,6 +207,11 @@ def _lines(file: Path) -> list[str]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"line {line} of the list {file} is not in UTF-8; save it so.") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(
+            f"line {line} of the list {file} holds a zero byte and is not in UTF-8; save it so."
+        )
     # Names of files may hold the other characters at which Python ends lines.
     return re.split(r"\r\n|\r|\n", text)
 

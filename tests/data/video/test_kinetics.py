@@ -31,8 +31,8 @@ from critical_periods.cli import main
 from critical_periods.core.errors import UserError
 from critical_periods.data import KineticsDataModule, MovingDigitsDataModule
 from critical_periods.data.video import clips, kinetics, video_file
+from critical_periods.data.video.extraction import extract
 from critical_periods.data.video.moving_digits_video import write_videos
-from critical_periods.data.video.shards import extract
 from critical_periods.data.video.video_index import as_bytes
 from critical_periods.data.video.video_lists import find_videos
 from critical_periods.deficits import Dissociation

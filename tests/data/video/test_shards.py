@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import io
 import os
 import shutil
 import subprocess
@@ -14,13 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from small_videos import film, write_video
+from small_videos import film, write_palette_video, write_video
 
 from critical_periods.cli.main import main
 from critical_periods.core.errors import UserError
 from critical_periods.core.locks import locked
-from critical_periods.data.video import shards as module
-from critical_periods.data.video.shards import extract, open_shards
+from critical_periods.data.video import extraction as module
+from critical_periods.data.video.extraction import extract
+from critical_periods.data.video.shards import open_shards
 from critical_periods.data.video.video_file import VideoAccessError, VideoError
 from critical_periods.data.video.video_index import read_index
 from critical_periods.data.video.video_lists import VideoList, find_videos
@@ -366,8 +368,17 @@ def test_a_long_video_is_extracted_part_by_part(tmp_path: Path, monkeypatch: pyt
         ),
         (
             ["extract", "VIDEOS", "--output", "VIDEOS/val/class 1/text.mp4"],
-            "--output VIDEOS/val/class 1/text.mp4 cannot be written to: ",
+            "--output VIDEOS/val/class 1/text.mp4 lies in VIDEOS/val, where it would be taken",
         ),
+        (
+            ["extract", "VIDEOS", "--output", "VIDEOS/train"],
+            "VIDEOS/train lies in VIDEOS/train, wh",
+        ),
+        (
+            ["extract", "VIDEOS", "--output", __file__],
+            f"--output {__file__} cannot be written to: ",
+        ),
+        (["extract", "VIDEOS", "--output", ""], "argument --output: is empty, as of a shell's"),
     ],
 )
 def test_mistakes_end_in_one_sentence(
@@ -402,3 +413,29 @@ def test_an_extraction_of_an_older_version_is_read_and_gone_on_with(videos: Path
     before = times(tmp_path)
     again = extract(listed, tmp_path, videos_per_shard=2)
     assert again.reasons.tolist() == clips.reasons.tolist() and before == times(tmp_path)
+
+
+def test_palettes_that_an_older_version_lost_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """They are told of where shards are read, and extracted anew; other shards are kept."""
+    write_palette_video(tmp_path / "b.avi", 12)
+    write_video(tmp_path / "a.mp4", film(12))
+    listed, out = VideoList(tmp_path, ["a.mp4", "b.avi"], ["x", "x"]), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        jpegs, black = module._jpegs, io.BytesIO()
+        Image.new("RGB", (32, 24)).save(black, "JPEG")
+        lost = lambda path, side: [black.getvalue()] * 3 if "avi" in path else jpegs(path, side)  # noqa: E731
+        patch.setattr(module, "_jpegs", lost)
+        extract(listed, out, videos_per_shard=1)
+    for file in out.glob("*.npz"):
+        with np.load(file) as arrays:
+            old = {n: of for n, of in arrays.items() if n not in ("source", "keeps_palettes")}
+        np.savez(file, **old)
+    before = times(out)
+    open_shards(out)
+    assert f"1 of 2 videos in {out}, such as b.avi, are black, as an older version" in caplog.text
+    clips = extract(listed, out, videos_per_shard=1)
+    assert clips.keeps_palettes and clips.read(1, [1])[0].convert("L").getextrema()[1] > 50
+    same = {path for path, time in times(out).items() if before.get(path) == time}
+    assert {path.name[:11] for path in same} == {"shard_00000"}

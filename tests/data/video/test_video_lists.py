@@ -15,7 +15,7 @@ from critical_periods.cli import main
 from critical_periods.core.errors import UserError
 from critical_periods.data import KineticsDataModule
 from critical_periods.data.class_folders import tell
-from critical_periods.data.video.shards import extract
+from critical_periods.data.video.extraction import extract
 from critical_periods.data.video.video_lists import find_videos, number_labels, tell_shared
 
 NAMES = [f"{c}/{n}.mp4" for c in ("archery", "yoga") for n in range(2)]
@@ -265,6 +265,7 @@ def test_names_may_hold_what_ends_lines_elsewhere(tmp_path: Path):
         ("video,label,name\na.mp4,1,x\n", "needs a header that names 'path' and 'label', as path_"),
         ("a.mp4,\xfc\n".encode("latin-1"), "line 1 of the list .* is not in UTF-8; save it so"),
         (b"a.mp4,1\nb\xff.mp4,0\n", "line 2 of the list .* is not in UTF-8; save it so"),
+        ("a.mp4,1\n".encode("utf-32-le"), "line 1 of the list .* holds a zero byte and"),
     ],
 )
 def test_lists_that_are_refused(content: str | bytes, sentence: str, tmp_path: Path):
