@@ -20,7 +20,7 @@ from torch.nn.parameter import is_lazy
 # Larger tensors and arrays that are no parameters are data, which a forward pass does not change.
 _LARGEST = 2**28  # bytes
 # What is given out by iterators of these is not counted anywhere else.
-_OF_BUILTINS = type(iter([])), type(iter(())), type(iter(range(0)))
+_OF_BUILTINS: tuple[type, ...] = (type(iter([])), type(iter(())), type(iter(range(0))))
 _ITERATORS = (itertools.count, itertools.cycle, *_OF_BUILTINS)
 _PLAIN = (str, bytes, int, float, type, ModuleType)
 # What derives from classes of these is data or the training itself, not what a network remembers.

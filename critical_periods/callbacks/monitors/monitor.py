@@ -19,7 +19,7 @@ from critical_periods.callbacks.kept_batches import (
     load,
     save,
 )
-from critical_periods.callbacks.monitors.likelihoods import check_fit
+from critical_periods.callbacks.monitors.likelihoods import check_fit, known_classes
 from critical_periods.callbacks.network import answering, check_call, computes_more, network_of
 from critical_periods.callbacks.samples import (
     check_one_shape,
@@ -84,8 +84,8 @@ class Monitor(pl.Callback):
     """Whether it measures targets, too."""
     has_likelihood: ClassVar[bool] = False
     """Whether it measures what the outputs say about targets."""
-    one_shape: ClassVar[bool] = False
-    """Whether it measures all samples as one batch."""
+    one_shape: bool = False
+    """Whether it measures samples of one shape alone."""
 
     def __init__(
         self,
@@ -166,11 +166,15 @@ class Monitor(pl.Callback):
         for split in self.takes:
             prepare_split(trainer, split, self.project)
         self._validate_validation(trainer)
-        where = (self.project, self.target_needed, self.one_shape)
-        example = example_batch(trainer, self.split, *where)
+        where = (trainer, self.split, self.project, self.target_needed)
+        alike = self.one_shape
+        example = example_batch(*where, alike)
         self._is_validated = example is not None
         if example is not None:
             self.dry_run(pl_module, example.first(2), example.target)
+            # Only the outputs may have told that.
+            if self.one_shape and not alike:
+                example_batch(*where, self.one_shape)
 
     def _validate_validation(self, trainer: pl.Trainer) -> None:
         """Checks that the first validation comes before what is measured of it, as it goes by."""
@@ -252,9 +256,24 @@ class Monitor(pl.Callback):
             answering(network, self.project),
         ):
             if self.has_likelihood:
-                targets = example.target if target is None else target
-                check_fit(network, example, targets, self.likelihood, self.target_needed)
+                self._check_fit(pl_module, network, example, target)
             self.measure_example(network, example)
+
+    def _check_fit(
+        self,
+        pl_module: pl.LightningModule,
+        network: nn.Module,
+        example: Batch,
+        target: Tensor | None,
+    ) -> None:
+        project = self.project or Project()
+        says_network = project.network is not None or project.logits is not None
+        targets = example.target if target is None else target
+        if project.network is not None and project.target is None and not self.target_needed:
+            # That of the module need not be that of a module in it.
+            targets = targets[:0]
+        known = {} if says_network else known_classes(pl_module, network)
+        check_fit(network, example, targets, self.likelihood, self.target_needed, known)
 
     @contextmanager
     def _telling(self, pl_module: pl.LightningModule, network: nn.Module) -> Iterator[None]:
