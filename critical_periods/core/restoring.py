@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from critical_periods.core.errors import UserError
+
 # Larger tensors and arrays that are no parameters are data, which a forward pass does not change.
 _LARGEST = 2**28  # bytes
 # What is given out by iterators of these is not counted anywhere else.
-_OF_BUILTINS: tuple[type, ...] = (type(iter([])), type(iter(())), type(iter(range(0))))
-_ITERATORS = (itertools.count, itertools.cycle, *_OF_BUILTINS)
+_SEQUENCES: tuple[Any, ...] = [], (), range(0), "a", "é", b""
+_ITERATORS = (itertools.count, itertools.cycle, *(type(iter(of)) for of in _SEQUENCES))
 _PLAIN = (str, bytes, int, float, type, ModuleType)
 # What derives from classes of these is data or the training itself, not what a network remembers.
 _NOT_OURS = {"torch", "pytorch_lightning", "lightning", "lightning_fabric"}
@@ -34,16 +36,22 @@ def restored(*owners: Any) -> Iterator[None]:
     That is, in a module and in those within it: attributes, parameters, buffers and hooks are the
     same objects as before and have the same values, ``requires_grad`` and ``grad`` too; lists,
     dicts, sets and arrays have the same content; NumPy's, Python's and torch's generators of their
-    own go on as if nothing had been drawn, and counts of itertools as if none had been taken. What
-    hooks hold on to is kept, too, the attributes of objects whose classes come from a package that
-    a module comes from, and what such a module's class, and globals of its file that its methods
-    name, hold. The global random state is not, and data sets, loaders, tensors of more than 256 MiB
-    that are no parameters and modules whose parameters have no shape yet are left alone.
+    own go on as if nothing had been drawn, and iterators as if nothing had been taken: counts and
+    cycles of itertools, and those of lists, tuples and ranges (others, such as generators of a
+    ``yield``, are refused once something is taken). What hooks hold on to is kept, too, the
+    attributes of objects whose classes come from a package that a module comes from, and what such
+    a module's class, and globals of its file that its methods name, hold; what these did not have
+    before is gone. The global random state is not kept, and data sets, loaders, tensors of more
+    than 256 MiB that are no parameters and modules whose parameters have no shape yet are left
+    alone.
 
     Nothing is written that has not changed, so compiled code finds its guards as they were.
 
     Args:
         owners: modules, or objects whose attributes are kept.
+
+    Raises:
+        UserError: as something is taken from an iterator that cannot go back.
 
     Example:
         >>> class Counting(nn.Identity):
@@ -67,6 +75,23 @@ def restored(*owners: Any) -> Iterator[None]:
         yield
     finally:
         kept.restore()
+
+
+class _Refusing:
+    """Stands in for an iterator that cannot go back."""
+
+    def __init__(self, iterator: Any, name: Any) -> None:
+        self.kind, self.name = type(iterator).__name__, name
+
+    def __iter__(self) -> "_Refusing":
+        return self
+
+    def __next__(self) -> Any:
+        raise UserError(
+            f"a forward pass takes from {self.name!r}, a {self.kind}, what training would miss, as "
+            "that cannot go back; let it be an itertools.cycle of a list, or an object of a class "
+            "of your own with __next__, or take from it in training_step."
+        )
 
 
 class _Kept:
@@ -120,7 +145,7 @@ class _Kept:
         for name, value in now.items():
             if _is_plain_state(name, value):
                 self._undo.append(partial(_put_name, put, held, name, value))
-                if (other := _copied_iterator(value)) is not None:
+                if (other := _stand_in(value, name)) is not None:
                     put(name, other)
                 else:
                     self._add(value, deep=False)
@@ -162,7 +187,7 @@ class _Kept:
     def _replace_iterators(self, holder: Any, items: Iterable[tuple[Any, Any]]) -> None:
         """Has copies of iterators go on, as these cannot go back."""
         for key, value in list(items):
-            if (other := _copied_iterator(value)) is not None:
+            if (other := _stand_in(value, key)) is not None:
                 holder[key] = other
 
     def _is_state(self, kind: type) -> bool:
@@ -186,7 +211,6 @@ def _is_plain_state(name: str, value: Any) -> bool:
     if name.startswith("__"):
         return False
     kinds = {
-        *_ITERATORS,
         int,
         float,
         bool,
@@ -200,7 +224,16 @@ def _is_plain_state(name: str, value: Any) -> bool:
         np.ndarray,
     }
     of_arrays = isinstance(value, (Tensor, np.ndarray)) or generator_state(value) is not None
-    return type(value) in kinds or of_arrays
+    return type(value) in kinds or of_arrays or _stand_in(value, name) is not None
+
+
+def _stand_in(value: Any, name: Any) -> Any:
+    """What goes on for an iterator for a while; None where it is none, or a project's own."""
+    of_others = type(value).__module__.partition(".")[0] in ("builtins", "itertools", "torch")
+    if not isinstance(value, Iterator) or not of_others:
+        return None
+    other = _copied_iterator(value)
+    return _Refusing(value, name) if other is None else other
 
 
 def _copied_iterator(value: Any) -> Any:

@@ -267,6 +267,39 @@ def test_features_of_more_than_the_classes_are_refused():
         assert "fisher/trace" in fit(module, (IMAGE, Y), FisherMonitor())
 
 
+class Encoding(Module):
+    """Has no forward: its steps give what the network returns to a head, near or far."""
+
+    forward = pl.LightningModule.forward
+    between = staticmethod(lambda z: z)
+    automatic = True
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+        self.network, self.head = Flat(64, outputs=6), nn.Linear(6, 3)
+        self.automatic_optimization = self.automatic
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = F.cross_entropy(self.head(self.between(self.network(batch[0]))), batch[1])
+        if not self.automatic:
+            self.manual_backward(loss)
+            self.optimizers().step()
+        return loss
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"between": lambda z: z.relu()[:, None].mean(1)}, {"automatic": False}]
+)
+def test_what_a_head_takes_is_no_output(settings):
+    held = {name: staticmethod(one) if callable(one) else one for name, one in settings.items()}
+    kind = type("Kind", (Encoding,), held)
+    with pytest.raises(UserError, match=r"measure the attribute network of Kind .* to 'head'"):
+        fit(module := kind(), (IMAGE, Y), FisherMonitor(), Untrained())
+    assert not module.network._forward_hooks
+    logged = fit(kind(), (IMAGE, Y), FisherMonitor(project=Project(network="network")))
+    assert logged["fisher/trace"] > 0
+
+
 def test_a_module_that_is_named_need_not_be_of_the_target():
     project = Project(network="model", likelihood="gaussian")
     logged = fit(Module(Flat(64)), (IMAGE, Y), FisherMonitor(project=project))

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
+from critical_periods.core.errors import UserError
 from critical_periods.core.restoring import restored
 
 
@@ -223,7 +224,7 @@ def test_what_a_class_a_file_and_counts_remember_goes_on_as_before():
 class Cycling(nn.Module):
     """Goes round in its own cycles and those of its class, and sets what that did not have."""
 
-    turns = itertools.cycle("ab")
+    turns = itertools.cycle("abc")
 
     def __init__(self) -> None:
         super().__init__()
@@ -246,7 +247,7 @@ def test_cycles_and_what_a_class_or_a_file_was_given_go_on_as_before(calls: int)
     def run(looks: bool) -> Any:
         if "made" in vars(Cycling):
             del Cycling.made, globals()["MADE"]
-        Cycling.turns = itertools.cycle("ab")
+        Cycling.turns = itertools.cycle("abc")
         module, found = Cycling(), []
         for call in range(calls + 1):
             if call == calls and looks:
@@ -258,3 +259,21 @@ def test_cycles_and_what_a_class_or_a_file_was_given_go_on_as_before(calls: int)
         return found
 
     assert run(True) == run(False)
+
+
+def counting() -> Any:
+    yield from range(9)
+
+
+@pytest.mark.parametrize(
+    "iterator", [counting, lambda: zip(range(9)), lambda: iter(DataLoader([1.0, 2.0]))]
+)
+def test_iterators_that_cannot_go_back_are_refused(iterator: Any):
+    module = nn.Identity()
+    module.ahead = taken = iterator()
+    with restored(module):
+        module(torch.ones(1))
+    assert module.ahead is taken
+    with pytest.raises(UserError, match=r"from 'ahead', a .*cannot go back"), restored(module):
+        next(module.ahead)
+    assert module.ahead is taken and len([*taken]) in (2, 9)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.project import Likelihood
-from critical_periods.core.trainer import datamodule_of
+from critical_periods.core.trainer import datamodule_of, trainer_of
 from critical_periods.metrics.functional.likelihood import (
     check_outputs,
     check_places,
@@ -22,7 +22,8 @@ _OTHER_SHAPES = ("TBackward", "ToCopy", "Transpose", "UnsafeView", "Unsqueeze", 
 
 def known_classes(pl_module: pl.LightningModule, network: nn.Module) -> dict[str, int]:
     """How many classes a third party's module, data or network says there are, and where."""
-    data = datamodule_of(pl_module.trainer)
+    trainer = trainer_of(pl_module)
+    data = None if trainer is None else datamodule_of(trainer)
     if isinstance(pl_module, Task) or hasattr(data, "measurement_loader"):
         return {}
     found = {}

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -20,7 +20,13 @@ from critical_periods.callbacks.kept_batches import (
     save,
 )
 from critical_periods.callbacks.monitors.likelihoods import check_fit, known_classes
-from critical_periods.callbacks.network import answering, check_call, computes_more, network_of
+from critical_periods.callbacks.network import (
+    answering,
+    check_call,
+    computes_more,
+    heads_on,
+    network_of,
+)
 from critical_periods.callbacks.samples import (
     check_one_shape,
     example_batch,
@@ -39,6 +45,7 @@ from critical_periods.core.internals import (
 from critical_periods.core.project import Likelihood, Project
 from critical_periods.core.trainer import callbacks_of, trainer_of
 from critical_periods.metrics.functional.fisher import evaluating
+from critical_periods.tasks.task import Task
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -107,7 +114,9 @@ class Monitor(pl.Callback):
         self.samples = samples
         self.project = project
         self._is_validated = False
-        self._by_forward = False
+        self._by_forward = self._is_watched = False
+        self._heads: list[str] = []
+        self._end_heads = ExitStack()
 
     @property
     def logs(self) -> set[str]:
@@ -163,6 +172,7 @@ class Monitor(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures two samples for a dry run, as the first measurement may be due hours later."""
+        self._is_watched = False
         for split in self.takes:
             prepare_split(trainer, split, self.project)
         self._validate_validation(trainer)
@@ -197,6 +207,44 @@ class Monitor(pl.Callback):
             found, _ = find(batch, self.target_needed, self.project)
             self.dry_run(pl_module, found.first(2), found.target)
         self._keep(trainer, "train", batch)
+        network, project = self.network_of(pl_module), self.project or Project()
+        is_said = project.network is not None or project.logits is not None
+        if self.has_likelihood and not (self._is_watched or is_said or isinstance(pl_module, Task)):
+            self._heads, self._end_heads = heads_on(pl_module, network)
+        self._is_watched = True
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        """Refuses a network whose output the first step has given to a head."""
+        self._validate_heads(pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """The same of a step without a backward pass of Lightning's."""
+        self._validate_heads(pl_module)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Looks no longer."""
+        self._end_heads.close()
+
+    def _validate_heads(self, pl_module: pl.LightningModule) -> None:
+        self._end_heads.close()
+        for name in self._heads:
+            raise UserError(
+                f"{type(self).__name__} would measure the attribute network of "
+                f"{type(pl_module).__name__} as a classifier, but training gives what it returns "
+                f"to {name!r}; give {type(pl_module).__name__} a forward that returns the logits, "
+                "or say what is to be measured, such as Project(network='network')."
+            )
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keeps the latest validation where its batches can be had only as they go by."""
