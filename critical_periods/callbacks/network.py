@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,10 +12,14 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from critical_periods.core.errors import UserError, near, reason
+from critical_periods.core.internals import is_compiled
 from critical_periods.core.project import Project
 from critical_periods.core.trees import tensors_in
 from critical_periods.models.heads import answering_together
 from critical_periods.tasks.task import Task
+
+# How far from a network a head may be, in steps of the graph of gradients.
+_STEPS = 20
 
 
 def network_of(pl_module: pl.LightningModule, project: Project | None = None) -> nn.Module:
@@ -109,6 +114,47 @@ def answering(network: nn.Module, project: Project | None) -> Iterator[None]:
 
     with answering_together(network), network.register_forward_hook(convert):
         yield
+
+
+def heads_on(pl_module: pl.LightningModule, network: nn.Module) -> tuple[list[str], ExitStack]:
+    """Modules with weights that take what a network gives, so that this is no output.
+
+    Returns:
+        Their names, as they are called from now on, and what ends that.
+    """
+    found: list[str] = []
+    given: set[Any] = set()
+    ends = ExitStack()
+
+    def remember(module: nn.Module, args: Any, output: Any) -> None:
+        given.update(one.grad_fn for one in tensors_in(output) if one.grad_fn is not None)
+
+    def look(name: str, module: nn.Module, args: Any) -> None:
+        if any(_follows(one, given) for one in tensors_in(args)):
+            found.append(name)
+
+    if any(is_compiled(part) for part in pl_module.modules()):
+        return found, ends
+    ends.enter_context(network.register_forward_hook(remember))
+    within = {*network.modules()}
+    for name, part in pl_module.named_modules():
+        round_it = part in within or network in {*part.modules()}
+        if not round_it and next(part.parameters(), None) is not None:
+            ends.enter_context(part.register_forward_pre_hook(partial(look, name)))
+    return found, ends
+
+
+def _follows(tensor: Tensor, nodes: set[Any]) -> bool:
+    """Whether a tensor was computed from what has these nodes in the graph, by a few steps."""
+    ahead, seen = [tensor.grad_fn], set[Any]()
+    while nodes and ahead and len(seen) < _STEPS:
+        node = ahead.pop(0)
+        if node in nodes:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead += [before for before, _ in node.next_functions]
+    return False
 
 
 def check_call(network: nn.Module, inputs: Sequence[Tensor]) -> None:

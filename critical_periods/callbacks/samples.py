@@ -92,8 +92,7 @@ def check_one_shape(split: str, batches: Iterable[Batch]) -> None:
         shown = (" × ".join(str(list(shape)) for shape in each) for each in sorted(shapes)[:2])
         raise UserError(
             f"split={split!r} gives samples of different shapes, such as {' and '.join(shown)}, "
-            "which are measured as one batch here; choose another split, or give samples of one "
-            "shape."
+            "which are measured together here; choose another split, or give samples of one shape."
         )
 
 

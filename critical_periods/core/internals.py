@@ -389,6 +389,16 @@ def is_compiled(module: nn.Module) -> bool:
     return by_itself or type(module).__name__ == "OptimizedModule"
 
 
+def compiles_functions() -> bool:
+    """Whether ``torch.compile`` was called in this process, be it for a module or for a function.
+
+    What watches the functions of torch that are called would have a function compiled anew.
+    """
+    # Some modules of torch import the compiler without having anything to compile.
+    compiler = sys.modules.get("torch._dynamo")
+    return compiler is not None and any(compiler.eval_frame.cached_backends.values())
+
+
 def is_redirected(module: nn.Module) -> bool:
     """Whether a LightningModule's ``forward`` is its step for now, as a wrapper such as DDP calls.
 

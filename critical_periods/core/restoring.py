@@ -3,9 +3,10 @@
 import copy
 import itertools
 import random
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -16,8 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from critical_periods.core.errors import UserError
+
 # Larger tensors and arrays that are no parameters are data, which a forward pass does not change.
 _LARGEST = 2**28  # bytes
+# What is given out by iterators of these is not counted anywhere else.
+_SEQUENCES: tuple[Any, ...] = [], (), range(0), "a", "é", b""
+_ITERATORS = (itertools.count, itertools.cycle, *(type(iter(of)) for of in _SEQUENCES))
 _PLAIN = (str, bytes, int, float, type, ModuleType)
 # What derives from classes of these is data or the training itself, not what a network remembers.
 _NOT_OURS = {"torch", "pytorch_lightning", "lightning", "lightning_fabric"}
@@ -30,16 +36,22 @@ def restored(*owners: Any) -> Iterator[None]:
     That is, in a module and in those within it: attributes, parameters, buffers and hooks are the
     same objects as before and have the same values, ``requires_grad`` and ``grad`` too; lists,
     dicts, sets and arrays have the same content; NumPy's, Python's and torch's generators of their
-    own go on as if nothing had been drawn, and counts of itertools as if none had been taken. What
-    hooks hold on to is kept, too, the attributes of objects whose classes come from a package that
-    a module comes from, and what such a module's class, and globals of its file that its methods
-    name, hold. The global random state is not, and data sets, loaders, tensors of more than 256 MiB
-    that are no parameters and modules whose parameters have no shape yet are left alone.
+    own go on as if nothing had been drawn, and iterators as if nothing had been taken: counts and
+    cycles of itertools, and those of lists, tuples and ranges (others, such as generators of a
+    ``yield``, are refused once something is taken). What hooks hold on to is kept, too, the
+    attributes of objects whose classes come from a package that a module comes from, and what such
+    a module's class, and globals of its file that its methods name, hold; what these did not have
+    before is gone. The global random state is not kept, and data sets, loaders, tensors of more
+    than 256 MiB that are no parameters and modules whose parameters have no shape yet are left
+    alone.
 
     Nothing is written that has not changed, so compiled code finds its guards as they were.
 
     Args:
         owners: modules, or objects whose attributes are kept.
+
+    Raises:
+        UserError: as something is taken from an iterator that cannot go back.
 
     Example:
         >>> class Counting(nn.Identity):
@@ -63,6 +75,23 @@ def restored(*owners: Any) -> Iterator[None]:
         yield
     finally:
         kept.restore()
+
+
+class _Refusing:
+    """Stands in for an iterator that cannot go back."""
+
+    def __init__(self, iterator: Any, name: Any) -> None:
+        self.kind, self.name = type(iterator).__name__, name
+
+    def __iter__(self) -> "_Refusing":
+        return self
+
+    def __next__(self) -> Any:
+        raise UserError(
+            f"a forward pass takes from {self.name!r}, a {self.kind}, what training would miss, as "
+            "that cannot go back; let it be an itertools.cycle of a list, or an object of a class "
+            "of your own with __next__, or take from it in training_step."
+        )
 
 
 class _Kept:
@@ -94,29 +123,32 @@ class _Kept:
         """Adds what a third party's class, and the globals that its methods name, hold."""
         if _package(kind) not in self._packages:
             return
-        held = {name: value for name, value in vars(kind).items() if _is_plain_state(name, value)}
-        self._add_names(partial(setattr, kind), vars(kind), held)
+        self._add_names(partial(setattr, kind), partial(delattr, kind), vars(kind))
         functions = [one for one in vars(kind).values() if isinstance(one, FunctionType)]
         for function in functions:
-            names = function.__globals__
-            named = {name: names[name] for name in _named_in(function.__code__) if name in names}
+            held, named = function.__globals__, _named_in(function.__code__)
             # Those of the same file may be called.
-            called = (one for one in named.values() if isinstance(one, FunctionType))
-            functions += [
-                one for one in called if one.__globals__ is names and one not in functions
-            ]
-            held = {name: value for name, value in named.items() if _is_plain_state(name, value)}
-            self._add_names(names.__setitem__, names, held)
+            called = (one for name in named if isinstance(one := held.get(name), FunctionType))
+            functions += [one for one in called if one.__globals__ is held and one not in functions]
+            self._add_names(held.__setitem__, held.__delitem__, held, named)
 
     def _add_names(
-        self, put: Callable[[str, Any], Any], now: Mapping[str, Any], held: dict[str, Any]
+        self,
+        put: Callable[[str, Any], Any],
+        remove: Callable[[str], Any],
+        held: Mapping[str, Any],
+        names: set[str] | None = None,
     ) -> None:
-        for name, value in held.items():
-            self._undo.append(partial(_put_name, put, now, name, value))
-            if type(value) is itertools.count:
-                put(name, copy.copy(value))
-            else:
-                self._add(value, deep=False)
+        """Adds what is held by names, by default by all, some of which may be missing so far."""
+        self._undo.append(partial(_remove_names, remove, held, {*held}, names))
+        now = {name: value for name, value in held.items() if names is None or name in names}
+        for name, value in now.items():
+            if _is_plain_state(name, value):
+                self._undo.append(partial(_put_name, put, held, name, value))
+                if (other := _stand_in(value, name)) is not None:
+                    put(name, other)
+                else:
+                    self._add(value, deep=False)
 
     def _add(self, value: Any, deep: bool) -> None:
         if isinstance(value, nn.Module):
@@ -132,12 +164,11 @@ class _Kept:
             self._undo.append(partial(_put_array, value, value.copy()))
         elif isinstance(value, dict):
             self._undo.append(partial(_put_mapping, value, dict(value)))
-            # They cannot go back, so copies go on.
-            copies = {k: copy.copy(one) for k, one in value.items() if type(one) is itertools.count}
-            value.update(copies)
+            self._replace_iterators(value, value.items())
             inside = value.values()
         elif isinstance(value, (list, deque)):
             self._undo.append(partial(_put_sequence, value, list(value)))
+            self._replace_iterators(value, enumerate(value))
             inside = value
         elif isinstance(value, set):
             self._undo.append(partial(_put_set, value, set(value)))
@@ -152,6 +183,12 @@ class _Kept:
             self.add_attributes(value, deep=False)
         for one in list(inside):
             self._add(one, deep)
+
+    def _replace_iterators(self, holder: Any, items: Iterable[tuple[Any, Any]]) -> None:
+        """Has copies of iterators go on, as these cannot go back."""
+        for key, value in list(items):
+            if (other := _stand_in(value, key)) is not None:
+                holder[key] = other
 
     def _is_state(self, kind: type) -> bool:
         """Whether an object is likely to hold what a network remembers, and nothing else."""
@@ -174,7 +211,6 @@ def _is_plain_state(name: str, value: Any) -> bool:
     if name.startswith("__"):
         return False
     kinds = {
-        itertools.count,
         int,
         float,
         bool,
@@ -188,7 +224,34 @@ def _is_plain_state(name: str, value: Any) -> bool:
         np.ndarray,
     }
     of_arrays = isinstance(value, (Tensor, np.ndarray)) or generator_state(value) is not None
-    return type(value) in kinds or of_arrays
+    return type(value) in kinds or of_arrays or _stand_in(value, name) is not None
+
+
+def _stand_in(value: Any, name: Any) -> Any:
+    """What goes on for an iterator for a while; None where it is none, or a project's own."""
+    of_others = type(value).__module__.partition(".")[0] in ("builtins", "itertools", "torch")
+    if not isinstance(value, Iterator) or not of_others:
+        return None
+    other = _copied_iterator(value)
+    return _Refusing(value, name) if other is None else other
+
+
+def _copied_iterator(value: Any) -> Any:
+    """An iterator that goes on as this one would; None where there is none, or it is none."""
+    if type(value) not in _ITERATORS:
+        return None
+    # Python 3.14 copies those of itertools no longer.
+    with suppress(TypeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        if type(value) is not itertools.cycle:
+            return copy.copy(value)
+        made: Any = value.__reduce__()
+        _, (source,), (seen, is_complete) = made
+        if (other := _copied_iterator(source)) is not None:
+            cycle: Any = itertools.cycle(other)
+            cycle.__setstate__(([*seen], is_complete))
+            return cycle
+    return None
 
 
 def _named_in(code: CodeType) -> set[str]:
@@ -202,6 +265,14 @@ def _put_name(
 ) -> None:
     if now.get(name) is not value:
         put(name, value)
+
+
+def _remove_names(
+    remove: Callable[[str], Any], held: Mapping[str, Any], old: set[str], names: set[str] | None
+) -> None:
+    for name in {*held} - old:
+        if (names is None or name in names) and not name.startswith("__"):
+            remove(name)
 
 
 def _put_tensor(tensor: Tensor, alias: Tensor, value: Tensor) -> None:

@@ -1,6 +1,7 @@
 """Classification of the views of a sample, the task of the papers."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import milestones
 from critical_periods.core.trainer import datamodule_of, ends_before, processes_of, trainer_of
+from critical_periods.data.last_batch import validate_last_batch
 from critical_periods.models.heads import own_head
 from critical_periods.models.network import Network
-from critical_periods.tasks.dry_run import validate_last_batch, validate_network, validate_schedule
+from critical_periods.tasks.dry_run import fails_on_one_sample, validate_network, validate_schedule
 from critical_periods.tasks.optimizers import build, build_optimizer
 from critical_periods.tasks.task import Task
 
@@ -105,7 +107,9 @@ class ClassificationTask(Task):
     def on_fit_start(self) -> None:
         """Raises a UserError where epochs end with one sample that the network cannot train on."""
         super().on_fit_start()
-        validate_last_batch(self, datamodule_of(self.trainer), processes_of(self.trainer))
+        data, name = datamodule_of(self.trainer), type(self.network).__name__
+        fails = partial(fails_on_one_sample, self, data)
+        validate_last_batch(name, self.trainer, data, processes_of(self.trainer), fails)
 
     def forward(self, *views: Tensor) -> Tensor:
         """Logits [B, K] of one tensor [B, C, H, W] a view, by the head for both where several."""

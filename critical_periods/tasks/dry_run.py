@@ -12,8 +12,6 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from critical_periods.core.errors import UserError, reason
-from critical_periods.core.internals import synchronises_batch_norm
-from critical_periods.core.trainer import limited
 from critical_periods.data.example import two_samples
 from critical_periods.metrics.functional.fisher import evaluating
 from critical_periods.tasks.optimizers import build
@@ -78,41 +76,7 @@ rate -1.0 in epoch 1; correct its settings.
         ) from error
 
 
-def validate_last_batch(task: pl.LightningModule, data: Any, processes: int) -> None:
-    """Refuses epochs that end with a single sample, which the network cannot train on.
-
-    Batch norm of a layer without pixels has no variance of one sample. Other networks train on it
-    as ever. Data without ``epochs`` (:meth:`.BatchStage.epochs`) is not known.
-
-    Args:
-        task: with its trainer.
-        data: that has been set up.
-        processes: that training has; batch norm that is synchronised counts the samples of all.
-
-    Raises:
-        UserError: an epoch, on all samples or in a SubsetWindow, ends so.
-    """
-    trainer: Any = task.trainer
-    if not hasattr(data, "epochs") or (processes > 1 and synchronises_batch_norm(trainer)):
-        return
-    for sampler in data.epochs(processes):
-        count = limited(len(sampler), trainer.limit_train_batches)
-        has_last = count == len(sampler) or sampler.batch_size == 1
-        if sampler.last_size > 1 or count == 0 or not has_last:
-            continue
-        if error := _fails_on_one_sample(task, data):
-            samples, size = len(sampler.index), sampler.batch_size
-            shared = f" a process, shared by {processes} processes" if processes > 1 else ""
-            raise UserError(
-                f"{type(task.network).__name__} cannot train on a batch of one sample "
-                f"({reason(error)}), but an epoch of {samples} samples in batches of "
-                f"{size}{shared} ends with one; choose another batch_size, or other numbers of "
-                "samples (limit_train, val_split, share of SubsetWindow)."
-            )
-        return
-
-
-def _fails_on_one_sample(task: pl.LightningModule, data: Any) -> Exception | None:
+def fails_on_one_sample(task: pl.LightningModule, data: Any) -> Exception | None:
     """What a copy of a network, in training, says of one sample, if it does take two."""
     # Twice the same one where batches have one.
     views = two_samples(data, task.device).views[[0, -1]]

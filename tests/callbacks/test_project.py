@@ -216,15 +216,98 @@ def test_a_part_of_the_batches_of_several_loaders_may_be_named():
     assert float(trainer.callback_metrics["fisher/trace"]) == pytest.approx(wanted, rel=1e-4)
 
 
+class OfPixels(nn.Conv2d):
+    """Three classes at each pixel."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 3, 1)
+
+
+ONE_SHAPE: dict[str, tuple[Any, Any, Any]] = {
+    "one batch": (
+        nn.Linear(1, 3), lambda split, p: WeightInformationMonitor(
+            split=split, samples=8, steps=2, project=p
+        ), [(torch.ones(4, size), Y[:4]) for size in (5, 6)],
+    ),
+    "class maps": (
+        OfPixels(), lambda split, p: UsableInformationMonitor(split=split, project=p),
+        [(torch.ones(4, 1, s, s), Y[:4, None, None].expand(4, s, s)) for s in (5, 6)],
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_samples_of_other_shapes_are_refused_before_the_second_step(split):
-    batches = DataLoader([(torch.ones(4, size), Y[:4]) for size in (5, 6)], batch_size=None)
-    module = Module(nn.Linear(1, 3))
-    module.forward = lambda x: module.model(x.mean(1, keepdim=True))  # type: ignore[method-assign]
-    monitor = WeightInformationMonitor(split=split, samples=8, steps=2, project=Project(0, 1))
-    with pytest.raises(UserError, match=rf"{split}' gives .* shapes, such as \[5\] and \[6\]"):
-        quiet_trainer(monitor, max_epochs=1).fit(module, batches, batches)
+@pytest.mark.parametrize("case", ONE_SHAPE)
+def test_samples_of_other_shapes_are_refused_before_the_second_step(case, split):
+    model, monitor, samples = ONE_SHAPE[case]
+    batches, module = DataLoader(samples, batch_size=None), Module(copy.deepcopy(model))
+    if case == "one batch":
+        module.forward = lambda x: module.model(x.mean(1, keepdim=True))  # type: ignore[method-assign]
+    trainer = quiet_trainer(monitor(split, Project(0, 1)), max_epochs=1)
+    with pytest.raises(UserError, match=rf"{split}' gives .* shapes, such as \[.*5\] and \[.*6\]"):
+        trainer.fit(module, batches, batches)
     assert len(module.seen) == (1 if split == "train" else 0)
+
+
+def test_features_of_more_than_the_classes_are_refused():
+    for owner in ("module", "hparams", "network"):
+        module = Module(Flat(64, outputs=5))
+        held = {"module": module, "hparams": module.hparams, "network": module}[owner]
+        if owner == "network":
+            module.network = module.model  # type: ignore[assignment]
+            held = module.network  # type: ignore[assignment]
+        held.num_classes = 3  # type: ignore[union-attr]
+        sentence = r"shape \[2, 5\], but num_classes=3 of .*Project\(network"
+        with pytest.raises(UserError, match=sentence):
+            fit(module, (IMAGE, Y), Untrained(), FisherMonitor())
+        # Where they are said to be logits, or are no more than a background besides, they are.
+        project = Project(network="model")
+        assert "fisher/trace" in fit(module, (IMAGE, Y), FisherMonitor(project=project))
+        held.num_classes = 4  # type: ignore[union-attr]
+        assert "fisher/trace" in fit(module, (IMAGE, Y), FisherMonitor())
+
+
+class Encoding(Module):
+    """Has no forward: its steps give what the network returns to a head, near or far."""
+
+    forward = pl.LightningModule.forward
+    between = staticmethod(lambda z: z)
+    automatic = True
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity())
+        self.network, self.head = Flat(64, outputs=6), nn.Linear(6, 3)
+        self.automatic_optimization = self.automatic
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = F.cross_entropy(self.head(self.between(self.network(batch[0]))), batch[1])
+        if not self.automatic:
+            self.manual_backward(loss)
+            self.optimizers().step()
+        return loss
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"between": lambda z: z.relu()[:, None].mean(1)}, {"automatic": False}]
+)
+def test_what_a_head_takes_is_no_output(settings):
+    held = {name: staticmethod(one) if callable(one) else one for name, one in settings.items()}
+    kind = type("Kind", (Encoding,), held)
+    with pytest.raises(UserError, match=r"measure the attribute network of Kind .* to 'head'"):
+        fit(module := kind(), (IMAGE, Y), FisherMonitor(), Untrained())
+    assert not module.network._forward_hooks
+    logged = fit(kind(), (IMAGE, Y), FisherMonitor(project=Project(network="network")))
+    assert logged["fisher/trace"] > 0
+
+
+def test_a_module_that_is_named_need_not_be_of_the_target():
+    project = Project(network="model", likelihood="gaussian")
+    logged = fit(Module(Flat(64)), (IMAGE, Y), FisherMonitor(project=project))
+    assert logged["fisher/trace"] > 0
+    with pytest.raises(UserError, match="as many numbers a sample"):
+        fit(Module(Flat(64)), (IMAGE, Y), FisherMonitor(project=Project(
+            network="model", likelihood="gaussian", target=1
+        )))  # fmt: skip
 
 
 # What is measured, against loops in float64.

@@ -3,6 +3,7 @@
 import random
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -242,6 +243,86 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
+class Jitter(nn.Module):
+    """Noise in training, of any name and without a weight of its own."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x) if self.training else x
+
+
+@pytest.mark.parametrize("in_step", [False, True])
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda x: x + torch.randn_like(x), "randn_like"),
+        (lambda x: x * torch.normal(1.0, 0.1, x.shape), "normal"),
+        (lambda x: x.addcmul(x, torch.empty_like(x).exponential_()), "exponential_"),
+    ],
+)
+def test_noise_in_training_alone_is_refused(function: Any, name: str, in_step: bool):
+    noise = Jitter(function)
+    module = Project(Layer(lambda m, x: m.noise(x), noise=noise))
+    if in_step:  # on features, which an augmentation does not get
+        module.network, module.jitter = nn.Flatten(), noise  # type: ignore[assignment]
+        module.head = nn.Linear(192, 192)  # type: ignore[assignment]
+        module.step = lambda m, x: m.jitter(m.head(m.network(x)))
+    place = "jitter" if in_step else "network.noise"
+    with pytest.raises(UserError, match=rf"training: '{place}' \(Jitter\) adds noise by {name}"):
+        fit(module, RegularizationWindow("dropout", 1), Untrained())
+
+
+class Every(nn.Module):
+    """Drops in each so manieth call, or from then on."""
+
+    def __init__(self, number: int, drop: Any, held: Any) -> None:
+        super().__init__()
+        self.number, self.drop = number, drop
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("calls", held)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled():
+            self.calls += 1
+        return self.linear(self.drop(x) if self.calls >= self.number else x)
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [
+        lambda x: F.dropout(x, 0.3),
+        lambda x: x * (torch.rand(len(x), 1) > 0.2),
+        lambda x: x * (np.random.rand() > 0.2),
+        lambda x: x + torch.randn_like(x) * (2 - 1),
+    ],
+)
+def test_what_drops_later_is_refused_then(drop: Any):
+    inner = Jitter(drop)
+    steps: list[int] = []
+
+    class Steps(pl.Callback):
+        def on_before_zero_grad(self, trainer: Any, *args: Any) -> None:
+            steps.append(trainer.global_step)
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), Every(3, inner, torch.tensor(0)))
+    with pytest.raises(UserError, match=r"(drops|adds noise) by"):
+        fit(Project(network), RegularizationWindow("dropout", 3, unit="step"), Steps())
+    # Nothing has been trained on it.
+    assert max(steps) <= 2
+    module = Project(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)))
+
+    class Grown(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+            if trainer.global_step == 2:
+                module.network.append(nn.Dropout(0.5))
+
+    with pytest.raises(UserError, match=r"set p=0.5 of .network\.2"):
+        fit(module, Grown(), RegularizationWindow("dropout", 3, unit="step"))
+
+
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("onset", [0, 1])
 def test_what_is_not_known_is_refused_before_the_first_step(name: str, onset: int):
@@ -274,6 +355,15 @@ def test_a_forward_of_the_module_itself():
     with pytest.raises(UserError, match="Whole itself drops by dropout,"):
         fit(Whole(step=lambda m, x: m(x)), RegularizationWindow("dropout", 0, 1), Untrained())
 
+    class Logging(Project):
+        def forward(self, x: Tensor) -> Tensor:
+            self.log("calls", 1.0, reduce_fx="sum", on_step=False, on_epoch=True)
+            return self.network(x) + torch.randn(4)
+
+    with pytest.warns(match="alone what Logging itself draws by randn,"):
+        trainer = fit(Logging(step=lambda m, x: m(x)), RegularizationWindow("dropout", 0, 1))
+    assert trainer.callback_metrics["calls"] == 2 * 21
+
 
 class Flip(nn.Module):
     """Augmentation, as Kornia's: it learns nothing."""
@@ -299,7 +389,10 @@ def test_random_numbers_that_drop_nothing(name: str):
     module.flip, module.learns = Flip(), nn.Linear(1, 1)  # type: ignore[assignment]
     if name == "augmentation":
         module.network = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    assert fit(module, RegularizationWindow("dropout", 0, 1)).global_step == 4
+    # What may be noise is said.
+    said = pytest.warns(match="leaves alone what 'network' .* evaluation mode, too")
+    with said if name in ("noise", "gumbel") else nullcontext():
+        assert fit(module, RegularizationWindow("dropout", 0, 1)).global_step == 4
 
 
 def test_looking_changes_nothing():
@@ -361,7 +454,7 @@ def test_compiled_parts_are_left_compiled():
         # A graph with dropout and one without, each with gradients and without.
         assert len(calls) == 4 and module.is_random == [True, True, False, False]
         module.network = whole(Layer(lambda m, x: F.dropout(x, 0.3)), backend=backend)
-        with pytest.raises(UserError, match=r"'network' .* drops by random numbers"):
+        with pytest.raises(UserError, match=r"'network' .* drops by dropout,"):
             fit(module, RegularizationWindow("dropout", 0, 1), Untrained())
 
 

@@ -403,7 +403,8 @@ def test_networks_without_shapes_yet_are_tried_on_a_copy():
         fit(project, [loader(Pairs())], *callbacks, max_epochs=1)
         return project.network[1].weight
 
-    assert torch.equal(weights(), weights(FisherMonitor(samples=8)))
+    monitors = FisherMonitor(samples=8), UsableInformationMonitor(split="train", samples=8)
+    assert torch.equal(weights(), weights(*monitors))
 
 
 # Tensors of other kinds.

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
+from critical_periods.core.errors import UserError
 from critical_periods.core.restoring import restored
 
 
@@ -218,3 +219,61 @@ def test_what_a_class_a_file_and_counts_remember_goes_on_as_before():
         alone(1)
     assert DRAWS.bit_generator.state == state
     assert alone(1)[4:] == ((2, 7), 11) and expected[1][4:] == ((1, 6), 10)
+
+
+class Cycling(nn.Module):
+    """Goes round in its own cycles and those of its class, and sets what that did not have."""
+
+    turns = itertools.cycle("abc")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.fresh = itertools.cycle([1, 2, 3]), iter(range(9))
+        self.inside = [itertools.cycle(range(2)), {"tuple": iter((4, 5, 6, 7, 8))}]
+
+    def forward(self, x: float) -> Any:
+        global MADE
+        kind = type(self)
+        if "made" not in vars(kind):
+            kind.made, MADE = 0, [0]
+        kind.made += 1
+        MADE.append(kind.made)
+        taken = self.own, self.fresh, self.inside[0], self.inside[1]["tuple"], kind.turns
+        return [*map(next, taken), kind.made, len(MADE)]
+
+
+@pytest.mark.parametrize("calls", [0, 1, 4])
+def test_cycles_and_what_a_class_or_a_file_was_given_go_on_as_before(calls: int):
+    def run(looks: bool) -> Any:
+        if "made" in vars(Cycling):
+            del Cycling.made, globals()["MADE"]
+        Cycling.turns = itertools.cycle("abc")
+        module, found = Cycling(), []
+        for call in range(calls + 1):
+            if call == calls and looks:
+                with restored(module):
+                    for _ in range(min(4, 5 - calls)):
+                        module(1)
+                assert ("made" in vars(Cycling)) is ("MADE" in globals()) is (calls > 0)
+            found.append(module(1))
+        return found
+
+    assert run(True) == run(False)
+
+
+def counting() -> Any:
+    yield from range(9)
+
+
+@pytest.mark.parametrize(
+    "iterator", [counting, lambda: zip(range(9)), lambda: iter(DataLoader([1.0, 2.0]))]
+)
+def test_iterators_that_cannot_go_back_are_refused(iterator: Any):
+    module = nn.Identity()
+    module.ahead = taken = iterator()
+    with restored(module):
+        module(torch.ones(1))
+    assert module.ahead is taken
+    with pytest.raises(UserError, match=r"from 'ahead', a .*cannot go back"), restored(module):
+        next(module.ahead)
+    assert module.ahead is taken and len([*taken]) in (2, 9)

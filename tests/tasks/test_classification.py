@@ -7,7 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.cli import ReduceLROnPlateau
-from small_runs import clean_samples, quiet_trainer
+from small_runs import Untrained, clean_samples, quiet_trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -340,3 +340,32 @@ def test_a_batch_of_one_sample_without_batch_norm_trains():
     with pytest.raises(UserError, match="on a batch of one sample"):
         task = ClassificationTask(Pooled(nn.BatchNorm1d))
         trainer(1).fit(task, DigitsDataModule(limit_train=101, batch_size=50))
+
+
+class Stranger(pl.LightningModule):
+    """A module that knows nothing of this package but its batches."""
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.model, self.calls = Pooled(norm), 0
+
+    def training_step(self, batch: Batch) -> Tensor:
+        self.calls += 1
+        loss = nn.functional.cross_entropy(self.model(batch.views[:, 0]), batch.target)
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_a_last_batch_of_one_sample_in_a_module_of_others():
+    def fit(norm: Any, samples: int, *callbacks: Any) -> Any:
+        torch.manual_seed(0)
+        data, module = DigitsDataModule(limit_train=samples, batch_size=50), Stranger(norm)
+        trainer(1, *callbacks, limit_val_batches=0).fit(module, data)
+        return module
+
+    with pytest.raises(UserError, match=r"^Stranger cannot train on a batch of one sample .* 101 "):
+        fit(nn.BatchNorm1d, 101, Untrained())
+    assert (fit(nn.BatchNorm1d, 102).calls, fit(nn.LayerNorm, 101).calls) == (3, 3)

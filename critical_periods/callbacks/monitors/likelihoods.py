@@ -1,30 +1,55 @@
 """Whether what a network gives and what data has fit the likelihood that is measured."""
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.project import Likelihood
+from critical_periods.core.trainer import datamodule_of, trainer_of
 from critical_periods.metrics.functional.likelihood import (
     check_outputs,
     check_places,
     check_target,
 )
+from critical_periods.tasks.task import Task
 
 # Steps that change no number, or only those near 0 and 1.
 _SHAPES = ("Alias", "Clamp", "Clone", "Permute", "Reshape", "Select", "Slice", "Squeeze")
 _OTHER_SHAPES = ("TBackward", "ToCopy", "Transpose", "UnsafeView", "Unsqueeze", "View")
 
 
+def known_classes(pl_module: pl.LightningModule, network: nn.Module) -> dict[str, int]:
+    """How many classes a third party's module, data or network says there are, and where."""
+    trainer = trainer_of(pl_module)
+    data = None if trainer is None else datamodule_of(trainer)
+    if isinstance(pl_module, Task) or hasattr(data, "measurement_loader"):
+        return {}
+    found = {}
+    for owner in (pl_module, data, network):
+        held = {**getattr(owner, "hparams", {}), **getattr(owner, "__dict__", {})}
+        for name in ("num_classes", "n_classes"):
+            if type(held.get(name)) is int:
+                found[f"{name}={held[name]} of {type(owner).__name__}"] = held[name]
+    return found
+
+
 def check_fit(
-    network: nn.Module, batch: Batch, target: Tensor, likelihood: Likelihood, target_needed: bool
+    network: nn.Module,
+    batch: Batch,
+    target: Tensor,
+    likelihood: Likelihood,
+    target_needed: bool,
+    known: dict[str, int] | None = None,
 ) -> None:
     """Raises a UserError where the outputs for a batch, or targets, do not fit.
 
     Where targets are not needed, those that are not known (-1, or torch's -100) are left out, and
     so are places in a data set: whole numbers that are all different and far beyond the classes.
-    Of outputs [B, K, ...] there has to be a class at each place, be it known or not.
+    Of outputs [B, K, ...] there has to be a class at each place, be it known or not. Outputs of
+    more classes than all that are ``known``, by where that is said, and one for the background,
+    are taken for features.
     """
     with torch.enable_grad():
         outputs = network(*batch.inputs)
@@ -37,6 +62,15 @@ def check_fit(
             f"Project(logits=torch.{inverse[step]})."
         )
     outputs = outputs.detach()
+    width = outputs.shape[1] if likelihood == "categorical" else 0
+    if known and width > max(known.values()) + 1:
+        raise UserError(
+            f"network returned shape {list(outputs.shape)}, but {next(iter(known))}, so that these "
+            "may be features and no logits; name the module or the function that gives logits, "
+            "such as Project(network='model')."
+        )
+    if not len(target):
+        return
     if not target_needed and likelihood == "categorical" and outputs.ndim > 2:
         check_places(outputs, target)
         return

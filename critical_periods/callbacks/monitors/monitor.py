@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -19,8 +19,14 @@ from critical_periods.callbacks.kept_batches import (
     load,
     save,
 )
-from critical_periods.callbacks.monitors.likelihoods import check_fit
-from critical_periods.callbacks.network import answering, check_call, computes_more, network_of
+from critical_periods.callbacks.monitors.likelihoods import check_fit, known_classes
+from critical_periods.callbacks.network import (
+    answering,
+    check_call,
+    computes_more,
+    heads_on,
+    network_of,
+)
 from critical_periods.callbacks.samples import (
     check_one_shape,
     example_batch,
@@ -39,6 +45,7 @@ from critical_periods.core.internals import (
 from critical_periods.core.project import Likelihood, Project
 from critical_periods.core.trainer import callbacks_of, trainer_of
 from critical_periods.metrics.functional.fisher import evaluating
+from critical_periods.tasks.task import Task
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -84,8 +91,8 @@ class Monitor(pl.Callback):
     """Whether it measures targets, too."""
     has_likelihood: ClassVar[bool] = False
     """Whether it measures what the outputs say about targets."""
-    one_shape: ClassVar[bool] = False
-    """Whether it measures all samples as one batch."""
+    one_shape: bool = False
+    """Whether it measures samples of one shape alone."""
 
     def __init__(
         self,
@@ -107,7 +114,9 @@ class Monitor(pl.Callback):
         self.samples = samples
         self.project = project
         self._is_validated = False
-        self._by_forward = False
+        self._by_forward = self._is_watched = False
+        self._heads: list[str] = []
+        self._end_heads = ExitStack()
 
     @property
     def logs(self) -> set[str]:
@@ -163,14 +172,19 @@ class Monitor(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures two samples for a dry run, as the first measurement may be due hours later."""
+        self._is_watched = False
         for split in self.takes:
             prepare_split(trainer, split, self.project)
         self._validate_validation(trainer)
-        where = (self.project, self.target_needed, self.one_shape)
-        example = example_batch(trainer, self.split, *where)
+        where = (trainer, self.split, self.project, self.target_needed)
+        alike = self.one_shape
+        example = example_batch(*where, alike)
         self._is_validated = example is not None
         if example is not None:
             self.dry_run(pl_module, example.first(2), example.target)
+            # Only the outputs may have told that.
+            if self.one_shape and not alike:
+                example_batch(*where, self.one_shape)
 
     def _validate_validation(self, trainer: pl.Trainer) -> None:
         """Checks that the first validation comes before what is measured of it, as it goes by."""
@@ -193,6 +207,44 @@ class Monitor(pl.Callback):
             found, _ = find(batch, self.target_needed, self.project)
             self.dry_run(pl_module, found.first(2), found.target)
         self._keep(trainer, "train", batch)
+        network, project = self.network_of(pl_module), self.project or Project()
+        is_said = project.network is not None or project.logits is not None
+        if self.has_likelihood and not (self._is_watched or is_said or isinstance(pl_module, Task)):
+            self._heads, self._end_heads = heads_on(pl_module, network)
+        self._is_watched = True
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        """Refuses a network whose output the first step has given to a head."""
+        self._validate_heads(pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """The same of a step without a backward pass of Lightning's."""
+        self._validate_heads(pl_module)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Looks no longer."""
+        self._end_heads.close()
+
+    def _validate_heads(self, pl_module: pl.LightningModule) -> None:
+        self._end_heads.close()
+        for name in self._heads:
+            raise UserError(
+                f"{type(self).__name__} would measure the attribute network of "
+                f"{type(pl_module).__name__} as a classifier, but training gives what it returns "
+                f"to {name!r}; give {type(pl_module).__name__} a forward that returns the logits, "
+                "or say what is to be measured, such as Project(network='network')."
+            )
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keeps the latest validation where its batches can be had only as they go by."""
@@ -252,9 +304,24 @@ class Monitor(pl.Callback):
             answering(network, self.project),
         ):
             if self.has_likelihood:
-                targets = example.target if target is None else target
-                check_fit(network, example, targets, self.likelihood, self.target_needed)
+                self._check_fit(pl_module, network, example, target)
             self.measure_example(network, example)
+
+    def _check_fit(
+        self,
+        pl_module: pl.LightningModule,
+        network: nn.Module,
+        example: Batch,
+        target: Tensor | None,
+    ) -> None:
+        project = self.project or Project()
+        says_network = project.network is not None or project.logits is not None
+        targets = example.target if target is None else target
+        if project.network is not None and project.target is None and not self.target_needed:
+            # That of the module need not be that of a module in it.
+            targets = targets[:0]
+        known = {} if says_network else known_classes(pl_module, network)
+        check_fit(network, example, targets, self.likelihood, self.target_needed, known)
 
     @contextmanager
     def _telling(self, pl_module: pl.LightningModule, network: nn.Module) -> Iterator[None]:

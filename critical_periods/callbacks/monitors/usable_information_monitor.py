@@ -43,6 +43,9 @@ class UsableInformationMonitor(Monitor):
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Measures two samples."""
+        outputs = network(*example.inputs)
+        # Those of each pixel are counted by themselves.
+        self.one_shape = outputs.ndim > 2
         _add(network, example, {}, self.likelihood)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -4,7 +4,7 @@ import copy
 import pickle
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -14,7 +14,12 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from critical_periods.core.internals import around_calls, is_compiled, is_redirected
+from critical_periods.core.internals import (
+    around_calls,
+    compiles_functions,
+    is_compiled,
+    is_redirected,
+)
 from critical_periods.core.restoring import generator_state
 from critical_periods.core.trees import tensors_in
 
@@ -33,13 +38,13 @@ _PROBABILITY = re.compile(
     r"(_(p|probs?|probability|rate|ratio))?",
     re.IGNORECASE,
 )
-# Functions of torch that drop by a probability, and those that draw what nothing is dropped by.
+# Functions of torch that drop by a probability, and those whose draws are no mask.
 _DROPPING = re.compile("drop|attention|lstm|gru|rnn")
 _SAMPLING = re.compile(
     "normal|randn|randint|randperm|multinomial|exponential|poisson|gamma|gumbel|rrelu|pool"
 )
 # A module that drops seldom, a layer once in ten passes, has to be seen to do so.
-_PASSES = 64
+_PASSES = 48
 
 Setting = tuple[dict[str, Any], str]
 
@@ -61,115 +66,186 @@ def dropout_settings(module: nn.Module) -> list[Setting]:
 
 
 class Drop(NamedTuple):
-    """Something that drops and that no setting switches off.
+    """Something random in a network that no setting switches off.
 
     Attributes:
-        module: the innermost one in whose forward pass it does.
-        function: of torch that does it; empty where it is not known.
+        module: the innermost one in whose forward pass it is.
+        function: of torch that draws, or ``random numbers``.
+        is_noise: whether what it draws is no mask.
     """
 
     module: nn.Module
     function: str
+    is_noise: bool = False
 
 
 class DropoutWatch:
-    """Finds what drops in a step beside what :func:`dropout_settings` switches.
+    """Finds what drops in steps beside what :func:`dropout_settings` switches.
 
     The states of the random generators are compared from call to call, which draws nothing. Where
-    a module has drawn random numbers, its forward pass is repeated on the same input, with all
-    settings in it off and batch norm's and other buffers kept: what then differs from pass to pass
-    still drops. The step itself goes on as without that.
+    a module has drawn random numbers, its forward pass is repeated on the same input with other
+    draws, all settings in it off: what then differs is random still. It regularises (drops, or
+    adds noise) if it draws a mask, is called after dropout, or does not differ in evaluation mode.
+    What does there, too, is part of a model (the noise of a variational autoencoder). The step
+    itself goes on as without that.
 
-    Random numbers of the step itself (mixup, the time steps of a diffusion), of modules without
-    parameters (augmentation) and of noise drop nothing and are left alone.
+    Random numbers of the step itself (mixup, the time steps of a diffusion) other than of a
+    function called after dropout, and of modules without parameters that take what depends on none
+    (augmentation), are left alone.
 
     Args:
-        root: the LightningModule whose step it is.
+        root: the LightningModule whose steps they are.
     """
 
     def __init__(self, root: nn.Module) -> None:
         self.found: list[Drop] = []
+        self.of_model: list[Drop] = []
+        """What is random, but not taken for a regulariser."""
         self._root = root
         self._within: list[nn.Module] = []
-        # Modules that have drawn in the call that they are in: by which function, and whether by
-        # numbers of theirs.
-        self._drawn: dict[nn.Module, tuple[str, bool]] = {}
-        self._tried: set[nn.Module] = set()
+        # The modules that have drawn in the call that they are in.
+        self._drawn: set[nn.Module] = set()
+        self._tried: set[tuple[nn.Module, bool]] = set()
         self._end = ExitStack()
-        self._is_idle = False
+        self._is_idle = self._closely = False
         devices = {parameter.device for parameter in root.parameters()}
         self._devices = [device for device in devices if device.type not in ("cpu", "meta")]
         held = (value for part in root.modules() for value in vars(part).values())
         self._generators = [one for one in held if generator_state(one) is not None]
 
-    def start(self) -> None:
-        """Begins with the step."""
-        self._state = self._random_state()
+    def start(self, closely: bool) -> None:
+        """Begins with a step.
+
+        Args:
+            closely: whether Python's and NumPy's numbers are looked at in each module. Their
+                states take longer to read than a layer to compute.
+        """
+        self._closely = closely
+        self._state, self._others = self._numbers(), _other_numbers()
         compiled = [part for part in self._root.modules() if is_compiled(part)]
         # What runs compiled is compiled anew where somebody looks into it.
         inside = {part for whole in compiled for part in whole.modules() if part is not whole}
         for module in self._root.modules():
             if module not in inside:
                 self._end.callback(around_calls(module, self._enter, self._leave))
-        if not compiled:
-            self._end.enter_context(_Calls(self))
+        if not compiled and not compiles_functions():
+            read = lambda: b"" if self._is_idle or self._within else self._numbers()  # noqa: E731
+            self._end.enter_context(_Drawing(read, self._drawn_in_step))
 
     def stop(self) -> None:
         """Ends with the forward pass of the step, or where it fails."""
         self._end.close()
+        self._within.clear()
+        self._drawn.clear()
 
-    def compare(self, function: str = "", numbers: Sequence[float] = ()) -> None:
-        """Notes what has been drawn since the last time, by this function if one is named."""
-        if self._is_idle:
-            return
-        self._is_idle = True
-        if (state := self._random_state()) != self._state:
-            module = self._within[-1] if self._within else self._root
-            is_own = _is_own(module, numbers if _DROPPING.search(function) else ())
-            if not self._within and _DROPPING.search(function) and not is_own:
-                # The step itself cannot be repeated.
-                self.found.append(Drop(self._root, function))
-            elif self._within and self._may_drop(function):
-                _, were_own = self._drawn.get(module, ("", True))
-                self._drawn[module] = function or "random numbers", is_own and were_own
-        self._state, self._is_idle = state, False
+    def _drawn_in_step(self, function: str, numbers: Sequence[float]) -> None:
+        """Notes what a function drops in the step itself, which cannot be repeated."""
+        if _DROPPING.search(function) and not _is_own(self._root, numbers):
+            self.found.append(Drop(self._root, function))
 
-    def _may_drop(self, function: str) -> bool:
-        if _DROPPING.search(function) or _DROPS.search(type(self._within[-1]).__name__):
-            return True
-        learns = next(self._within[0].parameters(), None) is not None
-        return learns and not _SAMPLING.search(function)
+    def _compare(self, whole: bool) -> None:
+        """Notes that the innermost module has drawn since the last time, if it has."""
+        before, self._state = (self._state, self._others), self._numbers()
+        if self._closely or whole:
+            self._others = _other_numbers()
+        if self._within and before != (self._state, self._others):
+            self._drawn.add(self._within[-1])
 
     def _enter(self, module: nn.Module) -> None:
-        self.compare()
         # Under DDP a call of the LightningModule is its step.
         if not self._is_idle and not (module is self._root and is_redirected(module)):
+            self._compare(not self._within)
             self._within.append(module)
 
     def _leave(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self.compare()
         if self._is_idle or not self._within or self._within[-1] is not module:
             return
+        self._compare(len(self._within) == 1)
+        outermost = self._within[0]
         self._within.pop()
-        function, is_own = self._drawn.pop(module, ("", True))
-        if function and module not in self._tried and type(module) not in _BY_P + _BY_DROPOUT:
-            self._tried.add(module)
+        if module not in self._drawn:
+            return
+        on_features = any(one.requires_grad for one in tensors_in((args, kwargs)))
+        learns = on_features or next(outermost.parameters(), None) is not None
+        if (module, learns) not in self._tried:
+            self._tried.add((module, learns))
             self._is_idle = True
-            undo = [generator_state(one) for one in self._generators]
-            differs = _differs(module, args, kwargs)
-            for restore in filter(None, undo):
-                restore()
-            if differs or (differs is None and not is_own):
-                self.found.append(Drop(module, function))
+            self._judge(module, args, kwargs, learns)
             self._is_idle = False
 
-    def _random_state(self) -> tuple[Any, ...]:
+    def _judge(self, module: nn.Module, args: Any, kwargs: dict[str, Any], learns: bool) -> None:
+        """Finds out whether a module that has drawn drops or adds noise."""
+        undo = [generator_state(one) for one in self._generators]
+        differs, names = self._differs(module, args, kwargs)
+        dropping = next((name for name in names if _DROPPING.search(name)), "")
+        masking = next((name for name in names if not _SAMPLING.search(name)), "")
+        is_dropout = bool(dropping or _DROPS.search(type(module).__name__))
+        is_noise = bool(names) and not masking and not is_dropout
+        drop = Drop(module, dropping or masking or [*names, "random numbers"][0], is_noise)
+        if differs is None:
+            self.found += [] if _is_own(module) else [drop]
+        elif differs and (is_dropout or learns):
+            is_of_model = is_noise and self._differs(module, args, kwargs, False)[0]
+            (self.of_model if is_of_model else self.found).append(drop)
+        for restore in filter(None, undo):
+            restore()
+
+    def _differs(
+        self, module: nn.Module, args: Any, kwargs: dict[str, Any], training: bool = True
+    ) -> tuple[bool | None, list[str]]:
+        """Whether a forward pass is random with settings off (None if it fails), and by what.
+
+        Two rounds of passes begin in the same state, which changes from pass to pass, such as a
+        counter, and differ in what they draw.
+        """
+        names: list[str] = []
+
+        def again(states: list[_State]) -> list[Tensor]:
+            _put(module, states)
+            # What a forward pass writes into, such as a cache of keys, too.
+            with _DetachedCopies():
+                given = copy.deepcopy((args, kwargs))
+            result = tensors_in(module(*given[0], **given[1]))
+            states[:] = _states(module)
+            return result
+
+        # Compiled code is left to training.
+        quiet = isolate_rng(), torch.no_grad(), torch.compiler.set_stance("force_eager")
+        with ExitStack() as stack:
+            watch = _Drawing(self._numbers, lambda function, _: names.append(function))
+            for one in (*quiet, _as_it_was(module), watch):
+                stack.enter_context(one)
+            for part in () if training else module.modules():
+                part.training = False
+            if module is self._root:
+                vars(module).update(dict.fromkeys(("log", "log_dict"), _ignore))
+            rounds = _states(module, True), _states(module, True)
+            try:
+                for _ in range(_PASSES):
+                    first, second = map(again, rounds)
+                    if not first:
+                        return None, names
+                    if not _alike(first, second):
+                        return True, names
+            except Exception:  # of a third party's module, which may not be called twice
+                return None, names
+        return False, names
+
+    def _numbers(self) -> bytes:
+        """The states of torch's generators, and of those that modules hold."""
         states = [torch.default_generator.get_state()]
         states += [torch.get_device_module(one).get_rng_state(one) for one in self._devices]
-        of_numpy: Any = np.random.get_state()
-        others = random.getstate(), of_numpy[1].tobytes(), of_numpy[2:]
         own = map(_state_of, self._generators)
-        return *(state.numpy().tobytes() for state in states), *others, *own
+        return b"".join([*(state.numpy().tobytes() for state in states), *own])
+
+
+def _ignore(*args: Any, **kwargs: Any) -> None:
+    """Stands in for the log of passes that are no part of training."""
+
+
+def _other_numbers() -> tuple[Any, ...]:
+    of_numpy: Any = np.random.get_state()
+    return random.getstate(), of_numpy[1].tobytes(), of_numpy[2:]
 
 
 def _state_of(generator: Any) -> bytes:
@@ -178,21 +254,23 @@ def _state_of(generator: Any) -> bytes:
     return pickle.dumps(generator)
 
 
-class _Calls(TorchFunctionMode):
-    """Tells a watch of each function of torch that is called."""
+class _Drawing(TorchFunctionMode):
+    """Tells of each function of torch that draws, and of the floats that it was given."""
 
-    def __init__(self, watch: DropoutWatch) -> None:
+    def __init__(
+        self, read: Callable[[], bytes], tell: Callable[[str, Sequence[float]], None]
+    ) -> None:
         super().__init__()
-        self._watch = watch
+        self._read, self._tell = read, tell
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        self._watch.compare()
+        kwargs, before = kwargs or {}, self._read()
         result = func(*args, **kwargs)
-        numbers = [value for value in (*args, *kwargs.values()) if isinstance(value, float)]
-        self._watch.compare(getattr(func, "__name__", ""), numbers)
+        if self._read() != before:
+            numbers = [value for value in (*args, *kwargs.values()) if isinstance(value, float)]
+            self._tell(getattr(func, "__name__", ""), numbers)
         return result
 
 
@@ -207,48 +285,39 @@ class _DetachedCopies(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@torch.no_grad()
-def _differs(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> bool | None:
-    """Whether a module's forward pass drops by more than its settings; None if it fails."""
-    settings = [one for part in module.modules() for one in dropout_settings(part)]
-    before = [held[name] for held, name in settings]
+# Attributes and buffers of a module.
+_State = tuple[dict[str, Any], dict[str, Any]]
 
-    def again() -> list[Tensor]:
-        with _as_it_was(module):
-            # What a forward pass writes into, such as a cache of keys, too.
-            with _DetachedCopies():
-                given = copy.deepcopy((args, kwargs))
-            return tensors_in(module(*given[0], **given[1]))
 
-    # Compiled code is left to training.
-    with isolate_rng(), torch.compiler.set_stance("force_eager"):
-        try:
-            for held, name in settings:
-                held[name] = 0.0
-            first = again()
-            return any(not _alike(first, again()) for _ in range(_PASSES)) if first else None
-        except Exception:  # of a third party's module, which may not be called twice
-            return None
-        finally:
-            for (held, name), value in zip(settings, before, strict=True):
-                held[name] = value
+def _states(module: nn.Module, cloned: bool = False) -> list[_State]:
+    """What a forward pass may change in a module and in those within it."""
+    states = [(dict(part.__dict__), dict(part._buffers)) for part in module.modules()]
+    for _, buffers in states if cloned else ():
+        buffers.update({name: one if one is None else one.clone() for name, one in buffers.items()})
+    return states
+
+
+def _put(module: nn.Module, states: list[_State]) -> None:
+    for part, (attributes, buffers) in zip([*module.modules()], states, strict=True):
+        for held, saved in ((part.__dict__, attributes), (part._buffers, buffers)):
+            held.clear()
+            held.update(saved)
 
 
 @contextmanager
 def _as_it_was(module: nn.Module) -> Iterator[None]:
-    """Lets a forward pass change copies of the buffers, and gives attributes their values back."""
-    saved = [(part, dict(part.__dict__), dict(part._buffers)) for part in module.modules()]
+    """Switches all settings of dropout off, and gives them and all attributes their values back."""
+    saved = _states(module)
+    settings = [one for part in module.modules() for one in dropout_settings(part)]
+    before = [held[name] for held, name in settings]
     try:
-        for part, _, buffers in saved:
-            copies = {name: one if one is None else one.clone() for name, one in buffers.items()}
-            part._buffers.update(copies)
+        for held, name in settings:
+            held[name] = 0.0
         yield
     finally:
-        for part, attributes, buffers in saved:
-            part.__dict__.clear()
-            part.__dict__.update(attributes)
-            part._buffers.clear()
-            part._buffers.update(buffers)
+        _put(module, saved)
+        for (held, name), value in zip(settings, before, strict=True):
+            held[name] = value
 
 
 def _alike(first: list[Tensor], second: list[Tensor]) -> bool:
@@ -264,7 +333,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return bool((a - b).abs().max() <= tolerance * a.abs().max())
 
 
-def _is_own(module: nn.Module, numbers: Sequence[float]) -> bool:
+def _is_own(module: nn.Module, numbers: Sequence[float] = ()) -> bool:
     """Whether a module has a probability above 0 and, where numbers are given, one of these."""
     rates = [held[name] for held, name in dropout_settings(module) if held[name] > 0]
     return bool(rates) and (not numbers or any(rate in numbers for rate in rates))

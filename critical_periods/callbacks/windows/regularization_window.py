@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from critical_periods.callbacks.windows.dropout import (
@@ -36,12 +37,12 @@ class RegularizationWindow(Window):
 
     Probabilities of dropping are those of torch's dropout layers, recurrent networks and
     ``nn.MultiheadAttention``, and numbers in other modules that are named so: ``drop_prob``,
-    ``attention_dropout``, ``layerdrop``, the ``p`` of a ``StochasticDepth``, …. Whatever else drops
-    (a functional dropout with a number in its call, a mask of random numbers) is found by the
-    random numbers that a forward pass draws in the first training batch, and in the first one
-    outside of the window, and is refused. Normal noise that is added or multiplied, other than in
-    classes named after dropout, is left alone. Compiled modules are not looked into; a function
-    under ``torch.compile`` is compiled once more for each of these two batches.
+    ``attention_dropout``, ``layerdrop``, the ``p`` of a ``StochasticDepth``, …. Whatever else is
+    random in the network (a functional dropout with a number in its call, a mask of random numbers,
+    noise in training mode alone) is found by the numbers that a forward pass draws in the first
+    training batch, and in each one outside of the window, and is refused before the optimiser's
+    step. What is drawn in evaluation mode as well and is no mask, such as the noise of a
+    variational autoencoder, is left alone with a warning. Compiled code is not looked into.
 
     A weight decay that the run sets anew while it trains, as DINO's schedule does, acts as it is
     set where the window is open; where it is closed, it is 0 in each step of the optimiser.
@@ -57,8 +58,8 @@ class RegularizationWindow(Window):
 
     Raises:
         UserError: the regulariser is none of the three; before training, there is nothing to switch
-            in the run; before the step of a batch, something drops that is not known, or the run
-            sets a probability of dropping while the window is closed.
+            in the run; before the step of a batch, something drops that cannot be switched off, or
+            the run sets a probability of dropping while the window is closed.
 
     Example:
         >>> window = RegularizationWindow("weight_decay", removal=60)
@@ -86,7 +87,7 @@ class RegularizationWindow(Window):
         self._configured: dict[Place, Any] = {}
         self._dropout: list[Setting] = []
         self._is_on = True
-        self._watched: set[bool] = set()
+        self._looked_closely: set[bool] = set()
         self._watch: DropoutWatch | None = None
         self._hooks: list[Any] = []
 
@@ -110,7 +111,8 @@ class RegularizationWindow(Window):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switches, and sees to it that the optimisers take their steps as switched."""
         # What a checkpoint has brought may be on or off.
-        self._is_on, self._watched = False, set()
+        self._is_on, self._looked_closely = False, set()
+        self._watch = DropoutWatch(pl_module) if self.regularizer == "dropout" else None
         super().on_train_start(trainer, pl_module)
         if self.regularizer == "weight_decay":
             hook = partial(self._before_step, trainer)
@@ -129,7 +131,8 @@ class RegularizationWindow(Window):
         """Sets everything as it was configured, or as the run has set it since."""
         while self._hooks:
             self._hooks.pop().remove()
-        self._end_watch()
+        if self._watch is not None:
+            self._watch.stop()
         if self._configured and not self._is_on:
             self._is_on = True
             self._set(trainer)
@@ -186,12 +189,12 @@ class RegularizationWindow(Window):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Begins to look what drops: in the first batch, and in the first outside of the window."""
+        """Begins to look what drops: in the first batch, and in each outside of the window."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self.regularizer == "dropout" and self._is_on not in self._watched:
-            self._watched.add(self._is_on)
-            self._watch = DropoutWatch(pl_module)
-            self._watch.start()
+        closely = self._is_on not in self._looked_closely
+        if self._watch is not None and (closely or not self._is_on):
+            self._looked_closely.add(self._is_on)
+            self._watch.start(closely)
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor
@@ -214,41 +217,39 @@ class RegularizationWindow(Window):
         batch_idx: int,
     ) -> None:
         """Refuses what drops in a batch without a step, too; then that of all windows."""
-        self._end_watch(pl_module)
+        self._validate_dropout(pl_module)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _validate_dropout(self, pl_module: pl.LightningModule) -> None:
-        if self.regularizer != "dropout":
+        if self._watch is None:
             return
-        self._end_watch(pl_module)
-        for holder, name in () if self._is_on else self._dropout:
-            if holder[name] != 0:
-                owner = next(
-                    part
-                    for part in pl_module.modules()
-                    if any(held is holder for held, _ in dropout_settings(part))
-                )
-                raise UserError(
-                    f"regularizer='dropout' of RegularizationWindow is off, but this run has set "
-                    f"{name}={holder[name]} of {_described(owner, pl_module)}; leave that to the "
-                    "window, or schedule dropout without one."
-                )
-
-    def _end_watch(self, pl_module: pl.LightningModule | None = None) -> None:
-        """Looks no longer; refuses what was found in a module, where one is given."""
-        watch, self._watch = self._watch, None
-        if watch is None:
-            return
-        watch.stop()
-        if pl_module is None:
-            return
-        for module, function in watch.found:
+        self._watch.stop()
+        which = "regularizer='dropout' of RegularizationWindow"
+        for module, function, is_noise in self._watch.found:
+            name = _described(module, pl_module)
             raise UserError(
-                f"regularizer='dropout' of RegularizationWindow cannot switch all that drops: "
-                f"{_described(module, pl_module)} drops by {function}, and by no number that is "
-                "known; use nn.Dropout there, or keep its probability in a float attribute that "
-                "is called dropout."
+                f"{which} cannot switch all that is random in training: {name} adds noise by "
+                f"{function} there, and none in evaluation mode; have it do so by a float "
+                "attribute that is called dropout, and not at all where that is 0."
+                if is_noise
+                else f"{which} cannot switch all that drops: {name} drops by {function}, and by no "
+                "number that is known; use nn.Dropout there, or keep its probability in a float "
+                "attribute that is called dropout."
             )
+        while self._watch.of_model:
+            module, function, _ = self._watch.of_model.pop()
+            rank_zero_warn(
+                f"{which} leaves alone what {_described(module, pl_module)} draws by {function}, "
+                "as it does so in evaluation mode, too."
+            )
+        for part in () if self._is_on else pl_module.modules():
+            for holder, name in dropout_settings(part):
+                if holder[name] != 0:
+                    raise UserError(
+                        f"{which} is off, but this run has set {name}={holder[name]} of "
+                        f"{_described(part, pl_module)}; leave that to the window, or schedule "
+                        "dropout without one."
+                    )
 
 
 def _described(part: nn.Module, pl_module: pl.LightningModule) -> str:
