@@ -25,7 +25,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import set_option_type
-from critical_periods.core.randomness import LARGEST_SEED
+from critical_periods.core.seeds import LARGEST_SEED
 from critical_periods.core.trainer import validate_allocation
 from critical_periods.runs.checkpoints import of_another_run, read_checkpoint, validate_checkpoint
 from critical_periods.runs.config_classes import load_classes, validate_nulls
