@@ -173,7 +173,7 @@ def _wait(options: argparse.Namespace) -> int:
     while at.planning(folder) is not None:
         time.sleep(_POLL_SECONDS)
     _, plan = _read_plan(options)
-    show_progress(folder, plan, lambda: at.is_going_on(folder), _POLL_SECONDS)
+    show_progress(folder, plan, at.going_on(folder, plan), _POLL_SECONDS)
     return _finish(folder, plan)
 
 
@@ -310,7 +310,7 @@ def _parser(known: Mapping[str, tuple[_Command, str]]) -> argparse.ArgumentParse
     commands = parser.add_subparsers(required=True, metavar="|".join(known))
     for name, (function, text) in known.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(command=function)
+        command.set_defaults(command=function, jobs=None)
         if name == "schema":
             continue
         add, needed = command.add_argument, name != "plan"

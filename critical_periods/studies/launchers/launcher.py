@@ -4,7 +4,7 @@
 in :data:`LAUNCHERS`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol, cast
@@ -49,8 +49,8 @@ class Launcher(Protocol):
     def states(self, folder: StudyFolder) -> dict[str, str]:
         """What is known of segments beside what the folder says."""
 
-    def is_going_on(self, folder: StudyFolder) -> bool:
-        """Whether anything of the study waits or runs."""
+    def going_on(self, folder: StudyFolder, plan: Plan) -> Callable[[], bool]:
+        """What says, whenever it is called, whether anything of the study waits or runs."""
 
     def cancel(self, folder: StudyFolder) -> int:
         """Ends what waits and runs of the study, and nothing else; returns how many jobs."""

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -76,9 +76,9 @@ def states(study: StudyFolder) -> dict[str, str]:
     return {}
 
 
-def is_going_on(study: StudyFolder) -> bool:
-    """Whether any segment is trained."""
-    return any(study.segment(name).is_running() for name in study.read_plan().segments)
+def going_on(study: StudyFolder, plan: Plan) -> Callable[[], bool]:
+    """What says, whenever it is called, whether any segment is trained."""
+    return lambda: any(study.segment(name).is_running() for name in plan.segments)
 
 
 def cancel(study: StudyFolder) -> int:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -110,6 +110,7 @@ def submit(
             why = why_of(error)
             full = f" Slurm takes no more for now ({why}); run the study again for the rest."
             break
+        print(f"Job {number} trains {', '.join(way)}.", flush=True)
         job_of |= dict.fromkeys(way, number)
         numbers.append(number)
         submitted += 1
@@ -124,8 +125,8 @@ def submit(
             full = f" Slurm takes no last job for the report ({why}); see `study plot`."
     segments = sum(name in job_of for name in wanted)
     text = f"Submitted {submitted} jobs for {segments} segments"
-    if in_queue:
-        text += f"; {len(set(job_of) - set(wanted))} other segments are queued or running"
+    if waiting := len(job_of.keys() - set(wanted)):
+        text += f"; {waiting} other segments are queued or running"
     return f"{text}.{full}"
 
 
@@ -243,9 +244,9 @@ def _state(job: Job) -> str:
     return f"{job.state.lower()} ({job.left} left)"
 
 
-def is_going_on(study: StudyFolder) -> bool:
-    """Whether jobs of the study wait or run."""
-    return bool(jobs(study))
+def going_on(study: StudyFolder, plan: Plan) -> Callable[[], bool]:
+    """What says, whenever it is called, whether jobs of the study wait or run."""
+    return lambda: bool(jobs(study))
 
 
 def cancel(study: StudyFolder) -> int:
