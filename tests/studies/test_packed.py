@@ -25,6 +25,7 @@ sys.modules |= {"torch": None, "pytorch_lightning": None}
 from critical_periods.cli.main import main
 sys.exit(main())
 """
+GPU = {"accelerator": "gpu", "devices": 1}
 DONE = "touch {0}/done.json {0}/metrics.csv {0}/checkpoint.ckpt"
 
 
@@ -91,8 +92,8 @@ def test_what_goes_on_from_an_undone_segment_is_not_trained(tmp_path, capsys):
     ("trainer", "fields", "lines"),
     [
         ({}, {}, ["--cpus-per-task=3", "--nodes=1", "--ntasks-per-node=1"]),
-        ({"accelerator": "gpu", "devices": 1}, {"cpus_per_task": 2}, ["--cpus-per-task=6", "--gpus-per-node=1"]),
-        ({"accelerator": "gpu", "devices": 1}, {"gpus_per_node": 2}, ["--gpus-per-node=2"]),
+        (GPU, {"cpus_per_task": 2}, ["--cpus-per-task=6", "--gpus-per-node=1"]),
+        (GPU, {"gpus_per_node": 2}, ["--gpus-per-node=2"]),
         ({"devices": 2}, {}, None),
         ({"num_nodes": 2}, {}, None),
     ],
