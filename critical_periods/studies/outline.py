@@ -1,10 +1,10 @@
 """The tree of a plan as text, a line for each segment."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.plan import Plan
+from critical_periods.studies.plan import Plan, Segment
 
 
 def outline(
@@ -26,9 +26,12 @@ def outline(
     what, labels = plan.kind_of_window, plan.labels()
     lines: list[str] = []
     counts: Counter[str] = Counter()
+    children: dict[str | None, list[Segment]] = defaultdict(list)
+    for segment in plan.segments.values():
+        children[segment.parent].append(segment)
 
     def grow(parent: str | None, depth: int) -> None:
-        for segment in (one for one in plan.segments.values() if one.parent == parent):
+        for segment in children[parent]:
             onset, removal = segment.window
             parts = [
                 f"{'  ' * depth}{segment.name}  {segment.epochs_text}",

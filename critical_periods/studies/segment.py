@@ -27,7 +27,6 @@ from critical_periods.studies.folder import (
     checksum_file,
     finalize_checkpoint,
     is_intact,
-    write_json,
 )  # fmt: skip
 from critical_periods.studies.paths import leaf_of
 from critical_periods.studies.plan import Plan, Segment
@@ -247,7 +246,7 @@ def _train(
     facts = {name: getattr(segment, name) for name in ("start", "stop", "parent", "window", "seed")}
     seconds = round(time.monotonic() - began, 2)
     facts |= {"seconds": seconds, "host": platform.node(), "device": _device(cli.trainer)}
-    write_json(folder.done, facts | {"torch": torch.__version__})
+    folder.mark_done(facts | {"torch": torch.__version__})
     for path in (folder.halfway, checksum_file(folder.halfway)):
         path.unlink(missing_ok=True)
 

@@ -1,6 +1,7 @@
-"""The folder of a segment where it cannot be locked."""
+"""The folder of a segment: its lock, what is left in it, and whether it is what was written."""
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 from filelock import FileLock
 
 from critical_periods.core.errors import UserError
-from critical_periods.studies.folder import SegmentFolder
+from critical_periods.studies import folder
+from critical_periods.studies.folder import SegmentFolder, finalize_checkpoint
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ENOLCK, errno.EROFS])
@@ -50,3 +52,22 @@ def test_what_a_killed_segment_left_is_removed_and_nothing_that_it_needs(tmp_pat
     segment.remove_leftovers()
 
     assert {path.name for path in segment.path.iterdir()} == {*kept}
+
+
+def test_only_what_has_changed_is_read_again(tmp_path, monkeypatch):
+    """By size and time; a copy of other times is read once, damage of the same size is seen."""
+    segment = SegmentFolder(tmp_path / "0123")
+    segment.path.mkdir()
+    (segment.path / "part").write_bytes(b"weights")
+    finalize_checkpoint(segment.path / "part", segment.checkpoint)
+    segment.metrics.write_text("epoch,val/loss\n0,0.5\n")
+    segment.mark_done({"seed": 1})
+    read, checked = [], folder.is_intact
+    monkeypatch.setattr(folder, "is_intact", lambda path: read.append(path) or checked(path))
+
+    assert segment.is_intact(1) and not read
+    os.utime(segment.checkpoint, (0, 0))
+    assert segment.is_intact(1) and segment.is_intact(1) and read == [segment.checkpoint]
+    assert json.loads(segment.done.read_text())["seed"] == 1
+    segment.checkpoint.write_bytes(b"Weights")
+    assert not segment.is_intact(1) and not segment.is_intact(1)

@@ -606,10 +606,10 @@ def test_killed_between_the_last_writes(study, original, monkeypatch, trained):
     def die(*args: Any) -> None:
         raise Killed
 
-    for moment in ("finalize_checkpoint", "write_table", "write_json"):
+    for moment in ("finalize_checkpoint", "write_table", "SegmentFolder.mark_done"):
         shutil.rmtree(files.path)
         with monkeypatch.context() as patch:
-            patch.setattr(segment, moment, die)
+            patch.setattr(f"critical_periods.studies.segment.{moment}", die)
             with pytest.raises(Killed):
                 worker.work(folder)
         assert not files.is_done()
