@@ -97,10 +97,12 @@ class Plan:
         """``deficit`` where each variation's window is one, otherwise ``window``."""
         if self.kind is not None:
             return self.kind
+        others = [one for _, one in self.configs if one and one["class_path"] != "DeficitWindow"]
+        if not others:
+            return "deficit"
         from critical_periods.studies.roles import said_by
 
-        kinds = {said_by(window, "kind") for _, window in self.configs if window}
-        return "deficit" if kinds <= {"deficit"} else "window"
+        return "deficit" if {said_by(one, "kind") for one in others} <= {"deficit"} else "window"
 
     def add(self, segment: Segment) -> None:
         """Takes a segment in, unless it is there."""

@@ -165,6 +165,14 @@ def test_a_job_plans_where_the_login_node_has_no_torch(tmp_path, fake_slurm, mon
     assert code == 1 and "No tables are written, as " in said and "4 of 4 segments" in why
 
 
+def test_a_folder_of_version_0_1_is_read_without_torch():
+    folder = Path(__file__).parent / "folder_of_version_0_1"
+    words = ["study", "status", str(folder / "old.yaml"), "--output", str(folder)]
+    line = [sys.executable, "-c", WITHOUT_TORCH, *words]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\n8 done.\n")
+
+
 def test_what_a_container_plans_is_submitted_outside_of_it(tmp_path):
     settings = SlurmSettings(container="cp.sif", python="python3.12", setup=["export A=1"])
     words = ["study", "prepare"], ["study", "submit"]
