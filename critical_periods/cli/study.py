@@ -4,18 +4,31 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 
+from critical_periods.cli.launched import LAUNCHED, launched
 from critical_periods.cli.parser import Parser
-from critical_periods.core.errors import UserError
-from critical_periods.core.processes import Terminated, end_with_parent
+from critical_periods.core.errors import UserError, reason
+from critical_periods.core.processes import Terminated
 from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.launchers import slurm
+from critical_periods.studies.launchers.launcher import (
+    LAUNCHERS,
+    Request,
+    launcher,
+    launcher_of,
+)
+from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan, make_plan
 from critical_periods.studies.study import read_study
 from critical_periods.studies.study_file import StudyFile
+
+_POLL_SECONDS = 5
 
 
 def study(argv: Sequence[str]) -> int:
@@ -27,13 +40,12 @@ def study(argv: Sequence[str]) -> int:
     Raises:
         UserError: the study file, the data or the output folder is not as it should be.
     """
-    if argv[:1] in (["work"], ["segment"], ["task"]):
-        # Of a task, Slurm is the parent.
-        if argv[0] != "task":
-            end_with_parent()
-        options = _launched_parser().parse_args(argv)
-    else:
-        options = _parser().parse_args(_repeated(argv))
+    if argv and argv[0] in LAUNCHED:
+        return launched(argv)
+    known = _INNER if argv and argv[0] in _INNER else _COMMANDS
+    options = _parser(known).parse_args(_repeated(argv))
+    if options.command not in _LIGHT and (why := _cannot_plan()):
+        raise UserError(f"{why}; use a Python that can, or see `study run --launcher slurm`.")
     return options.command(options)
 
 
@@ -60,6 +72,25 @@ def _plan(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs} must be at least 1.")
+    at, folder = launcher(options.launcher), StudyFolder(options.output)
+    request = _request(options)
+    if why := _cannot_plan():
+        at.launch_planning(folder, request, why)
+        return 0
+    _, plan = _prepared(options)
+    try:
+        goes_on = at.launch(folder, plan, request)
+    except (KeyboardInterrupt, Terminated) as ended:
+        done = [name for name in plan.segments if folder.segment(name).is_done()]
+        raise type(ended)(
+            f"{len(done)} of {len(plan.segments)} segments are done and kept in {folder.path}; the "
+            "same command goes on from there."
+        ) from ended
+    return 0 if goes_on else _finish(folder, plan)
+
+
+def _prepared(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
+    """A folder with the plan of a study, without what is damaged and what has failed before."""
     plan, folder = _make_plan(options), StudyFolder(options.output)
     try:
         before = folder.read_plan()
@@ -73,65 +104,76 @@ def _run(options: argparse.Namespace) -> int:
         print(f"Segment {name} is damaged; it is trained again.")
     for name in plan.segments:
         folder.segment(name).forget_failure()
-    if options.launcher == "slurm":
-        from critical_periods.studies.launchers import slurm
-
-        settings = read_study(options.study, options.set).slurm
-        print(slurm.submit(folder, plan, settings, _plot_command(options), options.per == "path"))
-        return 0
-    from critical_periods.studies.launchers.local import launch
-
-    try:
-        launch(folder, plan, options.jobs)
-    except (KeyboardInterrupt, Terminated) as ended:
-        done = [name for name in plan.segments if folder.segment(name).is_done()]
-        raise type(ended)(
-            f"{len(done)} of {len(plan.segments)} segments are done and kept in {folder.path}; the "
-            "same command goes on from there."
-        ) from ended
-    return _finish(folder, plan)
+    return folder, plan
 
 
-def _plot_command(options: argparse.Namespace) -> list[str]:
-    """What a job runs in the end, from whatever folder."""
+def _request(options: argparse.Namespace) -> Request:
+    """What a launcher has to know, with the commands that jobs run, from whatever folder."""
     changes = [word for change in options.set for word in ("--set", change)]
     files = [str(options.study.absolute()), "--output", str(options.output.absolute())]
-    return ["study", "plot", *files, *changes]
+    commands = {name: ["study", name, *files, *changes] for name in ("plot", "prepare", "submit")}
+    commands["submit"] += ["--per", options.per]
+    study = read_study(options.study, options.set)
+    return Request(study, commands, options.jobs, options.per == "path")
 
 
-def _status(options: argparse.Namespace) -> int:
-    folder, plan = _read_plan(options)
-    print(outline(plan, folder, _queue_states(folder)))
+def _prepare(options: argparse.Namespace) -> int:
+    """Plans in a job, which is no part of how its runs are trained."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        del os.environ[name]
+    folder, _ = _prepared(options)
+    slurm.keep_planned(folder, read_study(options.study, options.set))
     return 0
 
 
-def _queue_states(folder: StudyFolder) -> dict[str, str]:
-    """What Slurm's queue says of the segments; nothing where the study was not submitted."""
-    from critical_periods.studies.launchers import slurm
+def _submit(options: argparse.Namespace) -> int:
+    slurm.launch(*_read_plan(options), _request(options))
+    return 0
 
-    if not slurm.was_submitted(folder):
-        return {}
+
+def _cannot_plan() -> str:
+    """Why nothing can be planned, trained or drawn here, where not all packages are installed."""
     try:
-        return slurm.states(folder)
+        import_module("critical_periods.studies.resolve")
+    except (ImportError, OSError) as error:
+        return f"{sys.executable} cannot import what training needs: {reason(error)}"
+    return ""
+
+
+def _status(options: argparse.Namespace) -> int:
+    folder = StudyFolder(options.output)
+    at, queue = launcher_of(folder), {}
+    try:
+        if (state := at.planning(folder)) is not None:
+            print(f"The job that plans the study is {state}.")
+            if not folder.plan_file.exists():
+                return 0
+        queue = at.states(folder)
     except UserError as error:
+        if not folder.plan_file.exists():
+            raise
         print(f"What waits and runs is not known: {error}", file=sys.stderr)
-        return {}
+    _, plan = _read_plan(options)
+    print(outline(plan, folder, queue))
+    return 0
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    from critical_periods.studies.launchers import slurm
-
-    folder, _ = _read_plan(options)
-    print(f"Ended {slurm.cancel(folder)} jobs of {folder.path}; what they have saved is kept.")
+    folder = StudyFolder(options.output)
+    if folder.plan_file.exists():
+        _read_plan(options)
+    number = launcher_of(folder).cancel(folder)
+    print(f"Ended {number} jobs of {folder.path}; what they have saved is kept.")
     return 0
 
 
 def _wait(options: argparse.Namespace) -> int:
-    from critical_periods.studies.launchers import slurm
-    from critical_periods.studies.launchers.progress import show_progress
-
-    folder, plan = _read_plan(options)
-    show_progress(folder, plan, lambda: bool(slurm.jobs(folder)), poll_seconds=5)
+    folder = StudyFolder(options.output)
+    at = launcher_of(folder)
+    while at.planning(folder) is not None:
+        time.sleep(_POLL_SECONDS)
+    _, plan = _read_plan(options)
+    show_progress(folder, plan, at.going_on(folder, plan), _POLL_SECONDS)
     return _finish(folder, plan)
 
 
@@ -165,35 +207,6 @@ def _table(options: argparse.Namespace) -> int:
 def _schema(options: argparse.Namespace) -> int:
     print(json.dumps(StudyFile.model_json_schema(), indent=2))
     return 0
-
-
-def _work(options: argparse.Namespace) -> int:
-    from critical_periods.studies.worker import work
-
-    work(StudyFolder(options.output))
-    return 0
-
-
-def _segment(options: argparse.Namespace) -> int:
-    from critical_periods.studies.segment import train_segment
-
-    train_segment(*_planned(options), options.name)
-    return 0
-
-
-def _task(options: argparse.Namespace) -> int:
-    from critical_periods.studies.launchers.task import run_task
-
-    return run_task(*_planned(options), options.name)
-
-
-def _planned(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
-    """The folder and the plan that a segment is of."""
-    folder = StudyFolder(options.output)
-    plan = folder.read_plan()
-    if options.name not in plan.segments:
-        raise UserError(f"the plan in {folder.path} has no segment {options.name} any more.")
-    return folder, plan
 
 
 def _make_plan(options: argparse.Namespace) -> Plan:
@@ -242,9 +255,13 @@ def _check_owner(folder: StudyFolder, plan: Plan, name: str) -> None:
 
 def _finish(folder: StudyFolder, plan: Plan) -> int:
     """Writes what is known and says what is not."""
-    from critical_periods.studies.report import write_report
+    if why := _cannot_plan():
+        print(f"No tables are written, as {why}; the last job has written them.")
+        written = []
+    else:
+        from critical_periods.studies.report import write_report
 
-    written = write_report(folder, plan)
+        written = write_report(folder, plan)
     if written:
         print(f"Wrote {', '.join(written[:-1])} and {written[-1]} to {folder.path}.")
     failed = [name for name in plan.segments if folder.segment(name).error.exists()]
@@ -265,7 +282,8 @@ def _finish(folder: StudyFolder, plan: Plan) -> int:
     return 1 if undone else 0
 
 
-_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+_Command = Callable[[argparse.Namespace], int]
+_COMMANDS: dict[str, tuple[_Command, str]] = {
     "plan": (_plan, "Print the tree of segments and the epochs that it trains."),
     "run": (_run, "Train what is missing, then write the results and the curve."),
     "status": (_status, "Say which segments are done, running, failed and missing."),
@@ -278,15 +296,21 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
+# What the job that plans runs; no one else has to know of them.
+_INNER = {"prepare": (_prepare, ""), "submit": (_submit, "")}
+# Those that go without torch; `run` has a job plan then.
+_LIGHT = (_run, _status, _wait, _cancel, _schema, _submit)
+
+
+def _parser(known: Mapping[str, tuple[_Command, str]]) -> argparse.ArgumentParser:
     parser = Parser(
         prog="critical-periods study",
         description="Many runs that share their beginnings, and the critical-period curve of them.",
     )
-    commands = parser.add_subparsers(required=True, metavar="|".join(_COMMANDS))
-    for name, (function, text) in _COMMANDS.items():
+    commands = parser.add_subparsers(required=True, metavar="|".join(known))
+    for name, (function, text) in known.items():
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(command=function)
+        command.set_defaults(command=function, jobs=None)
         if name == "schema":
             continue
         add, needed = command.add_argument, name != "plan"
@@ -300,20 +324,12 @@ def _parser() -> argparse.ArgumentParser:
         if name == "run":
             add("--jobs", type=int, help="runs at once (default: one a device)")
             text = "train here (local, the default) or submit jobs to Slurm and end"
-            add("--launcher", choices=("local", "slurm"), default="local", help=text)
+            add("--launcher", choices=LAUNCHERS, default="local", help=text)
+            add(
+                "--packed", metavar="N", type="packed={}".format, dest="set", action="append",
+                help="how many paths (or segments) a job of Slurm trains side by side",
+            )  # fmt: skip
+        if name in ("run", "submit"):
             text = "what a job of Slurm trains: a path of the tree (the default) or a segment"
             add("--per", choices=("path", "segment"), default="path", help=text)
-    return parser
-
-
-def _launched_parser() -> argparse.ArgumentParser:
-    """The commands that the launcher starts; no one else has to know of them."""
-    parser = Parser(prog="critical-periods study")
-    commands = parser.add_subparsers(required=True)
-    for name, function in (("work", _work), ("segment", _segment), ("task", _task)):
-        command = commands.add_parser(name)
-        command.set_defaults(command=function)
-        command.add_argument("output", type=Path)
-        if name != "work":
-            command.add_argument("name")
     return parser

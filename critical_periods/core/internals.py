@@ -235,7 +235,7 @@ def epoch_sums(trainer: Any) -> dict[str, dict[str, torch.Tensor]]:
     return {
         key: {name: getattr(result, name).detach().cpu().clone() for name in result._defaults}
         for key, result in results.items()
-        if result.is_tensor and result.meta.on_epoch
+        if result.is_tensor and result.meta.on_epoch and not result.has_reset
     }
 
 

@@ -11,8 +11,6 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-# NumPy's, which Lightning seeds too.
-LARGEST_SEED = 2**32 - 1
 # In the place of a run's seed where all runs draw the same: subsets, samples to measure on, and
 # whatever is drawn for evaluation.
 FIXED_SEED = 20190

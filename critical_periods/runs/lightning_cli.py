@@ -27,7 +27,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import no_space
 from critical_periods.core.internals import set_option_type
-from critical_periods.core.randomness import LARGEST_SEED
+from critical_periods.core.seeds import LARGEST_SEED
 from critical_periods.core.trainer import callbacks_of, validate_allocation
 from critical_periods.runs.checkpoints import (
     ReplacingCheckpointIO,

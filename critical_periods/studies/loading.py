@@ -18,11 +18,13 @@ from critical_periods.core.errors import UserError
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.studies.divergence import diverged_in
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.measurements import TABLES
+from critical_periods.studies.measurements import TABLES, rsv_through_epochs
 from critical_periods.studies.plan import Plan, Run
 from critical_periods.studies.results import Row, curve, ended, known, results
 from critical_periods.studies.segment import segment_config
 from critical_periods.studies.tables import as_table
+
+_ROWS = {"results": results, "rsv_through_epochs": rsv_through_epochs, **TABLES}
 
 
 class LoadedStudy:
@@ -39,10 +41,23 @@ class LoadedStudy:
     def __init__(self, folder: StudyFolder, plan: Plan) -> None:
         self.folder = folder
         self.plan = plan
+        self._rows: dict[str, list[Row]] = {}
+        self._tables: dict[str, pd.DataFrame] = {}
 
-    @cached_property
-    def _results(self) -> list[Row]:
-        return results(self.folder, self.plan)
+    def rows(self, name: str) -> list[Row]:
+        """The rows of a table by the name of its file, or ``rsv_through_epochs``; made once."""
+        if name not in self._rows:
+            if name == "curve":
+                self._rows[name] = curve(self.plan, self.rows("results"))
+            else:
+                self._rows[name] = _ROWS[name](self.folder, self.plan)
+        return self._rows[name]
+
+    def table(self, name: str) -> pd.DataFrame:
+        """What :meth:`rows` gives, as its file holds it."""
+        if name not in self._tables:
+            self._tables[name] = self._table(self.rows(name))
+        return self._tables[name]
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -51,12 +66,12 @@ class LoadedStudy:
         Its index is the run's place in ``plan.runs``.
         """
         places = [place for place, _, _ in ended(self.folder, self.plan)]
-        return self._table(self._results).set_axis(places, axis="index")
+        return self.table("results").set_axis(places, axis="index")
 
     @cached_property
     def curve(self) -> pd.DataFrame:
         """A row a window, over seeds: :func:`~critical_periods.studies.results.curve`."""
-        return self._table(curve(self.plan, self._results))
+        return self.table("curve")
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -78,7 +93,7 @@ class LoadedStudy:
 
         ``fisher_trace``, in nats² per squared unit of weight, and ``fisher_trace_sd``.
         """
-        return self._measured("fisher")
+        return self.table("fisher")
 
     @cached_property
     def layers(self) -> pd.DataFrame:
@@ -86,12 +101,12 @@ class LoadedStudy:
 
         ``fisher_trace``, in nats² per squared unit of weight, and ``information``, in nats.
         """
-        return self._measured("layers")
+        return self.table("layers")
 
     @cached_property
     def information(self) -> pd.DataFrame:
         """Usable information, in bits: ``information_both``, ``information_view_0``, …."""
-        return self._measured("information")
+        return self.table("information")
 
     @cached_property
     def reconstruction(self) -> pd.DataFrame:
@@ -99,7 +114,7 @@ class LoadedStudy:
 
         ``reconstruction_own_view``, ``reconstruction_other_view``, ``reconstruction_both_views``.
         """
-        return self._measured("reconstruction")
+        return self.table("reconstruction")
 
     @cached_property
     def rsv(self) -> pd.DataFrame:
@@ -109,12 +124,12 @@ class LoadedStudy:
         ``low`` and ``high``, the edges of the bin, and ``share`` of all units and fixed pairs of
         all seeds.
         """
-        return self._measured("rsv")
+        return self.table("rsv")
 
     @cached_property
     def modes(self) -> pd.DataFrame:
         """Of each ``path`` and ``mode`` the ``strength``, and ``ode``, what theory says."""
-        return self._measured("modes")
+        return self.table("modes")
 
     def network(self, run: int | pd.Series) -> nn.Module:
         """The network that a run has trained, on the CPU and in ``eval`` mode.
@@ -162,9 +177,6 @@ class LoadedStudy:
             cli.datamodule.prepare_data()
             cli.datamodule.setup("fit")
             return cli.datamodule
-
-    def _measured(self, name: str) -> pd.DataFrame:
-        return self._table(TABLES[name](self.folder, self.plan))
 
     def _table(self, rows: list[Row]) -> pd.DataFrame:
         table = as_table(rows)

@@ -16,11 +16,9 @@ from critical_periods.plots.style import lines, window_name
 from critical_periods.plots.through_epochs import plot_measure
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.loading import LoadedStudy
-from critical_periods.studies.measurements import rsv_through_epochs
 from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.report import write_report
-from critical_periods.studies.tables import as_table
 
 # What tells the rows of a history apart beside varied fields and the seed.
 _WINDOW = ["onset", "removal", "epochs"]
@@ -41,8 +39,8 @@ def write_page(folder: StudyFolder, plan: Plan, path: Path) -> list[str]:
     Returns:
         The names of the report's files, which the page holds; see :func:`.write_report`.
     """
-    written = write_report(folder, plan)
     study = LoadedStudy(folder, plan)
+    written = write_report(folder, plan, study)
     done = sum(folder.segment(name).is_done() for name in plan.segments)
     failed = json.loads((folder.path / "report.json").read_text())["failed"] if written else []
     environment = Environment(
@@ -55,7 +53,7 @@ def write_page(folder: StudyFolder, plan: Plan, path: Path) -> list[str]:
         figures=[(n, _file(folder.path / n, "image/png")) for n in written if n.endswith(".png")],
         curve=_table(study.curve) if written else "",
         measures=_measures(study),
-        histograms=_histograms(folder, plan),
+        histograms=_histograms(study),
         tree=outline(plan, folder),
         failed=failed,
         files=[(n, _file(folder.path / n, "text/csv")) for n in written if n.endswith(".csv")],
@@ -115,15 +113,15 @@ def _measures(study: LoadedStudy) -> list[tuple[str, list[tuple[str, str]]]]:
     return found
 
 
-def _histograms(folder: StudyFolder, plan: Plan) -> dict[str, dict[str, Any]]:
+def _histograms(study: LoadedStudy) -> dict[str, dict[str, Any]]:
     """For each run and layer the edges of the bins, the epochs, and for each the shares."""
-    table = as_table(rsv_through_epochs(folder, plan))
+    table = study.table("rsv_through_epochs")
     found: dict[str, dict[str, Any]] = {}
     if table.empty:
         return found
     for line, rows in lines(table).items():
         for window, of_window in rows.groupby(_WINDOW, sort=False):
-            text = f"{window_name(window, plan.kind_of_window)}, of {window[2]}"
+            text = f"{window_name(window, study.plan.kind_of_window)}, of {window[2]}"
             layers = found.setdefault(", ".join(filter(None, [line, text])), {})
             for layer, bins in of_window.groupby("layer", sort=False):
                 shares = bins.pivot(index="epoch", columns="low", values="share")

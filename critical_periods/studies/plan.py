@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import TypeAdapter
 
 from critical_periods.plots.labels import label_of
 from critical_periods.studies.configs import Config
-from critical_periods.studies.names import Resolved, segment_name
-from critical_periods.studies.roles import said_by
 from critical_periods.studies.schedule import Schedule, branches
-from critical_periods.studies.study import Study
+
+# A plan is read where there is no torch, too; classes are looked at where it is made.
+if TYPE_CHECKING:
+    from critical_periods.studies.names import Resolved
+    from critical_periods.studies.study import Study
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Plan:
         runs: the rows of the results.
         threshold: the loss of final accuracy at which a critical period is said to begin.
         log_artifacts: whether checkpoints, plan and tables go to Weights & Biases, too.
+        kind: :attr:`kind_of_window`, by the classes; plans of version 0.1 do not have it.
     """
 
     study: str
@@ -77,6 +80,7 @@ class Plan:
     runs: list[Run]
     threshold: float
     log_artifacts: bool = False
+    kind: str | None = None
 
     @property
     def epochs(self) -> int:
@@ -91,8 +95,14 @@ class Plan:
     @property
     def kind_of_window(self) -> str:
         """``deficit`` where each variation's window is one, otherwise ``window``."""
-        kinds = {said_by(window, "kind") for _, window in self.configs if window}
-        return "deficit" if kinds <= {"deficit"} else "window"
+        if self.kind is not None:
+            return self.kind
+        others = [one for _, one in self.configs if one and one["class_path"] != "DeficitWindow"]
+        if not others:
+            return "deficit"
+        from critical_periods.studies.roles import said_by
+
+        return "deficit" if {said_by(one, "kind") for one in others} <= {"deficit"} else "window"
 
     def add(self, segment: Segment) -> None:
         """Takes a segment in, unless it is there."""
@@ -155,11 +165,15 @@ class Plan:
         return TypeAdapter(cls).validate_json(text)
 
 
-def make_plan(study: Study, resolved: list[Resolved], finetuning: Sequence[Resolved] = ()) -> Plan:
+def make_plan(
+    study: "Study", resolved: "list[Resolved]", finetuning: "Sequence[Resolved]" = ()
+) -> Plan:
     """Merges the runs of a study into a tree.
 
     Runs and second stages are those of :func:`~critical_periods.studies.resolve.resolve`.
     """
+    from critical_periods.studies.names import segment_name
+
     configs = [study.configured(variation) for variation in study.variations]
     stages = [study.configured_finetuning(variation) for variation in study.variations]
     configs += [(stage, {}) for stage in stages if stage is not None]
@@ -180,4 +194,4 @@ def make_plan(study: Study, resolved: list[Resolved], finetuning: Sequence[Resol
                     plan.add(Segment(second, last, 0, stop, past, seed, config, finetunes=True))
                     last = second
                 plan.runs.append(Run(variation.columns, window, seed, last))
-    return plan
+    return replace(plan, kind=plan.kind_of_window)

@@ -9,14 +9,14 @@ from typing import Any
 from critical_periods.plots.style import save
 from critical_periods.studies.figures import figures
 from critical_periods.studies.folder import StudyFolder, write_json
+from critical_periods.studies.loading import LoadedStudy
 from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan
-from critical_periods.studies.results import curve, results
 from critical_periods.studies.summary import update_summary
-from critical_periods.studies.tables import as_table, write_table
+from critical_periods.studies.tables import write_table
 
 
-def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
+def write_report(folder: StudyFolder, plan: Plan, study: LoadedStudy | None = None) -> list[str]:
     """Writes the tables, draws the figures that they give, as PNG and PDF, and logs the summary.
 
     ``results.csv`` (a row a run) and ``curve.csv`` always; ``curve`` where accuracy, RSV or an
@@ -25,28 +25,29 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
     ``layers``, ``information``, ``reconstruction`` and ``modes``, in several epochs, and ``rsv``,
     the histograms at the end.
 
+    Args:
+        folder: of the study.
+        plan: what was run in it.
+        study: both, where they are loaded; it keeps the tables for whatever else they are for.
+
     Returns:
         The names of the files; none before any run is done. They are in ``report.json``, too,
         beside what failed: ``segment``, ``reason``, the epoch in which it ``diverged``, or null,
         and the segments ``not_tried``, which go on from it.
     """
-    runs = results(folder, plan)
-    if not runs:
+    study = study or LoadedStudy(folder, plan)
+    if not study.rows("results"):
         return []
-    tables = {"results": runs, "curve": curve(plan, runs)}
-    tables |= {name: rows for name, make in TABLES.items() if (rows := make(folder, plan))}
-    frames = {}
-    for name, rows in tables.items():
-        write_table(folder.path / f"{name}.csv", rows)
-        frames[name] = as_table(rows)
-        frames[name].attrs["window"] = plan.kind_of_window
-    drawn = figures(frames, plan.study)
+    tables = ["results", "curve", *filter(study.rows, TABLES)]
+    for name in tables:
+        write_table(folder.path / f"{name}.csv", study.rows(name))
+    drawn = figures({name: study.table(name) for name in tables}, plan.study)
     for name, draw in drawn.items():
         save(draw(), folder.path / name)
     pictures = [f"{name}.png" for name in drawn]
     written = [*(f"{name}.csv" for name in tables), *pictures]
     _clear(folder.path, written, _failures(folder, plan))
-    update_summary(folder, plan, is_final=True)
+    update_summary(folder, plan, study)
     return written
 
 

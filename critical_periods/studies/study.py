@@ -61,6 +61,7 @@ class Study:
             a deficit, from the weights that the run leaves behind.
         slurm: how jobs are submitted on a cluster.
         log_artifacts: whether checkpoints, plan and tables go to Weights & Biases, too.
+        packed: how many paths a job of a cluster trains side by side; ``None``: one.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Study:
     finetuning: Config | None = None
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
     log_artifacts: bool = False
+    packed: int | None = None
 
     def configured(self, variation: Variation) -> tuple[Config, Config]:
         """The run's config, with a list of callbacks, and the window's callback, of a variation.
@@ -153,6 +155,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             finetuning=_read_finetuning(file.finetuning, path.parent),
             slurm=file.slurm,
             log_artifacts=file.log_artifacts,
+            packed=file.packed,
         )
     except (UserError, ValidationError) as error:
         text = message(error) if isinstance(error, ValidationError) else str(error)

@@ -17,7 +17,7 @@ from pydantic import (
 )  # fmt: skip
 
 from critical_periods.core.errors import UserError, near
-from critical_periods.core.randomness import LARGEST_SEED
+from critical_periods.core.seeds import LARGEST_SEED
 from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.slurm_settings import SlurmSettings
 
@@ -150,6 +150,9 @@ class StudyFile(_Fields):
     """Settings and, for each, a list of values, of which all combinations are run."""
     slurm: Annotated[SlurmSettings, _empty] = SlurmSettings()
     """How jobs are submitted by ``study run --launcher slurm``."""
+    packed: Annotated[PositiveInt, Field(le=60)] | None = None
+    """How many paths (or segments) a job of a cluster trains side by side. Those on one GPU share
+    its memory; that they fit into it together is the user's concern."""
     log_artifacts: bool = False
     """Whether the runs' last checkpoints, the plan and the tables go to Weights & Biases, too."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.01

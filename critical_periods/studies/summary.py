@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -23,7 +24,8 @@ from critical_periods.plots.through_epochs import plot_fisher
 from critical_periods.runs.tracking import is_disabled, wandb_logger
 from critical_periods.studies.figures import figures
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.measurements import TABLES, rsv_through_epochs
+from critical_periods.studies.loading import LoadedStudy
+from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.results import curve, ended, results
 from critical_periods.studies.seen import SEEN
@@ -56,11 +58,12 @@ class GrowingSummary:
         self._next = began + max(2, (1 + _SHARE) * took)
 
 
-def update_summary(study: StudyFolder, plan: Plan, is_final: bool = False) -> None:
+def update_summary(study: StudyFolder, plan: Plan, final: LoadedStudy | None = None) -> None:
     """Logs the tables after each run that has ended, and the figures of all of them.
 
-    It never raises, and leaves it to another process where that is at it; the final one waits for
-    that, and sends the plan and the tables as artifacts where the study asks for it.
+    It never raises, and leaves it to another process where that is at it. The final one is given
+    the study as its report has loaded it, whose figures lie in its folder; it waits for the other,
+    and sends the plan and the tables as artifacts where the study asks for it.
 
     Logged against ``runs``, how many have ended: ``curve_table``, ``results_table`` and
     ``curve_chart``; with the last of them the figures, such as ``curve`` and ``fisher``,
@@ -70,13 +73,13 @@ def update_summary(study: StudyFolder, plan: Plan, is_final: bool = False) -> No
         return
     waiting = "Waiting for another process that updates the summary in Weights & Biases."
     try:
-        with locked(study.path / "summary.lock", waiting if is_final else None):
-            attempt(_update, study, plan, is_final)
+        with locked(study.path / "summary.lock", waiting if final else None):
+            attempt(_update, study, plan, final)
     except (Timeout, OSError):
         pass  # Another process does it, or the folder is another user's.
 
 
-def _update(study: StudyFolder, plan: Plan, is_final: bool) -> None:
+def _update(study: StudyFolder, plan: Plan, final: LoadedStudy | None) -> None:
     order = _ends(study, plan)
     if not order:
         return
@@ -90,25 +93,32 @@ def _update(study: StudyFolder, plan: Plan, is_final: bool) -> None:
         return
     run: Any = logger._experiment
     try:
-        _log(run, study, plan, order)
-        if is_final and plan.log_artifacts:
+        _log(run, study, plan, order, final)
+        if final and plan.log_artifacts:
             _log_artifact(run, study.path, plan)
     finally:
         logger.finish(0)
 
 
-def _log(run: Any, study: StudyFolder, plan: Plan, order: list[int]) -> None:
+def _log(
+    run: Any, study: StudyFolder, plan: Plan, order: list[int], final: LoadedStudy | None
+) -> None:
     """Sends a row for each run that has ended since the last one that was sent."""
     places = sorted(order)
     # Others may end meanwhile.
-    rows = results(study, replace(plan, runs=[plan.runs[place] for place in places]))
+    if final is not None and len(final.rows("results")) == len(order):
+        rows = final.rows("results")
+    else:
+        final = None
+        rows = results(study, replace(plan, runs=[plan.runs[place] for place in places]))
     sent = int(dict(run.summary).get("runs", 0)) if run.resumed else 0
     for known in range(max(sent, len(order) - _STATES) + 1, len(order) + 1):
         now = [rows[places.index(place)] for place in sorted(order[:known])]
-        of = as_table(curve(plan, now))
+        is_last = known == len(order)
+        of = final.table("curve") if final and is_last else as_table(curve(plan, now))
         shown = _tables(of, as_table(now), plan.study)
-        if known == len(order):
-            shown |= attempt(_media, study, plan, of) or {}
+        if is_last:
+            shown |= attempt(_media, study, plan, of, final) or {}
         run.log({**shown, "runs": known})
 
 
@@ -157,32 +167,36 @@ def _variations(curve: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return list(curve.groupby(pd.Series(labels, curve.index), sort=False))
 
 
-def _media(study: StudyFolder, plan: Plan, curve: pd.DataFrame) -> dict[str, Any]:
+def _media(
+    study: StudyFolder, plan: Plan, curve: pd.DataFrame, final: LoadedStudy | None
+) -> dict[str, Any]:
     """The study's figures as pictures, with what only the summary shows."""
     import wandb
 
-    tables = {"curve": curve}
-    tables |= {name: as_table(rows) for name, make in TABLES.items() if (rows := make(study, plan))}
-    for table in tables.values():
-        table.attrs["window"] = plan.kind_of_window
-    drawn = figures(tables, plan.study)
+    loaded = final or LoadedStudy(study, plan)
+    curve.attrs["window"] = plan.kind_of_window
+    tables = {name: loaded.table(name) for name in TABLES if loaded.rows(name)} | {"curve": curve}
+    drawn: dict[str, Callable[[], Figure | Path]] = {**figures(tables, plan.study)}
+    if final is not None:
+        drawn = {name: partial(Path, study.path / f"{name}.png") for name in drawn}
     fisher = lines(tables["fisher"]) if "fisher" in tables else {}
     for name, rows in fisher.items():
         drawn[f"fisher_window {name}".strip()] = partial(_shaded, rows)
-    histories = as_table(rsv_through_epochs(study, plan))
-    if len(histories):
-        histories.attrs["window"] = plan.kind_of_window
-        for name, rows in lines(histories).items():
+    if loaded.rows("rsv_through_epochs"):
+        for name, rows in lines(loaded.table("rsv_through_epochs")).items():
             title = f"rsv_through_epochs {name}".strip()
             drawn[title] = partial(plot_rsv_through_epochs, rows)
     shown = {name: wandb.Image(_picture(figure())) for name, figure in drawn.items()}
     if (study.path / SEEN).exists():
-        with Image.open(study.path / SEEN) as picture:
-            shown["seen"] = wandb.Image(picture.convert("RGB"))
+        shown["seen"] = wandb.Image(_picture(study.path / SEEN))
     return shown
 
 
-def _picture(figure: Figure) -> Image.Image:
+def _picture(figure: Figure | Path) -> Image.Image:
+    """A figure, or the file that it was saved to."""
+    if isinstance(figure, Path):
+        with Image.open(figure) as picture:
+            return picture.convert("RGB")
     with BytesIO() as file:
         figure.savefig(file, format="png", dpi=150)
         return Image.open(file).convert("RGB")

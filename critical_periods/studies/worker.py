@@ -108,14 +108,14 @@ def _train_here_or_in_a_process(study: StudyFolder, plan: Plan, name: str) -> No
         said = errors.read().decode(errors="replace")
     sys.stderr.write(said)
     if code:
-        raise UserError(_reason(said) or f"the training ended with exit code {code}.")
+        raise UserError(told(said) or f"the training ended with exit code {code}.")
 
 
-def _reason(said: str) -> str:
+def told(said: str) -> str:
     r"""What a process that failed has said of it: our own sentence, or how Python names the error.
 
     Example:
-        >>> _reason("Traceback (most recent call last):\n  File …\nRuntimeError: one\n  and two\n")
+        >>> told("Traceback (most recent call last):\n  File …\nRuntimeError: one\n  and two\n")
         'RuntimeError: one and two'
     """
     lines = said.strip().splitlines()

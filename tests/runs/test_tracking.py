@@ -9,22 +9,26 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import wandb
+from PIL import Image
 from small_study import planned, write_run, write_study
 from wandb_files import read_records
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
 from critical_periods.core.processes import STOPPED, exit_code
+from critical_periods.plots import curve as curves
 from critical_periods.runs import tracking
 from critical_periods.runs.config_files import read_yaml
-from critical_periods.studies import report, segment, worker
+from critical_periods.studies import loading, report, segment, worker
 from critical_periods.studies import tracking as tracking_of_paths
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, Segment
@@ -251,6 +255,28 @@ def test_the_environment_is_heeded_and_a_sweep_names_one_run_alone(no_account, m
     ids = [path.name.rpartition("-")[2] for path in Path("study/wandb").glob("offline-run-*")]
     (summary,) = set(ids) - set(plan.segments)
     assert len(ids) == 3 and run_of(Path("study"), summary).display_name == "summary"
+
+
+def test_a_report_makes_tables_and_figures_once(no_account, monkeypatch):
+    """For its files, for the page and for the summary."""
+    folder, plan = planned(Path(), {"windows": {"removal": [0, 1], "epochs_after": 1}})
+    worker.work(folder)
+    made: Counter[str] = Counter()
+
+    def counting(name: str, make: Any) -> Any:
+        return lambda *of, **settings: made.update([name]) or make(*of, **settings)
+
+    for name, make in loading._ROWS.items():
+        monkeypatch.setitem(loading._ROWS, name, counting(name, make))
+    for module, name in ((curves, "plot_curve"), (loading, "curve")):
+        monkeypatch.setattr(module, name, counting(name, getattr(module, name)))
+    assert main(["study", "report", "small.yaml", "--output", "out"]) == 0
+    assert made == Counter([*loading._ROWS, "plot_curve", "curve"])
+    summary = summary_of(Path("out"), plan)
+    assert {"curve", "rsv"} <= history(Path("out"), summary)[-1].keys()
+    (media,) = Path("out/wandb").glob(f"offline-run-*-{summary}/files/media/images/curve_*.png")
+    with Image.open(media) as sent, Image.open("out/curve.png") as saved:
+        assert np.array_equal(sent, saved.convert("RGB"))
 
 
 def test_a_run_for_trial_is_not_logged(no_account):

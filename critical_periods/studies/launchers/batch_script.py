@@ -12,6 +12,8 @@ from critical_periods.studies.slurm_settings import SlurmSettings
 _REQUEUES = 5
 # What the last job's comment names instead of segments.
 REPORT = "report"
+# And that of the job that plans.
+PLAN = "plan"
 # So many seconds before a job's time is over, a segment is told to save and to end.
 _SECONDS_TO_SAVE = 120
 
@@ -61,6 +63,7 @@ def batch_script(
     nodes: int,
     tasks_per_node: int,
     gpus_per_node: int | None,
+    packed: int | None = None,
 ) -> str:
     """The script that trains some segments of the study in a folder.
 
@@ -72,8 +75,13 @@ def batch_script(
         nodes: how many each of them is trained on.
         tasks_per_node: how many processes each node has.
         gpus_per_node: how many GPUs are asked for; ``None`` asks for none.
+        packed: how many of the segments are trained side by side; ``None``: one after another.
     """
-    command = _command(settings, ["study", "task", str(folder)])
+    words, loop = ["study", "task", str(folder)], " ".join(segments)
+    if packed is not None:
+        words, loop = ["study", "pack", str(folder), str(packed)], ",".join(segments)
+        cores = packed * (settings.cpus_per_task or 1)
+        settings = settings.model_copy(update={"cpus_per_task": cores})
     return _script(
         settings,
         {
@@ -88,8 +96,8 @@ def batch_script(
             "open-mode": "append",
         },
         _BODY.format(
-            setup=_setup(settings), segments=" ".join(segments), requeues=_REQUEUES,
-            stopped=STOPPED, command=f"srun --kill-on-bad-exit=1 {command}",
+            setup=_setup(settings), segments=loop, requeues=_REQUEUES, stopped=STOPPED,
+            command=f"srun --kill-on-bad-exit=1 {_command(settings, words)}",
         ),
     )  # fmt: skip
 
@@ -103,6 +111,29 @@ def report_script(settings: SlurmSettings, name: str, folder: Path, command: Seq
         "comment": REPORT,
         "output": folder / "slurm" / f"{REPORT}.log",
     }
+    return _script(settings, headers, "\n".join(lines) + "\n")
+
+
+def planning_script(
+    settings: SlurmSettings,
+    name: str,
+    log: Path,
+    gpus: int | None,
+    prepare: Sequence[str],
+    submit: Sequence[str],
+) -> str:
+    """The script of the job that plans a study and submits the rest.
+
+    It plans where segments are trained, in the container if there is one, and submits outside of
+    that, where Slurm's commands are.
+    """
+    outside = settings
+    if settings.container is not None:
+        outside = settings.model_copy(update={"container": None, "python": None})
+    lines = [_setup(settings), f"{_command(settings, prepare)} &&", _command(outside, submit)]
+    headers = {
+        "job-name": name, "ntasks": 1, "gpus-per-node": gpus, "comment": PLAN, "output": log,
+    }  # fmt: skip
     return _script(settings, headers, "\n".join(lines) + "\n")
 
 

@@ -3,36 +3,43 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
-import torch
 from filelock import Timeout
 
+from critical_periods.core.errors import UserError
 from critical_periods.core.processes import start_child
 from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.launchers.launcher import Request
 from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.plan import Plan
-from critical_periods.studies.summary import GrowingSummary
 from critical_periods.studies.worker import missing
 
 
-def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
-    """Trains all that is missing of a planned study on this machine.
+def launch(study: StudyFolder, plan: Plan, request: Request) -> bool:
+    """Trains all that is missing of a planned study on this machine, and is done with it then.
 
-    ``jobs`` are the runs at once; by default one for each device (or ``trainer.devices`` of them),
-    on CPUs one for each ``num_threads`` cores.
+    ``request.jobs`` are the runs at once; by default one for each device (or ``trainer.devices`` of
+    them), on CPUs one for each ``num_threads`` cores.
     """
+    # It needs torch and more, which the machine that only says how a study is may not have.
+    from critical_periods.studies.summary import GrowingSummary
+
     for folder in map(study.segment, plan.segments):
         if folder.path.exists():
             with suppress(Timeout), folder.held():
                 folder.remove_leftovers()
     if not missing(study, plan):
-        return
-    groups = device_groups(plan, jobs)
+        return False
+    groups = device_groups(plan, request.jobs)
     workers: list[subprocess.Popen[bytes]] = []
     try:
         for number, devices in enumerate(groups):
-            workers.append(_start(study, number, devices))
+            with (study.path / f"worker_{number}.log").open("wb") as log:
+                words = ["work", str(study.path)]
+                workers.append(start(words, devices, stdout=log, stderr=subprocess.STDOUT))
         summary = GrowingSummary(study, plan)
 
         def goes_on() -> bool:
@@ -45,6 +52,42 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
             worker.terminate()
         for worker in workers:
             worker.wait()
+    return False
+
+
+def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
+    """Nothing: what cannot be planned on this machine cannot be trained on it.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError(
+        f"{sys.executable} cannot plan or train here ({why}); use a Python that can, or submit "
+        "with --launcher slurm, whose first job plans."
+    )
+
+
+def planning(study: StudyFolder) -> None:
+    """Nothing, as a study is planned before it is trained."""
+
+
+def states(study: StudyFolder) -> dict[str, str]:
+    """Nothing that the folder does not say."""
+    return {}
+
+
+def going_on(study: StudyFolder, plan: Plan) -> Callable[[], bool]:
+    """What says, whenever it is called, whether any segment is trained."""
+    return lambda: any(study.segment(name).is_running() for name in plan.segments)
+
+
+def cancel(study: StudyFolder) -> int:
+    """Nothing, as whoever has started it can end it.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError(f"{study.path} has no jobs; end the command that trains it with Ctrl-C.")
 
 
 def device_groups(plan: Plan, jobs: int | None = None) -> list[str | None]:
@@ -57,6 +100,8 @@ def device_groups(plan: Plan, jobs: int | None = None) -> list[str | None]:
         return [None] * (jobs or 1)
     # Several runs, each on a device of its own, beat one run on all.
     number = 1 if devices == "auto" else int(devices)
+    import torch
+
     available = torch.cuda.device_count()
     if available and trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda"):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -70,10 +115,10 @@ def device_groups(plan: Plan, jobs: int | None = None) -> list[str | None]:
     return [None] * (jobs or max(1, (cores or 1) // (threads * max(1, number))))
 
 
-def _start(study: StudyFolder, number: int, devices: str | None) -> subprocess.Popen[bytes]:
+def start(words: Sequence[str], devices: str | None, **settings: Any) -> subprocess.Popen[bytes]:
+    """Starts a ``study`` command that ends with this process and sees some devices alone."""
     chosen = {} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}
     # In an allocation of a cluster, each run would take its number of processes from there.
     own = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    command = [sys.executable, "-m", "critical_periods", "study", "work", str(study.path)]
-    with (study.path / f"worker_{number}.log").open("wb") as log:
-        return start_child(command, env=own | chosen, stdout=log, stderr=subprocess.STDOUT)
+    command = [sys.executable, "-m", "critical_periods", "study", *words]
+    return start_child(command, env=own | chosen, **settings)

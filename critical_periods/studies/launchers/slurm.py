@@ -5,23 +5,36 @@ does, in which each job's comment names its segments. Nothing else keeps books.
 """
 
 import hashlib
+import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import NamedTuple
 
 from critical_periods.core.errors import UserError
 from critical_periods.core.errors import reason as why_of
 from critical_periods.core.files import write_text
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.launchers.batch_script import REPORT, batch_script, report_script
+from critical_periods.studies.launchers.batch_script import (
+    PLAN,
+    REPORT,
+    batch_script,
+    planning_script,
+    report_script,
+)
+from critical_periods.studies.launchers.launcher import Request
+from critical_periods.studies.launchers.packed import packs
 from critical_periods.studies.paths import paths
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.slurm_settings import SlurmSettings
-from critical_periods.studies.worker import missing
+from critical_periods.studies.study import Study
+from critical_periods.studies.worker import missing, told
 
 LONGEST = 60
 """Segments of a job at most: Slurm takes comments of 1,024 characters, and a job's names them."""
+# Holds what was planned by a job and is not submitted yet.
+_PLANNED = "planned"
 
 
 class Job(NamedTuple):
@@ -48,6 +61,7 @@ def submit(
     settings: SlurmSettings,
     report: Sequence[str],
     whole: bool = True,
+    packed: int | None = None,
 ) -> str:
     """Submits what is missing of a planned study and neither queued nor running.
 
@@ -61,6 +75,7 @@ def submit(
         settings: of the cluster.
         report: the words of the command that writes tables and figures.
         whole: whether a job trains a whole path; without, one segment.
+        packed: how many of these a job trains side by side; ``None``: a job trains one.
 
     Returns:
         A sentence on what was submitted and what was not.
@@ -68,20 +83,22 @@ def submit(
     Raises:
         UserError: there is no Slurm here, or it does not take the first of the jobs.
     """
-    nodes, tasks, gpus = _shape(plan, settings)
+    nodes, tasks, gpus = _shape(plan, settings, packed)
     folder = study.path.resolve()
     (folder / "slurm").mkdir(exist_ok=True)
     in_queue = jobs(study)
-    job_of = {name: job.number for job in in_queue for name in job.segments if name != REPORT}
+    others = (PLAN, REPORT)
+    job_of = {name: job.number for job in in_queue for name in job.segments if name not in others}
     wanted = [name for name in missing(study, plan) if name not in job_of]
     numbers: list[str] = list(dict.fromkeys(job_of.values()))
     full, submitted = "", 0
-    for way in paths(plan, wanted, whole, LONGEST):
+    ways = paths(plan, wanted, whole, LONGEST // (packed or 1))
+    for way in packs(ways, packed or 1):
         script = folder / "slurm" / f"{way[0]}.sh"
         name = f"{_prefix(study)}{way[0]}"
-        write_text(script, batch_script(settings, name, folder, way, nodes, tasks, gpus))
-        parent = plan.segments[way[0]].parent
-        after = {job_of[parent]} if parent in job_of else set()
+        write_text(script, batch_script(settings, name, folder, way, nodes, tasks, gpus, packed))
+        parents = {plan.segments[one].parent for one in way}
+        after = {job_of[parent] for parent in parents if parent in job_of}
         if settings.array_limit is not None and len(numbers) >= settings.array_limit:
             after.add(numbers[-settings.array_limit])
         try:
@@ -93,6 +110,7 @@ def submit(
             why = why_of(error)
             full = f" Slurm takes no more for now ({why}); run the study again for the rest."
             break
+        print(f"Job {number} trains {', '.join(way)}.", flush=True)
         job_of |= dict.fromkeys(way, number)
         numbers.append(number)
         submitted += 1
@@ -107,14 +125,88 @@ def submit(
             full = f" Slurm takes no last job for the report ({why}); see `study plot`."
     segments = sum(name in job_of for name in wanted)
     text = f"Submitted {submitted} jobs for {segments} segments"
-    if in_queue:
-        text += f"; {len(set(job_of) - set(wanted))} other segments are queued or running"
+    if waiting := len(job_of.keys() - set(wanted)):
+        text += f"; {waiting} other segments are queued or running"
     return f"{text}.{full}"
 
 
-def was_submitted(study: StudyFolder) -> bool:
-    """Whether jobs of the study were ever submitted; their scripts are in its folder."""
-    return (study.path / "slurm").is_dir()
+def launch(study: StudyFolder, plan: Plan, request: Request) -> bool:
+    """Submits what is missing, says what that is, and leaves it to Slurm."""
+    of = request.study
+    report = request.commands["plot"]
+    print(submit(study, plan, of.slurm, report, request.whole, of.packed))
+    _forget_planning(study)
+    return True
+
+
+def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
+    """Submits a job that plans, and submits the rest from within.
+
+    Where such a job has planned this very study, but could not submit, the rest is submitted here.
+    """
+    of, folder = request.study, study.path.resolve()
+    planned = folder / "slurm" / _PLANNED
+    if planned.exists() and planned.read_text() == _digest(of):
+        launch(study, study.read_plan(), request)
+        return
+    try:
+        planned.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {study.path} cannot be written: {error.strerror}.") from error
+    _cancel([job for job in jobs(study) if job.segments == (PLAN,)])
+    _forget_planning(study)
+    # Nothing is trained, but a run is built, which asks for what it is to be trained on.
+    configs = [of.configured(of.variations[0])]
+    *_, gpus = _shape(Plan(of.name, configs, {}, [], of.threshold), of.slurm, of.packed)
+    script, log = planned.with_name(f"{PLAN}.sh"), planned.with_name(f"{PLAN}.log")
+    log.unlink(missing_ok=True)
+    words = request.commands["prepare"], request.commands["submit"]
+    write_text(script, planning_script(of.slurm, f"{_prefix(study)}{PLAN}", log, gpus, *words))
+    try:
+        number = _sbatch(str(script), ())
+    except UserError:
+        script.unlink()
+        raise
+    print(f"Submitted job {number}, which plans the study and submits the rest, as here {why}.")
+
+
+def keep_planned(study: StudyFolder, of: Study) -> None:
+    """Notes of a plan that a job has made from which study file it is, until it is submitted."""
+    write_text(study.path / "slurm" / _PLANNED, _digest(of))
+
+
+def planning(study: StudyFolder) -> str | None:
+    """The state of the job that plans.
+
+    Raises:
+        UserError: it has ended before it had submitted the rest.
+    """
+    script = study.path / "slurm" / f"{PLAN}.sh"
+    if not script.exists():
+        return None
+    for job in jobs(study):
+        if job.segments == (PLAN,):
+            return _state(job)
+    # It may have ended well meanwhile.
+    if not script.exists():
+        return None
+    log = script.with_suffix(".log")
+    said = told(log.read_text(errors="replace")) if log.exists() else "it has said nothing"
+    raise UserError(
+        f"the job that plans the study has ended before the rest was submitted: "
+        f"{said.rstrip('.')}; see {log}, and run the study again."
+    )
+
+
+def _forget_planning(study: StudyFolder) -> None:
+    for name in (_PLANNED, f"{PLAN}.sh"):
+        (study.path / "slurm" / name).unlink(missing_ok=True)
+
+
+def _digest(study: Study) -> str:
+    """What a study file says, by whatever path it was read."""
+    fields = asdict(study) | {"base_file": None}
+    return hashlib.sha256(json.dumps(fields, default=repr).encode()).hexdigest()
 
 
 def jobs(study: StudyFolder) -> list[Job]:
@@ -140,19 +232,28 @@ def states(study: StudyFolder) -> dict[str, str]:
     for job in jobs(study):
         waiting = [name for name in job.segments if not study.segment(name).is_done()]
         for place, name in enumerate(waiting):
-            if job.state == "PENDING":
-                found[name] = f"queued ({job.reason})"
-            elif place == 0:
-                found[name] = f"{job.state.lower()} ({job.left} left)"
-            else:
-                found[name] = "queued (in a running job)"
+            begins = place == 0 or study.segment(name).epochs_done() is not None
+            is_told = begins or job.state == "PENDING"
+            found[name] = _state(job) if is_told else "queued (in a running job)"
     return found
+
+
+def _state(job: Job) -> str:
+    if job.state == "PENDING":
+        return f"queued ({job.reason})"
+    return f"{job.state.lower()} ({job.left} left)"
+
+
+def going_on(study: StudyFolder, plan: Plan) -> Callable[[], bool]:
+    """What says, whenever it is called, whether jobs of the study wait or run."""
+    return lambda: bool(jobs(study))
 
 
 def cancel(study: StudyFolder) -> int:
     """Ends the study's jobs, and no others; returns how many there were."""
     found = jobs(study)
     _cancel(found)
+    _forget_planning(study)
     return len(found)
 
 
@@ -166,14 +267,22 @@ def _prefix(study: StudyFolder) -> str:
     return f"cp-{hashlib.sha256(str(study.path.resolve()).encode()).hexdigest()[:8]}-"
 
 
-def _shape(plan: Plan, settings: SlurmSettings) -> tuple[int, int, int | None]:
+def _shape(
+    plan: Plan, settings: SlurmSettings, packed: int | None = None
+) -> tuple[int, int, int | None]:
     """Nodes of a segment, processes and GPUs of each; UserError where the study file differs."""
     trainer = plan.configs[0][0]["trainer"]
     nodes, devices = trainer.get("num_nodes", 1), trainer.get("devices", "auto")
     tasks = 1 if devices == "auto" else len(devices) if isinstance(devices, list) else int(devices)
+    if packed is not None and (nodes, tasks) != (1, 1):
+        raise UserError(
+            f"packed is {packed}, but a run has trainer.num_nodes={nodes} and "
+            f"trainer.devices={devices}; only runs on one device are trained side by side."
+        )
+    # Segments that are trained side by side share the GPUs of their job.
     for name, said, needed in (
         ("nodes", settings.nodes, nodes),
-        ("gpus_per_node", settings.gpus_per_node, tasks),
+        ("gpus_per_node", None if packed else settings.gpus_per_node, tasks),
     ):
         if said is not None and said != needed:
             raise UserError(
