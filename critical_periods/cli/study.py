@@ -82,14 +82,14 @@ def _run(options: argparse.Namespace) -> int:
     from critical_periods.studies.launchers.local import launch
 
     try:
-        launch(folder, plan, options.jobs)
+        why = launch(folder, plan, options.jobs)
     except (KeyboardInterrupt, Terminated) as ended:
         done = [name for name in plan.segments if folder.segment(name).is_done()]
         raise type(ended)(
             f"{len(done)} of {len(plan.segments)} segments are done and kept in {folder.path}; the "
             "same command goes on from there."
         ) from ended
-    return _finish(folder, plan)
+    return _finish(folder, plan, why)
 
 
 def _plot_command(options: argparse.Namespace) -> list[str]:
@@ -240,8 +240,8 @@ def _check_owner(folder: StudyFolder, plan: Plan, name: str) -> None:
         )
 
 
-def _finish(folder: StudyFolder, plan: Plan) -> int:
-    """Writes what is known and says what is not."""
+def _finish(folder: StudyFolder, plan: Plan, why: Sequence[str] = ()) -> int:
+    """Writes what is known and says what is not, and why workers have ended before."""
     from critical_periods.studies.report import write_report
 
     written = write_report(folder, plan)
@@ -257,9 +257,11 @@ def _finish(folder: StudyFolder, plan: Plan) -> int:
         if untried:
             print(f"Not tried, as it goes on from {name}: {', '.join(untried)}.", file=sys.stderr)
     if undone:
+        reasons = f" ({'; '.join(dict.fromkeys(why))})" if why else ""
         print(
-            f"{len(undone)} of {len(plan.segments)} segments are not done; see the worker_*.log "
-            f"in {folder.path}, and run the same command again to train what is missing.",
+            f"{len(undone)} of {len(plan.segments)} segments are not done{reasons}; see the "
+            f"worker_*.log in {folder.path}, and run the same command again to train what is "
+            "missing.",
             file=sys.stderr,
         )
     return 1 if undone else 0

@@ -13,11 +13,14 @@ from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.summary import GrowingSummary
-from critical_periods.studies.worker import missing
+from critical_periods.studies.worker import log_of, missing, why_ended
 
 
-def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
+def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> list[str]:
     """Trains all that is missing of a planned study on this machine.
+
+    Returns why workers have ended before all was done, such as for a full disk.
+
 
     ``jobs`` are the runs at once; by default one for each device (or ``trainer.devices`` of them),
     on CPUs one for each ``num_threads`` cores.
@@ -27,7 +30,7 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
             with suppress(Timeout), folder.held():
                 folder.remove_leftovers()
     if not missing(study, plan):
-        return
+        return []
     groups = device_groups(plan, jobs)
     workers: list[subprocess.Popen[bytes]] = []
     try:
@@ -45,6 +48,8 @@ def launch(study: StudyFolder, plan: Plan, jobs: int | None = None) -> None:
             worker.terminate()
         for worker in workers:
             worker.wait()
+    codes = enumerate(worker.returncode for worker in workers)
+    return [why_ended(code, log_of(study, number)) for number, code in codes if code]
 
 
 def device_groups(plan: Plan, jobs: int | None = None) -> list[str | None]:
@@ -75,5 +80,5 @@ def _start(study: StudyFolder, number: int, devices: str | None) -> subprocess.P
     # In an allocation of a cluster, each run would take its number of processes from there.
     own = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     command = [sys.executable, "-m", "critical_periods", "study", "work", str(study.path)]
-    with (study.path / f"worker_{number}.log").open("wb") as log:
+    with log_of(study, number).open("wb") as log:
         return start_child(command, env=own | chosen, stdout=log, stderr=subprocess.STDOUT)
