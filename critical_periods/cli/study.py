@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from errno import EACCES, EPERM, EROFS
 from itertools import product
 from pathlib import Path
 
@@ -244,7 +245,12 @@ def _finish(folder: StudyFolder, plan: Plan, why: Sequence[str] = ()) -> int:
     """Writes what is known and says what is not, and why workers have ended before."""
     from critical_periods.studies.report import write_report
 
-    written = write_report(folder, plan)
+    try:
+        written = write_report(folder, plan)
+    except OSError as error:
+        if error.errno not in (EACCES, EPERM, EROFS):
+            raise
+        raise UserError(f"--output {folder.path} cannot be written: {error.strerror}.") from error
     if written:
         print(f"Wrote {', '.join(written[:-1])} and {written[-1]} to {folder.path}.")
     failed = [name for name in plan.segments if folder.segment(name).error.exists()]

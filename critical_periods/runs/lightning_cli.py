@@ -27,6 +27,7 @@ from critical_periods.core.errors import UserError
 from critical_periods.core.internals import set_option_type
 from critical_periods.core.randomness import LARGEST_SEED
 from critical_periods.core.trainer import validate_allocation
+from critical_periods.runs.checkpoint_files import keep_checkpoints_whole
 from critical_periods.runs.checkpoints import of_another_run, read_checkpoint, validate_checkpoint
 from critical_periods.runs.config_classes import load_classes, validate_nulls
 from critical_periods.runs.config_files import config_files, read_yaml
@@ -202,6 +203,7 @@ class CLI(LightningCLI):
     def before_fit(self) -> None:
         """Refuses a job of a cluster that has other processes than the run asks for."""
         validate_allocation(self.trainer)
+        keep_checkpoints_whole(self.trainer)
 
     def _of_run(self, config: Any) -> Any:
         """The part of a config that is of the subcommand, or all where there is none."""
