@@ -17,10 +17,12 @@ from critical_periods.callbacks import (
     DeficitWindow,
     FisherMonitor,
     LearningRateRestart,
+    ReconstructionMonitor,
     RegularizationWindow,
     SourceVarianceMonitor,
     SubsetWindow,
     UsableInformationMonitor,
+    WeightInformationMonitor,
 )
 from critical_periods.data import MovingDigitsDataModule, StereoDigitsDataModule
 from critical_periods.deficits import Blur, GaussianNoise
@@ -32,6 +34,7 @@ METRICS = ("train/loss", "val/loss", "val/accuracy", "deficit/active")
 MEASURES = (
     "rsv/head/mean", "rsv/head/polarization", "fisher/trace", "fisher/trace/pathways.0.0",
     "fisher/trace/head", "information/both", "information/view_0", "information/view_1",
+    "information/weights",
 )  # fmt: skip
 
 
@@ -67,6 +70,7 @@ def fit(folder: Path, name: str, processes: int, resume: str | None = None, **wi
         SourceVarianceMonitor(["head"], samples=51, pairs=5),
         FisherMonitor(every_n_epochs=None, samples=37),
         UsableInformationMonitor(every_n_epochs=None),
+        WeightInformationMonitor(every_n_epochs=None, samples=33, steps=5),
         devices=processes, strategy="ddp" if processes > 1 else "auto", max_epochs=3,
         default_root_dir=folder, enable_checkpointing=True,
     )  # fmt: skip
@@ -144,7 +148,11 @@ def fit_masked(folder: Path, name: str, processes: int) -> None:
     # 250 samples give a short last batch, and the 101 to validate on are shared unevenly.
     moving = MovingDigitsDataModule(batch_size=128 // processes, limit_train=250, val_split=101)
     strategy = "ddp" if processes > 1 else "auto"
-    trainer = quiet_trainer(devices=processes, strategy=strategy, max_epochs=2)
+    monitor = ReconstructionMonitor(every_n_epochs=None, samples=51)
+    trainer = quiet_trainer(
+        monitor, devices=processes, strategy=strategy, max_epochs=2,
+        default_root_dir=folder / name,
+    )  # fmt: skip
     trainer.fit(task, moving)
     if trainer.is_global_zero:
         metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}

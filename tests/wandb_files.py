@@ -1,5 +1,6 @@
 """What lies in the files of Weights & Biases."""
 
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -27,3 +28,18 @@ def read_records(file: Path) -> list[Any]:
             found.append(record)
             parts = b""
     return found
+
+
+def rows_of(records: list[Any]) -> list[dict[str, Any]]:
+    """The steps that a run logged."""
+    steps = []
+    for record in records:
+        step: dict[str, Any] = {}
+        for item in record.history.item:
+            *parents, last = item.nested_key or [item.key]
+            inner = step
+            for parent in parents:
+                inner = inner.setdefault(parent, {})
+            inner[last] = json.loads(item.value_json)
+        steps += [step] if step else []
+    return steps

@@ -1,5 +1,6 @@
 """The command line: ``critical-periods fit|validate|test|predict``, ``study`` and ``kinetics``."""
 
+import logging
 import os
 import select
 import signal
@@ -46,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     open_standard_streams()
     ends_process = argv is None
+    if ends_process:
+        # Weights & Biases keeps a log, of which Python shows a traceback a line on a full disk.
+        logging.raiseExceptions = False
     argv = list(sys.argv[1:] if argv is None else argv)
     # Of an error that Python shows, and of what ends a run of Weights & Biases until it is known.
     code = 1

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from errno import EACCES, EPERM, EROFS
 from importlib import import_module
 from itertools import product
 from pathlib import Path
@@ -79,14 +80,14 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     _, plan = _prepared(options)
     try:
-        goes_on = at.launch(folder, plan, request)
+        ended_early = at.launch(folder, plan, request)
     except (KeyboardInterrupt, Terminated) as ended:
         done = [name for name in plan.segments if folder.segment(name).is_done()]
         raise type(ended)(
             f"{len(done)} of {len(plan.segments)} segments are done and kept in {folder.path}; the "
             "same command goes on from there."
         ) from ended
-    return 0 if goes_on else _finish(folder, plan)
+    return 0 if ended_early is None else _finish(folder, plan, ended_early)
 
 
 def _prepared(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
@@ -253,15 +254,13 @@ def _check_owner(folder: StudyFolder, plan: Plan, name: str) -> None:
         )
 
 
-def _finish(folder: StudyFolder, plan: Plan) -> int:
-    """Writes what is known and says what is not."""
-    if why := _cannot_plan():
-        print(f"No tables are written, as {why}; the last job has written them.")
-        written = []
+def _finish(folder: StudyFolder, plan: Plan, why: Sequence[str] = ()) -> int:
+    """Writes what is known and says what is not, and why workers have ended before."""
+    if cannot := _cannot_plan():
+        print(f"No tables are written, as {cannot}; the last job has written them.")
+        written: list[str] = []
     else:
-        from critical_periods.studies.report import write_report
-
-        written = write_report(folder, plan)
+        written = _write_report(folder, plan)
     if written:
         print(f"Wrote {', '.join(written[:-1])} and {written[-1]} to {folder.path}.")
     failed = [name for name in plan.segments if folder.segment(name).error.exists()]
@@ -274,12 +273,25 @@ def _finish(folder: StudyFolder, plan: Plan) -> int:
         if untried:
             print(f"Not tried, as it goes on from {name}: {', '.join(untried)}.", file=sys.stderr)
     if undone:
+        reasons = f" ({'; '.join(dict.fromkeys(why))})" if why else ""
         print(
-            f"{len(undone)} of {len(plan.segments)} segments are not done; see the worker_*.log "
-            f"in {folder.path}, and run the same command again to train what is missing.",
+            f"{len(undone)} of {len(plan.segments)} segments are not done{reasons}; see the "
+            f"worker_*.log in {folder.path}, and run the same command again to train what is "
+            "missing.",
             file=sys.stderr,
         )
     return 1 if undone else 0
+
+
+def _write_report(folder: StudyFolder, plan: Plan) -> list[str]:
+    from critical_periods.studies.report import write_report
+
+    try:
+        return write_report(folder, plan)
+    except OSError as error:
+        if error.errno not in (EACCES, EPERM, EROFS):
+            raise
+        raise UserError(f"--output {folder.path} cannot be written: {error.strerror}.") from error
 
 
 _Command = Callable[[argparse.Namespace], int]

@@ -37,7 +37,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         part.unlink(missing_ok=True)
         # A full disk is noticed by a descriptor, which has no name.
-        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+        names = (None, str(part))
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename in names:
             error.filename = str(path)
         raise
 

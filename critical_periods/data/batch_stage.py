@@ -13,10 +13,11 @@ from torch import Tensor
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import in_precision, resume_in_place, under_both_names
-from critical_periods.core.randomness import FIXED_SEED, Stream, generator, global_seed
+from critical_periods.core.randomness import FIXED_SEED, Stream, fold, generator, global_seed
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 from critical_periods.data.last_batch import fails_in_step, validate_last_batch
 from critical_periods.deficits.deficit import DeficitSlot
+from critical_periods.deficits.whole_batch import PartGenerator, gather
 
 
 class Images(NamedTuple):
@@ -36,7 +37,8 @@ class BatchStage(pl.LightningDataModule):
 
     Loaders yield :class:`.Indices`, the numbers of the samples of a batch. All that is random about
     a sample is drawn from (seed, epoch, index), whichever batch or process it falls in; all that is
-    random about a batch from (seed, epoch, batch, rank). Deficits act on images that are augmented
+    random about a batch from (seed, epoch, batch), or, where each process draws for its own part,
+    from (seed, epoch, batch, rank). Deficits act on images that are augmented
     and normalised, but not yet cropped (Kleinman, Achille & Soatto, CVPR 2023, A.5).
 
     A subclass sets ``splits`` in its ``setup`` and defines the abstract methods; it may
@@ -165,8 +167,20 @@ class BatchStage(pl.LightningDataModule):
                 return batch
             if not self.trainer.validating:
                 return batch
-        key = (Stream.DEFICIT, global_seed(), draw.epoch, draw.batch, self.place[0])
-        return self.deficits(batch, generator(batch.views.device, *key), not draw.in_training)
+        return self.deficits(batch, self._draws(batch, draw), not draw.in_training)
+
+    def _draws(self, batch: Batch, draw: Indices) -> torch.Generator:
+        """The generator for a batch, which knows of the parts that other processes have of it."""
+        device, (rank, processes) = batch.views.device, self.place
+        key = (Stream.DEFICIT, global_seed(), draw.epoch, draw.batch)
+        whole = generator(device, *key, 0)
+        if processes == 1:
+            return whole
+        sizes = [len(batch.index)] * processes
+        if not draw.in_training:
+            sizes = gather(torch.tensor(sizes[:1], device=device), [1] * processes).tolist()
+        own = PartGenerator(whole, sizes, rank)
+        return own.manual_seed(fold(*key, rank))
 
     def fingerprint(self) -> str:
         """A hash of the data: the same for the same data, wherever it lies."""

@@ -1,7 +1,7 @@
 """Which samples make up which batch, as a function of the seed and the epoch alone."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,13 +48,13 @@ class Indices(NamedTuple):
 class EpochSampler:
     """The order of every epoch, this process's share of it, and where to go on after a restart.
 
-    In training, epoch e is one permutation drawn from (seed, e), cut into global batches of
-    ``batch_size * world_size``, of which each process takes an equal part; so any number of
-    processes sees the same global batches. The last one is smaller (with several processes, by up
-    to ``world_size - 1`` samples so that their parts stay equal). In evaluation the order is fixed,
-    every sample occurs exactly once, and all processes make equally many batches, of sizes that
-    differ by at most one and are never 0 (so where ``batch_size`` is 1 and the processes' shares
-    differ, a few batches hold 2).
+    Any number of processes sees the same global batches, of ``batch_size * world_size``, and each
+    takes a part. In training, epoch e is one permutation drawn from (seed, e), and the parts are
+    equal; the last global batch is smaller (with several processes, by up to ``world_size - 1``
+    samples, so that its parts stay equal). In evaluation the order is fixed, every sample occurs
+    exactly once, and all processes make equally many batches, of sizes that differ by at most one
+    and are never 0 (so where ``batch_size`` is 1 and the processes' shares differ, a few batches
+    hold 2).
 
     Args:
         index: the samples, [N].
@@ -122,14 +122,20 @@ class EpochSampler:
                 self._yielded = number + 1
                 yield batch
 
-    def _batches(self) -> Sequence[Tensor]:
-        if not self.training:
-            return self.index[self.rank :: self.world_size].tensor_split(len(self))
-        order = torch.Generator().manual_seed(fold(self.seed, self.epoch))
-        shuffled = self.index[torch.randperm(len(self.index), generator=order)]
-        shuffled = shuffled[: len(shuffled) - len(shuffled) % self.world_size]
-        batches = shuffled.split(self.batch_size * self.world_size)
-        return [batch.tensor_split(self.world_size)[self.rank] for batch in batches]
+    def _batches(self) -> Iterator[Tensor]:
+        if self.training:
+            order = torch.Generator().manual_seed(fold(self.seed, self.epoch))
+            shuffled = self.index[torch.randperm(len(self.index), generator=order)]
+            shuffled = shuffled[: len(shuffled) - len(shuffled) % self.world_size]
+            batches = shuffled.split(self.batch_size * self.world_size)
+        else:
+            batches = self.index.tensor_split(len(self))
+        begin, world = 0, self.world_size
+        for batch in batches:
+            # Where it cannot be shared equally, processes have one sample more in turn.
+            sizes = [len(range((rank - begin) % world, len(batch), world)) for rank in range(world)]
+            yield batch.split(sizes)[self.rank]
+            begin += len(batch)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and how many of its batches are done."""

@@ -8,6 +8,7 @@ from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.deficits.cycle import check_others, check_probability, random_cycle
 from critical_periods.deficits.deficit import Deficit
+from critical_periods.deficits.whole_batch import WholeBatch
 
 
 class Dissociation(Deficit):
@@ -16,7 +17,7 @@ class Dissociation(Deficit):
     Moved views go along a random cycle through the batch, so each comes from another image. The
     target, and ``target_view``, are those of the image of a moved view with probability ``p`` and
     of the view that stays otherwise. So each view predicts its own class, but the views are
-    independent of each other. Under DDP each process permutes its own part of the batch. A last
+    independent of each other. Under DDP the cycle goes through the parts of all processes. A last
     batch of a single sample is left as it is.
 
     Source: Kleinman, Achille & Soatto (CVPR 2023), section 4.2 and A.6, with p = 0.5 and the right
@@ -61,19 +62,23 @@ class Dissociation(Deficit):
             UserError: there is not exactly one view that stays.
         """
         moved, stays = self._roles(batch)
-        size, device = len(batch.target), batch.target.device
+        whole, device = WholeBatch(len(batch.target), generator), batch.target.device
+        size = whole.rows
         if size < 2:
             return batch
         sources = torch.arange(size, device=device).repeat(len(batch.inputs), 1)
         for view in moved:
-            sources[view] = random_cycle(size, generator, device)
-        draw = torch.rand(size, generator=generator, device=device)
-        place = torch.randint(len(moved), (size,), generator=generator, device=device)
+            sources[view] = random_cycle(size, whole.generator, device)
+        draw = torch.rand(size, generator=whole.generator, device=device)
+        place = torch.randint(len(moved), (size,), generator=whole.generator, device=device)
         whose = torch.where(draw < self.p, torch.tensor(moved, device=device)[place], stays)
-        source = sources.gather(0, whose[None])[0]
-        moved_views = [view[place] for view, place in zip(batch.inputs, sources, strict=True)]
-        return batch.with_inputs(moved_views)._replace(
-            target=batch.target[source], target_view=whose
+        source = whole.part(sources.gather(0, whose[None])[0])
+        views = [
+            whole.gather(view)[whole.part(sources[number])] if number in moved else view
+            for number, view in enumerate(batch.inputs)
+        ]
+        return batch.with_inputs(views)._replace(
+            target=whole.gather(batch.target)[source], target_view=whole.part(whose)
         )
 
     def _roles(self, batch: Batch) -> tuple[list[int], int]:

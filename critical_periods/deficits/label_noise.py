@@ -5,6 +5,7 @@ import torch
 from critical_periods.core.batch import Batch
 from critical_periods.deficits.cycle import check_others, check_probability, random_cycle
 from critical_periods.deficits.deficit import Deficit
+from critical_periods.deficits.whole_batch import WholeBatch
 
 
 class LabelNoise(Deficit):
@@ -48,10 +49,11 @@ class LabelNoise(Deficit):
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         """A batch with some targets, [B] or [B, K], replaced."""
-        size, device = len(batch.target), batch.target.device
-        if size < 2:
+        whole, device = WholeBatch(len(batch.target), generator), batch.target.device
+        if whole.rows < 2:
             return batch
-        others = random_cycle(size, generator, device)
-        is_other = torch.rand(size, generator=generator, device=device) < self.p
-        own = torch.arange(size, device=device)
-        return batch._replace(target=batch.target[torch.where(is_other, others, own)])
+        others = random_cycle(whole.rows, whole.generator, device)
+        is_other = torch.rand(whole.rows, generator=whole.generator, device=device) < self.p
+        own = torch.arange(whole.rows, device=device)
+        source = whole.part(torch.where(is_other, others, own))
+        return batch._replace(target=whole.gather(batch.target)[source])

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from critical_periods.core.errors import UserError
 from critical_periods.deficits.deficit import Deficit
+from critical_periods.deficits.whole_batch import WholeBatch
 
 
 class GaussianNoise(Deficit):
@@ -33,6 +34,9 @@ class GaussianNoise(Deficit):
                 f"GaussianNoise replaces normalised images, but these are {images.dtype}; "
                 "normalise them before the deficit."
             )
-        return torch.randn(
-            images.shape, generator=generator, device=images.device, dtype=images.dtype
-        )
+        whole = WholeBatch(len(images), generator)
+        drawn = torch.randn(
+            whole.rows, *images.shape[1:],
+            generator=whole.generator, device=images.device, dtype=images.dtype,
+        )  # fmt: skip
+        return whole.part(drawn)

@@ -239,7 +239,7 @@ def is_intact(checkpoint: Path) -> bool:
         return False
 
 
-def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+def write_json(path: Path, tree: Mapping[str, Any] | list[str]) -> None:
     """Writes a JSON file."""
     write_text(path, json.dumps(tree, indent=1) + "\n")
 

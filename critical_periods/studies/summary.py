@@ -1,8 +1,10 @@
 """The summary of a study in Weights & Biases: one run, which grows whenever a run of it ends."""
 
 import hashlib
+import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -23,7 +25,7 @@ from critical_periods.plots.style import by_window, lines, numbers
 from critical_periods.plots.through_epochs import plot_fisher
 from critical_periods.runs.tracking import is_disabled, wandb_logger
 from critical_periods.studies.figures import figures
-from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.folder import StudyFolder, write_json
 from critical_periods.studies.loading import LoadedStudy
 from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan
@@ -42,7 +44,7 @@ class GrowingSummary:
 
     def __init__(self, study: StudyFolder, plan: Plan) -> None:
         self.study, self.plan = study, plan
-        self._known = len(_ends(study, plan))
+        self._known = len(list(ended(study, plan)))
         self._next = time.monotonic()
 
     def update(self) -> None:
@@ -50,7 +52,7 @@ class GrowingSummary:
         began = time.monotonic()
         if is_disabled() or began < self._next:
             return
-        known = len(_ends(self.study, self.plan))
+        known = len(list(ended(self.study, self.plan)))
         if known > self._known:
             self._known = known
             update_summary(self.study, self.plan)
@@ -74,15 +76,16 @@ def update_summary(study: StudyFolder, plan: Plan, final: LoadedStudy | None = N
     waiting = "Waiting for another process that updates the summary in Weights & Biases."
     try:
         with locked(study.path / "summary.lock", waiting if final else None):
-            attempt(_update, study, plan, final)
+            # Said again where its service was killed; one that was told all gives True.
+            any(attempt(_update, study, plan, final) for _ in range(2))
     except (Timeout, OSError):
         pass  # Another process does it, or the folder is another user's.
 
 
-def _update(study: StudyFolder, plan: Plan, final: LoadedStudy | None) -> None:
-    order = _ends(study, plan)
+def _update(study: StudyFolder, plan: Plan, final: LoadedStudy | None) -> bool:
+    order = _order(study, plan)
     if not order:
-        return
+        return True
     # One run for each folder, however often this is done.
     place = f"{plan.study} {study.path.resolve()}"
     id_ = hashlib.sha256(place.encode()).hexdigest()[:16]
@@ -90,14 +93,16 @@ def _update(study: StudyFolder, plan: Plan, final: LoadedStudy | None) -> None:
         study.path, id_, "runs", group=plan.study, name="summary", job_type="summary",
     )  # fmt: skip
     if logger is None:
-        return
+        return True
     run: Any = logger._experiment
+    has_ended = False
     try:
         _log(run, study, plan, order, final)
         if final and plan.log_artifacts:
             _log_artifact(run, study.path, plan)
     finally:
-        logger.finish(0)
+        has_ended = logger.finish(0)
+    return has_ended
 
 
 def _log(
@@ -122,14 +127,22 @@ def _log(
         run.log({**shown, "runs": known})
 
 
-def _ends(study: StudyFolder, plan: Plan) -> list[int]:
-    """The places of the runs that have ended, in the order in which they have."""
-    times = {}
-    for place, run, diverged in ended(study, plan):
-        folder = study.segment(run.segment)
-        files = (folder.done,) if diverged is None else (folder.error, folder.path)
-        times[place] = max((f.stat().st_mtime for f in files if f.exists()), default=0.0)
-    return sorted(times, key=lambda place: (times[place], place))
+def _order(study: StudyFolder, plan: Plan) -> list[int]:
+    """The places of the runs that have ended, in the order in which this was noticed.
+
+    It is kept in a file: clocks of computers differ, and jump.
+    """
+    file, known = study.path / "summary.json", []
+    # A damaged one is no order.
+    with suppress(OSError, ValueError, TypeError):
+        known = list(map(str, json.loads(file.read_text(encoding="utf-8"))))
+    places: dict[str, list[int]] = {}
+    for place, run, _ in ended(study, plan):
+        places.setdefault(run.segment, []).append(place)
+    segments = [one for one in dict.fromkeys([*known, *places]) if one in places]
+    if segments != known:
+        write_json(file, segments)
+    return [place for segment in segments for place in places[segment]]
 
 
 def _tables(curve: pd.DataFrame, runs: pd.DataFrame, title: str) -> dict[str, Any]:

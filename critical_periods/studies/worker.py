@@ -1,10 +1,13 @@
 """A worker of a study: trains segments, one after another, until none is left that it could."""
 
+import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 from filelock import Timeout
 
@@ -109,6 +112,22 @@ def _train_here_or_in_a_process(study: StudyFolder, plan: Plan, name: str) -> No
     sys.stderr.write(said)
     if code:
         raise UserError(told(said) or f"the training ended with exit code {code}.")
+
+
+def log_of(study: StudyFolder, number: int) -> Path:
+    """What a worker that was started by a launcher prints."""
+    return study.path / f"worker_{number}.log"
+
+
+def why_ended(code: int, log: Path) -> str:
+    """Why a worker has ended before all was done: a sentence without its end."""
+    if code < 0:
+        return f"a worker was killed by {signal.Signals(-code).name}"
+    if not shutil.disk_usage(log.parent).free:
+        # Not even the log has a reason then.
+        return f"there is no space left in {log.parent}"
+    said = told(log.read_text(encoding="utf-8", errors="replace"))
+    return said.rstrip(".") or f"a worker ended with exit code {code}"
 
 
 def told(said: str) -> str:

@@ -179,6 +179,33 @@ def test_standard_streams_that_are_closed_or_full(closing, code, says):
     assert says is None or (found.stdout + found.stderr).endswith(f"{says}\n")
 
 
+def test_a_full_disk_leaves_no_half_of_a_checkpoint_of_lightning(capsys, monkeypatch):
+    whole = Path.write_bytes
+
+    def fill(self: Path, data: Any) -> None:
+        whole(self, bytes(data[: len(data) // 2]))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    assert main(["fit", "--config", write_run(), "--trainer.limit_train_batches", "1"]) == 2
+    sentence = "there is no space left to write * epoch=0-step=1.ckpt; free some, and run the same"
+    said = capsys.readouterr().err.rpartition("\n")[0].rpartition("\n")[2]
+    assert all(part in said for part in sentence.split(" * "))
+    assert not [*Path("runs").rglob("*.ckpt*")]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_has_become_read_only_is_a_sentence(number, capsys, monkeypatch):
+    def refuse(*args: Any) -> None:
+        raise OSError(number, os.strerror(number), "out/results.csv.1.part")
+
+    planned(Path())
+    monkeypatch.setattr("critical_periods.studies.report.write_report", refuse)
+    assert main(["study", "plot", "small.yaml", "--output", "out"]) == 2
+    sentence = f"error: --output out cannot be written: {os.strerror(number)}.\n"
+    assert capsys.readouterr().err.endswith(sentence)
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_a_sentence(number, capsys, monkeypatch):
     """In a training, in a study's segment, which takes its half-written checkpoint away, ...."""

@@ -86,6 +86,9 @@ def test_evaluation_sees_each_sample_once(count, batch_size, world_size):
         drawn(sampler(count, batch_size, rank=rank, **settings), epoch=7)
         for rank in range(world_size)
     ]
+    whole = drawn(sampler(count, batch_size * world_size, training=False))
+    # Those of one process, wherever the processes' share of a batch is one sample at least.
+    assert [flat(shares) for shares in zip(*parts, strict=True)] == whole or batch_size == 1
     assert sorted(flat(flat(parts))) == list(range(100, 100 + count))
     assert len({len(part) for part in parts}) == 1
     sizes = {len(batch) for part in parts for batch in part}

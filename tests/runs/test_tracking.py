@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import wandb
 from PIL import Image
 from small_study import planned, write_run, write_study
-from wandb_files import read_records
+from wandb_files import read_records, rows_of
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
@@ -50,17 +50,7 @@ def records(folder: Path, id_: str = "*") -> list[Any]:
 
 def history(folder: Path, id_: str = "*") -> list[dict[str, Any]]:
     """The steps that a run logged."""
-    steps = []
-    for record in records(folder, id_):
-        step: dict[str, Any] = {}
-        for item in record.history.item:
-            *parents, last = item.nested_key or [item.key]
-            inner = step
-            for parent in parents:
-                inner = inner.setdefault(parent, {})
-            inner[last] = json.loads(item.value_json)
-        steps += [step] if step else []
-    return steps
+    return rows_of(records(folder, id_))
 
 
 @pytest.fixture

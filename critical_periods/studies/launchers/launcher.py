@@ -37,8 +37,11 @@ class Request:
 class Launcher(Protocol):
     """Where segments are trained."""
 
-    def launch(self, folder: StudyFolder, plan: Plan, request: Request) -> bool:
-        """Trains what is missing of a plan; says whether that goes on elsewhere."""
+    def launch(self, folder: StudyFolder, plan: Plan, request: Request) -> Sequence[str] | None:
+        """Trains what is missing of a plan; ``None`` where that goes on elsewhere.
+
+        Otherwise it gives the reasons, if any, for which training has ended before all was done.
+        """
 
     def launch_planning(self, folder: StudyFolder, request: Request, why: str) -> None:
         """Has a study planned and trained elsewhere, as that cannot be done here, and why not."""

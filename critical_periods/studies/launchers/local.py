@@ -15,14 +15,17 @@ from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers.launcher import Request
 from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.plan import Plan
-from critical_periods.studies.worker import missing
+from critical_periods.studies.worker import log_of, missing, why_ended
 
 
-def launch(study: StudyFolder, plan: Plan, request: Request) -> bool:
+def launch(study: StudyFolder, plan: Plan, request: Request) -> list[str]:
     """Trains all that is missing of a planned study on this machine, and is done with it then.
 
     ``request.jobs`` are the runs at once; by default one for each device (or ``trainer.devices`` of
     them), on CPUs one for each ``num_threads`` cores.
+
+    Returns:
+        Why workers have ended before all was done, such as for a full disk.
     """
     # It needs torch and more, which the machine that only says how a study is may not have.
     from critical_periods.studies.summary import GrowingSummary
@@ -32,12 +35,12 @@ def launch(study: StudyFolder, plan: Plan, request: Request) -> bool:
             with suppress(Timeout), folder.held():
                 folder.remove_leftovers()
     if not missing(study, plan):
-        return False
+        return []
     groups = device_groups(plan, request.jobs)
     workers: list[subprocess.Popen[bytes]] = []
     try:
         for number, devices in enumerate(groups):
-            with (study.path / f"worker_{number}.log").open("wb") as log:
+            with log_of(study, number).open("wb") as log:
                 words = ["work", str(study.path)]
                 workers.append(start(words, devices, stdout=log, stderr=subprocess.STDOUT))
         summary = GrowingSummary(study, plan)
@@ -52,7 +55,8 @@ def launch(study: StudyFolder, plan: Plan, request: Request) -> bool:
             worker.terminate()
         for worker in workers:
             worker.wait()
-    return False
+    codes = enumerate(worker.returncode for worker in workers)
+    return [why_ended(code, log_of(study, number)) for number, code in codes if code]
 
 
 def launch_planning(study: StudyFolder, request: Request, why: str) -> None:

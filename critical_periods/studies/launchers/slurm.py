@@ -130,13 +130,12 @@ def submit(
     return f"{text}.{full}"
 
 
-def launch(study: StudyFolder, plan: Plan, request: Request) -> bool:
+def launch(study: StudyFolder, plan: Plan, request: Request) -> None:
     """Submits what is missing, says what that is, and leaves it to Slurm."""
     of = request.study
     report = request.commands["plot"]
     print(submit(study, plan, of.slurm, report, request.whole, of.packed))
     _forget_planning(study)
-    return True
 
 
 def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
