@@ -79,14 +79,14 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     _, plan = _prepared(options)
     try:
-        goes_on = at.launch(folder, plan, request)
+        at.launch(folder, plan, request)
     except (KeyboardInterrupt, Terminated) as ended:
         done = [name for name in plan.segments if folder.segment(name).is_done()]
         raise type(ended)(
             f"{len(done)} of {len(plan.segments)} segments are done and kept in {folder.path}; the "
             "same command goes on from there."
         ) from ended
-    return 0 if goes_on else _finish(folder, plan)
+    return _finish(folder, plan) if at.WAITS else 0
 
 
 def _prepared(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
@@ -148,7 +148,8 @@ def _status(options: argparse.Namespace) -> int:
             print(f"The job that plans the study is {state}.")
             if not folder.plan_file.exists():
                 return 0
-        queue = at.states(folder)
+        if folder.plan_file.exists():
+            queue = at.states(folder)
     except UserError as error:
         if not folder.plan_file.exists():
             raise

@@ -37,8 +37,11 @@ class Request:
 class Launcher(Protocol):
     """Where segments are trained."""
 
-    def launch(self, folder: StudyFolder, plan: Plan, request: Request) -> bool:
-        """Trains what is missing of a plan; says whether that goes on elsewhere."""
+    WAITS: bool
+    """Whether :meth:`launch` goes on until all has ended; without, that goes on elsewhere."""
+
+    def launch(self, folder: StudyFolder, plan: Plan, request: Request) -> None:
+        """Trains what is missing of a plan, or has it trained."""
 
     def launch_planning(self, folder: StudyFolder, request: Request, why: str) -> None:
         """Has a study planned and trained elsewhere, as that cannot be done here, and why not."""

@@ -17,9 +17,11 @@ from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.worker import missing
 
+WAITS = True
 
-def launch(study: StudyFolder, plan: Plan, request: Request) -> bool:
-    """Trains all that is missing of a planned study on this machine, and is done with it then.
+
+def launch(study: StudyFolder, plan: Plan, request: Request) -> None:
+    """Trains all that is missing of a planned study on this machine.
 
     ``request.jobs`` are the runs at once; by default one for each device (or ``trainer.devices`` of
     them), on CPUs one for each ``num_threads`` cores.
@@ -32,7 +34,7 @@ def launch(study: StudyFolder, plan: Plan, request: Request) -> bool:
             with suppress(Timeout), folder.held():
                 folder.remove_leftovers()
     if not missing(study, plan):
-        return False
+        return
     groups = device_groups(plan, request.jobs)
     workers: list[subprocess.Popen[bytes]] = []
     try:
@@ -52,7 +54,6 @@ def launch(study: StudyFolder, plan: Plan, request: Request) -> bool:
             worker.terminate()
         for worker in workers:
             worker.wait()
-    return False
 
 
 def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
@@ -62,8 +63,7 @@ def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
         UserError: always.
     """
     raise UserError(
-        f"{sys.executable} cannot plan or train here ({why}); use a Python that can, or submit "
-        "with --launcher slurm, whose first job plans."
+        f"{why}; use a Python that can, or submit with --launcher slurm, whose first job plans."
     )
 
 

@@ -33,6 +33,7 @@ from critical_periods.studies.worker import missing, told
 
 LONGEST = 60
 """Segments of a job at most: Slurm takes comments of 1,024 characters, and a job's names them."""
+WAITS = False
 # Holds what was planned by a job and is not submitted yet.
 _PLANNED = "planned"
 
@@ -130,13 +131,12 @@ def submit(
     return f"{text}.{full}"
 
 
-def launch(study: StudyFolder, plan: Plan, request: Request) -> bool:
+def launch(study: StudyFolder, plan: Plan, request: Request) -> None:
     """Submits what is missing, says what that is, and leaves it to Slurm."""
     of = request.study
     report = request.commands["plot"]
     print(submit(study, plan, of.slurm, report, request.whole, of.packed))
     _forget_planning(study)
-    return True
 
 
 def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
@@ -149,12 +149,12 @@ def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
     if planned.exists() and planned.read_text() == _digest(of):
         launch(study, study.read_plan(), request)
         return
+    _cancel([job for job in jobs(study) if job.segments == (PLAN,)])
     try:
         planned.parent.mkdir(parents=True, exist_ok=True)
+        _forget_planning(study)
     except OSError as error:
         raise UserError(f"--output {study.path} cannot be written: {error.strerror}.") from error
-    _cancel([job for job in jobs(study) if job.segments == (PLAN,)])
-    _forget_planning(study)
     # Nothing is trained, but a run is built, which asks for what it is to be trained on.
     configs = [of.configured(of.variations[0])]
     *_, gpus = _shape(Plan(of.name, configs, {}, [], of.threshold), of.slurm, of.packed)
