@@ -149,7 +149,8 @@ def _status(options: argparse.Namespace) -> int:
             print(f"The job that plans the study is {state}.")
             if not folder.plan_file.exists():
                 return 0
-        queue = at.states(folder)
+        if folder.plan_file.exists():
+            queue = at.states(folder)
     except UserError as error:
         if not folder.plan_file.exists():
             raise

@@ -127,7 +127,9 @@ def test_a_job_plans_where_the_login_node_has_no_torch(tmp_path, fake_slurm, mon
     path, output = write_study(tmp_path, {"slurm": fields, "packed": 2}), tmp_path / "out"
     for words in ([], ["--launcher", "local"]):
         code, _, said = on_the_login_node(path, "run", *words)
-        assert code == 2 and "cannot plan or train here" in said and "first job plans" in said
+        assert (
+            code == 2 and "cannot import what training needs" in said and "first job plans" in said
+        )
     # Twice: the first job makes way.
     for number in (1, 2):
         code, said, _ = on_the_login_node(path, "run", "--launcher", "slurm", "--per", "segment")

@@ -17,6 +17,8 @@ from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.worker import log_of, missing, why_ended
 
+WAITS = True
+
 
 def launch(study: StudyFolder, plan: Plan, request: Request) -> list[str]:
     """Trains all that is missing of a planned study on this machine, and is done with it then.
@@ -66,8 +68,7 @@ def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
         UserError: always.
     """
     raise UserError(
-        f"{sys.executable} cannot plan or train here ({why}); use a Python that can, or submit "
-        "with --launcher slurm, whose first job plans."
+        f"{why}; use a Python that can, or submit with --launcher slurm, whose first job plans."
     )
 
 

@@ -148,12 +148,12 @@ def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
     if planned.exists() and planned.read_text() == _digest(of):
         launch(study, study.read_plan(), request)
         return
+    _cancel([job for job in jobs(study) if job.segments == (PLAN,)])
     try:
         planned.parent.mkdir(parents=True, exist_ok=True)
+        _forget_planning(study)
     except OSError as error:
         raise UserError(f"--output {study.path} cannot be written: {error.strerror}.") from error
-    _cancel([job for job in jobs(study) if job.segments == (PLAN,)])
-    _forget_planning(study)
     # Nothing is trained, but a run is built, which asks for what it is to be trained on.
     configs = [of.configured(of.variations[0])]
     *_, gpus = _shape(Plan(of.name, configs, {}, [], of.threshold), of.slurm, of.packed)
