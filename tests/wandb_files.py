@@ -43,3 +43,11 @@ def rows_of(records: list[Any]) -> list[dict[str, Any]]:
             inner[last] = json.loads(item.value_json)
         steps += [step] if step else []
     return steps
+
+
+def logged(records: list[Any], key: str) -> list[Any]:
+    """The values that a run's rows have of a key, as they were logged."""
+    items = [item for record in records for item in record.history.item]
+    names = [item.key or ".".join(item.nested_key) for item in items]
+    found = zip(names, items, strict=True)
+    return [json.loads(item.value_json) for name, item in found if name == key]

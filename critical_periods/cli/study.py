@@ -275,10 +275,10 @@ def _finish(folder: StudyFolder, plan: Plan, why: Sequence[str] = ()) -> int:
             print(f"Not tried, as it goes on from {name}: {', '.join(untried)}.", file=sys.stderr)
     if undone:
         reasons = f" ({'; '.join(dict.fromkeys(why))})" if why else ""
+        logs = "slurm/*.log" if (folder.path / "slurm").is_dir() else "worker_*.log"
         print(
-            f"{len(undone)} of {len(plan.segments)} segments are not done{reasons}; see the "
-            f"worker_*.log in {folder.path}, and run the same command again to train what is "
-            "missing.",
+            f"{len(undone)} of {len(plan.segments)} segments are not done{reasons}; see the {logs} "
+            f"in {folder.path}, and run the study again to train what is missing.",
             file=sys.stderr,
         )
     return 1 if undone else 0
