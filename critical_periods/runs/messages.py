@@ -224,7 +224,8 @@ def _near_field(name: str) -> str:
     first, _, rest = name.partition(".")
     if first == "trainer":
         return near(rest, inspect.signature(pl.Trainer).parameters)
-    return near(first, _TOP_FIELDS)
+    # Of those that there may be, a study does not take all.
+    return near(first, [field for field in _TOP_FIELDS if field != name])
 
 
 def _deepest(lines: list[str]) -> list[str]:

@@ -82,6 +82,8 @@ def _resolved(
             )
     if config["trainer"].get("limit_train_batches") == 0:
         raise UserError("trainer.limit_train_batches=0 trains nothing; leave it out.")
+    if config["trainer"].get("barebones"):
+        raise UserError("trainer.barebones=True measures nothing; leave it out.")
     callbacks = [window] if window else []
     callbacks += segment_callbacks(config["trainer"]["callbacks"])
     for callback in filter(is_window, callbacks):
