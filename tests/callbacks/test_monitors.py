@@ -23,7 +23,8 @@ from critical_periods.callbacks import (
     UsableInformationMonitor,
     WeightInformationMonitor,
 )
-from critical_periods.callbacks.monitors.monitor import Monitor, reestimated_batch_norm
+from critical_periods.callbacks.monitors.monitor import Monitor
+from critical_periods.callbacks.monitors.undisturbed import reestimated_batch_norm
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.data import DigitsDataModule, StereoDigitsDataModule

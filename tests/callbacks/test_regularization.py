@@ -334,6 +334,8 @@ def test_what_is_not_known_is_refused_before_the_first_step(name: str, onset: in
 
 
 def test_dropout_of_the_step_itself():
+    # Functions are looked at where nothing is compiled.
+    torch.compiler.reset()
     for dropout, is_known in ((0.3, True), (0.4, False)):
         module = Project(step=lambda m, x: F.dropout(m.network(x), 0.3))
         module.dropout = dropout  # type: ignore[assignment]
@@ -456,6 +458,25 @@ def test_compiled_parts_are_left_compiled():
         module.network = whole(Layer(lambda m, x: F.dropout(x, 0.3)), backend=backend)
         with pytest.raises(UserError, match=r"'network' .* drops by dropout,"):
             fit(module, RegularizationWindow("dropout", 0, 1), Untrained())
+
+
+def test_a_compiled_function_of_a_step_is_not_compiled_anew():
+    graphs, calls = [], [0]
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        def call(*args: Any) -> Any:
+            calls[0] += 1
+            return graph.forward(*args)
+
+        graphs.append(graph)
+        return call
+
+    torch.compiler.reset()
+    norm = torch.compile(lambda x: x / (1 + x.square().sum()), backend=backend)
+    fit(Project(step=lambda m, x: norm(m.network(x))), RegularizationWindow("dropout", 0, 1))
+    # With gradients and without; in each pass of each step.
+    assert (len(graphs), calls[0]) == (2, 4 * 21)
+    torch.compiler.reset()
 
 
 # Weight decay.

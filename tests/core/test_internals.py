@@ -254,6 +254,14 @@ def test_calls_of_compiled_modules_are_seen_and_not_compiled_anew(make):
     assert len(graphs) == 1
 
 
+def test_whether_anything_is_compiled():
+    torch.compiler.reset()
+    assert not internals.compiles_functions()
+    torch.compile(lambda x: x + 1, backend="eager")
+    assert internals.compiles_functions()
+    torch.compiler.reset()
+
+
 def test_calls_that_fail_end_too():
     module, seen = nn.Linear(2, 1), []
     internals.around_calls(module, seen.append, lambda *call: seen.append(call[0]))

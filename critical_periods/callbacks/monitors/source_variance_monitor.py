@@ -11,7 +11,8 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
-from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar, reestimated_batch_norm
+from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
+from critical_periods.callbacks.monitors.undisturbed import reestimated_batch_norm
 from critical_periods.callbacks.network import (
     module_names,
     modules_named,

@@ -8,11 +8,8 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
-from critical_periods.callbacks.windows.dropout import (
-    DropoutWatch,
-    Setting,
-    dropout_settings,
-)
+from critical_periods.callbacks.windows.dropout import Setting, dropout_settings
+from critical_periods.callbacks.windows.dropout_watch import DropoutWatch
 from critical_periods.callbacks.windows.image_data import image_data
 from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError, near
