@@ -163,7 +163,8 @@ def draw_kinds(devices: int, draw: random.Random) -> list[str]:
         return ["worker", "service", "Ctrl-C twice", "launcher"]
     kinds = [kind for kind in PROCESSES if devices == 2 or kind != "rank"]
     number = KILLS // 4
-    return [draw.choice(kinds) for _ in range(number if devices == 2 else KILLS - number)]
+    drawn = [draw.choice(kinds) for _ in range(number if devices == 2 else KILLS - number)]
+    return drawn if devices == 1 else [*drawn[::2], *len(drawn[1::2]) * ["rank"]]
 
 
 @pytest.mark.parametrize("devices", [1, 2] if KILLS else [1])
