@@ -57,7 +57,9 @@ local taken = 0
 function slurm_job_submit(job, partitions, user)
     if job.partition ~= "limited" then return slurm.SUCCESS end
     taken = (taken + 1) % 3
-    return taken > 0 and slurm.SUCCESS or slurm.ESLURM_ACCOUNTING_POLICY
+    if taken > 0 then return slurm.SUCCESS end
+    slurm.log_user("AssocMaxSubmitJobLimit")
+    return slurm.ESLURM_ACCOUNTING_POLICY
 end
 function slurm_job_modify(job, changed, partitions, user) return slurm.SUCCESS end
 """
@@ -99,6 +101,10 @@ def slurm(folder: Path) -> Iterator[None]:
         wait_for(lambda: set(call("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"})
         yield
     finally:
+        # Of a test that has failed.
+        with suppress(subprocess.CalledProcessError, AssertionError):
+            call("scancel", "--me")
+            wait_for(lambda: not call("squeue", "--noheader", "--me"), 60)
         for file in folder.glob("*.pid"):
             subprocess.run(["kill", file.read_text().strip()], check=False)
         del os.environ["SLURM_CONF"]

@@ -41,11 +41,12 @@ pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs Slurm's packages, a
 # A trunk with a deficit, its branch, and a control: a path of two segments and one of one.
 STUDY = {"windows": {"removal": [1], "epochs_after": 1}}
 TRAINS = {
-    "data.init_args": {"limit_train": 40, "batch_size": 4},
+    "data.init_args.limit_train": 40,
+    "data.init_args.batch_size": 4,
     "trainer.limit_val_batches": 16,
     "trainer.callbacks": [*BASE["trainer"]["callbacks"], {"class_path": "waits.Waits"}],
 }
-# One segment of two processes, which of its three batches an epoch has an uneven last.
+# One segment, for two processes, with an uneven last batch.
 ALONE = {"windows": {"removal": [0], "epochs_after": 1}}
 TWO = {"data.init_args.batch_size": 8}
 RESULTS = ("results.csv", "curve.csv")
@@ -79,11 +80,11 @@ def study(path: Path, command: str, *words: str) -> str:
 
 
 def submit(
-    folder: Path, *words: str, base: Any = TRAINS, setup: tuple[str, ...] = (), **fields: Any
+    folder: Path, *words: str, windows: Any = STUDY["windows"], setup: Any = (), **fields: Any
 ) -> tuple[Path, StudyFolder]:
     """Submits a study that waits within its first epoch until :func:`go`."""
     fields = {"partition": "main", "setup": [f"export WAITS_FOR={folder}/go", *setup], **fields}
-    path = write_study(folder, {**STUDY, "slurm": fields}, base)
+    path = write_study(folder, {"windows": windows, "slurm": fields}, TRAINS)
     study(path, "run", "--launcher", "slurm", *words)
     return path, StudyFolder(folder / "out")
 
@@ -153,15 +154,19 @@ def out_of_time(folder: Path, expected: Bytes) -> None:
 
 
 def requeued(folder: Path, expected: Bytes) -> None:
-    """By its user, and cancelled, and run again, with Weights & Biases; others' jobs go on."""
-    foreign = call("sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 600").strip()
+    """By its user, and cancelled, and run again, with Weights & Biases; other jobs go on."""
+    foreign = call("sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 900").strip()
+    (folder / "other").mkdir()
+    _, other = submit(folder / "other", **ALONE)
     path, output = submit(folder, setup=("export WANDB_MODE=offline",))
     first = trains(output)
     call("scontrol", "requeue", first.number)
     is_requeued(first.number)
     trains(output)
     wait_for(lambda: len(list(output.path.glob("segments/*/halfway.ckpt"))) or None)
-    assert re.match(r"Ended \d jobs", study(path, "cancel"))
+    neighbours = {job.number for job in jobs(other)}
+    assert re.search(r"Ended \d jobs", study(path, "cancel"))
+    assert {job.number for job in jobs(other)} == neighbours
     # It waits for them to end, and so does this.
     study(path, "run", "--launcher", "slurm")
     assert {STOPPED} == {
@@ -172,6 +177,8 @@ def requeued(folder: Path, expected: Bytes) -> None:
     }
     assert call("squeue", "-h", "-j", foreign, "-o", "%T").strip() in ("RUNNING", "PENDING")
     call("scancel", foreign)
+    finish(other, {})
+    assert (other.path / "curve.csv").exists()
     finish(output, expected)
     runs = {
         file.stem.partition("-")[2]: read_records(file)
@@ -223,22 +230,8 @@ def refused(folder: Path, expected: Bytes) -> None:
     assert parents <= {name for job in jobs(output) for name in job.segments}
     go(path)
     said = study(path, "run", "--launcher", "slurm")
-    assert re.match(r"(?s).*Submitted 1 jobs for 1 segments; .*", said)
+    assert "Submitted 1 jobs for 1 segments; " in said
     finish(output, expected)
-
-
-def cancelled(folder: Path, expected: Bytes) -> None:
-    """One of two studies of a user, which leaves the other alone."""
-    folders = folder / "this", folder / "other"
-    for one in folders:
-        one.mkdir()
-    (path, this), (_, other) = map(submit, folders)
-    trains(this)
-    before = {job.number for job in jobs(other)}
-    study(path, "cancel")
-    wait_for(lambda: not jobs(this))
-    assert {job.number for job in jobs(other)} == before
-    finish(other, expected)
 
 
 def killed_for_ever(folder: Path, expected: Bytes) -> None:
@@ -270,30 +263,26 @@ def failed(folder: Path, expected: Bytes) -> None:
     assert not output.segment(child).is_done()
 
 
-def on_two_tasks(folder: Path, expected: Bytes) -> None:
-    _in_two_processes(folder, {"trainer.devices": 2})
-
-
-def on_two_nodes(folder: Path, expected: Bytes) -> None:
-    _in_two_processes(folder, {"trainer.num_nodes": 2, "trainer.devices": 1})
-
-
-def _in_two_processes(folder: Path, shape: dict[str, int]) -> None:
+def divided(folder: Path, expected: Bytes) -> None:
+    """Between two tasks of one node, and between two nodes; as between two local processes."""
     # These nodes have names that no one else knows.
-    fields = {"partition": "main", "setup": ["export MASTER_ADDR=127.0.0.1"]}
-    base = TRAINS | TWO | shape
-    path = write_study(folder, {**ALONE, "slurm": fields}, base)
-    study(path, "run", "--launcher", "slurm")
-    (folder / "local").mkdir()
-    local = write_study(folder / "local", ALONE, TRAINS | TWO | {"trainer.devices": 2})
-    study(local, "run")
-    expected = {name: (folder / "local" / "out" / name).read_bytes() for name in RESULTS}
-    finish(StudyFolder(folder / "out"), expected)
+    fields = {"slurm": {"partition": "main", "setup": ["export MASTER_ADDR=127.0.0.1"]}}
+    shapes = {
+        "tasks": {"trainer.devices": 2},
+        "nodes": {"trainer.devices": 1, "trainer.num_nodes": 2},
+    }
+    for name, shape in shapes.items():
+        (folder / name).mkdir()
+        path = write_study(folder / name, ALONE | fields, TRAINS | TWO | shape)
+        study(path, "run", "--launcher", "slurm")
+    local = undisturbed(folder, ALONE, TRAINS | TWO | {"trainer.devices": 2})
+    for name in shapes:
+        finish(StudyFolder(folder / name / "out"), local)
 
 
 BEFALLS: list[Callable[[Path, Bytes], None]] = [
-    out_of_time, drained_and_lost, requeued, preempted, killed, killed_for_ever, cancelled,
-    refused, failed, on_two_tasks, on_two_nodes,
+    out_of_time, drained_and_lost, requeued, preempted, killed, killed_for_ever, refused, failed,
+    divided,
 ]  # fmt: skip
 
 

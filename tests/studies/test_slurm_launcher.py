@@ -178,12 +178,12 @@ def test_what_goes_on_while_slurm_does_not_answer(tmp_path, monkeypatch, capsys)
     with pytest.raises(UserError, match="squeue was not found"):
         goes_on()
     squeue = tmp_path / "squeue"
-    squeue.write_text("#!/bin/bash\necho 'Unable to contact slurm controller' >&2; exit 1\n")
+    said = r"squeue: error: Down\nsqueue: error: No controller\n"
+    squeue.write_text(f"#!/bin/bash\nprintf '{said}' >&2; exit 1\n")
     squeue.chmod(0o755)
     assert goes_on() and goes_on()
     assert capsys.readouterr().err == (
-        "squeue of Slurm failed: Unable to contact slurm controller; it is asked again until it "
-        "answers.\n"
+        "squeue of Slurm failed: Down; No controller; it is asked again until it answers.\n"
     )
     squeue.write_text("#!/bin/bash\n")
     assert not goes_on()

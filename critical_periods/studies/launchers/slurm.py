@@ -369,6 +369,7 @@ def _call(program: str, *arguments: str) -> str:
             "jobs can be submitted."
         ) from error
     except subprocess.CalledProcessError as error:
-        said = " ".join(error.stderr.split()).removeprefix(f"{program}: error: ")
+        lines = (line.strip() for line in error.stderr.splitlines())
+        said = "; ".join(line.removeprefix(f"{program}: error: ") for line in lines if line)
         raise UserError(f"{program} of Slurm failed: {said}.") from error
     return done.stdout
