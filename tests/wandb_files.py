@@ -1,5 +1,6 @@
 """What lies in the files of Weights & Biases."""
 
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -27,3 +28,11 @@ def read_records(file: Path) -> list[Any]:
             found.append(record)
             parts = b""
     return found
+
+
+def logged(records: list[Any], key: str) -> list[Any]:
+    """The values that a run's rows have of a key, as they were logged."""
+    items = [item for record in records for item in record.history.item]
+    names = [item.key or ".".join(item.nested_key) for item in items]
+    found = zip(names, items, strict=True)
+    return [json.loads(item.value_json) for name, item in found if name == key]

@@ -131,7 +131,7 @@ def _wait(options: argparse.Namespace) -> int:
     from critical_periods.studies.launchers.progress import show_progress
 
     folder, plan = _read_plan(options)
-    show_progress(folder, plan, lambda: bool(slurm.jobs(folder)), poll_seconds=5)
+    show_progress(folder, plan, slurm.going_on(folder, plan), poll_seconds=5)
     return _finish(folder, plan)
 
 
@@ -257,9 +257,10 @@ def _finish(folder: StudyFolder, plan: Plan) -> int:
         if untried:
             print(f"Not tried, as it goes on from {name}: {', '.join(untried)}.", file=sys.stderr)
     if undone:
+        logs = "slurm/*.log" if (folder.path / "slurm").is_dir() else "worker_*.log"
         print(
-            f"{len(undone)} of {len(plan.segments)} segments are not done; see the worker_*.log "
-            f"in {folder.path}, and run the same command again to train what is missing.",
+            f"{len(undone)} of {len(plan.segments)} segments are not done; see the {logs} in "
+            f"{folder.path}, and run the study again to train what is missing.",
             file=sys.stderr,
         )
     return 1 if undone else 0

@@ -1,12 +1,16 @@
-"""Studies on a real Slurm of two nodes: whatever befalls their jobs, the same bytes in the end."""
+"""Studies on a real Slurm: whatever befalls their jobs, the same bytes in the end.
+
+What befalls them does so side by side, in threads, as most of it is waiting for Slurm.
+"""
 
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -14,140 +18,325 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster import AVAILABLE, call, slurm, wait_for
-from small_study import write_study
+from cluster import (
+    AVAILABLE,
+    call,
+    lose_node,
+    slurm,
+    start_controller,
+    start_node,
+    stop_controller,
+    wait_for,
+)
+from small_study import BASE, write_study
+from wandb_files import logged, read_records
 
 from critical_periods.cli import main
+from critical_periods.core.processes import STOPPED
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers.slurm import Job, jobs
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs Slurm's packages, as root")
 
-# Two trunks of two epochs, one with a deficit, and a branch of each.
-STUDY: dict[str, Any] = {"slurm": {"partition": "main", "time": "0:10:00"}}
-# Long enough to be found training: one sample a batch.
-SLOW = {"data.init_args.batch_size": 2, "trainer.callbacks": []}
+# A trunk with a deficit, its branch, and a control: a path of two segments and one of one.
+STUDY = {"windows": {"removal": [1], "epochs_after": 1}}
+TRAINS = {
+    "data.init_args.limit_train": 40,
+    "data.init_args.batch_size": 4,
+    "trainer.limit_val_batches": 16,
+    "trainer.callbacks": [*BASE["trainer"]["callbacks"], {"class_path": "waits.Waits"}],
+}
+# One segment, for two processes, with an uneven last batch.
+ALONE = {"windows": {"removal": [0], "epochs_after": 1}}
+TWO = {"data.init_args.batch_size": 8}
 RESULTS = ("results.csv", "curve.csv")
+Bytes = dict[str, bytes]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with slurm(tmp_path_factory.mktemp("slurm")):
+    with slurm(tmp_path_factory.mktemp("slurm")), pytest.MonkeyPatch.context() as patch:
+        # The jobs find our callback, too.
+        places = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
         yield
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What the study gives where nothing befalls it."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    path = write_study(folder, STUDY, SLOW)
-    assert main(["study", "run", str(path), "--output", str(folder / "out")]) == 0
+def undisturbed(folder: Path, fields: Any = STUDY, base: Any = TRAINS) -> Bytes:
+    """What a study gives where nothing befalls it."""
+    path = write_study(folder, fields, base)
+    assert main(["study", "run", str(path), "--output", str(folder / "out"), "--jobs", "1"]) == 0
     return {name: (folder / "out" / name).read_bytes() for name in RESULTS}
+
+
+_one_at_a_time = threading.Lock()
 
 
 def study(path: Path, command: str, *words: str) -> str:
     """Runs a command, as its user does on the login node; returns what it prints."""
-    with redirect_stdout(StringIO()) as printed:
+    with _one_at_a_time, redirect_stdout(StringIO()) as printed:
         main(["study", command, str(path), "--output", str(path.parent / "out"), *words])
     return printed.getvalue()
 
 
-def submit(folder: Path, *words: str, **fields: Any) -> tuple[Path, StudyFolder]:
-    path = write_study(folder, STUDY | fields, SLOW)
+def submit(
+    folder: Path, *words: str, windows: Any = STUDY["windows"], setup: Any = (), **fields: Any
+) -> tuple[Path, StudyFolder]:
+    """Submits a study that waits within its first epoch until :func:`go`."""
+    fields = {"partition": "main", "setup": [f"export WAITS_FOR={folder}/go", *setup], **fields}
+    path = write_study(folder, {"windows": windows, "slurm": fields}, TRAINS)
     study(path, "run", "--launcher", "slurm", *words)
     return path, StudyFolder(folder / "out")
 
 
-def trains(output: StudyFolder) -> Job | None:
-    """A job of a study that is within an epoch of training."""
-    for job in jobs(output):
-        reached = [output.segment(name).epochs_done() for name in job.segments]
-        if job.state == "RUNNING" and any(epochs is not None for epochs in reached):
-            return job
-    return None
+def go(path: Path) -> None:
+    path.with_name("go").touch()
 
 
-def finish(path: Path, undisturbed: dict[str, bytes]) -> None:
-    """Waits for the study to end, and compares what it wrote with what it would have."""
-    output = StudyFolder(path.parent / "out")
-    wait_for(lambda: not jobs(output), 300)
-    for name, content in undisturbed.items():
+def trains(output: StudyFolder, where: str = "") -> Job:
+    """A job of a study that is within an epoch of training, on some node."""
+
+    def found() -> Job | None:
+        for job in jobs(output):
+            at = call("squeue", "-h", "-j", job.number, "-o", "%N").strip()
+            reached = [output.segment(name).progress.exists() for name in job.segments]
+            begun = any(reached) and output.path.with_name("waits").exists()
+            if job.state == "RUNNING" and where in at and begun:
+                return job
+        return None
+
+    return wait_for(found)
+
+
+def restarts(job: str) -> int:
+    return int(re.search(r"Restarts=(\d+)", call("scontrol", "show", "job", job))[1])
+
+
+def is_requeued(job: str) -> None:
+    wait_for(lambda: restarts(job))
+
+
+def finish(output: StudyFolder, expected: Bytes) -> None:
+    """Waits for a study's jobs to end, and compares what they wrote with what they would have."""
+    go(output.path)
+    wait_for(lambda: not jobs(output))
+    for name, content in expected.items():
         assert (output.path / name).read_bytes() == content, name
     assert not list(output.path.glob("segments/*/halfway*"))
 
 
-def release(number: str) -> None:
-    """Lets a job start that Slurm holds back for two minutes after a requeue."""
-    wait_for(lambda: call("squeue", "-h", "-j", number, "-o", "%T").strip() == "PENDING")
-    time.sleep(2)
-    call("scontrol", "update", f"jobid={number}", "StartTime=now")
+def log(output: StudyFolder, job: Job) -> str:
+    return (output.path / "slurm" / f"{job.segments[0]}.log").read_text()
 
 
-def task_of(output: StudyFolder, job: Job) -> int:
-    """The process of a job that trains a segment."""
-    found = [
-        number
-        for name in job.segments
-        for number in subprocess.run(
-            ["pgrep", "-f", f"study task {output.path} {name}"], capture_output=True, text=True
-        ).stdout.split()
-    ]
+def killed(folder: Path, expected: Bytes) -> None:
+    """A task, of a job a segment; what its parent does not end waits for it."""
+    _, output = submit(folder, "--per", "segment")
+    assert len(jobs(output)) == 4
+    job = trains(output)
+    words = f"study task {output.path} {job.segments[0]}"
     # Before it come those of srun, whose command holds the same words.
-    return int(found[-1])
+    os.kill(int(call("pgrep", "-f", words).split()[-1]), signal.SIGKILL)
+    is_requeued(job.number)
+    finish(output, expected)
 
 
-def test_paths_and_what_is_said_of_them(tmp_path: Path, undisturbed: dict[str, bytes]):
-    path, _ = submit(tmp_path)
-    said = study(path, "status")
-    assert re.search(r"\[queued \(.+\)\]|\[running \(.* left\)", said)
-    again = study(path, "run", "--launcher", "slurm")
-    assert "Submitted 0 jobs" in again
-    assert study(path, "wait").count("is done;") <= 4
-    finish(path, undisturbed)
+def out_of_time(folder: Path, expected: Bytes) -> None:
+    """A job, whose segment saves within an epoch, and goes on from there."""
+    _, output = submit(folder, time="0:01:30")
+    limited = jobs(output)
+    wait_for(lambda: list(output.path.glob("segments/*/halfway.ckpt")))
+    wait_for(lambda: any(restarts(job.number) for job in limited))
+    # On a machine that is busy, what is left might need another requeue.
+    for job in limited:
+        subprocess.run(["scontrol", "update", f"jobid={job.number}", "TimeLimit=10"], check=False)
+    finish(output, expected)
 
 
-def test_segments_one_of_them_killed(tmp_path: Path, undisturbed: dict[str, bytes]):
-    path, output = submit(tmp_path, "--per", "segment")
-    assert len(jobs(output)) == 5
-    job = wait_for(lambda: trains(output))
-    os.kill(task_of(output, job), signal.SIGKILL)
-    release(job.number)
-    finish(path, undisturbed)
-
-
-def test_told_to_end_within_an_epoch(tmp_path: Path, undisturbed: dict[str, bytes]):
-    path, output = submit(tmp_path)
-    job = wait_for(lambda: trains(output))
-    call("scancel", "--signal=USR1", "--batch", job.number)
-    release(job.number)
-    # What it had is saved, be it within an epoch.
-    assert list(output.path.glob("segments/*/halfway.ckpt"))
-    finish(path, undisturbed)
-
-
-def test_cancelled_and_run_again(tmp_path: Path, undisturbed: dict[str, bytes]):
-    foreign = call("sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 300").strip()
-    path, output = submit(tmp_path)
-    wait_for(lambda: trains(output))
-    assert re.match(r"Ended \d jobs", study(path, "cancel"))
-    wait_for(lambda: not jobs(output))
+def requeued(folder: Path, expected: Bytes) -> None:
+    """By its user, and cancelled, and run again, with Weights & Biases; other jobs go on."""
+    foreign = call("sbatch", "--parsable", "--output=/dev/null", "--wrap", "sleep 900").strip()
+    (folder / "other").mkdir()
+    _, other = submit(folder / "other", **ALONE)
+    path, output = submit(folder, setup=("export WANDB_MODE=offline",))
+    first = trains(output)
+    call("scontrol", "requeue", first.number)
+    is_requeued(first.number)
+    trains(output)
+    wait_for(lambda: len(list(output.path.glob("segments/*/halfway.ckpt"))) or None)
+    neighbours = {job.number for job in jobs(other)}
+    assert re.search(r"Ended \d jobs", study(path, "cancel"))
+    assert {job.number for job in jobs(other)} == neighbours
+    # It waits for them to end, and so does this.
+    study(path, "run", "--launcher", "slurm")
+    assert {STOPPED} == {
+        one.exit.exit_code
+        for file in output.path.glob("wandb/offline-run-*/*.wandb")
+        for one in read_records(file)
+        if one.HasField("exit")
+    }
     assert call("squeue", "-h", "-j", foreign, "-o", "%T").strip() in ("RUNNING", "PENDING")
     call("scancel", foreign)
+    finish(other, {})
+    assert (other.path / "curve.csv").exists()
+    finish(output, expected)
+    runs = {
+        file.stem.partition("-")[2]: read_records(file)
+        for file in output.path.glob("wandb/offline-run-*/*.wandb")
+    }
+    plan = output.read_plan()
+    leaves = {run.segment for run in plan.runs}
+    assert {name for name, found in runs.items() if logged(found, "epoch")} == leaves
+    for name, found in runs.items():
+        assert [one.exit.exit_code for one in found if one.HasField("exit")] == [0]
+        if name in leaves:
+            assert logged(found, "epoch") == [0, 1]
+    (summary,) = runs.keys() - leaves
+    assert logged(runs[summary], "runs") == [1, 2]
+
+
+def preempted(folder: Path, expected: Bytes) -> None:
+    """By a partition of higher priority; it goes on from where it was told to end."""
+    _, output = submit(folder, partition="low")
+    job = trains(output)
+    words = ["--parsable", "--output=/dev/null", "--partition=urgent", "--wrap", "true"]
+    call("sbatch", *words)
+    is_requeued(job.number)
+    wait_for(lambda: list(output.path.glob("segments/*/halfway.ckpt")))
+    assert "DUE TO PREEMPTION" in log(output, job)
+    finish(output, expected)
+
+
+def drained_and_lost(folder: Path, expected: Bytes) -> None:
+    """A node that is drained keeps its job; the jobs of one that is lost start on another."""
+    _, output = submit(folder, partition="frail")
+    job = trains(output, "n4")
+    call("scontrol", "update", "nodename=n4", "state=drain", "reason=test")
+    assert [one.state for one in jobs(output) if one.number == job.number] == ["RUNNING"]
+    lose_node("n4", job.number)
+    is_requeued(job.number)
+    # Its neighbour had the control meanwhile.
+    finish(output, expected)
+    assert call("squeue", "-h", "-t", "all", "-j", job.number, "-o", "%N").strip() == "n5"
+    start_node("n4")
+    call("scontrol", "update", "nodename=n4", "state=resume")
+
+
+def refused(folder: Path, expected: Bytes) -> None:
+    """Where Slurm takes two jobs and no more; it is run again until it has taken all."""
+    path, output = submit(folder, "--per", "segment", partition="limited")
+    parents = {segment.parent for segment in output.read_plan().segments.values()} - {None}
+    assert len(jobs(output)) == 2
+    assert parents <= {name for job in jobs(output) for name in job.segments}
+    go(path)
+    said = study(path, "run", "--launcher", "slurm")
+    assert "Submitted 1 jobs for 1 segments; " in said
+    finish(output, expected)
+
+
+def killed_for_ever(folder: Path, expected: Bytes) -> None:
+    """Goes back to the queue five times; the last job writes what is known then."""
+    python = folder / "python"
+    python.write_text(f'#!/bin/bash\n[ "$4" = plot ] && exec {sys.executable} "$@"\nkill -9 $$\n')
+    python.chmod(0o755)
+    _, output = submit(folder, "--per", "segment", python=str(python))
+    (first, *_) = jobs(output)
+    wait_for(lambda: not jobs(output))
+    assert restarts(first.number) == 5
+    assert "3 of 3 segments are not done" in (output.path / "slurm" / "report.log").read_text()
+
+
+def failed(folder: Path, expected: Bytes) -> None:
+    """A parent, without which its child is not trained; the report names the cause."""
+    windows = {"removal": [2], "epochs_after": 1}
+    base = TRAINS | {"model.init_args.optimizer.init_args.lr": 1e9}
+    path = write_study(folder, {"windows": windows, "slurm": {"partition": "main"}}, base)
     study(path, "run", "--launcher", "slurm")
-    finish(path, undisturbed)
+    output = StudyFolder(folder / "out")
+    wait_for(lambda: not jobs(output))
+    plan = output.read_plan()
+    (child,) = [name for name, one in plan.segments.items() if one.parent is not None]
+    parent = plan.segments[child].parent
+    said = (output.path / "slurm" / "report.log").read_text()
+    assert f"Segment {parent} failed: " in said
+    assert f"Not tried, as it goes on from {parent}: {child}." in said
+    assert not output.segment(child).is_done()
 
 
-def test_a_parent_that_fails(tmp_path: Path):
-    base = SLOW | {"model.init_args.optimizer.init_args.lr": 1e9}
-    path = write_study(tmp_path, STUDY, base)
+def divided(folder: Path, expected: Bytes) -> None:
+    """Between two tasks of one node, and between two nodes; as between two local processes."""
+    # These nodes have names that no one else knows.
+    fields = {"slurm": {"partition": "main", "setup": ["export MASTER_ADDR=127.0.0.1"]}}
+    shapes = {
+        "tasks": {"trainer.devices": 2},
+        "nodes": {"trainer.devices": 1, "trainer.num_nodes": 2},
+    }
+    for name, shape in shapes.items():
+        (folder / name).mkdir()
+        path = write_study(folder / name, ALONE | fields, TRAINS | TWO | shape)
+        study(path, "run", "--launcher", "slurm")
+    local = undisturbed(folder, ALONE, TRAINS | TWO | {"trainer.devices": 2})
+    for name in shapes:
+        finish(StudyFolder(folder / name / "out"), local)
+
+
+BEFALLS: list[Callable[[Path, Bytes], None]] = [
+    out_of_time, drained_and_lost, requeued, preempted, killed, killed_for_ever, refused, failed,
+    divided,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def befallen(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[None]]]:
+    """What befalls studies, side by side; those of the tests that are asked for."""
+    asked = [item.name for item in request.session.items]
+    chosen = [one for one in BEFALLS if any(f"[{one.__name__}]" in name for name in asked)]
+    expected = undisturbed(tmp_path_factory.mktemp("undisturbed"))
+    assert b"rsv" in expected["results.csv"]
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        yield {
+            one.__name__: pool.submit(one, tmp_path_factory.mktemp(one.__name__), expected)
+            for one in chosen
+        }
+
+
+@pytest.mark.parametrize("what", [one.__name__ for one in BEFALLS])
+def test_a_study_of_which_something_is(what: str, befallen: dict[str, Future[None]]):
+    befallen[what].result()
+
+
+def test_paths_and_what_is_said_of_them_while_slurm_is_silent(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    setup = [f"export WAITS_FOR={tmp_path}/go"]
+    path = write_study(tmp_path, ALONE | {"slurm": {"partition": "main", "setup": setup}}, TRAINS)
     study(path, "run", "--launcher", "slurm")
     output = StudyFolder(tmp_path / "out")
-    wait_for(lambda: not jobs(output), 300)
-    said = (output.path / "slurm" / "report.log").read_text()
-    assert "failed" in said
-    plan = output.read_plan()
-    children = [name for name, one in plan.segments.items() if one.parent is not None]
-    assert not any(output.segment(name).is_done() for name in children)
+    assert "Submitted 0 jobs" in study(path, "run", "--launcher", "slurm")
+    assert re.search(r"\[queued \(.+\)\]|\[running \(.* left\)", study(path, "status"))
+    with subprocess.Popen(
+        [sys.executable, "-m", "critical_periods", "study", "wait", path, "--output", output.path],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as waits:  # fmt: skip
+        wait_for(lambda: any(job.state == "RUNNING" for job in jobs(output)))
+        stop_controller()
+        try:
+            assert waits.stderr is not None
+            said = waits.stderr.readline()
+            assert re.match("squeue of Slurm failed: .*; it is asked again until it answers.", said)
+            capfd.readouterr()
+            assert study(path, "status")
+            assert f"What waits and runs is not known: {said[:23]}" in capfd.readouterr().err
+            go(path)
+            wait_for(lambda: list(output.path.glob("segments/*/done.json")))
+        finally:
+            start_controller()
+        out, err = waits.communicate(timeout=120)
+    assert waits.returncode == 0 and err == ""
+    assert out.count("is done;") == 1 and "Wrote results.csv" in out
+    wait_for(lambda: not jobs(output))
 
 
 def test_what_slurm_refuses_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -157,7 +346,7 @@ def test_what_slurm_refuses_is_a_sentence(tmp_path: Path, capsys: pytest.Capture
         ({"partitoin": "main"}, r"unknown field 'slurm\.partitoin'; did you mean 'partition'"),
         ({"nodes": 2}, r"slurm\.nodes is 2, but a run has trainer\.num_nodes=1"),
     ]:
-        path = write_study(tmp_path, {"slurm": slurm_field}, SLOW)
+        path = write_study(tmp_path, STUDY | {"slurm": slurm_field}, TRAINS)
         words = ["study", "run", str(path), "--output", str(tmp_path / "out")]
         assert main([*words, "--launcher", "slurm"]) == 2
         assert re.search(sentence, capsys.readouterr().err)

@@ -140,17 +140,78 @@ def test_a_refusal_halfway_stops_and_says_so(tmp_path, monkeypatch):
     assert "(sbatch of Slurm failed: job submit limit); run the study again" in said
 
 
-@pytest.mark.parametrize(("code", "requeues"), [(0, False), (1, False), (75, True), (137, True)])
-def test_what_a_job_goes_back_to_the_queue_for(tmp_path, code, requeues):
+def test_jobs_that_are_ending_are_waited_for_and_the_last_job_comes_in_the_end(
+    tmp_path, monkeypatch, capsys
+):
+    folder, plan = planned(tmp_path)
+    names, ended = list(plan.segments), ",".join(plan.segments)
+    queue = [f"7|COMPLETING|None|9:00|{slurm._prefix(folder)}x|{ended}\n"]
+    asked: list[tuple[str, ...]] = []
+
+    def call(program: str, *arguments: str) -> str:
+        asked.append((program, *arguments))
+        return (queue.pop() if queue else "") if program == "squeue" else "8"
+
+    monkeypatch.setattr(slurm, "_call", call)
+    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
+    said = slurm.submit(folder, plan, SlurmSettings(), ["study", "plot"])
+    assert said.startswith("Submitted 2 jobs for 4 segments.")
+    assert "Waiting for jobs that are ending." in capsys.readouterr().err
+    # All is done, but the last job was refused or cancelled.
+    for name in names:
+        one = folder.segment(name)
+        one.path.mkdir(parents=True)
+        for file in (one.done, one.metrics, one.checkpoint):
+            file.touch()
+    for last in (True, False):
+        asked.clear()
+        slurm.submit(folder, plan, SlurmSettings(), ["study", "plot"])
+        submitted = [words[-1] for words in asked if words[0] == "sbatch"]
+        assert submitted == [str(folder.path / "slurm" / "report.sh")] * last
+        (folder.path / "results.csv").touch()
+
+
+def test_what_goes_on_while_slurm_does_not_answer(tmp_path, monkeypatch, capsys):
+    folder, plan = planned(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    goes_on = slurm.going_on(folder, plan)
+    with pytest.raises(UserError, match="squeue was not found"):
+        goes_on()
+    squeue = tmp_path / "squeue"
+    said = r"squeue: error: Down\nsqueue: error: No controller\n"
+    squeue.write_text(f"#!/bin/bash\nprintf '{said}' >&2; exit 1\n")
+    squeue.chmod(0o755)
+    assert goes_on() and goes_on()
+    assert capsys.readouterr().err == (
+        "squeue of Slurm failed: Down; No controller; it is asked again until it answers.\n"
+    )
+    squeue.write_text("#!/bin/bash\n")
+    assert not goes_on()
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeues"),
+    [
+        (0, 0, False), (1, 0, False), (75, 0, True), (137, 0, True), (137, 4, True), (75, 5, False),
+    ],
+)  # fmt: skip
+def test_what_a_job_goes_back_to_the_queue_for(tmp_path, code, restarts, requeues):
+    silent = tmp_path / "silent"
     for name, body in [
         ("srun", f"exit {code}"),
-        ("squeue", "echo RUNNING"),
+        # It answers when it is asked again.
+        ("squeue", f"[ -e {silent} ] || {{ touch {silent}; exit 1; }}; echo RUNNING"),
+        ("sleep", ""),
         ("scontrol", f"echo $1 >> {tmp_path}/requeued; exit 1"),
     ]:
         (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
         (tmp_path / name).chmod(0o755)
     script = batch_script(SlurmSettings(), "cp-1", tmp_path, ["a"], 1, 1, None)
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "1"}
-    done = subprocess.run(["bash", "-c", script], env=env, check=False, timeout=60)
+    env["SLURM_RESTART_COUNT"] = str(restarts)
+    done = subprocess.run(
+        ["bash", "-c", script], env=env, check=False, timeout=60, capture_output=True, text=True
+    )
     assert done.returncode == code
     assert (tmp_path / "requeued").exists() == requeues
+    assert ("Run the study again to go on." in done.stderr) == requeues

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from critical_periods.core.processes import STOPPED
@@ -12,7 +13,8 @@ from critical_periods.studies.slurm_settings import SlurmSettings
 _REQUEUES = 5
 # What the last job's comment names instead of segments.
 REPORT = "report"
-# So many seconds before a job's time is over, a segment is told to save and to end.
+# So many seconds before a job's time is over, a segment is told to save and to end; in a job of a
+# few minutes, a quarter of them. Slurm may say so a minute earlier.
 _SECONDS_TO_SAVE = 120
 
 # What is decided about a requeue is decided here, outside any container: by Slurm itself where a
@@ -41,12 +43,17 @@ for segment in {segments}; do
     while kill -0 "$task" 2>/dev/null; do wait "$task"; code=$?; done
     task=
     [ "$code" -eq 0 ] && [ -z "$is_over" ] && continue
-    state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null)
+    # Where Slurm does not answer for a while, it is asked again.
+    for _ in {{1..20}}; do
+        state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null) && break
+        sleep 5
+    done
     # 0: it is done, but there is no time for the next. {stopped}: it was told to end, and has saved
     # what it has. From 129 on: it was killed. Any other failed, and would fail again.
     if [ "$state" = RUNNING ] && {{ [ "$code" -eq 0 ] || [ "$code" -eq {stopped} ] \
 || [ "$code" -gt 128 ]; }} && [ "$restarts" -lt {requeues} ]; then
-        scontrol requeue "$SLURM_JOB_ID" && sleep 600
+        # Slurm has it in the queue again before this returns, and takes no exit code from it.
+        scontrol requeue "$SLURM_JOB_ID" || echo "Run the study again to go on." >&2
     fi
     exit "$code"
 done
@@ -81,7 +88,7 @@ def batch_script(
             "nodes": nodes,
             "ntasks-per-node": tasks_per_node,
             "gpus-per-node": gpus_per_node,
-            "signal": f"B:USR1@{_SECONDS_TO_SAVE}",
+            "signal": f"B:USR1@{_seconds_to_save(settings.time)}",
             "requeue": "",
             "comment": ",".join(segments),
             "output": folder / "slurm" / f"{segments[0]}.log",
@@ -116,6 +123,24 @@ def _script(settings: SlurmSettings, headers: dict[str, object], body: str) -> s
     ]
     lines += [f"#SBATCH {option}" for option in settings.options]
     return "\n".join(["#!/bin/bash", *lines, body])
+
+
+def _seconds_to_save(limit: str | None) -> int:
+    """How long before the end of a job's time it is told to end.
+
+    Example:
+        >>> [_seconds_to_save(limit) for limit in ("2", "2:00", "0:02:00", "1-0", "infinite", None)]
+        [30, 30, 30, 120, 120, 120]
+    """
+    with suppress(ValueError):
+        days, _, clock = (limit or "").rpartition("-")
+        parts = [int(part) for part in clock.split(":")]
+        # One or two numbers without days are minutes and seconds.
+        parts = ([] if days or len(parts) == 3 else [0]) + [*parts, 0, 0]
+        hours, minutes, seconds = parts[:3]
+        whole = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+        return min(_SECONDS_TO_SAVE, whole // 4)
+    return _SECONDS_TO_SAVE
 
 
 def _setup(settings: SlurmSettings) -> str:

@@ -7,7 +7,9 @@ does, in which each job's comment names its segments. Nothing else keeps books.
 import hashlib
 import os
 import subprocess
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from critical_periods.core.errors import UserError
@@ -22,6 +24,8 @@ from critical_periods.studies.worker import missing
 
 LONGEST = 60
 """Segments of a job at most: Slurm takes comments of 1,024 characters, and a job's names them."""
+# A job that is ending holds its segments until its processes have saved, 30 s as Slurm comes.
+_SECONDS_TO_END = 120
 
 
 class Job(NamedTuple):
@@ -29,7 +33,8 @@ class Job(NamedTuple):
 
     Attributes:
         number: Slurm's number of it.
-        state: such as ``PENDING`` or ``RUNNING``.
+        state: such as ``PENDING`` or ``RUNNING``; ``COMPLETING`` while its processes end, after
+            which it may go back to the queue.
         reason: why it does not run, such as ``Priority`` or ``Dependency``.
         left: the time that is left to it.
         segments: what it trains, one after another; of the last job, ``("report",)``.
@@ -53,7 +58,8 @@ def submit(
 
     A job trains a path of the tree (:func:`~critical_periods.studies.paths.paths`). A branch waits
     until the job of its parent has ended, whatever its end, and looks in the folder whether its
-    parent is done. A last job writes tables and figures after all others.
+    parent is done. A last job writes tables and figures after all others. Jobs that are ending are
+    waited for.
 
     Args:
         study: the folder, which has the plan.
@@ -71,7 +77,7 @@ def submit(
     nodes, tasks, gpus = _shape(plan, settings)
     folder = study.path.resolve()
     (folder / "slurm").mkdir(exist_ok=True)
-    in_queue = jobs(study)
+    in_queue = _settled(study)
     job_of = {name: job.number for job in in_queue for name in job.segments if name != REPORT}
     wanted = [name for name in missing(study, plan) if name not in job_of]
     numbers: list[str] = list(dict.fromkeys(job_of.values()))
@@ -96,8 +102,9 @@ def submit(
         job_of |= dict.fromkeys(way, number)
         numbers.append(number)
         submitted += 1
-    if submitted and not full:
-        _cancel([job for job in in_queue if job.segments == (REPORT,)])
+    last = [job for job in in_queue if job.segments == (REPORT,)]
+    if (submitted or not (last or _is_reported(study, plan))) and not full:
+        _cancel(last)
         script = folder / "slurm" / f"{REPORT}.sh"
         write_text(script, report_script(settings, f"{_prefix(study)}{REPORT}", folder, report))
         try:
@@ -128,8 +135,7 @@ def jobs(study: StudyFolder) -> list[Job]:
     found = []
     for line in listed.splitlines():
         number, state, reason, left, name, segments = line.split("|", 5)
-        # A job that is completing has nothing left to say, unless it goes back to the queue.
-        if name.startswith(prefix) and state not in ("COMPLETING", "COMPLETED"):
+        if name.startswith(prefix) and state != "COMPLETED":
             found.append(Job(number, state, reason, left, tuple(segments.split(","))))
     return found
 
@@ -142,6 +148,8 @@ def states(study: StudyFolder) -> dict[str, str]:
         for place, name in enumerate(waiting):
             if job.state == "PENDING":
                 found[name] = f"queued ({job.reason})"
+            elif job.state == "COMPLETING":
+                found[name] = "ending"
             elif place == 0:
                 found[name] = f"{job.state.lower()} ({job.left} left)"
             else:
@@ -149,11 +157,60 @@ def states(study: StudyFolder) -> dict[str, str]:
     return found
 
 
+def going_on(study: StudyFolder, plan: Plan) -> Callable[[], bool]:
+    """What says, whenever it is called, whether jobs of the study wait or run.
+
+    While Slurm does not answer they are taken to go on, which is said once, until all segments are
+    done.
+
+    Raises:
+        UserError: there is no Slurm here.
+    """
+    is_silent = False
+
+    def is_going_on() -> bool:
+        nonlocal is_silent
+        try:
+            found = jobs(study)
+        except UserError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise
+            if not is_silent:
+                print(f"{why_of(error)}; it is asked again until it answers.", file=sys.stderr)
+            is_silent = True
+            return bool(missing(study, plan))
+        is_silent = False
+        return bool(found)
+
+    return is_going_on
+
+
 def cancel(study: StudyFolder) -> int:
     """Ends the study's jobs, and no others; returns how many there were."""
     found = jobs(study)
     _cancel(found)
     return len(found)
+
+
+def _settled(study: StudyFolder) -> list[Job]:
+    """The study's jobs when none is ending, as such a one may go back to the queue."""
+    found = jobs(study)
+    end = time.monotonic() + _SECONDS_TO_END
+    if any(job.state == "COMPLETING" for job in found):
+        print("Waiting for jobs that are ending.", file=sys.stderr)
+    while any(job.state == "COMPLETING" for job in found) and time.monotonic() < end:
+        time.sleep(1)
+        found = jobs(study)
+    return [job for job in found if job.state != "COMPLETING"]
+
+
+def _is_reported(study: StudyFolder, plan: Plan) -> bool:
+    """Whether the tables are newer than all segments that are done or have failed."""
+    folders = [study.segment(name) for name in plan.segments]
+    ends = [file for one in folders for file in (one.done, one.error) if file.exists()]
+    table = study.path / "results.csv"
+    written = table.stat().st_mtime if table.exists() else 0
+    return all(file.stat().st_mtime <= written for file in ends)
 
 
 def _cancel(found: Sequence[Job]) -> None:
@@ -209,6 +266,7 @@ def _call(program: str, *arguments: str) -> str:
             "jobs can be submitted."
         ) from error
     except subprocess.CalledProcessError as error:
-        said = " ".join(error.stderr.split()).removeprefix(f"{program}: error: ")
+        lines = (line.strip() for line in error.stderr.splitlines())
+        said = "; ".join(line.removeprefix(f"{program}: error: ") for line in lines if line)
         raise UserError(f"{program} of Slurm failed: {said}.") from error
     return done.stdout
