@@ -80,14 +80,14 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     _, plan = _prepared(options)
     try:
-        ended_early = at.launch(folder, plan, request)
+        why_ended = at.launch(folder, plan, request)
     except (KeyboardInterrupt, Terminated) as ended:
         done = [name for name in plan.segments if folder.segment(name).is_done()]
         raise type(ended)(
             f"{len(done)} of {len(plan.segments)} segments are done and kept in {folder.path}; the "
             "same command goes on from there."
         ) from ended
-    return 0 if ended_early is None else _finish(folder, plan, ended_early)
+    return _finish(folder, plan, why_ended) if at.WAITS else 0
 
 
 def _prepared(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:

@@ -110,7 +110,7 @@ def test_a_study_is_one_group_with_a_summary(no_account, monkeypatch):
     """A run a path, whole from epoch 0; the summary has the tables after each run that ended."""
     from critical_periods.studies.launchers import local
 
-    monkeypatch.setattr(local, "launch", lambda folder, plan, jobs=None: worker.work(folder))
+    monkeypatch.setattr(local, "launch", lambda folder, *_: worker.work(folder) or [])
     fields = {
         "windows": {"removal": [0, 1, 2], "epochs_after": 1}, "seeds": [3],
         "vary": {"model.init_args.optimizer.init_args.lr": [0.05, 0.1]}, "log_artifacts": True,

@@ -61,7 +61,7 @@ def test_a_packed_job_that_a_job_has_planned_is_told_to_end(tmp_path, monkeypatc
     call("scontrol", "update", f"jobid={job.number}", "StartTime=now")
     said = on_the_login_node(path, "wait")
     tables = {name: (output.path / name).read_bytes() for name in ("results.csv", "curve.csv")}
-    monkeypatch.setattr(local, "launch", lambda folder, *_: worker.work(folder))
+    monkeypatch.setattr(local, "launch", lambda folder, *_: worker.work(folder) or [])
     assert main(["study", "run", str(path), "--output", str(tmp_path / "local")]) == 0
     for name, content in tables.items():
         assert (tmp_path / "local" / name).read_bytes() == content

@@ -177,7 +177,7 @@ def test_a_disturbed_study_ends_alike(
     whole.mkdir()
     write_study(whole, *STUDIES[devices])
     # In this process, which has imported everything, as far as ranks need no other ones.
-    monkeypatch.setattr(local, "launch", lambda folder, plan, jobs: worker.work(folder))
+    monkeypatch.setattr(local, "launch", lambda folder, *_: worker.work(folder) or [])
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert main(["study", "run", f"{whole / 'small.yaml'}", "--output", f"{whole / 'out'}"]) == 0
     ahead = draw_kinds(devices, draw)

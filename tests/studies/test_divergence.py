@@ -32,7 +32,7 @@ RATE = "model.init_args.optimizer.init_args.lr"
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(report, "save", lambda figure, path: figure.canvas.draw())
-    monkeypatch.setattr(local, "launch", lambda folder, plan, jobs=None: worker.work(folder))
+    monkeypatch.setattr(local, "launch", lambda folder, *_: worker.work(folder) or [])
 
 
 def run(command: str = "run", **fields: Any) -> int:

@@ -105,7 +105,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Trains in this process instead of workers of its own, and writes empty figures."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(report, "save", touch)
-    monkeypatch.setattr(local, "launch", lambda folder, plan, jobs=None: worker.work(folder))
+    monkeypatch.setattr(local, "launch", lambda folder, *_: worker.work(folder) or [])
 
 
 @pytest.fixture

@@ -37,11 +37,11 @@ class Request:
 class Launcher(Protocol):
     """Where segments are trained."""
 
-    def launch(self, folder: StudyFolder, plan: Plan, request: Request) -> Sequence[str] | None:
-        """Trains what is missing of a plan; ``None`` where that goes on elsewhere.
+    WAITS: bool
+    """Whether :meth:`launch` goes on until all has ended; without, that goes on elsewhere."""
 
-        Otherwise it gives the reasons, if any, for which training has ended before all was done.
-        """
+    def launch(self, folder: StudyFolder, plan: Plan, request: Request) -> Sequence[str]:
+        """Trains what is missing of a plan, or has it trained; why it has ended before, if so."""
 
     def launch_planning(self, folder: StudyFolder, request: Request, why: str) -> None:
         """Has a study planned and trained elsewhere, as that cannot be done here, and why not."""

@@ -17,6 +17,8 @@ from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.worker import log_of, missing, why_ended
 
+WAITS = True
+
 
 def launch(study: StudyFolder, plan: Plan, request: Request) -> list[str]:
     """Trains all that is missing of a planned study on this machine, and is done with it then.

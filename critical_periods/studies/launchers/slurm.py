@@ -35,6 +35,7 @@ from critical_periods.studies.worker import missing, told
 
 LONGEST = 60
 """Segments of a job at most: Slurm takes comments of 1,024 characters, and a job's names them."""
+WAITS = False
 # Holds what was planned by a job and is not submitted yet.
 _PLANNED = "planned"
 # A job that is ending holds its segments until its processes have saved, 30 s as Slurm comes.
@@ -137,12 +138,13 @@ def submit(
     return f"{text}.{full}"
 
 
-def launch(study: StudyFolder, plan: Plan, request: Request) -> None:
+def launch(study: StudyFolder, plan: Plan, request: Request) -> Sequence[str]:
     """Submits what is missing, says what that is, and leaves it to Slurm."""
     of = request.study
     report = request.commands["plot"]
     print(submit(study, plan, of.slurm, report, request.whole, of.packed))
     _forget_planning(study)
+    return ()
 
 
 def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
