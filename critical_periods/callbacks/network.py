@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from critical_periods.core.errors import UserError, near, reason
-from critical_periods.core.internals import is_compiled
+from critical_periods.core.internals import compiles_functions
 from critical_periods.core.project import Project
 from critical_periods.core.trees import tensors_in
 from critical_periods.models.heads import answering_together
@@ -119,6 +119,8 @@ def answering(network: nn.Module, project: Project | None) -> Iterator[None]:
 def heads_on(pl_module: pl.LightningModule, network: nn.Module) -> tuple[list[str], ExitStack]:
     """Modules with weights that take what a network gives, so that this is no output.
 
+    They are not looked for where anything was compiled.
+
     Returns:
         Their names, as they are called from now on, and what ends that.
     """
@@ -133,7 +135,8 @@ def heads_on(pl_module: pl.LightningModule, network: nn.Module) -> tuple[list[st
         if any(_follows(one, given) for one in tensors_in(args)):
             found.append(name)
 
-    if any(is_compiled(part) for part in pl_module.modules()):
+    # What is compiled would be compiled anew with the hooks.
+    if compiles_functions():
         return found, ends
     ends.enter_context(network.register_forward_hook(remember))
     within = {*network.modules()}

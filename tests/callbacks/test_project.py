@@ -293,6 +293,8 @@ class Encoding(Module):
 def test_what_a_head_takes_is_no_output(settings):
     held = {name: staticmethod(one) if callable(one) else one for name, one in settings.items()}
     kind = type("Kind", (Encoding,), held)
+    # Nobody looks where something was compiled.
+    torch.compiler.reset()
     with pytest.raises(UserError, match=r"measure the attribute network of Kind .* to 'head'"):
         fit(module := kind(), (IMAGE, Y), FisherMonitor(), Untrained())
     assert not module.network._forward_hooks
