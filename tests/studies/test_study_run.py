@@ -441,7 +441,7 @@ def test_metrics_are_of_the_epoch_that_they_were_measured_in(tmp_path):
 def test_running_again_trains_nothing_and_changes_nothing(study, trained, monkeypatch, capsys):
     """And starts no worker."""
     monkeypatch.setattr(local, "launch", launch_workers)
-    monkeypatch.setattr(local, "_start", None)
+    monkeypatch.setattr(local, "start", None)
     before = {p: p.read_bytes() for p in (study.parent / "out").glob("*.csv")}
     assert run(study) == 0
     assert trained == []
