@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from critical_periods.core.processes import Terminated, end_with_parent
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan, make_plan
-from critical_periods.studies.study import read_study
+from critical_periods.studies.study import Study, read_study
 from critical_periods.studies.study_file import StudyFile
 
 
@@ -67,8 +68,10 @@ def _run(options: argparse.Namespace) -> int:
         pass  # There is none, or a damaged one, which is written anew.
     else:
         _check_owner(folder, before, plan.study)
+    plan = folder.settled(plan)
     folder.write_plan(plan)
     print(outline(plan))
+    _say_design(plan)
     for name in folder.discard_damaged(plan):
         print(f"Segment {name} is damaged; it is trained again.")
     for name in plan.segments:
@@ -102,6 +105,7 @@ def _plot_command(options: argparse.Namespace) -> list[str]:
 def _status(options: argparse.Namespace) -> int:
     folder, plan = _read_plan(options)
     print(outline(plan, folder, _queue_states(folder)))
+    _say_design(plan)
     return 0
 
 
@@ -158,7 +162,8 @@ def _table(options: argparse.Namespace) -> int:
     from critical_periods.studies.markdown import markdown_tables
 
     folder, plan = _read_plan(options)
-    print(markdown_tables(LoadedStudy(folder, plan).curve, plan.study), end="")
+    study = LoadedStudy(folder, plan)
+    print(markdown_tables(study.curve, plan.study, study.recovery), end="")
     return 0
 
 
@@ -230,7 +235,26 @@ def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
             "about; see `critical-periods study plan`.",
             file=sys.stderr,
         )
+    elif changes := _changes_in_file(read, plan):
+        print(
+            f"{options.study} has another design than was last run in {folder.path}, whose rule "
+            f"holds here ({changes}).",
+            file=sys.stderr,
+        )
     return folder, plan
+
+
+def _changes_in_file(read: Study, plan: Plan) -> str:
+    """What is another in the design of a study file than in a plan, in words."""
+    if read.design is None or plan.design is None:
+        return ""
+    return plan.design.changes(replace(read.design, trained=plan.design.trained))
+
+
+def _say_design(plan: Plan) -> None:
+    """Says where the design of a verdict was changed after training had begun."""
+    if plan.design_changes:
+        print(f"The design was changed after training had begun: {plan.design_changes}.")
 
 
 def _check_owner(folder: StudyFolder, plan: Plan, name: str) -> None:

@@ -20,7 +20,8 @@ from critical_periods.studies.divergence import diverged_in
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan, Run
-from critical_periods.studies.results import Row, curve, ended, known, results
+from critical_periods.studies.recovery import recovery
+from critical_periods.studies.results import Row, curve, ended, known, marked, results
 from critical_periods.studies.segment import segment_config
 from critical_periods.studies.tables import as_table
 
@@ -57,6 +58,14 @@ class LoadedStudy:
     def curve(self) -> pd.DataFrame:
         """A row a window, over seeds: :func:`~critical_periods.studies.results.curve`."""
         return self._table(curve(self.plan, self._results))
+
+    @cached_property
+    def recovery(self) -> pd.DataFrame:
+        """A row a removal and rung of a ladder, with its verdict.
+
+        Columns: :func:`~critical_periods.studies.recovery.recovery`.
+        """
+        return self._table(recovery(self.plan, self._results))
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -167,7 +176,7 @@ class LoadedStudy:
         return self._table(TABLES[name](self.folder, self.plan))
 
     def _table(self, rows: list[Row]) -> pd.DataFrame:
-        table = as_table(rows)
+        table = as_table(marked(self.plan, rows))
         table.attrs["window"] = self.plan.kind_of_window
         return table
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from critical_periods.plots.labels import label_of
 from critical_periods.studies.configs import Config
+from critical_periods.studies.design import Design
 from critical_periods.studies.names import Resolved, segment_name
 from critical_periods.studies.roles import said_by
 from critical_periods.studies.schedule import Schedule, branches
@@ -30,6 +31,7 @@ class Segment:
         seed: of the run.
         config: which of the plan's configs.
         finetunes: whether it is a run's second stage, whose epochs are counted anew.
+        cooldown: over how many epochs, its last ones, the learning rate goes to zero.
     """
 
     name: str
@@ -40,11 +42,13 @@ class Segment:
     seed: int
     config: int
     finetunes: bool = False
+    cooldown: int = 0
 
     @property
     def epochs_text(self) -> str:
         """Its stage and epochs, as trees and W&B show them."""
-        return f"{'fine-tuning, ' * self.finetunes}epochs {self.start}-{self.stop}"
+        cooldown = ", cooldown" if self.cooldown else ""
+        return f"{'fine-tuning, ' * self.finetunes}epochs {self.start}-{self.stop}{cooldown}"
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Plan:
         runs: the rows of the results.
         threshold: the loss of final accuracy at which a critical period is said to begin.
         log_artifacts: whether checkpoints, plan and tables go to Weights & Biases, too.
+        design: of a ladder, ``None`` of any other study.
+        registered: the design that there was as training of the seeds that count began.
     """
 
     study: str
@@ -77,6 +83,20 @@ class Plan:
     runs: list[Run]
     threshold: float
     log_artifacts: bool = False
+    design: Design | None = None
+    registered: Design | None = None
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The rungs of a ladder; of any other study none."""
+        return () if self.design is None else self.design.epochs_after
+
+    @property
+    def design_changes(self) -> str:
+        """How the design was changed after training had begun; '' where it was not."""
+        if self.design is None or self.registered is None:
+            return ""
+        return self.registered.changes(self.design)
 
     @property
     def epochs(self) -> int:
@@ -167,11 +187,16 @@ def make_plan(study: Study, resolved: list[Resolved], finetuning: Sequence[Resol
     for number, variation in enumerate(study.variations):
         for seed in study.seeds:
             name = partial(segment_name, resolved[number], seed)
-            for past, start, stop, before in branches(study.windows):
+            for past, start, stop, before, cooldown in branches(study.windows, study.cooldown):
                 parent = None if before is None else name(before, start)
-                plan.add(Segment(name(past, stop), parent, start, stop, past, seed, number))
+                plan.add(
+                    Segment(
+                        name(past, stop, cooldown), parent, start, stop, past, seed, number,
+                        cooldown=cooldown,
+                    )
+                )  # fmt: skip
             for window in study.windows:
-                last = name(window.past(window.epochs), window.epochs)
+                last = name(window.past(window.epochs), window.epochs, study.cooldown)
                 if finetuning:
                     past, stage = plan.segments[last].window, finetuning[number]
                     stop = stage.config["trainer"]["max_epochs"]
@@ -180,4 +205,7 @@ def make_plan(study: Study, resolved: list[Resolved], finetuning: Sequence[Resol
                     plan.add(Segment(second, last, 0, stop, past, seed, config, finetunes=True))
                     last = second
                 plan.runs.append(Run(variation.columns, window, seed, last))
-    return plan
+    if study.design is None:
+        return plan
+    design = study.design.of(run.segment for run in plan.runs)
+    return replace(plan, design=design, registered=design)

@@ -11,7 +11,8 @@ from critical_periods.studies.figures import figures
 from critical_periods.studies.folder import StudyFolder, write_json
 from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan
-from critical_periods.studies.results import curve, results
+from critical_periods.studies.recovery import recovery
+from critical_periods.studies.results import curve, marked, results
 from critical_periods.studies.summary import update_summary
 from critical_periods.studies.tables import as_table, write_table
 
@@ -19,11 +20,11 @@ from critical_periods.studies.tables import as_table, write_table
 def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
     """Writes the tables, draws the figures that they give, as PNG and PDF, and logs the summary.
 
-    ``results.csv`` (a row a run) and ``curve.csv`` always; ``curve`` where accuracy, RSV or an
-    error was measured; ``sensitivity`` where windows of a length vary in their onset; ``surface``
-    where two settings vary. Where they were measured, each a table and a figure: ``fisher``,
-    ``layers``, ``information``, ``reconstruction`` and ``modes``, in several epochs, and ``rsv``,
-    the histograms at the end.
+    ``results.csv`` (a row a run) and ``curve.csv`` always; ``recovery``, the rungs of a ladder and
+    its verdicts; ``curve`` where accuracy, RSV or an error was measured; ``sensitivity`` where
+    windows of a length vary in their onset; ``surface`` where two settings vary. Where they were
+    measured, each a table and a figure: ``fisher``, ``layers``, ``information``,
+    ``reconstruction`` and ``modes``, in several epochs, and ``rsv``, the histograms at the end.
 
     Returns:
         The names of the files; none before any run is done. They are in ``report.json``, too,
@@ -34,9 +35,11 @@ def write_report(folder: StudyFolder, plan: Plan) -> list[str]:
     if not runs:
         return []
     tables = {"results": runs, "curve": curve(plan, runs)}
+    tables |= {"recovery": rungs} if (rungs := recovery(plan, runs)) else {}
     tables |= {name: rows for name, make in TABLES.items() if (rows := make(folder, plan))}
     frames = {}
     for name, rows in tables.items():
+        rows = marked(plan, rows)
         write_table(folder.path / f"{name}.csv", rows)
         frames[name] = as_table(rows)
         frames[name].attrs["window"] = plan.kind_of_window
