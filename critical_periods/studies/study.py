@@ -179,13 +179,13 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
 def _design(file: StudyFile) -> Design | None:
     if not isinstance(file.windows, Ladder):
         return None
-    aside = dict.fromkeys(file.calibration_seeds)
+    aside = set(file.calibration_seeds)
     return Design(
         tuple(dict.fromkeys(file.windows.removal)),
         tuple(file.windows.epochs_after),
         file.windows.cooldown,
-        tuple(seed for seed in dict.fromkeys(file.seeds) if seed not in aside),
-        tuple(aside),
+        tuple(sorted(set(file.seeds) - aside)),
+        tuple(sorted(aside)),
         **({} if file.verdict is None else file.verdict.model_dump()),
     )
 

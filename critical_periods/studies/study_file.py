@@ -152,7 +152,7 @@ def _form(value: Any) -> Removals | Ladder | Onsets:
                     f"{value['epochs_after']!r}; make that a list, or leave cooldown out."
                 )
             return Ladder.model_validate(value)
-    if names <= removals | onsets and names != removals and names | {"length"} != onsets:
+    if names <= known and names != removals and names | {"length"} != onsets:
         raise UserError(
             f"windows has {sorted(names)}; it needs either removal and epochs_after, or onset and "
             "epochs, and optionally length, or removal, epochs_after and cooldown."
@@ -270,10 +270,10 @@ def message(error: ValidationError) -> str:
     # One that is missing may be there under a misspelt name.
     first = min(error.errors(), key=lambda one: one["type"] == "missing")
     kind, value, context = first["type"], first["input"], first.get("ctx", {})
-    *owners, last = map(str, first["loc"])
-    owner, name = ".".join(owners), ".".join([*owners, last])
     if kind == "value_error":
         return str(context["error"])
+    *owners, last = map(str, first["loc"])
+    owner, name = ".".join(owners), ".".join([*owners, last])
     if kind == "missing":
         return f"the field {name!r} is missing; {owner or 'a study'} needs it."
     if kind == "extra_forbidden":
