@@ -15,7 +15,7 @@ _RESAMPLES = 1000
 # From a logarithm, nearly, to a gap that is gone at the second rung.
 _SLOWEST, _FASTEST = 0.02, 6.0
 _SPEEDS = np.geomspace(_SLOWEST, _FASTEST, 120)
-# Steps between no scar and the largest that could be.
+# Steps between no scar and the largest that could be, the gap that was measured last.
 _STEPS = 200
 # A scar is said of all time to come: at the lower end of its interval the error is so much smaller.
 _STRICTER = 5
@@ -71,8 +71,9 @@ def healing(
 
     - Student's test: for a scar s the law is fitted without it, and each seed's residuals are
       projected on the one direction in which a scar differs from all changes of size and speed
-      (the efficient score; Neyman's C(α) test). In the interval is every s whose n projections have
-      a mean that does not differ from 0 by t(n - 1).
+      (the efficient score; Neyman's C(α) test). In the interval is every s, up to the upper end of
+      the gap at the last rung, whose n projections have a mean that does not differ from 0 by
+      t(n - 1).
     - Resampled seeds: the fits to 1,000 resamples of the seeds, between the percentiles
       Φ(±t √(n / (n - 1))), t being Student's quantile, as plain ones are too narrow with few seeds
       (Hesterberg 2015, section 5.3). That of the speed is made likewise.
@@ -117,12 +118,13 @@ def healing(
         scars, _, places = _fits(table[draws].mean(axis=1), shapes)
         upper, lower = (float(norm.cdf(-q * math.sqrt(n / (n - 1)))) for q in quantiles)
         ends = [*_ends(scars, lower, upper), *_ends(_SPEEDS[places], upper, upper)]
-        low, high = _by_scores(table, times, shapes, quantiles, scar)
+        last_high = mean[-1] + quantiles[0] * table[:, -1].std(ddof=1) / math.sqrt(n)
+        tried = np.append(np.linspace(0, max(last_high, scar, _RESOLUTION), _STEPS), scar)
+        low, high = _by_scores(table, times, shapes, quantiles, tried)
         intervals = (
             min(ends[0], low), max(ends[1], high), min(ends[2], speed), max(ends[3], speed),
         )  # fmt: skip
         fit_p = _fit_p(table, times, scar, size, speed)
-        last_high = mean[-1] + quantiles[0] * table[:, -1].std(ddof=1) / math.sqrt(n)
     verdict = ""
     if margin is not None:
         is_law = not fit_p < 1 - level
@@ -171,11 +173,10 @@ def _fits(means: Numbers, shapes: Numbers) -> tuple[Numbers, Numbers, NDArray[np
 
 
 def _by_scores(
-    table: Numbers, times: Numbers, shapes: Numbers, quantiles: Sequence[float], scar: float
+    table: Numbers, times: Numbers, shapes: Numbers, quantiles: Sequence[float], scars: Numbers
 ) -> tuple[float, float]:
-    """The least and the largest scar that Student's test does not reject."""
+    """The least and the largest of several scars that Student's test does not reject."""
     mean = table.mean(axis=0)
-    scars = np.append(np.linspace(0, max(2 * float(mean.max()), 1e-3), _STEPS), scar)
     left = mean - scars[:, None]
     sizes = np.maximum(left @ shapes.T / (shapes**2).sum(axis=1), 0)
     misfits = ((left[:, None] - sizes[..., None] * shapes) ** 2).sum(axis=-1)
@@ -193,7 +194,7 @@ def _by_scores(
         if -high <= values.mean() <= low:
             kept.append(float(tried))
     # A law without any scar may be rejected at every one.
-    return (min(kept), max(kept)) if kept else (float(scar), float(scar))
+    return (min(kept), max(kept)) if kept else (float(scars[-1]), float(scars[-1]))
 
 
 def _fit_p(table: Numbers, times: Numbers, scar: float, size: float, speed: float) -> float:

@@ -1,15 +1,15 @@
-"""How often verdicts on ladders are right: lags and scars that were planted, with noise as measured.
+"""How often verdicts on ladders are right: lags and scars that were planted, noise as measured.
 
 The gaps of 8 seeds at five rungs are made of a power law (size 25 points at the first rung, speeds
-0.3, 0.6, 1 and 1.5 in turn) with or without a scar, and of Gaussian noise. Its standard deviation is
-that of the gaps between the seeds of a committed study, pooled over its windows; the noise of a seed
-is another at each rung, or half of its variance is shared by all, as its rungs share their trunk.
-Nothing is trained.
+0.3, 0.6, 1 and 1.5 in turn) with or without a scar, and of Gaussian noise. Its standard deviation
+is that of the gaps between the seeds of a committed study, pooled over its windows; the noise of a
+seed is another at each rung, or half of its variance is shared by all, as its rungs share their
+trunk. Nothing is trained.
 
     python experiments/benchmarks/verdicts.py [--sets N] [--margin M] [--scar S]
 
-prints the rows of ``experiments/results/verdicts.csv``. ``right`` is the share of the verdicts given
-that are right, of lags and scars of the same noise together.
+prints the rows of ``experiments/results/verdicts.csv``. ``right`` is the share of the verdicts
+given that are right, of lags and scars of the same noise together.
 """
 
 from __future__ import annotations
