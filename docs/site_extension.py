@@ -145,6 +145,7 @@ class SchemaDirective(SphinxDirective):
         schema = StudyFile.model_json_schema()
         parts = {"A study": schema, **schema["$defs"]}
         headings = {"Removals": "`windows`, by removal", "Onsets": "`windows`, by onset"}
+        headings["Ladder"] = "`windows`, a ladder"
         lines = []
         for title, part in parts.items():
             rows = [

@@ -663,6 +663,31 @@ def cpu_days(study: str, machine: str) -> str:
     return number(samples / rates.max() / 86400, 0)
 
 
+def verdicts() -> str:
+    """What planted lags and scars were called."""
+    body = []
+    for _, row in benchmark("verdicts").iterrows():
+        noise = f"{number(100 * row['sd'])} points (`{row['noise_of']}`)"
+        shared = "half shared" if row["shared"] else "of each rung"
+        counts = [str(row[name]) for name in ("sets", "scar", "lag", "undecided")]
+        body.append([noise, shared, row["planted"], *counts])
+    header = ["noise", "in a seed", "planted", "sets", "called scar", "called lag", "undecided"]
+    return markdown(header, body)
+
+
+def verdicts_right() -> str:
+    """The share of the verdicts given on planted curves that are right."""
+    found = benchmark("verdicts")
+    right = sum(found[found["planted"] == name][name].sum() for name in ("lag", "scar"))
+    return percent(right / found[["lag", "scar"]].to_numpy().sum())
+
+
+def lags_called_scars() -> str:
+    """The share of the planted lags that are called scars."""
+    lags = benchmark("verdicts").query("planted == 'lag'")
+    return percent(lags["scar"].sum() / lags["sets"].sum())
+
+
 def queue_hours(job: str, wait: int) -> str:
     """Simulated hours of a study as a job a path or a segment, each of which waits."""
     found = benchmark("queues").set_index(["job", "wait"]).at[(job, wait), "hours"]

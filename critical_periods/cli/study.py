@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from errno import EACCES, EPERM, EROFS
 from importlib import import_module
 from itertools import product
@@ -26,7 +27,7 @@ from critical_periods.studies.launchers.launcher import (
 from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan, make_plan
-from critical_periods.studies.study import read_study
+from critical_periods.studies.study import Study, read_study
 from critical_periods.studies.study_file import StudyFile
 
 _POLL_SECONDS = 5
@@ -99,8 +100,10 @@ def _prepared(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
         pass  # There is none, or a damaged one, which is written anew.
     else:
         _check_owner(folder, before, plan.study)
+    plan = folder.settled(plan)
     folder.write_plan(plan)
     print(outline(plan))
+    _say_design(plan)
     for name in folder.discard_damaged(plan):
         print(f"Segment {name} is damaged; it is trained again.")
     for name in plan.segments:
@@ -157,6 +160,7 @@ def _status(options: argparse.Namespace) -> int:
         print(f"What waits and runs is not known: {error}", file=sys.stderr)
     _, plan = _read_plan(options)
     print(outline(plan, folder, queue))
+    _say_design(plan)
     return 0
 
 
@@ -202,7 +206,8 @@ def _table(options: argparse.Namespace) -> int:
     from critical_periods.studies.markdown import markdown_tables
 
     folder, plan = _read_plan(options)
-    print(markdown_tables(LoadedStudy(folder, plan).curve, plan.study), end="")
+    study = LoadedStudy(folder, plan)
+    print(markdown_tables(study.curve, plan.study, study.recovery), end="")
     return 0
 
 
@@ -245,7 +250,26 @@ def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
             "about; see `critical-periods study plan`.",
             file=sys.stderr,
         )
+    elif changes := _changes_in_file(read, plan):
+        print(
+            f"{options.study} has another design than was last run in {folder.path}, whose rule "
+            f"holds here ({changes}).",
+            file=sys.stderr,
+        )
     return folder, plan
+
+
+def _changes_in_file(read: Study, plan: Plan) -> str:
+    """What is another in the design of a study file than in a plan, in words."""
+    if read.design is None or plan.design is None:
+        return ""
+    return plan.design.changes(replace(read.design, trained=plan.design.trained))
+
+
+def _say_design(plan: Plan) -> None:
+    """Says where the design of a verdict was changed after training had begun."""
+    if plan.design_changes:
+        print(f"The design was changed after training had begun: {plan.design_changes}.")
 
 
 def _check_owner(folder: StudyFolder, plan: Plan, name: str) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .labels import LabelPermutation as LabelPermutation
     from .noise import GaussianNoise as GaussianNoise
     from .occlusion import Occlusion as Occlusion
+    from .pixels import PixelPermutation as PixelPermutation
 
 # Everything about linear networks lives in one room; these names are known here, too.
 _LINEAR = {"OtherMatrix": "critical_periods.linear.other_matrix"}

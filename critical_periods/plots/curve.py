@@ -14,6 +14,7 @@ from critical_periods.core.errors import UserError
 from critical_periods.plots.style import (
     axis_name,
     by_length,
+    by_rung,
     by_window,
     legend_below,
     lines,
@@ -84,7 +85,7 @@ def _draw(
 ) -> list[Artist | Container]:
     """Fills a panel; returns what its legend shows of each line."""
     against = "onset" if (curve["onset"] > 0).any() else "removal"
-    groups = by_length(curve) if has_sensitivity(curve) else lines(curve)
+    groups = by_length(curve) if has_sensitivity(curve) else by_rung(lines(curve))
     handles: list[Artist | Container] = []
     drawn: list[float] = []
     for place, (name, line) in enumerate(groups.items()):

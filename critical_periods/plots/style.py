@@ -1,6 +1,6 @@
 """What all figures share: colours, panels, legends, files, and groups of a table's rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -130,9 +130,31 @@ def by_length(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
+def by_rung(groups: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The lines of a ladder's curve, one for each rung; those of any other study as they are."""
+    found = {}
+    for name, line in groups.items():
+        rungs = line["epochs"] - line["removal"]
+        windows = line[line["onset"] < line["removal"]]
+        if not windows.duplicated(["onset", "removal"]).any():
+            found[name] = line
+            continue
+        for rung in sorted(rungs[windows.index].unique()):
+            text = f"{rung} epochs after"
+            # A deficit of no epochs is a point of all.
+            rows = line[(rungs == rung) | (line["removal"] == 0)]
+            found[f"{name}, {text}" if name else text] = rows
+    return found
+
+
 def by_window(table: pd.DataFrame) -> dict[Window, pd.DataFrame]:
-    """The rows of each window: the longest run without one, then the others by onset, removal."""
+    """The rows of each window: the longest run without one, then the others by onset, removal.
+
+    The rungs of a ladder share their past; of these it is the longest one.
+    """
     groups = dict(iter(table.groupby(["onset", "removal", "epochs"])))
+    longest = {window[:2]: window for window in groups}
+    groups = {key: rows for key, rows in groups.items() if key in longest.values()}
     clean = [window for window in groups if window[0] == window[1]][-1:]
     return {key: groups[key] for key in (*clean, *(key for key in groups if key[0] < key[1]))}
 

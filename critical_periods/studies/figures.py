@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from critical_periods.plots import curve as curves
 from critical_periods.plots import through_epochs
+from critical_periods.plots.recovery import plot_recovery
 from critical_periods.plots.rsv import plot_rsv
 from critical_periods.plots.style import lines, numbers
 
@@ -29,6 +30,8 @@ def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callabl
     found: dict[str, Callable[[], Figure]] = {}
     if curves.curve_panels(curve):
         found["curve"] = titled(curves.plot_curve, curve)
+    if "recovery" in tables and numbers(tables["recovery"], "gap").notna().any():
+        found["recovery"] = titled(plot_recovery, tables["recovery"])
     # These two draw losses of accuracy, which not every task has.
     if numbers(curve, "final_accuracy_difference").notna().any():
         if curves.has_sensitivity(curve):

@@ -5,9 +5,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from csv import DictReader
 from csv import Error as CsvError
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from critical_periods.core.errors import UserError, reason
 from critical_periods.core.files import write_text
+from critical_periods.studies.design import Design
 from critical_periods.studies.plan import Plan
 
 
@@ -204,6 +206,22 @@ class StudyFolder:
             raise UserError(
                 f"{self.plan_file} is damaged; run the study again, which writes it anew."
             ) from error
+
+    def settled(self, plan: Plan) -> Plan:
+        """A plan with the design that there was as training of what counts in verdicts began.
+
+        That is its own where nothing was trained here but calibration seeds.
+        """
+        before = None
+        with suppress(UserError, OSError):  # Missing or damaged, it says nothing of what is here.
+            before = self.read_plan()
+        aside = () if plan.design is None else plan.design.calibration_seeds
+        known = plan.segments | (before.segments if before else {})
+        here = [path.name for path in self.path.glob("segments/*")]
+        if all(name in known and known[name].seed in aside for name in here):
+            return plan
+        registered = None if before is None else before.registered
+        return replace(plan, registered=registered or Design())
 
     def failure(self, plan: Plan, name: str) -> str | None:
         """The segment whose failure keeps one from being trained, maybe itself, if there is one."""

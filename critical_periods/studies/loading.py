@@ -20,10 +20,12 @@ from critical_periods.studies.divergence import diverged_in
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.measurements import TABLES, rsv_through_epochs
 from critical_periods.studies.plan import Plan, Run
-from critical_periods.studies.results import Row, curve, ended, known, results
+from critical_periods.studies.recovery import recovery
+from critical_periods.studies.results import Row, curve, ended, known, marked, results
 from critical_periods.studies.segment import segment_config
 from critical_periods.studies.tables import as_table
 
+_OF_RESULTS = {"curve": curve, "recovery": recovery}
 _ROWS = {"results": results, "rsv_through_epochs": rsv_through_epochs, **TABLES}
 
 
@@ -47,10 +49,11 @@ class LoadedStudy:
     def rows(self, name: str) -> list[Row]:
         """The rows of a table by the name of its file, or ``rsv_through_epochs``; made once."""
         if name not in self._rows:
-            if name == "curve":
-                self._rows[name] = curve(self.plan, self.rows("results"))
+            if make := _OF_RESULTS.get(name):
+                found = make(self.plan, self.rows("results"))
             else:
-                self._rows[name] = _ROWS[name](self.folder, self.plan)
+                found = _ROWS[name](self.folder, self.plan)
+            self._rows[name] = marked(self.plan, found)
         return self._rows[name]
 
     def table(self, name: str) -> pd.DataFrame:
@@ -74,6 +77,14 @@ class LoadedStudy:
         return self.table("curve")
 
     @cached_property
+    def recovery(self) -> pd.DataFrame:
+        """A row a removal and rung of a ladder, with its verdict.
+
+        Columns: :func:`~critical_periods.studies.recovery.recovery`.
+        """
+        return self.table("recovery")
+
+    @cached_property
     def history(self) -> pd.DataFrame:
         """A row an epoch of every run, from its first, with all that was logged in it.
 
@@ -85,7 +96,7 @@ class LoadedStudy:
         for run in filter(self._is_done, self.plan.runs):
             for stage, name in self.plan.stages(run):
                 rows += (known(run, stage) | epoch for epoch in self.folder.segment(name).history())
-        return self._table(rows)
+        return self._table(marked(self.plan, rows))
 
     @cached_property
     def fisher(self) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The curve of a study as Markdown, for a paper, an issue or a documentation page."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,9 +75,57 @@ def markdown_table(curve: pd.DataFrame, measure: str = "final_accuracy") -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-def markdown_tables(curve: pd.DataFrame, title: str) -> str:
-    """All measures of a curve, a heading and a :func:`markdown_table` each, under a title."""
+def recovery_table(recovery: pd.DataFrame) -> str:
+    """The gaps of a ladder and its verdicts, as a table in Markdown.
+
+    A row holds what sets a removal apart, the gap after each rung in points, what stays of it and
+    the speed at which the rest heals, with their intervals, and the verdict.
+
+    Example:
+        >>> recovery = pd.DataFrame({
+        ...     "onset": 0, "removal": 20, "epochs": [25, 40], "epochs_after": [5, 20], "seeds": 8,
+        ...     "gap": [0.2, 0.05], "scar": 0.001, "scar_low": 0.0, "scar_high": 0.004,
+        ...     "speed": 1.0, "speed_low": 0.8, "speed_high": 1.3, "verdict": "lag",
+        ... })
+        >>> print(recovery_table(recovery))
+        | Deficit | Seeds | 5 epochs after | 20 epochs after | Scar (points) | Speed | Verdict |
+        | --- | ---: | ---: | ---: | ---: | ---: | ---: |
+        | epochs 0–19 | 8 | 20.0 | 5.0 | 0.1 [0.0, 0.4] | 1.0 [0.8, 1.3] | lag |
+    """
+    names = settings_of(recovery.columns)
+    rungs = list(recovery["epochs_after"].unique())
+    header = [name.split(".")[-1].capitalize() for name in names]
+    header += [str(recovery.attrs.get("window", "deficit")).capitalize(), "Seeds"]
+    header += [*(f"{rung} epochs after" for rung in rungs), "Scar (points)", "Speed", "Verdict"]
+    lines = [header, ["---"] * (len(names) + 1) + ["---:"] * (len(rungs) + 4)]
+    for _, rows in recovery.groupby([*names, "removal"], sort=False, dropna=False):
+        row = rows.iloc[0]
+        gaps = dict(zip(rows["epochs_after"], rows["gap"], strict=True))
+        cells = [label_of({"variant": row[name]}) for name in names]
+        cells += [f"epochs 0–{row['removal'] - 1}", str(row["seeds"])]
+        cells += [f"{100 * gaps[rung]:z.1f}" if rung in gaps else "" for rung in rungs]
+        for name, scale in (("scar", 100), ("speed", 1)):
+            ends = [scale * row.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high")]
+            cells.append("{:z.1f} [{:z.1f}, {:z.1f}]".format(*ends) if ends[0] == ends[0] else "")
+        lines.append([*cells, str(row.get("verdict") or "")])
+    return (
+        "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        .replace("-", "−")
+        .replace("−−−", "---")
+    )
+
+
+def markdown_tables(curve: pd.DataFrame, title: str, recovery: pd.DataFrame | None = None) -> str:
+    """All measures of a curve, a heading and a :func:`markdown_table` each, under a title.
+
+    Those of a ladder begin with its :func:`recovery_table`.
+    """
     parts = [f"## {title}"]
+    if "design_changed" in curve:
+        changes = curve["design_changed"].iloc[0]
+        parts.append(f"The design was changed after training had begun: {changes}.")
+    if recovery is not None and len(recovery):
+        parts += ["### Recovery", recovery_table(recovery)]
     for measure in measured(curve):
         parts += [f"### {_title(measure)}", markdown_table(curve, measure)]
     return "\n\n".join(parts) + "\n"

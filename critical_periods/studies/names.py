@@ -34,7 +34,12 @@ class Resolved(NamedTuple):
 
 
 def segment_name(
-    resolved: Resolved, seed: int, window: tuple[int, int], stop: int, weights: str | None = None
+    resolved: Resolved,
+    seed: int,
+    window: tuple[int, int],
+    stop: int,
+    cooldown: int = 0,
+    weights: str | None = None,
 ) -> str:
     """The name of the segment that a run has trained when it gets to an epoch.
 
@@ -43,6 +48,7 @@ def segment_name(
         seed: of the run.
         window: onset and removal of the deficit before ``stop``; equal: none.
         stop: the epoch.
+        cooldown: over how many epochs until then the learning rate has gone to zero.
         weights: the name of the segment whose weights it starts from, if any.
 
     Returns:
@@ -60,6 +66,8 @@ def segment_name(
         "data": resolved.data,
         "version": critical_periods.__version__,
     }
+    if cooldown:
+        determinants["cooldown"] = cooldown
     if weights is not None:
         determinants["weights"] = weights
     # Version 0.1 left out the step of such a scheduler at the end of each segment.

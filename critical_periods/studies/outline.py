@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, Segment
+from critical_periods.studies.schedule import Schedule, branches
 
 
 def outline(
@@ -58,9 +59,27 @@ def outline(
         f"{plan.study}: {len(plan.runs)} runs in {len(plan.segments)} segments; trains "
         f"{plan.epochs} epochs, separate runs would train {plan.separate_epochs}."
     )
+    lines += _ladder(plan)
     if counts:
         lines.append(", ".join(f"{counts[state]} {state}" for state in sorted(counts)) + ".")
     return "\n".join(lines)
+
+
+def _ladder(plan: Plan) -> list[str]:
+    """For each removal of a ladder, what its rungs train beside the longest of them alone."""
+    found: list[str] = []
+    design = plan.design
+    if design is None:
+        return found
+    for removal in design.removal:
+        schedules = [Schedule(0, removal, removal + rung) for rung in design.epochs_after]
+        tree = branches(schedules, design.cooldown)
+        total, longest = sum(one.stop - one.start for one in tree), schedules[-1].epochs
+        found.append(
+            f"Removal {removal}: the ladder of {len(schedules)} rungs trains {total} epochs a "
+            f"seed, its longest rung alone {longest} ({total / longest:.2f} times)."
+        )
+    return found
 
 
 def _why(plan: Plan, folder: StudyFolder, name: str) -> str:

@@ -49,9 +49,11 @@ def write_page(folder: StudyFolder, plan: Plan, path: Path) -> list[str]:
     page = environment.get_template("page.html").render(
         title=plan.study,
         state=f"{len(study.runs)} of {len(plan.runs)} runs and {done} of {len(plan.segments)} "
-        "segments are done.",
+        "segments are done."
+        + f" The design was changed after training had begun: {plan.design_changes}."
+        * bool(plan.design_changes),
         figures=[(n, _file(folder.path / n, "image/png")) for n in written if n.endswith(".png")],
-        curve=_table(study.curve) if written else "",
+        curve=_table(study.curve) + _table(study.recovery) if written else "",
         measures=_measures(study),
         histograms=_histograms(study),
         tree=outline(plan, folder),
@@ -79,6 +81,8 @@ def _drawn(figure: Figure) -> str:
 
 def _table(table: pd.DataFrame) -> Markup:
     """The columns of a table that say which row it is, and its means, as they are on a page."""
+    if table.empty:
+        return Markup("")
     ends = ("_sd", "_low", "_high")
     shown = table[[name for name in table if not name.endswith(ends)]]
     html = shown.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from critical_periods.plots.labels import label_of
 from critical_periods.studies.configs import Config
+from critical_periods.studies.design import Design
 from critical_periods.studies.schedule import Schedule, branches
 
 # A plan is read where there is no torch, too; classes are looked at where it is made.
@@ -32,6 +33,7 @@ class Segment:
         seed: of the run.
         config: which of the plan's configs.
         finetunes: whether it is a run's second stage, whose epochs are counted anew.
+        cooldown: over how many epochs, its last ones, the learning rate goes to zero.
     """
 
     name: str
@@ -42,11 +44,13 @@ class Segment:
     seed: int
     config: int
     finetunes: bool = False
+    cooldown: int = 0
 
     @property
     def epochs_text(self) -> str:
         """Its stage and epochs, as trees and W&B show them."""
-        return f"{'fine-tuning, ' * self.finetunes}epochs {self.start}-{self.stop}"
+        cooldown = ", cooldown" if self.cooldown else ""
+        return f"{'fine-tuning, ' * self.finetunes}epochs {self.start}-{self.stop}{cooldown}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Plan:
         threshold: the loss of final accuracy at which a critical period is said to begin.
         log_artifacts: whether checkpoints, plan and tables go to Weights & Biases, too.
         kind: :attr:`kind_of_window`, by the classes; plans of version 0.1 do not have it.
+        design: of a ladder, ``None`` of any other study.
+        registered: the design that there was as training of the seeds that count began.
     """
 
     study: str
@@ -81,6 +87,20 @@ class Plan:
     threshold: float
     log_artifacts: bool = False
     kind: str | None = None
+    design: Design | None = None
+    registered: Design | None = None
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The rungs of a ladder; of any other study none."""
+        return () if self.design is None else self.design.epochs_after
+
+    @property
+    def design_changes(self) -> str:
+        """How the design was changed after training had begun; '' where it was not."""
+        if self.design is None or self.registered is None:
+            return ""
+        return self.registered.changes(self.design)
 
     @property
     def epochs(self) -> int:
@@ -181,11 +201,16 @@ def make_plan(
     for number, variation in enumerate(study.variations):
         for seed in study.seeds:
             name = partial(segment_name, resolved[number], seed)
-            for past, start, stop, before in branches(study.windows):
+            for past, start, stop, before, cooldown in branches(study.windows, study.cooldown):
                 parent = None if before is None else name(before, start)
-                plan.add(Segment(name(past, stop), parent, start, stop, past, seed, number))
+                plan.add(
+                    Segment(
+                        name(past, stop, cooldown), parent, start, stop, past, seed, number,
+                        cooldown=cooldown,
+                    )
+                )  # fmt: skip
             for window in study.windows:
-                last = name(window.past(window.epochs), window.epochs)
+                last = name(window.past(window.epochs), window.epochs, study.cooldown)
                 if finetuning:
                     past, stage = plan.segments[last].window, finetuning[number]
                     stop = stage.config["trainer"]["max_epochs"]
@@ -194,4 +219,8 @@ def make_plan(
                     plan.add(Segment(second, last, 0, stop, past, seed, config, finetunes=True))
                     last = second
                 plan.runs.append(Run(variation.columns, window, seed, last))
-    return replace(plan, kind=plan.kind_of_window)
+    kind = plan.kind_of_window
+    if study.design is None:
+        return replace(plan, kind=kind)
+    design = study.design.of(run.segment for run in plan.runs)
+    return replace(plan, kind=kind, design=design, registered=design)

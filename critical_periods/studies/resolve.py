@@ -16,6 +16,7 @@ from critical_periods.runs.dry_run import validate_run
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.studies.cadence import validate_cadence
 from critical_periods.studies.configs import Config, with_weights
+from critical_periods.studies.cooldown import validate_constant_rate
 from critical_periods.studies.names import Resolved
 from critical_periods.studies.roles import (
     is_window,
@@ -42,7 +43,7 @@ def resolve(study: Study) -> tuple[list[Resolved], list[Resolved]]:
     ends = {window.epochs for window in study.windows}
     for variation in study.variations:
         try:
-            run, model = _resolved(*study.configured(variation), ends)
+            run, model = _resolved(*study.configured(variation), ends, study.first_constant)
             runs.append(run)
             finetuning = study.configured_finetuning(variation)
             if finetuning is not None:
@@ -70,7 +71,7 @@ def _resolved_finetuning(config: Config, model: pl.LightningModule) -> Resolved:
 
 
 def _resolved(
-    config: Config, window: Config, ends: set[int]
+    config: Config, window: Config, ends: set[int], first_constant: int | None = None
 ) -> tuple[Resolved, pl.LightningModule]:
     for setting in sorted(_SWEPT & window.get("init_args", {}).keys()):
         raise UserError(f"window.init_args.{setting} is what windows sweeps; leave it out.")
@@ -109,6 +110,8 @@ def _resolved(
         validate_across_segments(callbacks_of(cli.trainer))
         validate_run(cli.trainer, cli.model, data)
         validate_cadence(cli.trainer, data, ends)
+        if first_constant is not None:
+            validate_constant_rate(cli.trainer, cli.model, data, first_constant, max(ends))
         fingerprint = str(data.fingerprint())
     resolved: Config = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
     for callback in filter(is_window, resolved["trainer"]["callbacks"]):

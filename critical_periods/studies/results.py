@@ -39,10 +39,11 @@ def results(study: StudyFolder, plan: Plan) -> list[Row]:
     Columns: ``study``, every varied field, ``onset``, ``removal``, ``epochs``, ``seed``;
     ``final_accuracy``, the mean of the validation accuracies in the run's last five epochs (of the
     test split, unless ``val_split`` holds training images back; a run that validates less often has
-    fewer of them); and what the monitors measured in its last epoch: ``rsv_mean``,
-    ``rsv_polarization``, … (of the first layer that is monitored), ``fisher_trace``,
-    ``information_both``, …. Where fine-tuning ends the runs, these are of its last epochs, and
-    ``pretrained_loss``, ``pretrained_rsv_mean``, … of the last one before it. A
+    fewer of them; of a rung of a ladder, whose rate has gone to zero, it is the last one); and what
+    the monitors measured in its last epoch: ``rsv_mean``, ``rsv_polarization``, … (of the first
+    layer that is monitored), ``fisher_trace``, ``information_both``, …. Where fine-tuning ends the
+    runs, these are of its last epochs, and ``pretrained_loss``, ``pretrained_rsv_mean``, … of the
+    last one before it. A
     run with onset = removal had no deficit: it is the control of the windows that are as many
     epochs long. Of a run that has diverged nothing is known but ``diverged_epoch``, the epoch in
     which its loss or weights were no longer finite; there is no such column where none has.
@@ -55,7 +56,8 @@ def results(study: StudyFolder, plan: Plan) -> list[Row]:
         *before, history = [study.segment(name).history() for _, name in plan.stages(run)]
         row = {"study": plan.study, **known(run)}
         # Not every task logs an accuracy, and not every run validates after each epoch.
-        accuracies = [epoch.get("val/accuracy") for epoch in history[-FINAL_EPOCHS:]]
+        last = FINAL_EPOCHS if plan.design is None else 1
+        accuracies = [epoch.get("val/accuracy") for epoch in history[-last:]]
         if any(accuracies):
             row["final_accuracy"] = short(average(list(map(float, filter(None, accuracies)))))
         row |= _measured(history[-1], _MEASURES)
@@ -124,7 +126,8 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     has_diverged = any("diverged_epoch" in row for row in rows)
     table: list[Row] = []
     for windows in variations.values():
-        points, differences = [], {}
+        points: list[Row] = []
+        lost: dict[int, dict[int, dict[int, float]]] = {}
         for window, run in windows.items():
             # The shortest control is the curve's own first point: a deficit of no epochs.
             if window.onset == window.removal and window.epochs != shortest:
@@ -141,15 +144,34 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
                     found = summarise(list(values.values())) if values else ()
                     names = (f"{measure}{group}{end}" for end in _ENDS)
                     point |= dict(zip(names, map(short, found), strict=False))
-            if here:
-                differences[window.removal] = _groups("final_accuracy", here, control)[-1]
+            # Each rung of a ladder is a curve, and a deficit of no epochs a point of all of them.
+            rungs = plan.rungs if window.removal == 0 else [window.epochs - window.removal]
+            for rung in (rungs if plan.design else [0]) if here else []:
+                of_rung = lost.setdefault(rung, {})
+                of_rung[window.removal] = _groups("final_accuracy", here, control)[-1]
             points.append(point | ({"diverged_seeds": len(diverged)} if has_diverged else {}))
         # By the plan: of a study of onsets, those that are done may all be 0.
         if all(window.onset == 0 for window in windows) and plan.kind_of_window == "deficit":
-            fit = _critical_removal(differences, plan.threshold)
-            points = [point | fit for point in points]
+            fits = {rung: _critical_removal(of, plan.threshold) for rung, of in lost.items()}
+            points = [
+                point | fits.get(point["epochs"] - point["removal"] if plan.design else 0, {})
+                for point in points
+            ]
         table += points
     return table
+
+
+def differences(measure: str, rows: Sequence[Row], start: Row) -> dict[int, float]:
+    """A measure of the runs with some settings minus that of their controls, by seed."""
+    here, _ = _by_seed(rows, start)
+    control, _ = _by_seed(rows, {**start, "onset": 0, "removal": 0})
+    return _groups(measure, here, control)[-1]
+
+
+def marked(plan: Plan, rows: Sequence[Row]) -> list[Row]:
+    """The rows of a table, which say so where the design was changed after training had begun."""
+    changes = plan.design_changes
+    return [{**row, "design_changed": changes} if changes else row for row in rows]
 
 
 def _by_seed(rows: Sequence[Row], wanted: Row) -> tuple[dict[int, Row], list[Row]]:

@@ -19,6 +19,7 @@ from critical_periods.core.processes import STOPPED, exit_code
 from critical_periods.core.trainer import callbacks_of, validate_allocation
 from critical_periods.runs.lightning_cli import CLI
 from critical_periods.studies.configs import Config, with_weights
+from critical_periods.studies.cooldown import Cooldown
 from critical_periods.studies.divergence import DivergenceCheck
 from critical_periods.studies.folder import (
     SegmentFolder,
@@ -215,7 +216,8 @@ def _train(
         cli = CLI(config, run=False, logger=False if tracking is None else tracking.logger)
         validate_allocation(cli.trainer)
         callbacks_of(cli.trainer).insert(0, first)
-        callbacks_of(cli.trainer).extend(filter(None, [record, tracking]))
+        cooldown = Cooldown(segment.stop, segment.cooldown) if segment.cooldown else None
+        callbacks_of(cli.trainer).extend(filter(None, [record, tracking, cooldown]))
         if cli.trainer.is_global_zero:
             write_text(folder.path / "config.yaml", yaml.safe_dump(config))
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)

@@ -12,9 +12,10 @@ from critical_periods.core.errors import UserError
 from critical_periods.runs.config_files import parse_yaml, read_yaml
 from critical_periods.studies import configs
 from critical_periods.studies.configs import Config, assign, changed
+from critical_periods.studies.design import Design
 from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.slurm_settings import SlurmSettings
-from critical_periods.studies.study_file import Finetuning, StudyFile, message
+from critical_periods.studies.study_file import Finetuning, Ladder, StudyFile, message
 
 # What settings of a study's own begin with; all others are of the run.
 _SCHEDULED = ("deficit", "window")
@@ -62,6 +63,7 @@ class Study:
         slurm: how jobs are submitted on a cluster.
         log_artifacts: whether checkpoints, plan and tables go to Weights & Biases, too.
         packed: how many paths a job of a cluster trains side by side; ``None``: one.
+        design: of a ladder, ``None`` of any other study.
     """
 
     name: str
@@ -76,6 +78,20 @@ class Study:
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
     log_artifacts: bool = False
     packed: int | None = None
+    design: Design | None = None
+
+    @property
+    def cooldown(self) -> int:
+        """Over how many epochs the learning rate of each run goes to zero at its end."""
+        return 0 if self.design is None else self.design.cooldown
+
+    @property
+    def first_constant(self) -> int | None:
+        """The epoch from which on the rate of a ladder's runs must not change by itself."""
+        if self.design is None:
+            return None
+        earliest = self.design.epochs_after[0] - self.design.cooldown
+        return min(removal or earliest for removal in self.design.removal)
 
     def configured(self, variation: Variation) -> tuple[Config, Config]:
         """The run's config, with a list of callbacks, and the window's callback, of a variation.
@@ -148,7 +164,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             base=changed(read_yaml(base_file), file.set),
             scheduled={name: fields[name] for name in _SCHEDULED if name in fields},
             windows=tuple(dict.fromkeys([*deficits, *controls])),
-            seeds=tuple(dict.fromkeys(file.seeds)),
+            seeds=tuple(dict.fromkeys([*file.seeds, *file.calibration_seeds])),
             variations=_variations(file.variants, file.vary),
             threshold=file.threshold,
             base_file=base_file,
@@ -156,10 +172,25 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             slurm=file.slurm,
             log_artifacts=file.log_artifacts,
             packed=file.packed,
+            design=_design(file),
         )
     except (UserError, ValidationError) as error:
         text = message(error) if isinstance(error, ValidationError) else str(error)
         raise UserError(f"{path}: {text}") from error
+
+
+def _design(file: StudyFile) -> Design | None:
+    if not isinstance(file.windows, Ladder):
+        return None
+    aside = set(file.calibration_seeds)
+    return Design(
+        tuple(dict.fromkeys(file.windows.removal)),
+        tuple(file.windows.epochs_after),
+        file.windows.cooldown,
+        tuple(sorted(set(file.seeds) - aside)),
+        tuple(sorted(aside)),
+        **({} if file.verdict is None else file.verdict.model_dump()),
+    )
 
 
 def _read_finetuning(stage: Finetuning | None, folder: Path) -> Config | None:

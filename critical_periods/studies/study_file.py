@@ -1,5 +1,6 @@
 """The fields of a study file, and one sentence for whatever is wrong with them."""
 
+from itertools import pairwise
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -21,6 +22,8 @@ from critical_periods.core.seeds import LARGEST_SEED
 from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.slurm_settings import SlurmSettings
 
+LEAST_RUNGS = 4
+"""Of a ladder with a verdict: a scar, a lag's size and its speed, and one to tell them apart."""
 # Settings of a run that fields of the study decide, and those fields.
 _DECIDED = {"seed_everything": "seeds", "trainer.max_epochs": "windows"}
 # What a value must be or do, by pydantic's name for what is wrong with it.
@@ -68,6 +71,39 @@ class Removals(_Fields):
         return [Schedule(0, removal, removal + self.epochs_after) for removal in self.removal]
 
 
+class Ladder(_Fields):
+    """Deficits to each of several removals, each followed by each of several numbers of epochs.
+
+    After a removal the learning rate stays as it is. At each rung a branch leaves this trunk and
+    anneals its rate, so that every rung is a finished training.
+    """
+
+    removal: _Epochs
+    """The first epochs without the deficit; at 0 there is none."""
+    epochs_after: _Counts
+    """The rungs: how many epochs follow each removal, from the fewest to the most."""
+    cooldown: PositiveInt
+    """Over how many epochs, the last ones of each rung, the learning rate goes to zero."""
+
+    def schedules(self) -> list[Schedule]:
+        """The runs with a deficit."""
+        return [Schedule(0, end, end + rung) for end in self.removal for rung in self.epochs_after]
+
+    @model_validator(mode="after")
+    def _climbs(self) -> Self:
+        rungs = self.epochs_after
+        if any(rung >= after for rung, after in pairwise(rungs)):
+            raise UserError(
+                f"windows.epochs_after is {rungs}; the rungs of a ladder must increase."
+            )
+        if self.cooldown > rungs[0]:
+            raise UserError(
+                f"windows.cooldown={self.cooldown} is longer than the first rung of "
+                f"windows.epochs_after, {rungs[0]}; let it be as long or shorter."
+            )
+        return self
+
+
 class Onsets(_Fields):
     """Deficits from each of several onsets, in runs of the same number of epochs."""
 
@@ -94,19 +130,50 @@ class Onsets(_Fields):
         return self
 
 
-def _form(value: Any) -> Removals | Onsets:
-    """The windows in that one of the two forms whose fields are there."""
+def _form(value: Any) -> Removals | Ladder | Onsets:
+    """The windows in that one of the forms whose fields are there."""
     removals, onsets = set(Removals.model_fields), set(Onsets.model_fields)
     names = set(value) if isinstance(value, dict) else removals
-    for name in names - removals - onsets:
+    known = removals | onsets | {"cooldown"}
+    for name in names - known:
         if isinstance(name, str):
-            raise UserError(f"unknown field 'windows.{name}'; {near(name, removals | onsets)}")
-    if names <= removals | onsets and names != removals and names | {"length"} != onsets:
+            raise UserError(f"unknown field 'windows.{name}'; {near(name, known)}")
+    if isinstance(value, dict) and names | {"cooldown"} == set(Ladder.model_fields):
+        is_list = isinstance(value["epochs_after"], list)
+        if is_list and "cooldown" not in names:
+            raise UserError(
+                "windows.epochs_after is a ladder, which needs windows.cooldown: over how many "
+                "epochs the rate of each rung goes to zero."
+            )
+        if "cooldown" in names:
+            if not is_list:
+                raise UserError(
+                    "windows.cooldown is of a ladder, but windows.epochs_after is "
+                    f"{value['epochs_after']!r}; make that a list, or leave cooldown out."
+                )
+            return Ladder.model_validate(value)
+    if names <= known and names != removals and names | {"length"} != onsets:
         raise UserError(
             f"windows has {sorted(names)}; it needs either removal and epochs_after, or onset and "
-            "epochs, and optionally length."
+            "epochs, and optionally length, or removal, epochs_after and cooldown."
         )
     return (Removals if names <= removals else Onsets).model_validate(value)
+
+
+class Verdict(_Fields):
+    """The rule by which each removal of a ladder is called a scar, a lag, or undecided.
+
+    It is kept in ``plan.json`` with the hash of the design before what counts is trained; where
+    it, or the design, is another afterwards, every table says so.
+    """
+
+    margin: Annotated[float, Field(gt=0, lt=1)]
+    """The loss of accuracy that counts: a scar is larger, of a lag nothing as large stays."""
+    level: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    """Of the intervals: a verdict is given where the interval of the scar does not hold the margin.
+    """
+    control: str | None = None
+    """A variant that keeps all information, which the others are compared with."""
 
 
 class Finetuning(_Fields):
@@ -134,7 +201,7 @@ class StudyFile(_Fields):
     """What is wrong with the senses for a while, such as ``Blur``."""
     window: _Class = None
     """Instead of a deficit, a callback with a window, such as ``RegularizationWindow``."""
-    windows: Annotated[Removals | Onsets, BeforeValidator(_form), _empty]
+    windows: Annotated[Removals | Ladder | Onsets, BeforeValidator(_form), _empty]
     """When the deficit is there. Every run with one has its control: as many epochs without it."""
     finetuning: Finetuning | None = None
     """A second stage at the end of every run."""
@@ -155,6 +222,10 @@ class StudyFile(_Fields):
     its memory; that they fit into it together is the user's concern."""
     log_artifacts: bool = False
     """Whether the runs' last checkpoints, the plan and the tables go to Weights & Biases, too."""
+    verdict: Verdict | None = None
+    """The rule by which each removal of a ladder is called a scar, a lag, or undecided."""
+    calibration_seeds: list[Annotated[NonNegativeInt, Field(le=LARGEST_SEED)]] = []
+    """Seeds that the rule was chosen by: they are trained, too, and do not count in the verdict."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """The loss of final accuracy at which a critical period is said to begin: 0.01 is one point."""
 
@@ -175,20 +246,43 @@ class StudyFile(_Fields):
                 raise UserError(f"{verb} {name} changes nothing in a study; {way_out}.")
         return value
 
+    @model_validator(mode="after")
+    def _can_give_a_verdict(self) -> Self:
+        if not isinstance(self.windows, Ladder):
+            for name in ("verdict", "calibration_seeds"):
+                if getattr(self, name):
+                    raise UserError(
+                        f"{name} is of a ladder; give windows.epochs_after as a list, and cooldown."
+                    )
+            return self
+        rungs, rule = self.windows.epochs_after, self.verdict
+        if rule is not None and len(rungs) < LEAST_RUNGS:
+            raise UserError(
+                f"windows.epochs_after is {rungs}; a verdict needs at least {LEAST_RUNGS} rungs."
+            )
+        if not set(self.seeds) - set(self.calibration_seeds):
+            raise UserError("calibration_seeds holds all seeds, so that none counts; add others.")
+        if rule is not None and rule.control is not None and rule.control not in self.variants:
+            hint = near(rule.control, self.variants) if self.variants else "there are none."
+            raise UserError(f"verdict.control is {rule.control!r}, which is no variant; {hint}")
+        return self
+
 
 def message(error: ValidationError) -> str:
     """One sentence for the first mistake that pydantic has found in a study file."""
     # One that is missing may be there under a misspelt name.
     first = min(error.errors(), key=lambda one: one["type"] == "missing")
     kind, value, context = first["type"], first["input"], first.get("ctx", {})
-    *owners, last = map(str, first["loc"])
-    owner, name = ".".join(owners), ".".join([*owners, last])
     if kind == "value_error":
         return str(context["error"])
+    *owners, last = map(str, first["loc"])
+    owner, name = ".".join(owners), ".".join([*owners, last])
     if kind == "missing":
         return f"the field {name!r} is missing; {owner or 'a study'} needs it."
     if kind == "extra_forbidden":
-        models: dict[str, type[BaseModel]] = {"finetuning": Finetuning, "slurm": SlurmSettings}
+        models: dict[str, type[BaseModel]] = {
+            "finetuning": Finetuning, "slurm": SlurmSettings, "verdict": Verdict
+        }  # fmt: skip
         known = models.get(owner, StudyFile).model_fields
         return f"unknown field {name!r}; {near(last, known)}"
     if kind == "invalid_key" or last == "[key]":

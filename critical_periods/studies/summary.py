@@ -21,7 +21,7 @@ from critical_periods.core.locks import locked
 from critical_periods.core.trainer import attempt
 from critical_periods.plots.labels import label_of, settings_of
 from critical_periods.plots.rsv import plot_rsv_through_epochs
-from critical_periods.plots.style import by_window, lines, numbers
+from critical_periods.plots.style import by_rung, by_window, lines, numbers
 from critical_periods.plots.through_epochs import plot_fisher
 from critical_periods.runs.tracking import is_disabled, wandb_logger
 from critical_periods.studies.figures import figures
@@ -29,7 +29,8 @@ from critical_periods.studies.folder import StudyFolder, write_json
 from critical_periods.studies.loading import LoadedStudy
 from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan
-from critical_periods.studies.results import curve, ended, results
+from critical_periods.studies.recovery import recovery
+from critical_periods.studies.results import curve, ended, marked, results
 from critical_periods.studies.seen import SEEN
 from critical_periods.studies.tables import as_table
 
@@ -67,9 +68,10 @@ def update_summary(study: StudyFolder, plan: Plan, final: LoadedStudy | None = N
     the study as its report has loaded it, whose figures lie in its folder; it waits for the other,
     and sends the plan and the tables as artifacts where the study asks for it.
 
-    Logged against ``runs``, how many have ended: ``curve_table``, ``results_table`` and
-    ``curve_chart``; with the last of them the figures, such as ``curve`` and ``fisher``,
-    ``rsv_through_epochs``, and ``seen``, samples with and without the deficit.
+    Logged against ``runs``, how many have ended: ``curve_table``, ``results_table``,
+    ``curve_chart`` and, of a ladder, ``recovery_table``; with the last of them the figures, such as
+    ``curve`` and ``fisher``, ``rsv_through_epochs``, and ``seen``, samples with and without the
+    deficit.
     """
     if is_disabled():
         return
@@ -119,11 +121,11 @@ def _log(
     sent = int(dict(run.summary).get("runs", 0)) if run.resumed else 0
     for known in range(max(sent, len(order) - _STATES) + 1, len(order) + 1):
         now = [rows[places.index(place)] for place in sorted(order[:known])]
-        is_last = known == len(order)
-        of = final.table("curve") if final and is_last else as_table(curve(plan, now))
-        shown = _tables(of, as_table(now), plan.study)
-        if is_last:
-            shown |= attempt(_media, study, plan, of, final) or {}
+        of = {"curve": curve(plan, now), "results": now, "recovery": recovery(plan, now)}
+        tables = {name: as_table(marked(plan, rows)) for name, rows in of.items() if rows}
+        shown = _tables(tables, plan.study)
+        if known == len(order):
+            shown |= attempt(_media, study, plan, tables, final) or {}
         run.log({**shown, "runs": known})
 
 
@@ -145,12 +147,13 @@ def _order(study: StudyFolder, plan: Plan) -> list[int]:
     return [place for segment in segments for place in places[segment]]
 
 
-def _tables(curve: pd.DataFrame, runs: pd.DataFrame, title: str) -> dict[str, Any]:
+def _tables(tables: dict[str, pd.DataFrame], title: str) -> dict[str, Any]:
     import wandb
 
+    curve = tables["curve"]
     shown: dict[str, Any] = {
         f"{name}_table": wandb.Table(columns=list(cells), data=cells.to_numpy().tolist())
-        for name, table in (("curve", curve), ("results", runs))
+        for name, table in tables.items()
         for cells in [table.apply(_column).astype(object).where(table.notna(), None)]
     }
     measure = next((one for one in ("final_accuracy", "error") if one in curve), None)
@@ -158,7 +161,7 @@ def _tables(curve: pd.DataFrame, runs: pd.DataFrame, title: str) -> dict[str, An
         return shown
     against = "onset" if (curve["onset"] > 0).any() else "removal"
     lines_ = []
-    for label, rows in _variations(curve):
+    for label, rows in by_rung(dict(_variations(curve))).items():
         for column, what in ((measure, ""), (f"{measure}_control", "control")):
             points = pd.DataFrame({"x": rows[against], "y": numbers(rows, column)}).dropna()
             points = points.sort_values("x")
@@ -181,14 +184,16 @@ def _variations(curve: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _media(
-    study: StudyFolder, plan: Plan, curve: pd.DataFrame, final: LoadedStudy | None
+    study: StudyFolder, plan: Plan, tables: dict[str, pd.DataFrame], final: LoadedStudy | None
 ) -> dict[str, Any]:
     """The study's figures as pictures, with what only the summary shows."""
     import wandb
 
     loaded = final or LoadedStudy(study, plan)
-    curve.attrs["window"] = plan.kind_of_window
-    tables = {name: loaded.table(name) for name in TABLES if loaded.rows(name)} | {"curve": curve}
+    tables = {name: tables[name] for name in ("curve", "recovery") if name in tables}
+    for table in tables.values():
+        table.attrs["window"] = plan.kind_of_window
+    tables |= {name: loaded.table(name) for name in TABLES if loaded.rows(name)}
     drawn: dict[str, Callable[[], Figure | Path]] = {**figures(tables, plan.study)}
     if final is not None:
         drawn = {name: partial(Path, study.path / f"{name}.png") for name in drawn}

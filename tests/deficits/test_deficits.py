@@ -20,10 +20,11 @@ from critical_periods.deficits import (
     LabelPermutation,
     Occlusion,
     OtherMatrix,
+    PixelPermutation,
     VerticalFlip,
 )
 
-OF_IMAGES = [Blur, Occlusion, GaussianNoise, VerticalFlip]
+OF_IMAGES = [Blur, Occlusion, GaussianNoise, PixelPermutation, VerticalFlip]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -144,6 +145,19 @@ def test_noise_is_reproducible_by_its_generator():
     assert torch.equal(first, noise(batch).views)
     with pytest.raises(UserError, match=r"GaussianNoise replaces normalised images.*torch.uint8"):
         GaussianNoise().check(a_batch(dtype=torch.uint8))
+
+
+def test_pixels_are_reordered_alike_in_all_images_channels_and_views():
+    places = torch.arange(256.0).view(16, 16).expand(4, 2, 3, 16, 16)
+    batch = a_batch()._replace(views=places.contiguous())
+    found = PixelPermutation(seed=3)(batch).views
+    order = found[0, 0, 0].flatten()
+    assert torch.equal(order.sort().values, torch.arange(256.0)) and (order.diff() != 1).any()
+    assert torch.equal(found, order.view(16, 16).expand_as(found))
+    images = a_batch().views.flatten(0, 1)
+    moved = PixelPermutation(seed=3).degrade(images.to(memory_format=torch.channels_last))
+    assert torch.equal(moved.flatten(-2), images.flatten(-2)[..., order.long()])
+    assert not torch.equal(PixelPermutation(seed=4)(batch).views, found)
 
 
 def test_vertical_flip_reverses_rows_and_twice_is_identity():

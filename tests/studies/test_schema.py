@@ -12,6 +12,7 @@ from test_study_file import MISTAKES, ONSETS
 from critical_periods.cli import main
 from critical_periods.runs.config_files import read_yaml
 
+LADDER = {"removal": [2], "epochs_after": [2, 3, 4, 6], "cooldown": 2}
 STUDIES = Path(__file__).parents[2] / "experiments" / "studies"
 SCHEMA = STUDIES / "study.schema.json"
 
@@ -44,6 +45,7 @@ def test_our_study_files_name_the_schema_and_fit_it(path):
         {"set": {"model.init_args.lr": 1e-3}, "vary": {"num_threads": [1, None]}, "seeds": None},
         {"variants": {"plain": {}, "flip": {"deficit": {"class_path": "VerticalFlip"}}}},
         {"threshold": 0.05},
+        {"windows": LADDER, "verdict": {"margin": 0.01}, "calibration_seeds": [9]},
     ],
 )
 def test_every_form_fits_the_schema(changes):
@@ -51,7 +53,10 @@ def test_every_form_fits_the_schema(changes):
 
 
 # What no schema can know of: files, names with dots, one number compared with another.
-UNKNOWN = ("set seeds", "set windows", "onset=", "nosuch", "text", "cannot be set", "nan")
+UNKNOWN = (
+    "set seeds", "set windows", "onset=", "nosuch", "text", "cannot be set", "nan",
+    "must increase", "longer than", "is of a ladder; give", "at least 4", "counts", "no variant",
+)  # fmt: skip
 REFUSED = [one["set"] for one in MISTAKES["fields"] if not any(of in one["says"] for of in UNKNOWN)]
 
 
