@@ -49,7 +49,7 @@ def plot_recovery(recovery: pd.DataFrame, ax: Axes | None = None) -> Figure:
         hidden = gap < _LEAST
         axis.plot(
             rungs[hidden], shown[hidden], color=colour, linestyle="none", marker=marker,
-            markerfacecolor="white",
+            markerfacecolor="white", zorder=3,
         )  # fmt: skip
         law = [float(numbers(rows, column).iloc[0]) for column in ("scar", "size", "speed")]
         if np.isfinite(law).all():
