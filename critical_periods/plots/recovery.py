@@ -41,7 +41,7 @@ def plot_recovery(recovery: pd.DataFrame, ax: Axes | None = None) -> Figure:
         low, gap, high = (100 * numbers(rows, f"gap{end}") for end in ("_low", "", "_high"))
         low, high = low.fillna(gap).clip(lower=_LEAST), high.fillna(gap).clip(lower=_LEAST)
         shown, rungs = gap.clip(lower=_LEAST), rows["epochs_after"]
-        verdict = str(rows["verdict"].iloc[0] or "") if "verdict" in rows else ""
+        verdict = next(iter(rows["verdict"].dropna()), "") if "verdict" in rows else ""
         axis.errorbar(
             rungs, shown, [shown - low, high - shown], color=colour, linestyle="none",
             marker=marker, capsize=3, label=f"{name}: {verdict}" if verdict else name,
@@ -49,7 +49,7 @@ def plot_recovery(recovery: pd.DataFrame, ax: Axes | None = None) -> Figure:
         hidden = gap < _LEAST
         axis.plot(
             rungs[hidden], shown[hidden], color=colour, linestyle="none", marker=marker,
-            markerfacecolor="white",
+            markerfacecolor="white", zorder=3,
         )  # fmt: skip
         law = [float(numbers(rows, column).iloc[0]) for column in ("scar", "size", "speed")]
         if np.isfinite(law).all():

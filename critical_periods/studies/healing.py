@@ -58,7 +58,7 @@ class Healing(NamedTuple):
 
 def healing(
     rungs: Sequence[int],
-    gaps: Sequence[Sequence[float]],
+    gaps: Sequence[Sequence[float]] | Numbers,
     margin: float | None = None,
     level: float = 0.95,
 ) -> Healing:
@@ -120,7 +120,9 @@ def healing(
         ends = [*_ends(scars, lower, upper), *_ends(_SPEEDS[places], upper, upper)]
         last_high = mean[-1] + quantiles[0] * table[:, -1].std(ddof=1) / math.sqrt(n)
         tried = np.append(np.linspace(0, max(last_high, scar, _RESOLUTION), _STEPS), scar)
-        low, high = _by_scores(table, times, shapes, quantiles, tried)
+        # The speed of the fit among them, which lies between two of the others.
+        laws = np.vstack([shapes, times**-speed])
+        low, high = _by_scores(table, times, laws, quantiles, tried)
         intervals = (
             min(ends[0], low), max(ends[1], high), min(ends[2], speed), max(ends[3], speed),
         )  # fmt: skip
@@ -193,8 +195,8 @@ def _by_scores(
         high, low = (quantile * error + _RESOLUTION / 100 for quantile in quantiles)
         if -high <= values.mean() <= low:
             kept.append(float(tried))
-    # A law without any scar may be rejected at every one.
-    return (min(kept), max(kept)) if kept else (float(scars[-1]), float(scars[-1]))
+    # A law that is rejected with every scar says nothing of any.
+    return (min(kept), max(kept)) if kept else (0.0, float(scars.max()))
 
 
 def _fit_p(table: Numbers, times: Numbers, scar: float, size: float, speed: float) -> float:

@@ -103,16 +103,19 @@ def recovery_table(recovery: pd.DataFrame) -> str:
         gaps = dict(zip(rows["epochs_after"], rows["gap"], strict=True))
         cells = [label_of({"variant": row[name]}) for name in names]
         cells += [f"epochs 0–{row['removal'] - 1}", str(row["seeds"])]
-        cells += [f"{100 * gaps[rung]:z.1f}" if rung in gaps else "" for rung in rungs]
+        cells += [_tenths(100 * gaps[rung]) if rung in gaps else "" for rung in rungs]
         for name, scale in (("scar", 100), ("speed", 1)):
             ends = [scale * row.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high")]
-            cells.append("{:z.1f} [{:z.1f}, {:z.1f}]".format(*ends) if ends[0] == ends[0] else "")
-        lines.append([*cells, str(row.get("verdict") or "")])
-    return (
-        "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        .replace("-", "−")
-        .replace("−−−", "---")
-    )
+            middle, low, high = map(_tenths, ends)
+            cells.append(f"{middle} [{low}, {high}]" if low and high else middle)
+        verdict = row.get("verdict")
+        lines.append([*cells, "" if verdict is None or pd.isna(verdict) else str(verdict)])
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+
+
+def _tenths(number: float) -> str:
+    return "" if pd.isna(number) else f"{number:z.1f}".replace("-", "−")
 
 
 def markdown_tables(curve: pd.DataFrame, title: str, recovery: pd.DataFrame | None = None) -> str:

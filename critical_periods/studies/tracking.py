@@ -205,7 +205,9 @@ def described(plan: Plan, leaf: str) -> tuple[str, Row, list[str]]:
         values = [one[name] for one in varied]
         is_one = all(value == values[0] for value in values)
         fields[short] = values[0] if is_one else ", ".join(dict.fromkeys(map(str, values)))
-    span = f"{what} {onset}-{removal}" if onset < removal else f"no {kind}, {epochs} epochs"
+    span = f"{what} {onset}-{removal}" if onset < removal else f"no {kind}"
+    # Those with a deficit differ in their epochs on the rungs of a ladder alone.
+    span += f", {epochs} epochs" if onset == removal or plan.design else ""
     name = ", ".join(filter(None, [plan.labels()[leaf], span, f"seed {fields['seed']}"]))
     return name, fields, [plan.study[:_TAG], (what if onset < removal else "control")[:_TAG]]
 

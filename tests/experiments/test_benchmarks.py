@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from small_videos import film, write_video
@@ -95,6 +96,18 @@ def test_costs_are_those_of_the_committed_table(run):
     header, row = run("costs", "achille2019_layers").splitlines()
     committed = (BENCHMARKS.parent / "results" / "costs.csv").read_text().splitlines()
     assert committed[0] == header and row in committed
+
+
+def test_verdicts_on_planted_curves_are_counted(run):
+    """A set each here; in the committed table, 200: right by 95 %, few lags called scars."""
+    header, *rows = run("verdicts", "--sets", "1").splitlines()
+    committed = pd.read_csv(BENCHMARKS.parent / "results" / "verdicts.csv")
+    assert header == ",".join(committed) and len(rows) == len(committed)
+    assert (committed["sets"] == 200).all() and (committed["right"] >= 0.95).all()
+    counts = committed[["scar", "lag", "undecided"]]
+    assert (counts.sum(axis=1) == 200).all()
+    lags = committed["planted"] == "lag"
+    assert (counts[lags]["scar"] <= 10).all() and (counts[~lags]["lag"] <= 10).all()
 
 
 def test_jobs_wait_for_each_other_and_for_a_gpu(monkeypatch):

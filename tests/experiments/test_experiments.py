@@ -75,6 +75,31 @@ def test_every_small_study_can_be_planned(name, cifar10):
     assert (plan.epochs < plan.separate_epochs) is shares
 
 
+# Studies of our own, with the epochs that one seed trains.
+OWN = {
+    "deficits_cifar10": 620,
+    "recovery_cifar10": 575,
+    "recovery_digits": 360,
+    "trace_digits": 120,
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_study_of_our_own_can_be_planned(name, cifar10):
+    three = "{class_path: LabelPermutation, init_args: {num_classes: 3}}"
+    small = [
+        f"data.init_args.root={cifar10}", "data.init_args.limit_train=null",
+        f"variants.label permutation={{deficit: {three}}}",
+    ]  # fmt: skip
+    plan = plan_of(name, "seeds=[0]", *(small if "cifar10" in name else []))
+    assert plan.epochs == OWN[name]
+    if plan.design is not None:
+        (removal,) = plan.design.removal
+        one = [s for s in plan.segments.values() if s.window == (0, 0)]
+        longest = removal + plan.design.epochs_after[-1]
+        assert sum(s.stop - s.start for s in one) <= 1.25 * longest
+
+
 def test_every_small_study_has_a_full_one():
     scales = {name.removesuffix("_mini").removesuffix("_cifar10") for name in MINI}
     assert scales == set(FULL) - MADE

@@ -20,10 +20,12 @@ from critical_periods.studies.cooldown import Cooldown
 from critical_periods.studies.design import Design
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.healing import healing
+from critical_periods.studies.paths import paths
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.recovery import recovery
 from critical_periods.studies.statistics import summarise
 from critical_periods.studies.tables import as_table
+from critical_periods.studies.tracking import described
 
 CONSTANT: Tree = {"model.init_args.lr_scheduler": None, "trainer.callbacks": []}
 WINDOWS = {"removal": [2], "epochs_after": [2, 3, 4, 6], "cooldown": 2}
@@ -64,6 +66,11 @@ def test_rungs_share_a_trunk_that_any_study_of_the_rate_has(tmp_path, capsys):
         found = [one for one in plan.segments.values() if one.seed == 0 and one.window == window]
         assert [(s.start, s.stop) for s in found if not s.cooldown] == trunk
         assert [(s.start, s.stop) for s in found if s.cooldown] == rungs
+    named = [described(plan, run.segment)[0] for run in plan.runs]
+    assert len(set(named)) == len(named) and "Blur 0-2, 8 epochs, seed 0" in named
+    # A job's path goes up the trunk to the last rung, and each other rung is one of its own.
+    ways = [len(way) for way in paths(plan, set(plan.segments)) if plan.segments[way[0]].seed == 0]
+    assert sorted(ways) == [1] * 6 + [5, 5]
     # Without a cooldown, 6 epochs after the removal, the trunk is the same to the name.
     plain = plan_of(
         write_study(tmp_path, {"windows": {"removal": [2], "epochs_after": 4}}, CONSTANT)
