@@ -17,7 +17,7 @@ from critical_periods.core.randomness import Stream, fold
 from critical_periods.reliability.architecture import Architecture, Choice
 from critical_periods.reliability.deep_kernel import DeepKernelGP
 from critical_periods.reliability.learning import choose, expected_feasibility, misclassification
-from critical_periods.reliability.subset import LimitState, SubsetSimulation, simulate
+from critical_periods.reliability.subset import LimitState, SubsetSimulation, check_chains, simulate
 
 Array = NDArray[np.float64]
 
@@ -106,8 +106,7 @@ class ActiveReliability:
         seed: int = 0,
     ) -> None:
         self.model = DeepKernelGP(seed=seed) if model is None else model
-        if dimension < 1:
-            raise UserError(f"dimension is {dimension}; give the number of variables, from 1 on.")
+        check_chains(dimension, samples)
         if initial < 2 * self.model.folds:
             raise UserError(
                 f"initial is {initial}; {self.model.folds} folds need at least "

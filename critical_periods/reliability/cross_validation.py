@@ -1,5 +1,6 @@
 """The choice of an architecture, and of when to stop, by cross-validation."""
 
+import math
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 
@@ -70,7 +71,7 @@ def _of_one(
     for (rest, held), kept in zip(parts, networks, strict=True):
         gp = _start(architecture, x[rest], y[rest], seed, steps, noise, kept.get(steps))
         for step in train(gp, TRAINING_STEPS, joint):
-            likelihood = float(log_likelihood(gp, x[held], y[held]).mean())
+            likelihood = float(log_likelihood(gp, x[held], y[held]).mean().nan_to_num(-math.inf))
             gained[step] = gained.get(step, 0.0) + likelihood / len(parts)
     best = max(gained, key=lambda step: gained[step])
     return Choice(architecture, steps, best, noise, gained[best])

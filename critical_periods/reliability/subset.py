@@ -100,7 +100,7 @@ def simulate(
 
     The last threshold is above 0 then.
     """
-    seeds, length = _chains(dimension, samples, p0)
+    seeds, length = check_chains(dimension, samples, p0)
     rng = np.random.default_rng(fold(Stream.SUBSET_SIMULATION, seed))
     points = rng.standard_normal((samples, dimension))
     values = _evaluate(limit_state, points)
@@ -135,7 +135,7 @@ def _falls(thresholds: list[float]) -> bool:
     return len(thresholds) < 2 or thresholds[-1] < thresholds[-2]
 
 
-def _chains(dimension: int, samples: int, p0: float) -> tuple[int, int]:
+def check_chains(dimension: int, samples: int, p0: float = 0.1) -> tuple[int, int]:
     """How many chains a level has, and how long they are."""
     if dimension < 1:
         raise UserError(f"dimension is {dimension}; give the number of variables, from 1 on.")

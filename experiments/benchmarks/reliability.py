@@ -12,9 +12,10 @@ GP; ``cost``, time and memory of a round at 500 evaluations.
 from __future__ import annotations
 
 import argparse
+import csv
 import resource
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -41,18 +42,18 @@ def _rounded(value: float | np.floating[Any]) -> float:
     return float(f"{value:.4g}")
 
 
-def subset(repeats: int = 50, samples: int = 10_000) -> Iterator[Row]:
+def subset(seeds: int = 50, samples: int = 10_000) -> Iterator[Row]:
     """Each problem's repeats."""
     for problem in PROBLEMS:
         found = [
             subset_simulation(problem.limit_state, problem.dimension, samples, seed=seed)
-            for seed in range(repeats)
+            for seed in range(seeds)
         ]
         probabilities = np.array([one.probability for one in found])
         mean, truth = probabilities.mean(), problem.check()
         scatter, theory = probabilities.std(ddof=1) / mean, np.mean([one.cov for one in found])
         yield {
-            "problem": problem.name, "dimension": problem.dimension, "repeats": repeats,
+            "problem": problem.name, "dimension": problem.dimension, "repeats": seeds,
             "samples": samples, "evaluations": round(np.mean([one.evaluations for one in found])),
             "reference": problem.reference, "independent": _rounded(truth),
             "mean": _rounded(mean), "error": _rounded(mean / truth - 1),
@@ -61,8 +62,9 @@ def subset(repeats: int = 50, samples: int = 10_000) -> Iterator[Row]:
         }  # fmt: skip
 
 
-def active(seeds: int = 10, problems: Sequence[Problem] = ACTIVE) -> Iterator[Row]:
-    """Each problem by each method, the costliest last."""
+def active(seeds: int = 10, done: Container[tuple[str, str, int]] = ()) -> Iterator[Row]:
+    """Each problem by each method, the costliest last, but those runs of theirs that are done."""
+    problems = ACTIVE
     truths = {problem.name: problem.check() for problem in problems}
 
     def row(problem: Problem, method: str, seed: int, count: int, found: float, **more: Any) -> Row:
@@ -83,11 +85,12 @@ def active(seeds: int = 10, problems: Sequence[Problem] = ACTIVE) -> Iterator[Ro
             u = np.random.default_rng(seed).standard_normal((count, problem.dimension))
             share = float((problem.limit_state(u) <= 0).mean())
             yield row(problem, f"Monte Carlo, {count:,}", seed, count, share, **nothing)
-    for grid, seed, problem in product((GRID, [PLAIN]), range(seeds), problems):
-        model = DeepKernelGP(grid, seed=seed)
+    for seed, method, problem in product(range(seeds), ("deep kernel", "plain GP"), problems):
+        if (problem.name, method, seed) in done:
+            continue
+        model = DeepKernelGP(GRID if method == "deep kernel" else [PLAIN], seed=seed)
         run = ActiveReliability(problem.dimension, BUDGET, INITIAL, BATCH, model=model, seed=seed)
         last = run.run(problem.limit_state)
-        method = "deep kernel" if grid is GRID else "plain GP"
         more = {"low": _rounded(last.low), "high": _rounded(last.high)}
         more |= {"architecture": last.architecture}
         yield row(problem, method, seed, last.evaluations, last.probability, **more)
@@ -137,21 +140,32 @@ def cost(count: int = 500) -> Iterator[Row]:
         }  # fmt: skip
 
 
-PARTS = {"subset": subset, "active": active, "fits": fits, "cost": cost}
+PARTS: dict[str, Callable[..., Iterator[Row]]] = {
+    "subset": subset,
+    "active": active,
+    "fits": fits,
+    "cost": cost,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--output", type=Path, required=True, help="folder of the table")
-    parser.add_argument("--seeds", type=int, help="repeats of each problem, fewer for a trial")
+    parser.add_argument("--seeds", type=int, help="how many, from 0 on")
     options = parser.parse_args()
-    repeats = [] if options.seeds is None else [options.seeds]
-    rows = []
-    for row in PARTS[options.part](*repeats):  # type: ignore[operator]
+    path = options.output / f"reliability_{options.part}.csv"
+    arguments: dict[str, Any] = {} if options.seeds is None else {"seeds": options.seeds}
+    rows: list[Row] = []
+    if options.part == "active" and path.exists():
+        # It takes long, so it goes on where it was stopped.
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["architecture"]]
+        arguments["done"] = {(row["problem"], row["method"], int(row["seed"])) for row in rows}
+    for row in PARTS[options.part](**arguments):
         print(*row.values(), sep="  ", flush=True)
         rows.append(row)
-        write_table(options.output / f"reliability_{options.part}.csv", rows)
+        write_table(path, rows)
 
 
 if __name__ == "__main__":
