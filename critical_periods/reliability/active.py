@@ -90,6 +90,7 @@ class ActiveReliability:
         ... )
         >>> last = active.run(lambda u: 2 - u.sum(axis=1) / 2**0.5)  # P = Φ(-2) = 0.0228
         >>> print(f"{last.probability:.3f} from {last.evaluations}")
+        0.023 from 40
     """
 
     def __init__(

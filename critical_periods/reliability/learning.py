@@ -47,7 +47,7 @@ def expected_feasibility(mean: Array, sd: Array) -> Array:
 
     Example:
         >>> expected_feasibility(np.array([0.0, 2.0]), np.array([1.0, 1.0])).round(3)
-        array([1.22 , 0.389])
+        array([1.219, 0.382])
     """
     sd = np.maximum(sd, np.finfo(float).tiny)
     at = -mean / sd

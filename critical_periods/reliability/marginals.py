@@ -88,7 +88,7 @@ class Exponential:
 
     Example:
         >>> Exponential(2.0).from_normal(np.array([0.0, 40.0]))
-        array([  1.38629436, 1609.2...])
+        array([1.38629436e+00, 1.60921688e+03])
     """
 
     mean: float = 1.0
@@ -112,7 +112,7 @@ class Uniform:
 
     Example:
         >>> Uniform(0.0, 40.0).from_normal(np.array([-9.0, 0.0]))
-        array([4.5...e-18, 2.0...e+01])
+        array([4.51435362e-18, 2.00000000e+01])
     """
 
     low: float

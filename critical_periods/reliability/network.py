@@ -44,7 +44,8 @@ class Network(nn.Module):
         with torch.no_grad():
             z = self(x)
             mean, sd = z.mean(0), z.std(0).clamp_min(1e-9)
-            for layer in [self.direct, *list(self.layers)[-1:]]:
+            last = [layer for layer in self.layers if isinstance(layer, nn.Linear)][-1:]
+            for layer in [self.direct, *last]:
                 layer.weight.div_(sd[:, None])
                 layer.bias.div_(sd)
             self.direct.bias.sub_(mean / sd)

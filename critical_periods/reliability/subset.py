@@ -78,6 +78,7 @@ def subset_simulation(
         >>> beta = 3.5  # P = Φ(-β) = 2.33e-4
         >>> found = subset_simulation(lambda u: beta - u.sum(axis=1) / 10, 100, samples=5000)
         >>> f"{found.probability:.1e} ± {found.cov:.0%} from {found.evaluations} evaluations"
+        '2.6e-04 ± 12% from 18500 evaluations'
     """
     found = simulate(limit_state, dimension, samples, p0, seed)
     if found.thresholds[-1] > 0:

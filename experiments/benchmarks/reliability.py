@@ -91,15 +91,14 @@ def active(seeds: int = 10, done: Container[tuple[str, str, int]] = ()) -> Itera
         model = DeepKernelGP(GRID if method == "deep kernel" else [PLAIN], seed=seed)
         run = ActiveReliability(problem.dimension, BUDGET, INITIAL, BATCH, model=model, seed=seed)
         last = run.run(problem.limit_state)
-        more = {"low": _rounded(last.low), "high": _rounded(last.high)}
+        more: Row = {"low": _rounded(last.low), "high": _rounded(last.high)}
         more |= {"architecture": last.architecture}
         yield row(problem, method, seed, last.evaluations, last.probability, **more)
 
 
 def fits(seeds: int = 3) -> Iterator[Row]:
     """Joint training, two-stage fit and plain GP on the same points."""
-    cases = [(problem, INITIAL) for problem in ACTIVE]
-    cases += [(oscillator(), 60), (four_branches(), 60)]
+    cases = [(oscillator(), 60), (four_branches(), 60), *((one, INITIAL) for one in ACTIVE)]
     methods = {
         "joint": partial(DeepKernelGP),
         "two-stage": partial(DeepKernelGP, joint=False),

@@ -26,8 +26,8 @@ def line(u: np.ndarray) -> np.ndarray:
 
 
 def active(**arguments) -> ActiveReliability:
-    model = DeepKernelGP([Architecture(1)])
-    settings = {"dimension": 3, "budget": 44, "initial": 20, "batch": 8, "samples": 5000}
+    model = DeepKernelGP([Architecture(1)], folds=2)
+    settings = {"dimension": 3, "budget": 44, "initial": 20, "batch": 8, "samples": 2000}
     return ActiveReliability(**{"model": model, **settings, **arguments})
 
 
@@ -133,7 +133,7 @@ def test_a_batch_is_chosen_with_the_covariance_given_the_points_before():
     [
         (lambda: active(dimension=0), "dimension is 0"),
         (lambda: active(budget=19), "budget is 19, less than the 20 points of the initial design"),
-        (lambda: active(initial=9), "initial is 9; 5 folds need at least 10"),
+        (lambda: active(initial=3), "initial is 3; 2 folds need at least 4"),
         (lambda: active(batch=0), "batch is 0"),
         (lambda: active(tolerance=0), "tolerance is 0"),
         (

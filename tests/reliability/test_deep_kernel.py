@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from critical_periods.core.errors import UserError
-from critical_periods.reliability import PLAIN, Architecture, DeepKernelGP
+from critical_periods.reliability import PLAIN, Architecture, Choice, DeepKernelGP
 
 
 def points(n: int, dimension: int, seed: int = 0) -> np.ndarray:
@@ -20,7 +20,7 @@ def line(x: np.ndarray) -> np.ndarray:
 def test_the_posterior_and_the_likelihoods_are_those_of_the_textbook(architecture):
     x, new = 4 + 2 * points(30, 3), 4 + 2 * points(7, 3, seed=1)
     y = np.sin(x[:, 0]) + x[:, 1] + 0.1 * points(30, 1, seed=2)[:, 0]
-    model = DeepKernelGP([architecture]).fit(x, y)
+    model = DeepKernelGP([architecture], folds=2).fit(x, y)
     gp = model._gp
     assert gp is not None
     s2, lengths = float(gp.kernel.outputscale), gp.kernel.base_kernel.lengthscale.detach().numpy()
@@ -55,11 +55,8 @@ def test_joint_training_moves_the_network_to_a_larger_marginal_likelihood():
     y = np.tanh(x[:, 0] + x[:, 1]) + 0.05 * points(40, 1, seed=1)[:, 0]
     likelihoods, weights = [], []
     for joint in (False, True):
-        model = DeepKernelGP([Architecture(1)], joint=joint).fit(x, y)
-        choice = model.choices[0]
-        # As many steps of both.
-        choice = type(choice)(choice.architecture, 100, 40, 0.01)
-        gp = model.fit(x, y, choice)._gp
+        choice = Choice(Architecture(1), pretraining_steps=100, training_steps=40, noise=0.01)
+        gp = DeepKernelGP(joint=joint).fit(x, y, choice)._gp
         assert gp is not None
         gp.train()
         with torch.no_grad():
@@ -71,18 +68,17 @@ def test_joint_training_moves_the_network_to_a_larger_marginal_likelihood():
 
 
 def test_the_grid_search_finds_what_the_targets_need_and_the_noise_of_seeds():
-    x = points(80, 6)
+    x = points(60, 6)
     curved = (x**2).sum(axis=1)
     grid = [Architecture(1), Architecture(1, powers=2), PLAIN]
-    model = DeepKernelGP(grid).fit(x, curved)
+    model = DeepKernelGP(grid, folds=3).fit(x, curved)
     assert model.choices[0].architecture == Architecture(1, powers=2)
     assert {one.architecture for one in model.choices} == set(grid)
     scores = [one.log_likelihood for one in model.choices]
     assert scores == sorted(scores, reverse=True)
-    noisy = line(x) + 2 * points(80, 1, seed=3)[:, 0]
-    model.fit(x, noisy)
-    # Runs of one setting by several seeds are noise too, not a contradiction.
-    model.fit(np.repeat(x, 3, axis=0), np.repeat(line(x), 3) + 2 * points(240, 1, seed=4)[:, 0])
+    # Runs of one setting by several seeds are noise, not a contradiction.
+    noisy = np.repeat(line(x), 2) + 2 * points(120, 1, seed=4)[:, 0]
+    model = DeepKernelGP([Architecture(1)], folds=3).fit(np.repeat(x, 2, axis=0), noisy)
     assert model.noise == pytest.approx(2, rel=0.25)
     assert abs(model.mean(x) - line(x)).mean() < 1
 
@@ -90,11 +86,11 @@ def test_the_grid_search_finds_what_the_targets_need_and_the_noise_of_seeds():
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_state_alone():
     x, before = points(30, 4), torch.get_rng_state()
     grid = [Architecture(1), Architecture(2, (4,))]
-    means = [DeepKernelGP(grid, seed=seed).fit(x, line(x)).mean(x) for seed in (0, 0, 1)]
+    means = [DeepKernelGP(grid, 2, seed=seed).fit(x, line(x)).mean(x) for seed in (0, 0, 1)]
     assert (means[0] == means[1]).all() and (means[0] != means[2]).any()
     assert torch.equal(torch.get_rng_state(), before)
     with torch.no_grad():
-        assert (DeepKernelGP(grid).fit(x, line(x)).mean(x) == means[0]).all()
+        assert (DeepKernelGP(grid, 2).fit(x, line(x)).mean(x) == means[0]).all()
 
 
 @pytest.mark.parametrize(
