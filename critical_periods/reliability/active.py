@@ -243,7 +243,12 @@ class ActiveReliability:
         self, found: SubsetSimulation, count: int, cost: Callable[[Array], Array] | None
     ) -> Array:
         points, _ = _thinned(found)
+        # A chain stays where a step was refused; no point is worth asking for twice.
+        _, first = np.unique(points, axis=0, return_index=True)
+        points = points[np.sort(first)]
         prices = np.ones(len(points)) if cost is None else np.asarray(cost(points), dtype=float)
+        if prices.shape != (len(points),) or not (prices > 0).all():
+            raise UserError("cost gives something else than a positive number for each point.")
         learning = LEARNING[self.learning]
         score = learning(*self.model.predict(points)) / prices
         best = np.argsort(-score, kind="stable")[:_COMPARED]
