@@ -124,19 +124,19 @@ def fits(seeds: int = 3) -> Iterator[Row]:
 
 def cost(count: int = 500) -> Iterator[Row]:
     """A round after 500 evaluations: choice of an architecture, fit, simulation, next points."""
-    for problem in (quadratic(100), oscillator()):
-        run = ActiveReliability(problem.dimension, count + 4, count, 4)
-        points = run.ask()
-        assert points is not None
-        run.tell(points, problem.limit_state(points))
-        wall, cpu = time.perf_counter(), time.process_time()
-        run.ask()
-        yield {
-            "problem": problem.name, "dimension": problem.dimension, "evaluations": count,
-            "seconds": round(time.perf_counter() - wall, 1),
-            "cpu_seconds": round(time.process_time() - cpu, 1),
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        }  # fmt: skip
+    problem = quadratic(100)
+    run = ActiveReliability(problem.dimension, count + BATCH, count, BATCH)
+    points = run.ask()
+    assert points is not None
+    run.tell(points, problem.limit_state(points))
+    wall, cpu = time.perf_counter(), time.process_time()
+    run.ask()
+    yield {
+        "problem": problem.name, "dimension": problem.dimension, "evaluations": count,
+        "seconds": round(time.perf_counter() - wall, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }  # fmt: skip
 
 
 PARTS: dict[str, Callable[..., Iterator[Row]]] = {
