@@ -125,7 +125,7 @@ def fits(seeds: int = 3) -> Iterator[Row]:
 def cost(count: int = 500) -> Iterator[Row]:
     """A round after 500 evaluations: choice of an architecture, fit, simulation, next points."""
     problem = quadratic(100)
-    run = ActiveReliability(problem.dimension, count + BATCH, count, BATCH)
+    run = ActiveReliability(problem.dimension, count + 4, count, 4)
     points = run.ask()
     assert points is not None
     run.tell(points, problem.limit_state(points))
