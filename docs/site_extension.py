@@ -33,7 +33,7 @@ from critical_periods.studies.study_file import StudyFile
 
 FACES = (
     "callbacks", "data", "deficits", "linear", "metrics", "metrics.functional", "models", "plots",
-    "studies", "tasks",
+    "reliability", "studies", "tasks",
 )  # fmt: skip
 """The packages whose ``__all__`` is the public interface."""
 

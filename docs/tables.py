@@ -692,3 +692,50 @@ def queue_hours(job: str, wait: int) -> str:
     """Simulated hours of a study as a job a path or a segment, each of which waits."""
     found = benchmark("queues").set_index(["job", "wait"]).at[(job, wait), "hours"]
     return number(float(found), 1)
+
+
+def subset_repeats() -> str:
+    """Mean and scatter of subset simulation on problems of known probability."""
+    body = []
+    for _, row in benchmark("reliability_subset").iterrows():
+        cells = [f"{row[name]:.3e}" for name in ("reference", "independent", "mean")]
+        cells += [percent(row[name]) for name in ("error", "scatter", "theory")]
+        body.append([row["problem"], str(row["dimension"]), *cells, number(row["ratio"], 2)])
+    header = ["problem", "dimension", "reference", "computed anew", "mean", "error", "scatter"]
+    return markdown([*header, "estimated scatter", "ratio"], body)
+
+
+def active_runs() -> str:
+    """Evaluations and error of each method, over seeds."""
+    found = benchmark("reliability_active")
+    body = []
+    for (problem, method), group in found.groupby(["problem", "method"], sort=False):
+        relative = group["probability"] / group["truth"]
+        scatter = percent(relative.std(ddof=1)) if len(group) > 1 else ""
+        cells = [str(len(group)), number(group["evaluations"].mean(), 0)]
+        body.append([problem, method, *cells, percent(relative.mean() - 1), scatter])
+    body.sort(key=lambda row: row[0])
+    header = ["problem", "method", "seeds", "evaluations", "error of the mean", "scatter"]
+    return markdown(header, body)
+
+
+def held_out() -> str:
+    """Log likelihood and squared error of held-out points, by how the GP was fitted."""
+    found = benchmark("reliability_fits")
+    keys = ["problem", "dimension", "points", "method"]
+    body = []
+    for key, group in found.groupby(keys, sort=False):
+        problem, *sizes, method = key
+        cells = [number(group["log_likelihood"].mean(), 2), f"{group['squared_error'].mean():.2g}"]
+        body.append([problem, *map(str, sizes), str(len(group)), method, *cells])
+    header = ["problem", "dimension", "points", "seeds", "fit", "log likelihood", "squared error"]
+    return markdown(header, body)
+
+
+def round_cost() -> str:
+    """Time and memory of a round."""
+    columns = ["problem", "dimension", "evaluations", "seconds", "cpu_seconds", "peak_memory_mb"]
+    found = benchmark("reliability_cost")[columns]
+    body = [[str(cell) for cell in row] for row in found.itertuples(index=False)]
+    header = ["problem", "dimension", "evaluations", "seconds", "CPU seconds", "peak memory (MB)"]
+    return markdown(header, body)

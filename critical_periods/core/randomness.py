@@ -40,6 +40,10 @@ class Stream(IntEnum):
     FRAME_FLIP = 14  # of both frames of a video
     MIXING = 15  # mixup and CutMix
     RAND_AUGMENT = 16  # of both frames of a video
+    SUBSET_SIMULATION = 31  # first points and chains
+    INITIAL_DESIGN = 32  # of active learning
+    DEEP_KERNEL = 33  # the weights that a network starts from
+    FOLDS = 34  # of cross-validation
     HIDDEN_PATCHES = 2022  # of masked reconstruction
     MONITORED_PATCHES = 2023  # which patches ReconstructionMonitor hides
     OTHER_MATRIX = 2024  # the matrix that comes first
