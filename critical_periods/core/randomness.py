@@ -42,6 +42,8 @@ class Stream(IntEnum):
     FRAME_FLIP = 14  # of both frames of a video
     MIXING = 15  # mixup and CutMix
     RAND_AUGMENT = 16  # of both frames of a video
+    ROOM_LAYOUT = 31  # where the doorways, key, goal and start of four rooms are
+    ROOM_STATES = 32  # in which states an agent is measured
     HIDDEN_PATCHES = 2022  # of masked reconstruction
     MONITORED_PATCHES = 2023  # which patches ReconstructionMonitor hides
     OTHER_MATRIX = 2024  # the matrix that comes first
