@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from critical_periods.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .actor_critic import ActorCriticTask as ActorCriticTask
+    from .data import EnvironmentDataModule as EnvironmentDataModule
     from .environment import Environment as Environment
     from .environment import Episodes as Episodes
     from .environment import Progress as Progress
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     from .guidances import HelperReward as HelperReward
     from .guidances import MisleadingReward as MisleadingReward
     from .guidances import Potential as Potential
+    from .gymnasium_environment import Gymnasium as Gymnasium
+    from .monitor import AgentMonitor as AgentMonitor
+    from .monitor import dormant as dormant
+    from .network import AgentMLP as AgentMLP
+    from .ppo import advantages as advantages
+    from .ppo import losses as losses
     from .window import GuidanceWindow as GuidanceWindow
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)
