@@ -144,7 +144,9 @@ class ActorCriticTask(Task):
         measured = []
         for _ in range(self.rollouts):
             samples, reward = self._collect(episodes, guidances)
-            measured += [(loss, entropy, reward) for loss, entropy in self._update(samples, guidances)]
+            measured += [
+                (loss, entropy, reward) for loss, entropy in self._update(samples, guidances)
+            ]
         loss, entropy, reward = torch.tensor(measured).mean(0)
         for key, value in (("loss", loss), ("entropy", entropy), ("reward", reward)):
             self.log_mean(f"train/{key}", value, 1, sync_dist=True)

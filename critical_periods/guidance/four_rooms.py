@@ -1,6 +1,7 @@
 """Four rooms, a key and a locked door: an environment in tables, for many agents at once."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -172,6 +173,7 @@ class RoomEpisodes(Episodes):
         return best / best.sum(1, keepdim=True)
 
 
+@lru_cache(maxsize=4)
 def make_layouts(size: int, count: int) -> Layouts:
     """So many layouts of a size, all different, the same in every run.
 
