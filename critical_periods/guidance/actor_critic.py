@@ -156,7 +156,7 @@ class ActorCriticTask(Task):
     def _collect(
         self, episodes: Episodes, guidances: list[Guidance]
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """A rollout's samples, time by time and so [T · B, ...], and the environment's mean reward."""
+        """A rollout's samples [T · B, ...], and the mean reward of the environment alone."""
         rows: dict[str, list[Tensor]] = {}
         imitates, own = any(one.imitates for one in guidances), []
         for _ in range(self.steps):

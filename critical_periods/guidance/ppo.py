@@ -10,7 +10,7 @@ from torch.nn import functional as F
 def advantages(
     rewards: Tensor, values: Tensor, last: Tensor, ended: Tensor, discount: float, decay: float
 ) -> Tensor:
-    """Generalised advantage estimates, backwards in time:
+    """Generalised advantage estimates.
 
         A_t = δ_t + γ λ (1 - e_t) A_(t+1),   δ_t = r_t + γ (1 - e_t) V(s_(t+1)) - V(s_t)
 
