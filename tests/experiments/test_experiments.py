@@ -27,6 +27,12 @@ with (STUDIES.parent / "results" / "commands.csv").open(encoding="utf-8") as fil
         for row in csv.DictReader(file)
         if row["study"]
     }
+# Not yet run, and so in no table.
+EPOCHS |= {
+    "park2022_misleading_mini": (920, 1610),
+    "park2022_onsets_mini": (1750, 2400),
+    "park2022_stages_mini": (875, 1200),
+}
 MINI = sorted(path.stem for path in STUDIES.glob("*_mini.yaml"))
 FULL = sorted(
     path.stem

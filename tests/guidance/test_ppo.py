@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from processes import WORLD, join_processes, start_processes
 from pytorch_lightning.callbacks import ModelCheckpoint
 from small_runs import clean_samples, quiet_trainer
 from torch import Tensor, nn
@@ -155,6 +156,25 @@ def test_a_run_that_goes_on_within_a_window_has_the_same_bits(guidance, tmp_path
     for one, other in zip(whole.parameters(), rest.parameters(), strict=True):
         assert torch.equal(one, other)
     assert again[3] == logged[3]
+
+
+def in_two_processes(rank: int, folder: Path) -> None:
+    """Trains in two processes, and writes down the weights and the log of this one."""
+    pl.seed_everything(0, verbose=False)
+    task, logged = agent(), Logged()
+    window = GuidanceWindow(Demonstration(0.5), 0, 1)
+    trainer = quiet_trainer(window, logged, max_epochs=2, devices=WORLD, strategy="ddp")
+    trainer.fit(task, EnvironmentDataModule(small_rooms(), environments=16))
+    torch.save({"weights": task.state_dict(), "log": logged.epochs}, folder / f"{rank}.pt")
+
+
+def test_two_processes_share_the_environments_and_keep_the_same_weights(tmp_path):
+    join_processes(start_processes(in_two_processes, tmp_path))
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD))
+    torch.testing.assert_close(one["weights"], other["weights"], rtol=0, atol=0)
+    assert one["log"] == other["log"]
+    pl.seed_everything(0, verbose=False)
+    assert not torch.equal(one["weights"]["network.head.weight"], agent().network.head.weight)
 
 
 def test_agents_learn_the_rooms_and_a_demonstration_shows_them_sooner():
