@@ -177,16 +177,16 @@ def test_two_processes_share_the_environments_and_keep_the_same_weights(tmp_path
     assert not torch.equal(one["weights"]["network.head.weight"], agent().network.head.weight)
 
 
-def test_agents_learn_the_rooms_and_a_demonstration_shows_them_sooner():
+def test_agents_learn_unseen_rooms_and_a_demonstration_shows_them_sooner():
     learned = {}
     for name, weight in (("alone", 0.0), ("shown", 1.0)):
-        task = agent(steps=40, rollouts=1, passes=3, minibatches=4)
-        task.optimizer = partial(torch.optim.Adam, lr=5e-3)
-        rooms = EnvironmentDataModule(small_rooms(limit=40), environments=48)
-        _, logged = fit(10, GuidanceWindow(Demonstration(weight), 0, 3), task=task, data=rooms)
-        learned[name] = [logged[epoch]["val/success"] for epoch in (0, 3, 9)]
-    assert learned["shown"][1] > learned["alone"][1]
-    assert learned["shown"][2] > 0.9 and learned["alone"][2] > learned["alone"][0]
+        task = agent(steps=40, rollouts=1, passes=4, minibatches=4)
+        task.optimizer = partial(torch.optim.Adam, lr=1e-2)
+        rooms = EnvironmentDataModule(small_rooms(layouts=40, limit=40), environments=48)
+        _, logged = fit(10, GuidanceWindow(Demonstration(weight), 0, 4), task=task, data=rooms)
+        learned[name] = [logged[epoch]["val/success"] for epoch in range(10)]
+    assert sum(learned["shown"]) > sum(learned["alone"]) + 1
+    assert learned["shown"][-1] >= 0.75 and learned["alone"][-1] > min(learned["alone"])
 
 
 def test_monitors_measure_the_policy_and_the_critic():
