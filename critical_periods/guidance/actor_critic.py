@@ -4,11 +4,12 @@ from typing import Any
 
 import torch
 from pytorch_lightning.cli import OptimizerCallable
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from critical_periods.callbacks.windows.window import open_windows
 from critical_periods.core.batch import Batch
-from critical_periods.core.errors import UserError
+from critical_periods.core.errors import UserError, reason
 from critical_periods.core.randomness import FIXED_SEED, fold
 from critical_periods.core.trainer import datamodule_of
 from critical_periods.data.example import two_samples
@@ -16,6 +17,7 @@ from critical_periods.guidance.environment import Environment, Episodes
 from critical_periods.guidance.guidances import Guidance
 from critical_periods.guidance.ppo import advantages, losses
 from critical_periods.guidance.window import GuidanceWindow
+from critical_periods.metrics.functional.fisher import evaluating
 from critical_periods.models.network import Network
 from critical_periods.tasks.optimizers import build_optimizer
 from critical_periods.tasks.task import Task
@@ -123,8 +125,17 @@ class ActorCriticTask(Task):
             )
         seen = two_samples(data, self.device).inputs[0]
         for name, outputs in (("network", self.environment.actions), ("critic", 1)):
-            with torch.no_grad():
-                found = list(getattr(self, name)(seen).shape)
+            try:
+                with isolate_rng(), evaluating(self), torch.no_grad():
+                    found = list(getattr(self, name)(seen).shape)
+            except UserError:
+                raise
+            except Exception as error:  # of a network that is not of this package
+                raise UserError(
+                    f"the {name} of ActorCriticTask cannot take observations of "
+                    f"{list(seen.shape[1:])}, those of {type(self.environment).__name__}: "
+                    f"{reason(error)}"
+                ) from error
             if found != [2, outputs]:
                 raise UserError(
                     f"the {name} of ActorCriticTask gives {found} for 2 observations of "
@@ -152,6 +163,9 @@ class ActorCriticTask(Task):
             self.log_mean(f"train/{key}", value, 1, sync_dist=True)
         return loss
 
+    def _see(self, episodes: Episodes) -> Tensor:
+        return episodes.observe().to(self.dtype)
+
     @torch.no_grad()
     def _collect(
         self, episodes: Episodes, guidances: list[Guidance]
@@ -160,7 +174,7 @@ class ActorCriticTask(Task):
         rows: dict[str, list[Tensor]] = {}
         imitates, own = any(one.imitates for one in guidances), []
         for _ in range(self.steps):
-            seen = episodes.observe()
+            seen = self._see(episodes)
             logs = self.network(seen).log_softmax(1)
             actions = logs.exp().multinomial(1)
             row = {"seen": seen, "actions": actions[:, 0], "before": logs.gather(1, actions)[:, 0]}
@@ -176,14 +190,14 @@ class ActorCriticTask(Task):
                 for guidance in guidances:
                     reward = reward + guidance.reward(before, after, self.discount)
             if step.truncated.any():
-                cut = self.critic(episodes.observe())[:, 0] * step.truncated
+                cut = self.critic(self._see(episodes))[:, 0] * step.truncated
                 reward = reward + self.discount * cut
             row |= {"rewards": reward, "ended": step.terminated | step.truncated}
             episodes.restart(row["ended"])
             for name, value in row.items():
                 rows.setdefault(name, []).append(value)
         found = {name: torch.stack(values) for name, values in rows.items()}
-        last = self.critic(episodes.observe())[:, 0]
+        last = self.critic(self._see(episodes))[:, 0]
         rewards, values, ended = (found.pop(name) for name in ("rewards", "values", "ended"))
         settings = (self.discount, self.decay)
         found["advantage"] = advantages(rewards, values, last, ended, *settings)
@@ -231,7 +245,7 @@ class ActorCriticTask(Task):
         plays = torch.ones_like(total, dtype=torch.bool)
         success = torch.zeros_like(total)
         while plays.any():
-            actions = self.network(episodes.observe()).softmax(1).multinomial(1, generator=draws)
+            actions = self.network(self._see(episodes)).softmax(1).multinomial(1, generator=draws)
             step = episodes.step(actions[:, 0])
             total = total + step.reward * plays
             success = success + (step.succeeded & plays)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
+from critical_periods.callbacks.samples import shared_samples
 from critical_periods.core.errors import UserError
 from critical_periods.guidance.actor_critic import ActorCriticTask
 from critical_periods.metrics.fisher import FisherTrace
@@ -51,14 +52,13 @@ class AgentMonitor(Monitor):
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures both networks on the same samples."""
         assert isinstance(pl_module, ActorCriticTask)
-        batches = [batch.inputs for batch in self.batches(trainer)]
         trace = FisherTrace(pl_module.critic, likelihood="gaussian")
-        for inputs in batches:
-            trace.update(*inputs)
+        for batch in self.batches(trainer):
+            trace.update(*batch.inputs)
+        seen = shared_samples(trainer, self.split, self.samples).inputs[0]
         log_scalar(pl_module, "agent/critic_fisher", trace.compute()[0])
         for name, network in (("policy", pl_module.network), ("critic", pl_module.critic)):
-            means = mean_activations(network, torch.cat([inputs[0] for inputs in batches]))
-            units = [dormant(mean, self.threshold) for mean in means]
+            units = [dormant(mean, self.threshold) for mean in mean_activations(network, seen)]
             share = torch.cat(units).float().mean() if units else torch.tensor(0.0)
             log_scalar(pl_module, f"agent/{name}_dormant", share)
 

@@ -246,6 +246,8 @@ class NoGoal(Environment):
          r"network of ActorCriticTask gives \[2, 5\] for 2 observations .* give \[2, 4\]"),
         (lambda: fit(1, task=ActorCriticTask(AgentMLP(100, 4), AgentMLP(35, 1))),
          "in_features=35 numbers, but the environment's have 100; set in_features to 100"),
+        (lambda: fit(1, task=ActorCriticTask(nn.Linear(7, 4), AgentMLP(100, 1))),
+         r"network of ActorCriticTask cannot take observations of \[4, 5, 5\], those of FourRooms"),
         (lambda: GuidanceWindow(Potential(), unit="step"), "give onset and removal in epochs"),
         (lambda: fit(1, GuidanceWindow(Potential(), 0, 2)), "beyond the last epoch"),
         (lambda: agent(steps=0), "steps=0 of ActorCriticTask must be at least 1"),
