@@ -113,7 +113,9 @@ def main() -> None:
         pairs = zip(ours(seed, options.shares), theirs(seed, options.shares), strict=True)
         for share, (one, other) in enumerate(pairs, start=1):
             steps = share * ROLLOUTS * STEPS * ENVIRONMENTS
-            rows.append({"steps": steps, "seed": seed, "ours": one, "theirs": other})
+            rows.append(
+                {"steps": steps, "seed": seed, "ours": round(one, 2), "theirs": round(other, 2)}
+            )
             print(f"{seed:>6}{steps:>8}{one:>8.1f}{other:>8.1f}", flush=True)
     if options.output:
         write_table(options.output, sorted(rows, key=lambda row: (row["steps"], row["seed"])))
