@@ -32,8 +32,8 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from critical_periods.studies.study_file import StudyFile
 
 FACES = (
-    "callbacks", "data", "deficits", "linear", "metrics", "metrics.functional", "models", "plots",
-    "reliability", "studies", "tasks",
+    "callbacks", "data", "deficits", "guidance", "linear", "metrics", "metrics.functional",
+    "models", "plots", "reliability", "studies", "tasks",
 )  # fmt: skip
 """The packages whose ``__all__`` is the public interface."""
 
@@ -101,7 +101,7 @@ class GalleryDirective(SphinxDirective):
 class FaceDirective(SphinxDirective):
     """The directive ``{face}``: the names of a public package.
 
-    Names that have moved to ``critical_periods.linear`` are described there.
+    Names of ``critical_periods.linear`` and ``critical_periods.guidance`` are described there.
     """
 
     required_arguments = 1
@@ -109,16 +109,15 @@ class FaceDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """What autodoc makes of the package, and a reference for each name that has moved."""
         face = self.arguments[0]
-        linear = public_names()["critical_periods.linear"]
-        moved = [name for name in public_names()[face] if name in linear]
-        if face == "critical_periods.linear":
-            moved = []
+        rooms = [f"critical_periods.{room}" for room in ("guidance", "linear")]
+        theirs = {name: room for room in rooms for name in public_names()[room] if room != face}
+        moved = [name for name in public_names()[face] if name in theirs]
         package = import_module(face)
         constants = [name for name in public_names()[face] if not callable(getattr(package, name))]
         lines = ["```{eval-rst}", f".. automodule:: {face}"]
         lines += [f"   :exclude-members: {', '.join([*moved, *constants])}"]
         for name in moved:
-            there = f"critical_periods.linear.{name}"
+            there = f"{theirs[name]}.{name}"
             lines += ["", f".. py:class:: {name}", f"   :module: {face}", ""]
             lines += [f"   Is :class:`{there}`."]
         for name in constants:

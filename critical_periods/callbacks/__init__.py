@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from .windows.regularization_window import RegularizationWindow as RegularizationWindow
     from .windows.subset_window import SubsetWindow as SubsetWindow
 
-# Everything about linear networks lives in one room; these names are known here, too.
-_LINEAR = {"ModeMonitor": "critical_periods.linear.mode_monitor"}
-__getattr__, __dir__, __all__ = lazy_names(__name__, __file__, _LINEAR)
+# Everything about linear networks, and about agents, lives in a room of its own; these names are
+# known here, too.
+_ELSEWHERE = {
+    "AgentMonitor": "critical_periods.guidance.monitor",
+    "GuidanceWindow": "critical_periods.guidance.window",
+    "ModeMonitor": "critical_periods.linear.mode_monitor",
+}
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__, _ELSEWHERE)

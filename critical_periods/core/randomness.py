@@ -44,6 +44,8 @@ class Stream(IntEnum):
     INITIAL_DESIGN = 32  # of active learning
     DEEP_KERNEL = 33  # the weights that a network starts from
     FOLDS = 34  # of cross-validation
+    ROOM_LAYOUT = 35  # where the doorways, key, goal and start of four rooms are
+    ROOM_STATES = 36  # in which states an agent is measured
     HIDDEN_PATCHES = 2022  # of masked reconstruction
     MONITORED_PATCHES = 2023  # which patches ReconstructionMonitor hides
     OTHER_MATRIX = 2024  # the matrix that comes first

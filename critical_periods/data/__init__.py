@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from .stereograms import StereogramDataModule as StereogramDataModule
     from .video.kinetics import KineticsDataModule as KineticsDataModule
 
-# Everything about linear networks lives in one room; these names are known here, too.
-_LINEAR = {
+# Everything about linear networks, and about agents, lives in a room of its own; these names are
+# known here, too.
+_ELSEWHERE = {
+    "EnvironmentDataModule": "critical_periods.guidance.data",
     "HierarchyDataModule": "critical_periods.linear.hierarchy",
     "MatrixDataModule": "critical_periods.linear.matrix",
 }
-__getattr__, __dir__, __all__ = lazy_names(__name__, __file__, _LINEAR)
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__, _ELSEWHERE)

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .split_timm import SplitTimm as SplitTimm
     from .timm_classifier import TimmClassifier as TimmClassifier
 
-# Everything about linear networks lives in one room; these names are known here, too.
-_LINEAR = {"MultiPathLinear": "critical_periods.linear.multi_path_linear"}
-__getattr__, __dir__, __all__ = lazy_names(__name__, __file__, _LINEAR)
+# Everything about linear networks, and about agents, lives in a room of its own; these names are
+# known here, too.
+_ELSEWHERE = {
+    "AgentMLP": "critical_periods.guidance.network",
+    "MultiPathLinear": "critical_periods.linear.multi_path_linear",
+}
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__, _ELSEWHERE)

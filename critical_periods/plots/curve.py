@@ -34,6 +34,9 @@ _PANELS = (
     ("rsv_polarization", "Polarised units, |RSV| > 0.5 (%)", 100.0),
     ("error", "Relative squared error", 1.0),
     ("path_share", "Share of path 0 (%)", 100.0),
+    ("success", "Success (%)", 100.0),
+    ("success_area", "Mean success over the run (%)", 100.0),
+    ("success_area_difference", "Gain of mean success (points)", 100.0),
 )
 
 _DIVERGED: dict[str, Any] = {"linestyle": "none", "marker": "x"}
@@ -106,7 +109,7 @@ def _draw(
             axis.axhline(levels[0], color=colour, linestyle="--", linewidth=0.8, alpha=0.7)
         handles.append(bars)
         drawn += means + levels
-    if measure in ("final_accuracy_difference", "rsv_mean"):
+    if measure in ("final_accuracy_difference", "rsv_mean", "success_area_difference"):
         axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     if measure == "error" and drawn and 0 < min(drawn) < max(drawn) / 100:
         # On a linear axis all but the largest would be zero. Bars may reach below it.

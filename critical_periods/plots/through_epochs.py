@@ -55,6 +55,16 @@ def plot_fisher(fisher: pd.DataFrame, ax: Axes | None = None) -> Figure:
     return figure
 
 
+def plot_success(agent: pd.DataFrame, ax: Axes | None = None) -> Figure:
+    """Draws the success of an agent against the epoch, a line for each window.
+
+    As :func:`plot_fisher` draws traces; the table is that of one variation.
+    """
+    figure = plot_measure(agent, "success", "Success on unseen layouts", ax)
+    (ax or figure.axes[0]).set_ylim(0, 1)
+    return figure
+
+
 def plot_measure(table: pd.DataFrame, column: str, label: str, ax: Axes | None = None) -> Figure:
     """Draws a measure of one variation against the epoch, a line for each window.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytorch_lightning as pl
 import torch
 
-from critical_periods import callbacks, data, deficits, models, tasks
+from critical_periods import callbacks, data, deficits, guidance, models, tasks
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import class_parameters
 
@@ -21,6 +21,8 @@ _OF_FIELD: dict[str, list[str]] = {
     "network": models.__all__,
     "deficit": deficits.__all__,
     "callbacks": callbacks.__all__ + pl.callbacks.__all__,
+    "environment": ["FourRooms", "Gymnasium"],
+    "guidance": ["Demonstration", "HelperReward", "MisleadingReward", "Potential"],
     "logger": pl.loggers.__all__,
     "optimizer": torch.optim.__all__,
     "lr_scheduler": torch.optim.lr_scheduler.__all__,
@@ -39,7 +41,7 @@ def load_classes(text: str | None = None) -> None:
         True
     """
     words = None if text is None else set(re.findall(r"\w+", text))
-    for room in (callbacks, data, deficits, models, tasks):
+    for room in (callbacks, data, deficits, guidance, models, tasks):
         for name in room.__all__:
             if words is None or name in words:
                 getattr(room, name)

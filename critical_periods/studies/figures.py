@@ -14,6 +14,7 @@ from critical_periods.plots.rsv import plot_rsv
 from critical_periods.plots.style import lines, numbers
 
 _PLOTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "agent": through_epochs.plot_success,
     "fisher": through_epochs.plot_fisher,
     "layers": through_epochs.plot_layers,
     "information": through_epochs.plot_information,

@@ -138,6 +138,14 @@ class LoadedStudy:
         return self.table("rsv")
 
     @cached_property
+    def agent(self) -> pd.DataFrame:
+        """An agent's ``success``, dormant units and the critic's Fisher trace through training.
+
+        ``success``, ``policy_dormant``, ``critic_dormant``, ``critic_fisher``, each with ``_sd``.
+        """
+        return self.table("agent")
+
+    @cached_property
     def modes(self) -> pd.DataFrame:
         """Of each ``path`` and ``mode`` the ``strength``, and ``ode``, what theory says."""
         return self.table("modes")

@@ -162,6 +162,7 @@ TABLES: dict[str, Callable[[StudyFolder, Plan], list[Row]]] = {
     ),
     "information": partial(_histories, {r"information/(both|view_\d+)": r"information_\1"}),
     "reconstruction": partial(_histories, {r"reconstruction/(\w+)": r"reconstruction_\1"}),
+    "agent": partial(_histories, {"(?:val/(?=success)|agent/)(.+)": r"\1"}, least=2),
     "rsv": _distributions,
     "modes": partial(
         _histories,

@@ -24,11 +24,13 @@ _KEYS = (
     "reconstruction/other_view", "reconstruction/both_views",
 )  # fmt: skip
 _MEASURES = {key.replace("/*/", "/").replace("/", "_"): key for key in _KEYS}
-_MEASURES |= {"error": "val/error", "path_share": "modes/share"}
+_MEASURES |= {"error": "val/error", "path_share": "modes/share", "success": "val/success"}
+_AGENT = ("policy_dormant", "critic_dormant", "critic_fisher")
+_MEASURES |= {name: f"agent/{name}" for name in _AGENT}
 _BEFORE = {f"pretrained_{name}": key for name, key in {"loss": "val/loss", **_MEASURES}.items()}
 _GROUPS = ("", "_control", "_difference")
 _ENDS = ("", "_sd", "_low", "_high")
-_MEANT = ("final_accuracy", *_MEASURES, *_BEFORE)
+_MEANT = ("final_accuracy", "success_area", *_MEASURES, *_BEFORE)
 
 Row = dict[str, Any]
 
@@ -41,9 +43,10 @@ def results(study: StudyFolder, plan: Plan) -> list[Row]:
     test split, unless ``val_split`` holds training images back; a run that validates less often has
     fewer of them; of a rung of a ladder, whose rate has gone to zero, it is the last one); and what
     the monitors measured in its last epoch: ``rsv_mean``, ``rsv_polarization``, … (of the first
-    layer that is monitored), ``fisher_trace``, ``information_both``, …. Where fine-tuning ends the
-    runs, these are of its last epochs, and ``pretrained_loss``, ``pretrained_rsv_mean``, … of the
-    last one before it. A
+    layer that is monitored), ``fisher_trace``, ``information_both``, …. An agent has ``success`` of
+    its last validation and ``success_area``, the mean over all. Where fine-tuning ends the runs,
+    these are of its last epochs, and ``pretrained_loss``, ``pretrained_rsv_mean``, … of the last
+    one before it. A
     run with onset = removal had no deficit: it is the control of the windows that are as many
     epochs long. Of a run that has diverged nothing is known but ``diverged_epoch``, the epoch in
     which its loss or weights were no longer finite; there is no such column where none has.
@@ -60,6 +63,8 @@ def results(study: StudyFolder, plan: Plan) -> list[Row]:
         accuracies = [epoch.get("val/accuracy") for epoch in history[-last:]]
         if any(accuracies):
             row["final_accuracy"] = short(average(list(map(float, filter(None, accuracies)))))
+        if successes := [float(one["val/success"]) for one in history if one.get("val/success")]:
+            row["success_area"] = short(average(successes))
         row |= _measured(history[-1], _MEASURES)
         for pretraining in before:
             row |= _measured(pretraining[-1], _BEFORE)

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
         TransformerClassificationTask as TransformerClassificationTask,
     )
 
-# Everything about linear networks lives in one room; these names are known here, too.
-_LINEAR = {
+# Everything about linear networks, and about agents, lives in a room of its own; these names are
+# known here, too.
+_ELSEWHERE = {
+    "ActorCriticTask": "critical_periods.guidance.actor_critic",
     "RegressionTask": "critical_periods.linear.regression",
     "MatrixCompletionTask": "critical_periods.linear.matrix_completion",
 }
-__getattr__, __dir__, __all__ = lazy_names(__name__, __file__, _LINEAR)
+__getattr__, __dir__, __all__ = lazy_names(__name__, __file__, _ELSEWHERE)

@@ -27,10 +27,16 @@ with (STUDIES.parent / "results" / "commands.csv").open(encoding="utf-8") as fil
         for row in csv.DictReader(file)
         if row["study"]
     }
+# Not yet run, and so in no table.
+EPOCHS |= {
+    "park2022_misleading_mini": (920, 1610),
+    "park2022_onsets_mini": (1750, 2400),
+    "park2022_stages_mini": (875, 1200),
+}
 MINI = sorted(path.stem for path in STUDIES.glob("*_mini.yaml"))
 FULL = sorted(
     path.stem
-    for paper in ("achille2019", "golatkar2019", "kleinman2023", "pawlak2025")
+    for paper in ("achille2019", "golatkar2019", "kleinman2023", "park2022", "pawlak2025")
     for path in STUDIES.glob(f"{paper}_*.yaml")
     if path.stem not in MINI
 )
@@ -125,6 +131,17 @@ ENCODER = "{class_path: SourceVarianceMonitor, init_args: {layers: [encoder], pa
 RESTARTED = "[{class_path: LearningRateRestart}]"
 SUBSET = "{class_path: SubsetWindow, init_args: {share: 0.5}}"
 
+# What a study of agents becomes in rooms of one cell each.
+ROOMS = "{size: 5, layouts: 8, val_layouts: 4, limit: 8}"
+AGENTS = [
+    "trainer.accelerator=cpu", f"set.data.init_args.environment.init_args={ROOMS}",
+    "set.data.init_args.environments=4", "set.model.init_args.steps=8",
+    "set.model.init_args.network.init_args={in_features: 100, outputs: 4, hidden: [4]}",
+    "set.model.init_args.critic.init_args={in_features: 100, outputs: 1, hidden: [4]}",
+    "set.trainer.callbacks=[{class_path: AgentMonitor, init_args: {samples: 4}}]",
+]  # fmt: skip
+KINDS = ("potential", "helper", "demonstration")
+
 # What a study on videos becomes on two dozen of them.
 SMALL = "{width: 8, depth: 1, heads: 2, patch: 8, image_size: 16, num_classes: 400}"
 TINY = [
@@ -194,6 +211,9 @@ CUTS: dict[str, tuple[list[str], list[str]]] = {
     "kleinman2023_stereograms_one_eye": ([WHOLE, *STEREOGRAMS], []),
     "kleinman2023_stereograms_weak_eye": ([CURVE, *WITH_RSV], ["rsv"]),
     "kleinman2023_weak_eye": ([SHORT, f"set.trainer.callbacks=[{RSV}]"], ["rsv"]),
+    "park2022_misleading": ([SHORT], ["agent"]),
+    "park2022_onsets": ([SLIDING], [f"agent_{kind}" for kind in KINDS]),
+    "park2022_stages": ([LATE], ["agent"]),
     "pawlak2025_restart": (
         # A tenth of two dozen images is too few.
         [SHORT, f"variants={{blur: {{deficit: {BLUR}, trainer.callbacks: {RESTARTED}}}, "
@@ -208,6 +228,8 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kin
     cuts, figures = CUTS[name]
     if name in MADE:
         always = ["seeds=[0]", "data.init_args.limit_train=30", "trainer.check_val_every_n_epoch=1"]
+    elif "park2022" in name:
+        always = ["seeds=[0]", *AGENTS]
     elif "kinetics" in name:
         always = ["seeds=[0]", f"data.init_args.root={kinetics}", *TINY]
         if name == "kleinman2023_kinetics_masked":
@@ -227,7 +249,7 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kin
     errors = [folder.segment(segment).error for segment in plan.segments]
     assert [error.read_text() for error in errors if error.exists()] == []
 
-    kinds = ("fisher", "layers", "information", "reconstruction", "rsv")
+    kinds = ("agent", "fisher", "layers", "information", "reconstruction", "rsv")
     tables = [f"{kind}.csv" for kind in kinds if any(one.startswith(kind) for one in figures)]
     tables = ["results.csv", "curve.csv", *tables]
     names = figures if figures == ["reconstruction"] else ["curve", *figures]
@@ -241,6 +263,7 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kin
     assert_finite(
         results, "reconstruction_other_view", "pretrained_reconstruction_own_view",
         "final_accuracy", "fisher_trace", "rsv_polarization", "information_view_1",
+        "critic_fisher",
     )  # fmt: skip
     assert ("rsv_polarization" in results) == ("rsv.csv" in tables)
     points = read_table(folder.path / "curve.csv")
@@ -249,8 +272,8 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kin
     is_curve = is_curve and set(points["onset"]) == {0} and "golatkar" not in name
     assert ("critical_removal" in points) is is_curve
     if "reconstruction" not in figures:
-        means = ("final_accuracy", "final_accuracy_control", "final_accuracy_difference")
-        assert_finite(points, *means)
+        measure = "success_area" if "park2022" in name else "final_accuracy"
+        assert_finite(points, measure, f"{measure}_control", f"{measure}_difference")
     variants = {run.variation.get("variant", "") for run in plan.runs}
     assert set(points.get("variant", [""])) == variants
     if "layers" in figures:
