@@ -21,6 +21,7 @@ def place(data: BatchStage, rank: int, world_size: int, validating: bool = False
         validating=validating,
         precision_plugin=Precision(),
         fit_loop=SimpleNamespace(_loaded_from_state_dict=False),
+        lightning_module=None,
     )
 
 

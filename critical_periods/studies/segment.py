@@ -185,7 +185,7 @@ def train_segment(
     callbacks = DivergenceCheck(folder, origin), record
     tracking, code = track(study, plan, name, record, _run_config(plan, name)), 0
     try:
-        _train(segment, folder, config, before, callbacks, tracking)
+        facts = _train(segment, folder, config, before, callbacks, tracking)
     except BaseException as ended:
         # The latter is Lightning's, between the last batch of an epoch and its end.
         may_go_on = isinstance(ended, (StoppedError, SystemExit))
@@ -195,6 +195,11 @@ def train_segment(
     finally:
         if tracking is not None:
             tracking.finish(code)
+    if facts:
+        # After what is logged, as a segment that is done does not say it again.
+        folder.mark_done(facts)
+        for path in (folder.halfway, checksum_file(folder.halfway)):
+            path.unlink(missing_ok=True)
 
 
 def _train(
@@ -204,7 +209,8 @@ def _train(
     before: Path | None,
     callbacks: tuple[DivergenceCheck, SegmentRecord],
     tracking: PathTracking | None,
-) -> None:
+) -> dict[str, Any]:
+    """Trains it and writes its metrics; gives what ``done.json`` says, in the first process."""
     began = time.monotonic()
     first, record = callbacks
     resume = folder.halfway if is_intact(folder.halfway) else before
@@ -232,15 +238,13 @@ def _train(
             "needs runs that go on to their last, without max_steps, max_time or early stopping."
         )
     if not cli.trainer.is_global_zero:
-        return
+        return {}
     rows = [{"epoch": epoch, **record.history[epoch]} for epoch in sorted(record.history)]
     write_table(folder.metrics, rows)
     facts = {name: getattr(segment, name) for name in ("start", "stop", "parent", "window", "seed")}
     seconds = round(time.monotonic() - began, 2)
     facts |= {"seconds": seconds, "host": platform.node(), "device": _device(cli.trainer)}
-    folder.mark_done(facts | {"torch": torch.__version__})
-    for path in (folder.halfway, checksum_file(folder.halfway)):
-        path.unlink(missing_ok=True)
+    return facts | {"torch": torch.__version__}
 
 
 def segment_config(plan: Plan, segment: Segment) -> Config:

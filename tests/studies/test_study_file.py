@@ -203,7 +203,7 @@ def test_bad_fields(tmp_path, mistake):
         ("base: [1\n", r"small\.yaml is not valid YAML: .*line 2, column 1"),
         ("- 1\n", r"small\.yaml holds no fields; it must be a YAML mapping\."),
         ("", r"small\.yaml holds no fields"),
-        ("a: \xff", r"small\.yaml cannot be read"),
+        ("a: \xff", r"small\.yaml is not in UTF-8; save it so"),
         ("1: 2", r"small\.yaml: a study has a field named 1, which is no text"),
         ("a: 1\nset: {}\na: 2", r"not valid YAML: the field 'a' is .* twice .*line 3"),
         ("base: null\nwindows: {}", r"base is None; it must name a config file"),
