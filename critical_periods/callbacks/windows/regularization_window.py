@@ -214,10 +214,23 @@ class RegularizationWindow(Window):
         batch_idx: int,
     ) -> None:
         """Refuses what drops in a batch without a step, too; then that of all windows."""
-        self._validate_dropout(pl_module)
+        self._end_watch(pl_module)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def _validate_dropout(self, pl_module: pl.LightningModule) -> None:
+        self._end_watch(pl_module)
+        # At the end of a batch, another window of the same regulariser may be open already.
+        is_off = self._watch is not None and not self._is_on
+        for part in pl_module.modules() if is_off else ():
+            for holder, name in dropout_settings(part):
+                if holder[name] != 0:
+                    raise UserError(
+                        f"regularizer='dropout' of RegularizationWindow is off, but this run has "
+                        f"set {name}={holder[name]} of {_described(part, pl_module)}; leave that "
+                        "to the window, or schedule dropout without one."
+                    )
+
+    def _end_watch(self, pl_module: pl.LightningModule) -> None:
         if self._watch is None:
             return
         self._watch.stop()
@@ -239,14 +252,6 @@ class RegularizationWindow(Window):
                 f"{which} leaves alone what {_described(module, pl_module)} draws by {function}, "
                 "as it does so in evaluation mode, too."
             )
-        for part in () if self._is_on else pl_module.modules():
-            for holder, name in dropout_settings(part):
-                if holder[name] != 0:
-                    raise UserError(
-                        f"{which} is off, but this run has set {name}={holder[name]} of "
-                        f"{_described(part, pl_module)}; leave that to the window, or schedule "
-                        "dropout without one."
-                    )
 
 
 def _described(part: nn.Module, pl_module: pl.LightningModule) -> str:
