@@ -183,7 +183,7 @@ def make_layouts(size: int, count: int) -> Layouts:
     Example:
         >>> rooms = make_layouts(5, 1)
         >>> ["".join(".#DKG"[cell] for cell in row) for row in rooms.cells[0]]
-        ['#####', '#GD.#', '###.#', '#..K#', '#####']
+        ['#####', '#...#', '###.#', '#GDK#', '#####']
         >>> int(rooms.remaining[0, rooms.start[0]])
         6
     """

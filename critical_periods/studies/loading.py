@@ -25,7 +25,6 @@ from critical_periods.studies.results import Row, curve, ended, known, marked, r
 from critical_periods.studies.segment import segment_config
 from critical_periods.studies.tables import as_table
 
-_OF_RESULTS = {"curve": curve, "recovery": recovery}
 _ROWS = {"results": results, "rsv_through_epochs": rsv_through_epochs, **TABLES}
 
 
@@ -49,8 +48,10 @@ class LoadedStudy:
     def rows(self, name: str) -> list[Row]:
         """The rows of a table by the name of its file, or ``rsv_through_epochs``; made once."""
         if name not in self._rows:
-            if make := _OF_RESULTS.get(name):
-                found = make(self.plan, self.rows("results"))
+            if name == "curve":
+                found = curve(self.plan, self.rows("results"))
+            elif name == "recovery":
+                found = recovery(self.plan, self.rows("results"))
             else:
                 found = _ROWS[name](self.folder, self.plan)
             self._rows[name] = marked(self.plan, found)

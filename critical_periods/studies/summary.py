@@ -121,10 +121,15 @@ def _log(
     sent = int(dict(run.summary).get("runs", 0)) if run.resumed else 0
     for known in range(max(sent, len(order) - _STATES) + 1, len(order) + 1):
         now = [rows[places.index(place)] for place in sorted(order[:known])]
-        of = {"curve": curve(plan, now), "results": now, "recovery": recovery(plan, now)}
-        tables = {name: as_table(marked(plan, rows)) for name, rows in of.items() if rows}
+        is_last = known == len(order)
+        if final and is_last:
+            names = filter(final.rows, ("curve", "results", "recovery"))
+            tables = {name: final.table(name) for name in names}
+        else:
+            of = {"curve": curve(plan, now), "results": now, "recovery": recovery(plan, now)}
+            tables = {name: as_table(marked(plan, rows)) for name, rows in of.items() if rows}
         shown = _tables(tables, plan.study)
-        if known == len(order):
+        if is_last:
             shown |= attempt(_media, study, plan, tables, final) or {}
         run.log({**shown, "runs": known})
 
