@@ -14,8 +14,8 @@ from torchmetrics import Metric
 from critical_periods import deficits, metrics
 from critical_periods.core.batch import Batch
 from critical_periods.data import KineticsDataModule, MovingDigitsDataModule, StereoDigitsDataModule
-from critical_periods.data.video.moving_digits_video import write_videos
 from critical_periods.data.video.extraction import extract
+from critical_periods.data.video.moving_digits_video import write_videos
 from critical_periods.data.video.video_lists import find_videos
 from critical_periods.metrics import FisherTrace, RelativeSourceVariance, UsableInformation
 
