@@ -2,6 +2,7 @@
 
 import copy
 import math
+from argparse import Namespace
 from typing import Any
 
 import lightning.pytorch
@@ -250,12 +251,14 @@ def test_samples_of_other_shapes_are_refused_before_the_second_step(case, split)
 
 
 def test_features_of_more_than_the_classes_are_refused():
-    for owner in ("module", "hparams", "network"):
+    for owner in ("module", "hparams", "network", "namespace"):
         module = Module(Flat(64, outputs=5))
-        held = {"module": module, "hparams": module.hparams, "network": module}[owner]
-        if owner == "network":
+        held = module.hparams if owner == "hparams" else module
+        if owner in ("network", "namespace"):
             module.network = module.model  # type: ignore[assignment]
             held = module.network  # type: ignore[assignment]
+        if owner == "namespace":
+            held.hparams = held = Namespace()  # type: ignore[assignment, union-attr]
         held.num_classes = 3  # type: ignore[union-attr]
         sentence = r"shape \[2, 5\], but num_classes=3 of .*Project\(network"
         with pytest.raises(UserError, match=sentence):

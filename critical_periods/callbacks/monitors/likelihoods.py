@@ -1,5 +1,7 @@
 """Whether what a network gives and what data has fit the likelihood that is measured."""
 
+from collections.abc import Mapping
+
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -28,7 +30,10 @@ def known_classes(pl_module: pl.LightningModule, network: nn.Module) -> dict[str
         return {}
     found = {}
     for owner in (pl_module, data, network):
-        held = {**getattr(owner, "hparams", {}), **getattr(owner, "__dict__", {})}
+        # Some keep their settings as a namespace.
+        hparams = getattr(owner, "hparams", {})
+        held = hparams if isinstance(hparams, Mapping) else getattr(hparams, "__dict__", {})
+        held = {**held, **getattr(owner, "__dict__", {})}
         for name in ("num_classes", "n_classes"):
             if type(held.get(name)) is int:
                 found[f"{name}={held[name]} of {type(owner).__name__}"] = held[name]
