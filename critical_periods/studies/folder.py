@@ -138,6 +138,8 @@ class SegmentFolder:
             facts = json.loads(self.done.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             facts = {}
+        # Damaged, it may be no fields at all.
+        facts = facts if isinstance(facts, dict) else {}
         if facts.get("files") == self._stamps():
             return True
         try:
@@ -208,14 +210,16 @@ class StudyFolder:
             ) from error
 
     def settled(self, plan: Plan) -> Plan:
-        """A plan with the design that there was as training of what counts in verdicts began.
+        """A ladder's plan with the design that there was as training of what counts began.
 
         That is its own where nothing was trained here but calibration seeds.
         """
+        if plan.design is None:
+            return plan
         before = None
         with suppress(UserError, OSError):  # Missing or damaged, it says nothing of what is here.
             before = self.read_plan()
-        aside = () if plan.design is None else plan.design.calibration_seeds
+        aside = plan.design.calibration_seeds
         known = plan.segments | (before.segments if before else {})
         here = [path.name for path in self.path.glob("segments/*")]
         if all(name in known and known[name].seed in aside for name in here):

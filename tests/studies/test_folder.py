@@ -69,5 +69,7 @@ def test_only_what_has_changed_is_read_again(tmp_path, monkeypatch):
     os.utime(segment.checkpoint, (0, 0))
     assert segment.is_intact(1) and segment.is_intact(1) and read == [segment.checkpoint]
     assert json.loads(segment.done.read_text())["seed"] == 1
+    segment.done.write_text("[]")
+    assert segment.is_intact(1)
     segment.checkpoint.write_bytes(b"Weights")
     assert not segment.is_intact(1) and not segment.is_intact(1)

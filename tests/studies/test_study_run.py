@@ -442,10 +442,11 @@ def test_running_again_trains_nothing_and_changes_nothing(study, trained, monkey
     """And starts no worker."""
     monkeypatch.setattr(local, "launch", launch_workers)
     monkeypatch.setattr(local, "start", None)
-    before = {p: p.read_bytes() for p in (study.parent / "out").glob("*.csv")}
+    before = {p: p.read_bytes() for p in (study.parent / "out").glob("*.[cj]s*")}
+    assert {p.name for p in before} >= {"results.csv", "plan.json"}
     assert run(study) == 0
     assert trained == []
-    assert before == {path: path.read_bytes() for path in before} and len(before) == 3
+    assert before == {path: path.read_bytes() for path in before} and len(before) == 5
     assert f"trains {EPOCHS} epochs" in capsys.readouterr().out
 
 
