@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
     if why := _cannot_plan():
         at.launch_planning(folder, request, why)
         return 0
-    _, plan = _prepared(options)
+    plan = _prepared(options, folder)
     try:
         why_ended = at.launch(folder, plan, request)
     except (KeyboardInterrupt, Terminated) as ended:
@@ -91,9 +91,9 @@ def _run(options: argparse.Namespace) -> int:
     return _finish(folder, plan, why_ended) if at.WAITS else 0
 
 
-def _prepared(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
-    """A folder with the plan of a study, without what is damaged and what has failed before."""
-    plan, folder = _make_plan(options), StudyFolder(options.output)
+def _prepared(options: argparse.Namespace, folder: StudyFolder) -> Plan:
+    """The plan of a study, in its folder; what is damaged or has failed there is trained again."""
+    plan = _make_plan(options)
     try:
         before = folder.read_plan()
     except (UserError, OSError):
@@ -108,7 +108,7 @@ def _prepared(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
         print(f"Segment {name} is damaged; it is trained again.")
     for name in plan.segments:
         folder.segment(name).forget_failure()
-    return folder, plan
+    return plan
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -125,7 +125,8 @@ def _prepare(options: argparse.Namespace) -> int:
     """Plans in a job, which is no part of how its runs are trained."""
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         del os.environ[name]
-    folder, _ = _prepared(options)
+    folder = StudyFolder(options.output)
+    _prepared(options, folder)
     slurm.keep_planned(folder, read_study(options.study, options.set))
     return 0
 

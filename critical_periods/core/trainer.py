@@ -50,6 +50,11 @@ def is_a(name: str, thing: object) -> bool:
     return any(base.__name__ == name for base in type(thing).__mro__)
 
 
+def is_ours(part: object) -> bool:
+    """Whether a thing is of a class of this package, of which it is known what its methods do."""
+    return type(part).__module__.startswith("critical_periods.")
+
+
 def ends_before(trainer: pl.Trainer, epochs: int) -> bool:
     """Whether a run has fewer epochs than these.
 

@@ -14,6 +14,7 @@ from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import in_precision, resume_in_place, under_both_names
 from critical_periods.core.randomness import FIXED_SEED, Stream, fold, generator, global_seed
+from critical_periods.core.trainer import is_ours
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 from critical_periods.data.last_batch import fails_in_step, validate_last_batch
 from critical_periods.deficits.deficit import DeficitSlot
@@ -128,9 +129,7 @@ class BatchStage(pl.LightningDataModule):
     def _validate_last_batch(self, trainer: pl.Trainer) -> None:
         """Tries the step of a third party's module before the first; our tasks try theirs."""
         module = trainer.lightning_module
-        if module is None or type(module).__module__.startswith("critical_periods."):
-            return
-        if trainer.global_step:
+        if module is None or is_ours(module) or trainer.global_step:
             return
         fails = partial(fails_in_step, module, self)
         validate_last_batch(type(module).__name__, trainer, self, trainer.world_size, fails)

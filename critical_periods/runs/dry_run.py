@@ -14,7 +14,12 @@ from critical_periods.callbacks.monitors.monitor import Monitor
 from critical_periods.callbacks.windows.deficit_window import DeficitWindow
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import connect
-from critical_periods.core.trainer import batches_of_epochs, callbacks_of, val_check_interval
+from critical_periods.core.trainer import (
+    batches_of_epochs,
+    callbacks_of,
+    is_ours,
+    val_check_interval,
+)
 from critical_periods.data.example import two_samples
 from critical_periods.runs.lightning_callbacks import listed, validate_callbacks, validate_measures
 
@@ -105,8 +110,3 @@ def validate_run(
             callback.dry_run(model, example)
     if starts and is_ours(model):
         model.on_fit_start()
-
-
-def is_ours(part: object) -> bool:
-    """Whether a class is of this package, so that it is known what its ``setup`` does."""
-    return type(part).__module__.startswith("critical_periods.")

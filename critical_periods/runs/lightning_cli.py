@@ -28,7 +28,7 @@ from critical_periods.core.errors import UserError
 from critical_periods.core.files import no_space
 from critical_periods.core.internals import set_option_type
 from critical_periods.core.seeds import LARGEST_SEED
-from critical_periods.core.trainer import callbacks_of, validate_allocation
+from critical_periods.core.trainer import callbacks_of, is_ours, validate_allocation
 from critical_periods.runs.checkpoints import (
     ReplacingCheckpointIO,
     of_another_run,
@@ -37,7 +37,7 @@ from critical_periods.runs.checkpoints import (
 )
 from critical_periods.runs.config_classes import load_classes, validate_nulls
 from critical_periods.runs.config_files import config_files, read_yaml
-from critical_periods.runs.dry_run import dry_run, is_ours
+from critical_periods.runs.dry_run import dry_run
 from critical_periods.runs.epoch_sums import EpochSums
 from critical_periods.runs.lightning_callbacks import listed, sentence_of, try_folder
 from critical_periods.runs.messages import sentence, whole

@@ -11,8 +11,7 @@ import torch
 from critical_periods.callbacks.learning_rate_restart import LearningRateRestart
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import connect
-from critical_periods.core.trainer import batches_of_epochs, callbacks_of
-from critical_periods.runs.dry_run import is_ours
+from critical_periods.core.trainer import batches_of_epochs, callbacks_of, is_ours
 
 _FIGHTS = "would fight windows.cooldown, as the rungs of a ladder leave a trunk of constant rate"
 
