@@ -177,7 +177,8 @@ def _cancel(options: argparse.Namespace) -> int:
 def _wait(options: argparse.Namespace) -> int:
     folder = StudyFolder(options.output)
     at = launcher_of(folder)
-    while at.planning(folder) is not None:
+    is_planned = at.planning_goes_on(folder)
+    while is_planned():
         time.sleep(_POLL_SECONDS)
     _, plan = _read_plan(options)
     show_progress(folder, plan, at.going_on(folder, plan), _POLL_SECONDS)

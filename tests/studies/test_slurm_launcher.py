@@ -171,10 +171,15 @@ def test_jobs_that_are_ending_are_waited_for_and_the_last_job_comes_in_the_end(
         (folder.path / "results.csv").touch()
 
 
-def test_what_goes_on_while_slurm_does_not_answer(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("what", ["training", "planning"])
+def test_what_goes_on_while_slurm_does_not_answer(what, tmp_path, monkeypatch, capsys):
     folder, plan = planned(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     goes_on = slurm.going_on(folder, plan)
+    if what == "planning":
+        (folder.path / "slurm").mkdir()
+        (folder.path / "slurm" / "plan.sh").touch()
+        goes_on = slurm.planning_goes_on(folder)
     with pytest.raises(UserError, match="squeue was not found"):
         goes_on()
     squeue = tmp_path / "squeue"
@@ -186,6 +191,10 @@ def test_what_goes_on_while_slurm_does_not_answer(tmp_path, monkeypatch, capsys)
         "squeue of Slurm failed: Down; No controller; it is asked again until it answers.\n"
     )
     squeue.write_text("#!/bin/bash\n")
+    if what == "planning":
+        with pytest.raises(UserError, match="that plans the study has ended before the rest was"):
+            goes_on()
+        (folder.path / "slurm" / "plan.sh").unlink()
     assert not goes_on()
 
 

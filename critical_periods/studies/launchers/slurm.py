@@ -42,6 +42,10 @@ _PLANNED = "planned"
 _SECONDS_TO_END = 120
 
 
+class SlurmError(UserError):
+    """What a program of Slurm has said no to, or that it does not answer."""
+
+
 class Job(NamedTuple):
     """A job of a study in Slurm's queue.
 
@@ -253,6 +257,17 @@ def _state(job: Job) -> str:
     return f"{job.state.lower()} ({job.left} left)"
 
 
+def planning_goes_on(study: StudyFolder) -> Callable[[], bool]:
+    """What says, whenever it is called, whether a job that plans waits or runs.
+
+    While Slurm does not answer it is taken to, which is said once.
+
+    Raises:
+        UserError: there is no Slurm here, or that job has ended before it had submitted the rest.
+    """
+    return _patient(lambda: planning(study) is not None, lambda: True)
+
+
 def going_on(study: StudyFolder, plan: Plan) -> Callable[[], bool]:
     """What says, whenever it is called, whether jobs of the study wait or run.
 
@@ -262,23 +277,26 @@ def going_on(study: StudyFolder, plan: Plan) -> Callable[[], bool]:
     Raises:
         UserError: there is no Slurm here.
     """
+    return _patient(lambda: bool(jobs(study)), lambda: bool(missing(study, plan)))
+
+
+def _patient(ask: Callable[[], bool], meanwhile: Callable[[], bool]) -> Callable[[], bool]:
+    """Asks Slurm, and something else while it does not answer, which is said once."""
     is_silent = False
 
-    def is_going_on() -> bool:
+    def asked() -> bool:
         nonlocal is_silent
         try:
-            found = jobs(study)
-        except UserError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise
+            answer = ask()
+        except SlurmError as error:
             if not is_silent:
                 print(f"{why_of(error)}; it is asked again until it answers.", file=sys.stderr)
             is_silent = True
-            return bool(missing(study, plan))
+            return meanwhile()
         is_silent = False
-        return bool(found)
+        return answer
 
-    return is_going_on
+    return asked
 
 
 def cancel(study: StudyFolder) -> int:
@@ -373,5 +391,5 @@ def _call(program: str, *arguments: str) -> str:
     except subprocess.CalledProcessError as error:
         lines = (line.strip() for line in error.stderr.splitlines())
         said = "; ".join(line.removeprefix(f"{program}: error: ") for line in lines if line)
-        raise UserError(f"{program} of Slurm failed: {said}.") from error
+        raise SlurmError(f"{program} of Slurm failed: {said}.") from error
     return done.stdout
