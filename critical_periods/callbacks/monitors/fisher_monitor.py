@@ -5,9 +5,11 @@ import torch
 from torch import nn
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
+from critical_periods.callbacks.samples import part_of_whole
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.project import Project
+from critical_periods.core.whole_batch import PartGenerator
 from critical_periods.metrics.fisher import FisherTrace
 from critical_periods.metrics.functional.fisher import squared_score_norms
 
@@ -28,7 +30,8 @@ class FisherMonitor(Monitor):
         split: which samples; clean training data by default.
         samples: how many, over all processes together.
         num_draws: labels drawn for each sample, 1 or more; by default the exact expectation over
-            all outputs, at most 4096.
+            all outputs, at most 4096. Several processes draw the labels of one, where the
+            DataModule is one of this package.
         project: where things are in a third party's project (:class:`Project`).
 
     Example:
@@ -68,7 +71,10 @@ class FisherMonitor(Monitor):
         """Measures and logs the traces."""
         network, seed = self.network_of(pl_module), trainer.global_rank
         metric = FisherTrace(network, self.num_draws, seed, likelihood=self.likelihood)
+        draws = torch.Generator().manual_seed(0)
         for batch in self.batches(trainer):
+            if self.num_draws is not None and (part := part_of_whole(batch, trainer)):
+                metric.generator = PartGenerator(draws, *part)
             metric.update(*batch.inputs)
         total, layers = metric.compute()
         log_scalar(pl_module, "fisher/trace", total)
