@@ -181,8 +181,22 @@ def seeds_needed(folder: str, one: dict[str, Any], other: dict[str, Any] | None 
     below the mean.
     """
     found = losses(folder, **one) - (losses(folder, **other) if other else 0)
-    ratio = abs(mean(found)) / stdev(found)
+    return _seeds_for(abs(mean(found)) / stdev(found))
+
+
+def seeds_within(folder: str, points: float, **where: Any) -> str:
+    """With how many seeds the interval of a loss would be ± so many points, at its spread."""
+    return _seeds_for(points / stdev(100 * losses(folder, **where)))
+
+
+def _seeds_for(ratio: float) -> str:
+    """The least n whose interval is less than so many standard deviations wide, either side."""
     return number(next(n for n in range(2, 10**6) if t.ppf(0.975, n - 1) < ratio * n**0.5), 0)
+
+
+def epochs_a_seed(folder: str) -> str:
+    """How many epochs a study trains for each seed."""
+    return number(int(commands()[folder]["epochs"]) / int(rows(folder)["seeds"].max()), 0)
 
 
 def seeds(folder: str) -> str:
@@ -317,7 +331,9 @@ def laws(folder: str) -> str:
     for variant in table(folder, "recovery")["variant"].unique():
         found = rows(folder, "recovery", variant=variant).iloc[-1]
         scar, speed = (
-            "{} ({} to {})".format(*(number(scale * found[f"{name}{end}"], digits) for end in _ENDS))
+            "{} ({} to {})".format(
+                *(number(scale * found[f"{name}{end}"], digits) for end in _ENDS)
+            )
             for name, scale, digits in (("scar", 100, 1), ("speed", 1, 2))
         )
         fit = number(found["fit_p"], 3) if found["fit_p"] == found["fit_p"] else ""

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-import tables
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("critical_periods", "docs", "experiments", "notebooks")
