@@ -149,3 +149,16 @@ def test_the_studies_of_full_width_end_in_time(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     start = monotonic()
     assert script.run_for(0, "run") is False and monotonic() - start < 30
+
+
+def test_traces_of_layers_have_their_standard_errors(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    logged = {"fisher/trace": 5.0, "fisher/trace/a.norm": 2.0, "fisher/trace/a.conv": 3.0}
+    of_seeds = [
+        {"onset": 0, "removal": 0, "epochs": 1, "seed": seed, "epoch": 0, "val/loss": 1.0}
+        | {name: scale * value for name, value in logged.items()}
+        for seed, scale in enumerate((1.0, 2.0, 3.0))
+    ]
+    rows = import_module("traces").traces(pd.DataFrame(of_seeds)).set_index("layer")
+    assert list(rows["fisher_trace"]) == [10, 10] and list(rows["seeds"]) == [3, 3]
+    assert rows["fisher_trace_se"]["a"] == pytest.approx(5 / 3**0.5)
