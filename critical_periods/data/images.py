@@ -43,6 +43,7 @@ class ImageDataModule(BatchStage):
         shares: those that epochs of this training see.
         num_views: V.
         num_classes: K, that of the data from :meth:`setup` on.
+        class_names: of the K classes, from :meth:`setup` on; by default their numbers.
         mean: of the pixels of each channel, in 0 to 1, C.
         std: the same for their standard deviations.
         padding: by how many pixels augmentation shifts at most.
@@ -51,6 +52,7 @@ class ImageDataModule(BatchStage):
 
     num_views: int = 1
     num_classes: int = 10
+    class_names: Sequence[str] = ()
     mean: Sequence[float]
     std: Sequence[float]
     padding: int
@@ -88,6 +90,7 @@ class ImageDataModule(BatchStage):
         if (limit := self.limit_train) is not None:
             kept = _balanced(train.target, kept, limit, f"limit_train={limit}")
         self.num_classes = int(train.target.max()) + 1
+        self.class_names = self.class_names or [str(n) for n in range(self.num_classes)]
         self._images = {"train": train, "test": test}
         everything = torch.arange(len(test.target))
         self.splits = {
