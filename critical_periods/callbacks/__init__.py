@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .windows.deficit_window import DeficitWindow as DeficitWindow
     from .windows.freeze_window import FreezeWindow as FreezeWindow
     from .windows.regularization_window import RegularizationWindow as RegularizationWindow
+    from .windows.source_window import SourceWindow as SourceWindow
     from .windows.subset_window import SubsetWindow as SubsetWindow
 
 # Everything about linear networks, and about agents, lives in a room of its own; these names are

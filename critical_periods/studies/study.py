@@ -53,7 +53,8 @@ class Study:
         scheduled: ``deficit``, a deficit as a config (``class_path``, ``init_args``), or
             ``window``, a callback that takes an onset and a removal, such as
             ``RegularizationWindow``; neither, where the variants say it.
-        windows: the runs with a deficit, and every one's control: no deficit, as many epochs.
+        windows: the runs with a deficit, and every one's control: no deficit, as many epochs; of a
+            ``SourceWindow``, a second one of as many epochs on the target, too.
         seeds: one run of each window for each seed.
         variations: each combination of a variant and of the varied fields' values.
         threshold: the loss of final accuracy at which a critical period is said to begin.
@@ -158,6 +159,11 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         file = StudyFile.model_validate(fields)
         deficits = file.windows.schedules()
         controls = [Schedule(0, 0, schedule.epochs) for schedule in deficits]
+        owners = [fields, *file.variants.values()]
+        if any(configs.is_pretraining(of.get("window") or {}) for of in owners):
+            # As many epochs on the target, too.
+            rests = (one.epochs - one.removal + one.onset for one in deficits)
+            controls += [Schedule(0, 0, rest) for rest in rests if rest]
         base_file = path.parent / file.base
         return Study(
             name=path.stem,

@@ -3,7 +3,6 @@
 import copy
 import gc
 from collections.abc import Callable
-from functools import partial
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -110,9 +109,14 @@ def reload_every_epoch(trainer: Any) -> Callable[[], None]:
     on a part of the data are shorter.
 
     Returns:
-        What restores the user's setting.
+        What restores the user's setting; several may ask for it, and restore it in any order.
     """
-    name = "reload_dataloaders_every_n_epochs"
-    restore = partial(setattr, trainer, name, getattr(trainer, name))
+    kept, before = "_reloaded_as_asked", trainer.reload_dataloaders_every_n_epochs
+    before = vars(trainer).setdefault(kept, before)
     trainer.reload_dataloaders_every_n_epochs = 1
+
+    def restore() -> None:
+        trainer.reload_dataloaders_every_n_epochs = before
+        vars(trainer).pop(kept, None)
+
     return restore
