@@ -46,6 +46,10 @@ class Stream(IntEnum):
     FOLDS = 34  # of cross-validation
     ROOM_LAYOUT = 35  # where the doorways, key, goal and start of four rooms are
     ROOM_STATES = 36  # in which states an agent is measured
+    PERTURBATION = 60  # of weights, by ShrinkPerturb
+    NEW_WEIGHTS = 61  # of layers and units that are reset
+    STRENGTH_ORDER = 62  # of a deficit whose strengths come in another order
+    CORRUPTION = 63  # noise of RobustnessMonitor
     HIDDEN_PATCHES = 2022  # of masked reconstruction
     MONITORED_PATCHES = 2023  # which patches ReconstructionMonitor hides
     OTHER_MATRIX = 2024  # the matrix that comes first
