@@ -15,7 +15,14 @@ from critical_periods.studies.configs import Config, assign, changed
 from critical_periods.studies.design import Design
 from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.slurm_settings import SlurmSettings
-from critical_periods.studies.study_file import Finetuning, Ladder, Removals, StudyFile, message
+from critical_periods.studies.study_file import (
+    Ends,
+    Finetuning,
+    Ladder,
+    Removals,
+    StudyFile,
+    message,
+)
 
 # What settings of a study's own begin with; all others are of the run.
 _SCHEDULED = ("deficit", "window")
@@ -68,6 +75,7 @@ class Study:
         design: of a ladder, ``None`` of any other study.
         recovery: the callbacks of each remedy, with epochs counted from the removal.
         epochs_after: how many epochs follow each removal, where there are remedies.
+        ends: a detector of the end of the critical period, if it has one.
     """
 
     name: str
@@ -85,6 +93,7 @@ class Study:
     design: Design | None = None
     recovery: dict[str, list[Config]] = field(default_factory=dict)
     epochs_after: int = 0
+    ends: Ends | None = None
 
     def remedied(self, variation: Variation) -> dict[int, tuple[Schedule, ...]]:
         """The windows of a variation by the epoch in which its remedy begins; 0: it has none.
@@ -199,6 +208,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             design=_design(file),
             recovery=file.recovery,
             epochs_after=file.windows.epochs_after if isinstance(file.windows, Removals) else 0,
+            ends=file.ends,
         )
     except (UserError, ValidationError) as error:
         text = message(error) if isinstance(error, ValidationError) else str(error)

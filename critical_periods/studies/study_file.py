@@ -1,7 +1,7 @@
 """The fields of a study file, and one sentence for whatever is wrong with them."""
 
 from itertools import pairwise
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -178,6 +178,15 @@ class Verdict(_Fields):
     """A variant that keeps all information, which the others are compared with."""
 
 
+class Ends(_Fields):
+    """A detector of the end of the critical period; ``study predict`` judges it by its regret."""
+
+    measure: str
+    """A logged key, such as ``fisher/trace``."""
+    rule: Literal["falls", "rises"]
+    """The period ends when the measure is, for the first time, below or above the one before."""
+
+
 class Finetuning(_Fields):
     """A second stage at the end of every run, from the weights that the run leaves behind."""
 
@@ -231,6 +240,8 @@ class StudyFile(_Fields):
     """The rule by which each removal of a ladder is called a scar, a lag, or undecided."""
     calibration_seeds: list[Annotated[NonNegativeInt, Field(le=LARGEST_SEED)]] = []
     """Seeds that the rule was chosen by: they are trained, too, and do not count in the verdict."""
+    ends: Ends | None = None
+    """A detector of the end of the critical period, for ``study predict``."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """The loss of final accuracy at which a critical period is said to begin: 0.01 is one point."""
 
@@ -312,7 +323,7 @@ def message(error: ValidationError) -> str:
         return f"the field {name!r} is missing; {owner or 'a study'} needs it."
     if kind == "extra_forbidden":
         models: dict[str, type[BaseModel]] = {
-            "finetuning": Finetuning, "slurm": SlurmSettings, "verdict": Verdict
+            "ends": Ends, "finetuning": Finetuning, "slurm": SlurmSettings, "verdict": Verdict
         }  # fmt: skip
         known = models.get(owner, StudyFile).model_fields
         return f"unknown field {name!r}; {near(last, known)}"
