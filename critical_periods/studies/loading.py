@@ -21,6 +21,7 @@ from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.measurements import TABLES, rsv_through_epochs
 from critical_periods.studies.plan import Plan, Run
 from critical_periods.studies.recovery import recovery
+from critical_periods.studies.remedies import remedies
 from critical_periods.studies.results import Row, curve, ended, known, marked, results
 from critical_periods.studies.segment import segment_config
 from critical_periods.studies.tables import as_table
@@ -52,6 +53,8 @@ class LoadedStudy:
                 found = curve(self.plan, self.rows("results"))
             elif name == "recovery":
                 found = recovery(self.plan, self.rows("results"))
+            elif name == "remedies":
+                found = remedies(self.folder, self.plan, self.rows("results"))
             else:
                 found = _ROWS[name](self.folder, self.plan)
             self._rows[name] = marked(self.plan, found)
@@ -84,6 +87,11 @@ class LoadedStudy:
         Columns: :func:`~critical_periods.studies.recovery.recovery`.
         """
         return self.table("recovery")
+
+    @cached_property
+    def remedies(self) -> pd.DataFrame:
+        """A row a removal and remedy: :func:`~critical_periods.studies.remedies.remedies`."""
+        return self.table("remedies")
 
     @cached_property
     def history(self) -> pd.DataFrame:
