@@ -46,6 +46,7 @@ class Stream(IntEnum):
     FOLDS = 34  # of cross-validation
     ROOM_LAYOUT = 35  # where the doorways, key, goal and start of four rooms are
     ROOM_STATES = 36  # in which states an agent is measured
+    CANDIDATES = 70  # points of a large lattice that an adaptive study looks at
     HIDDEN_PATCHES = 2022  # of masked reconstruction
     MONITORED_PATCHES = 2023  # which patches ReconstructionMonitor hides
     OTHER_MATRIX = 2024  # the matrix that comes first

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from critical_periods.core.errors import UserError
 from critical_periods.runs.config_files import parse_yaml, read_yaml
 from critical_periods.studies import configs
+from critical_periods.studies.adaptive_settings import Adaptive, AdaptiveSettings
 from critical_periods.studies.configs import Config, assign, changed
 from critical_periods.studies.design import Design
 from critical_periods.studies.schedule import Schedule
@@ -64,6 +65,7 @@ class Study:
         log_artifacts: whether checkpoints, plan and tables go to Weights & Biases, too.
         packed: how many paths a job of a cluster trains side by side; ``None``: one.
         design: of a ladder, ``None`` of any other study.
+        adaptive: of a study that chooses its runs itself, which has no windows but the control.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Study:
     log_artifacts: bool = False
     packed: int | None = None
     design: Design | None = None
+    adaptive: AdaptiveSettings | None = None
 
     @property
     def cooldown(self) -> int:
@@ -156,7 +159,10 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         assign(fields, ["set", name], value)
     try:
         file = StudyFile.model_validate(fields)
-        deficits = file.windows.schedules()
+        adaptive = file.windows.adaptive if isinstance(file.windows, Adaptive) else None
+        # Of an adaptive study the control is all that is known.
+        none = [Schedule(0, 0, adaptive.epochs)] if adaptive else []
+        deficits = none or file.windows.schedules()
         controls = [Schedule(0, 0, schedule.epochs) for schedule in deficits]
         base_file = path.parent / file.base
         return Study(
@@ -173,6 +179,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             log_artifacts=file.log_artifacts,
             packed=file.packed,
             design=_design(file),
+            adaptive=adaptive,
         )
     except (UserError, ValidationError) as error:
         text = message(error) if isinstance(error, ValidationError) else str(error)
