@@ -55,6 +55,7 @@ class Stream(IntEnum):
     NEW_WEIGHTS = 61  # of layers and units that are reset
     STRENGTH_ORDER = 62  # of a deficit whose strengths come in another order
     CORRUPTION = 63  # noise of RobustnessMonitor
+    CANDIDATES = 70  # points of a large lattice that an adaptive study looks at
     HIDDEN_PATCHES = 2022  # of masked reconstruction
     MONITORED_PATCHES = 2023  # which patches ReconstructionMonitor hides
     OTHER_MATRIX = 2024  # the matrix that comes first

@@ -16,6 +16,7 @@ from torch import nn
 
 from critical_periods.core.errors import UserError
 from critical_periods.runs.lightning_cli import CLI
+from critical_periods.studies.boundary import adaptive, boundary
 from critical_periods.studies.divergence import diverged_in
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.measurements import TABLES, rsv_through_epochs
@@ -27,6 +28,7 @@ from critical_periods.studies.segment import segment_config
 from critical_periods.studies.tables import as_table
 
 _ROWS = {"results": results, "rsv_through_epochs": rsv_through_epochs, **TABLES}
+_ROWS |= {"adaptive": adaptive, "boundary": boundary}
 
 
 class LoadedStudy:
@@ -92,6 +94,22 @@ class LoadedStudy:
     def remedies(self) -> pd.DataFrame:
         """A row a removal and remedy: :func:`~critical_periods.studies.remedies.remedies`."""
         return self.table("remedies")
+
+    @cached_property
+    def adaptive(self) -> pd.DataFrame:
+        """A row a run that an adaptive study has chosen: what was predicted, and what came of it.
+
+        Columns: :func:`~critical_periods.studies.boundary.adaptive`.
+        """
+        return self.table("adaptive")
+
+    @cached_property
+    def boundary(self) -> pd.DataFrame:
+        """Of an adaptive study the loss over the plane of its axes, for ``plot_boundary``.
+
+        Columns: :func:`~critical_periods.studies.boundary.boundary`.
+        """
+        return self.table("boundary")
 
     @cached_property
     def history(self) -> pd.DataFrame:
