@@ -59,7 +59,8 @@ class Space:
         cls, settings: AdaptiveSettings, is_whole: Mapping[str, bool], seeds: Sequence[int]
     ) -> Self:
         """The space of a study file, by which of its axes are of whole numbers."""
-        axes = {name: values(*ends, is_whole[name]) for name, ends in settings.axes.items()}
+        ends = settings.axes.items()
+        axes = {name: values(low, high, is_whole[name]) for name, (low, high) in ends}
         fields = settings.model_dump(include={*cls.__dataclass_fields__})
         space = cls(**fields, axes=axes, seeds=tuple(seeds))
         runs = prod(map(len, axes.values())) * len(space.seeds)
