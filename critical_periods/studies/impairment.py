@@ -15,6 +15,7 @@ from critical_periods.core.errors import UserError
 from critical_periods.reliability.architecture import GRID, PLAIN
 from critical_periods.reliability.deep_kernel import DeepKernelGP
 from critical_periods.reliability.learning import choose, expected_feasibility
+from critical_periods.studies import lattice
 from critical_periods.studies.adaptive_settings import LEAST_INITIAL
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan
@@ -85,7 +86,7 @@ class Posterior(NamedTuple):
     """
 
     model: DeepKernelGP
-    places: NDArray[np.int64]
+    places: lattice.Places
     mean: Array
     sd: Array
     fit: Fit
@@ -96,7 +97,7 @@ def posterior(
     runs: Sequence[Chosen],
     lost: Sequence[float | None],
     before: Fit | None,
-    places: NDArray[np.int64] | None = None,
+    places: lattice.Places | None = None,
 ) -> Posterior:
     """Fits the runs; architecture and early stopping are chosen anew whenever they have doubled.
 
@@ -120,12 +121,12 @@ def posterior(
         )
     keeps = before is not None and len(pairs) < 2 * before.chosen_at
     choice = before.choice if keeps and before is not None else None
-    places = space.places() if places is None else places
+    places = lattice.places(space) if places is None else places
     with _one_thread():
         model = DeepKernelGP([PLAIN] if space.kernel == "plain" else GRID)
-        model.fit(space.unit(points), values, choice)
-        mean, sd = model.predict(space.unit([space.point(place) for place in places]))
-    weights = space.weights(places)
+        model.fit(lattice.unit(space, points), values, choice)
+        mean, sd = model.predict(lattice.unit(space, [space.point(place) for place in places]))
+    weights = lattice.weights(space, places)
     impair, low, high = (
         short(float(weights[mean + z * sd > space.threshold].sum()))
         for z in (0, -TWO_SIDED, TWO_SIDED)
@@ -176,7 +177,7 @@ def next_runs(found: Posterior, space: Space, rounds: Sequence[Round], count: in
     points = [points[place] for place in best]
     mean, sd, noise = found.mean[best], found.sd[best], found.model.noise
     with _one_thread():
-        covariance = found.model.covariance(space.unit(points))
+        covariance = found.model.covariance(lattice.unit(space, points))
     above = mean - space.threshold
     chosen = choose(expected_feasibility, above, covariance, noise**2, count, cost)
     trained, runs = _trained(space, rounds), []
