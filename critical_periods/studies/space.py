@@ -80,37 +80,43 @@ class Trained:
         self.space = space
         shares = [name.startswith(_OF_WINDOW) for name in [*space.axes][2:]]
         self._apart = [place + 2 for place, shared in enumerate(shares) if not shared]
-        self._trunks: dict[Any, set[int]] = defaultdict(lambda: {0})
-        self._windows: dict[Any, set[int]] = defaultdict(set)
-        self._new: set[Any] = set()
+        # Of each trunk and deficit those of earlier rounds, and of this one.
+        self._before: dict[Any, set[int]] = defaultdict(set)
+        self._now: dict[Any, set[int]] = defaultdict(set)
 
     def price(self, point: Point, seed: int) -> int:
         """The epochs that a run trains anew, with its control; 0 if it is trained."""
-        (onset, removal, epochs), trunk, window = self._keys(point, seed)
-        ends = self._windows[window]
-        if removal in ends:
+        (onset, removal, epochs), trunk, deficit = self._keys(point, seed)
+        if removal in self._before[deficit] | self._now[deficit]:
             return 0
-        cuts = self._trunks[trunk]
-        price = epochs - max([onset, *(end for end in ends if end < removal)])
-        if epochs not in cuts:
-            return price + epochs
-        # Its control is trained in this very round, and may stop on the way.
-        return price + (0 if trunk in self._new else onset - max(e for e in cuts if e <= onset))
+        control = self._reach(trunk, 0, epochs)
+        # A control that is to be trained leaves a checkpoint at the onset on its way.
+        start = 0 if control else self._reach(trunk, 0, onset)
+        return control + start + self._reach(deficit, onset, removal) + epochs - removal
 
     def add(self, point: Point, seed: int) -> int:
         """Takes a run in; what it trains."""
         price = self.price(point, seed)
-        (onset, removal, epochs), trunk, window = self._keys(point, seed)
-        if epochs not in self._trunks[trunk]:
-            self._new.add(trunk)
-        self._trunks[trunk] |= {onset, epochs}
-        self._windows[window].add(removal)
+        (onset, removal, epochs), trunk, deficit = self._keys(point, seed)
+        self._now[trunk] |= {onset, epochs}
+        self._now[deficit].add(removal)
         return price
 
     def end_round(self) -> None:
         """What was taken in up to now is trained."""
-        self._new.clear()
+        for key, ends in self._now.items():
+            self._before[key] |= ends
+        self._now.clear()
+
+    def _reach(self, key: Any, start: int, epoch: int) -> int:
+        """How many epochs lead to one from the last checkpoint before it."""
+        before, now = {start, *self._before[key]}, self._now[key]
+        last = max(one for one in before if one <= epoch)
+        # One that this round trains across it stops there on the way.
+        if any(epoch <= one and not before & {*range(last + 1, one + 1)} for one in now):
+            return 0
+        return epoch - max([last, *(one for one in now if one <= epoch)])
 
     def _keys(self, point: Point, seed: int) -> tuple[Schedule, Any, Any]:
         trunk = (seed, *(point[place] for place in self._apart))
-        return self.space.window(point), trunk, (seed, point[0], *point[2:])
+        return self.space.window(point), trunk, (seed, "deficit", point[0], *point[2:])
