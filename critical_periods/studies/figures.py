@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from critical_periods.plots import curve as curves
 from critical_periods.plots import through_epochs
+from critical_periods.plots.cross import plot_cross
 from critical_periods.plots.recovery import plot_recovery
 from critical_periods.plots.rsv import plot_rsv
 from critical_periods.plots.style import lines, numbers
@@ -33,6 +34,8 @@ def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callabl
         found["curve"] = titled(curves.plot_curve, curve)
     if "recovery" in tables and numbers(tables["recovery"], "gap").notna().any():
         found["recovery"] = titled(plot_recovery, tables["recovery"])
+    if "cross" in tables:
+        found["cross"] = titled(plot_cross, tables["cross"])
     # These two draw losses of accuracy, which not every task has.
     if numbers(curve, "final_accuracy_difference").notna().any():
         if curves.has_sensitivity(curve):
