@@ -69,7 +69,7 @@ def fit(folder: Path, name: str, processes: int, resume: str | None = None, **wi
         DeficitWindow(**window), saver,
         # Numbers that two processes cannot share evenly.
         SourceVarianceMonitor(["head"], samples=51, pairs=5),
-        FisherMonitor(every_n_epochs=None, samples=37),
+        FisherMonitor(every_n_epochs=None, samples=37, num_draws=2),
         UsableInformationMonitor(every_n_epochs=None),
         WeightInformationMonitor(every_n_epochs=None, samples=33, steps=5),
         devices=processes, strategy="ddp" if processes > 1 else "auto", max_epochs=3,

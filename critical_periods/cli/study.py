@@ -11,6 +11,7 @@ from errno import EACCES, EPERM, EROFS
 from importlib import import_module
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from critical_periods.cli.launched import LAUNCHED, launched
 from critical_periods.cli.parser import Parser
@@ -29,6 +30,9 @@ from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan, make_plan
 from critical_periods.studies.study import Study, read_study
 from critical_periods.studies.study_file import StudyFile
+
+if TYPE_CHECKING:
+    from critical_periods.studies.adaptive import Rounds
 
 _POLL_SECONDS = 5
 
@@ -67,7 +71,8 @@ def _repeated(argv: Sequence[str]) -> list[str]:
 
 def _plan(options: argparse.Namespace) -> int:
     folder = None if options.output is None else StudyFolder(options.output)
-    print(outline(_make_plan(options), folder))
+    plan, _ = _make_plan(options, folder)
+    print(outline(plan, folder))
     return 0
 
 
@@ -79,9 +84,12 @@ def _run(options: argparse.Namespace) -> int:
     if why := _cannot_plan():
         at.launch_planning(folder, request, why)
         return 0
-    plan = _prepared(options, folder)
+    plan, rounds = _prepared(options, folder)
     try:
         why_ended = at.launch(folder, plan, request)
+        while at.WAITS and rounds is not None and (following := rounds.advance(folder)) is not None:
+            plan = following
+            why_ended = at.launch(folder, plan, request)
     except (KeyboardInterrupt, Terminated) as ended:
         done = [name for name in plan.segments if folder.segment(name).is_done()]
         raise type(ended)(
@@ -91,9 +99,12 @@ def _run(options: argparse.Namespace) -> int:
     return _finish(folder, plan, why_ended) if at.WAITS else 0
 
 
-def _prepared(options: argparse.Namespace, folder: StudyFolder) -> Plan:
-    """The plan of a study, in its folder; what is damaged or has failed there is trained again."""
-    plan = _make_plan(options)
+def _prepared(options: argparse.Namespace, folder: StudyFolder) -> tuple[Plan, "Rounds | None"]:
+    """The plan of a study, in its folder; what is damaged or has failed there is trained again.
+
+    And, of an adaptive study, what chooses its next runs.
+    """
+    plan, rounds = _make_plan(options, folder)
     try:
         before = folder.read_plan()
     except (UserError, OSError):
@@ -108,7 +119,7 @@ def _prepared(options: argparse.Namespace, folder: StudyFolder) -> Plan:
         print(f"Segment {name} is damaged; it is trained again.")
     for name in plan.segments:
         folder.segment(name).forget_failure()
-    return plan
+    return plan, rounds
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -212,18 +223,29 @@ def _table(options: argparse.Namespace) -> int:
     return 0
 
 
+def _predict(options: argparse.Namespace) -> int:
+    from critical_periods.cli.predict import predict
+
+    predict(*_read_plan(options), options.measure, read_study(options.study, options.set).ends)
+    return 0
+
+
 def _schema(options: argparse.Namespace) -> int:
     print(json.dumps(StudyFile.model_json_schema(), indent=2))
     return 0
 
 
-def _make_plan(options: argparse.Namespace) -> Plan:
+def _make_plan(
+    options: argparse.Namespace, folder: StudyFolder | None
+) -> tuple[Plan, "Rounds | None"]:
+    from critical_periods.studies.adaptive import Rounds
     from critical_periods.studies.resolve import resolve
     from critical_periods.studies.roles import left_out
 
     read = read_study(options.study, options.set)
     try:
-        plan = make_plan(read, *resolve(read))
+        rounds = None if read.adaptive is None else Rounds(read)
+        plan = rounds.plan(folder) if rounds else make_plan(read, *resolve(read))
     except UserError as error:
         raise UserError(f"{options.study} (base {read.base_file}): {error}") from error
     names = dict.fromkeys(
@@ -235,7 +257,7 @@ def _make_plan(options: argparse.Namespace) -> Plan:
             "by itself.",
             file=sys.stderr,
         )
-    return plan
+    return plan, rounds
 
 
 def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
@@ -245,7 +267,11 @@ def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
     _check_owner(folder, plan, read.name)
     runs = product(read.variations, read.windows, read.seeds)
     wanted = {repr((variation.columns, window, seed)) for variation, window, seed in runs}
-    if wanted != {repr((run.variation, run.window, run.seed)) for run in plan.runs}:
+    if read.adaptive is not None and plan.adaptive is not None:
+        has_others = not plan.adaptive.is_of(read.adaptive, read.seeds)
+    else:
+        has_others = wanted != {repr((run.variation, run.window, run.seed)) for run in plan.runs}
+    if has_others:
         print(
             f"{options.study} has other runs than were last run in {folder.path}, which this is "
             "about; see `critical-periods study plan`.",
@@ -330,6 +356,7 @@ _COMMANDS: dict[str, tuple[_Command, str]] = {
     "plot": (_plot, "Write the tables and draw the figures again, without training."),
     "report": (_report, "Write all that is known of a study into one page of HTML."),
     "table": (_table, "Print the curve as Markdown tables, a row a window."),
+    "predict": (_predict, "Say what of a study's history foretells the loss at its end."),
     "schema": (_schema, "Print the JSON schema of study files, by which editors check them."),
 }
 
@@ -359,6 +386,9 @@ def _parser(known: Mapping[str, tuple[_Command, str]]) -> argparse.ArgumentParse
         if name == "report":
             text = "the page; by default report.html in the study's folder"
             add("--html", nargs="?", type=Path, metavar="FILE", help=text)
+        if name == "predict":
+            text = "a logged key to look at; repeatable, by default all"
+            add("--measure", action="append", default=[], metavar="KEY", help=text)
         if name == "run":
             add("--jobs", type=int, help="runs at once (default: one a device)")
             text = "train here (local, the default) or submit jobs to Slurm and end"

@@ -15,10 +15,10 @@ from critical_periods.core.errors import UserError
 from critical_periods.core.internals import in_precision, resume_in_place, under_both_names
 from critical_periods.core.randomness import FIXED_SEED, Stream, fold, generator, global_seed
 from critical_periods.core.trainer import is_ours
+from critical_periods.core.whole_batch import PartGenerator, gather
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 from critical_periods.data.last_batch import fails_in_step, validate_last_batch
 from critical_periods.deficits.deficit import DeficitSlot
-from critical_periods.deficits.whole_batch import PartGenerator, gather
 
 
 class Images(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import critical_periods
 from critical_periods.studies.configs import Config
+from critical_periods.studies.remedy import begun
 from critical_periods.studies.roles import said_by, segment_callbacks
 
 # How a run is observed, and where, changes none of its bits; max_epochs is in the schedule.
@@ -31,6 +32,13 @@ class Resolved(NamedTuple):
     config: Config
     window: Config
     data: str
+
+    def with_remedy(self, number: int, start: int) -> "Resolved":
+        """With the last callbacks, so many, begun in an epoch."""
+        trainer = self.config["trainer"]
+        callbacks = trainer["callbacks"]
+        callbacks = callbacks[:-number] + begun(callbacks[-number:], start)
+        return self._replace(config={**self.config, "trainer": {**trainer, "callbacks": callbacks}})
 
 
 def segment_name(

@@ -18,6 +18,7 @@ from critical_periods.studies.cadence import validate_cadence
 from critical_periods.studies.configs import Config, with_weights
 from critical_periods.studies.cooldown import validate_constant_rate
 from critical_periods.studies.names import DATA_IGNORED, Resolved
+from critical_periods.studies.remedy import begun, validate_remedy
 from critical_periods.studies.roles import (
     class_at,
     is_window,
@@ -44,7 +45,17 @@ def resolve(study: Study) -> tuple[list[Resolved], list[Resolved]]:
     ends = {window.epochs for window in study.windows}
     for variation in study.variations:
         try:
-            run, model = _resolved(*study.configured(variation), ends, study.first_constant)
+            config, window = study.configured(variation)
+            remedy, start = study.recovery.get(variation.remedy, []), 0
+            if remedy:
+                validate_remedy(variation.remedy, remedy, study.epochs_after)
+                # Where it begins last stands for all: what follows is as long.
+                start = max(study.remedied(variation))
+                config["trainer"]["callbacks"] += begun(remedy, start)
+            run, model = _resolved(config, window, ends, study.first_constant)
+            if remedy:
+                callbacks = run.config["trainer"]["callbacks"]
+                callbacks[-len(remedy) :] = begun(callbacks[-len(remedy) :], -start)
             runs.append(run)
             finetuning = study.configured_finetuning(variation)
             if finetuning is not None:
