@@ -8,9 +8,13 @@ if TYPE_CHECKING:
     from critical_periods.core.project import Project as Project
 
     from .learning_rate_restart import LearningRateRestart as LearningRateRestart
+    from .monitors.confusion_matrix_monitor import ConfusionMatrixMonitor as ConfusionMatrixMonitor
+    from .monitors.cross_dataset_matrix import CrossDatasetMatrix as CrossDatasetMatrix
+    from .monitors.excitation_monitor import ExcitationMonitor as ExcitationMonitor
     from .monitors.fisher_monitor import FisherMonitor as FisherMonitor
     from .monitors.plasticity_monitor import PlasticityMonitor as PlasticityMonitor
     from .monitors.reconstruction_monitor import ReconstructionMonitor as ReconstructionMonitor
+    from .monitors.region_monitor import RegionMonitor as RegionMonitor
     from .monitors.source_variance_monitor import SourceVarianceMonitor as SourceVarianceMonitor
     from .monitors.usable_information_monitor import (
         UsableInformationMonitor as UsableInformationMonitor,

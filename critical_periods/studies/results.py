@@ -157,8 +157,8 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
                 # On the target alone, for as many epochs on it.
                 rest = {"onset": 0, "removal": 0, "epochs": _target_epochs(window)}
                 alone, _ = _by_seed(rows, {**start, **rest})
-                _, *groups = _groups("final_accuracy", here, alone)
-                for group, values in zip(("", "_difference"), groups, strict=True):
+                of_target = _groups("final_accuracy", here, alone)[1:]
+                for group, values in zip(("", "_difference"), of_target, strict=True):
                     found = summarise(list(values.values())) if values else ()
                     names = (f"final_accuracy_target{group}{end}" for end in _ENDS)
                     point |= dict(zip(names, map(short, found), strict=False))
