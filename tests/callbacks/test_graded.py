@@ -87,7 +87,7 @@ def test_corruptions():
     # 36 rows become round(0.25 · 36) = 9, each of four rows.
     pixels = corrupted(images, "pixelation", 5)
     assert torch.equal(pixels[..., 0, 0], pixels[..., 3, 3])
-    assert pixels[..., 5, 9].allclose(images[..., 4:8, 8:].mean((-2, -1)))
+    assert pixels[..., 5, 9].allclose(images[..., 4:8, 8:12].mean((-2, -1)))
     noise = corrupted(torch.zeros(1, 1, 200, 200), "noise", 4, torch.Generator().manual_seed(1))
     assert noise.std().item() == pytest.approx(0.9, rel=0.02)
 
