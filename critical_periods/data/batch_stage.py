@@ -67,6 +67,10 @@ class BatchStage(pl.LightningDataModule):
     def contents(self) -> Iterable[Any]:
         """What tells this data from other data, as buffers for the fingerprint."""
 
+    def maker(self, draw: Indices) -> "BatchStage":
+        """Whose views samples have: its own."""
+        return self
+
     def crop(self, views: Tensor) -> Tensor:
         """What each view sees of its image, [B, V, C, H, W]: all of it."""
         return views
@@ -152,12 +156,13 @@ class BatchStage(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Augments, normalises, applies deficits and crops, all samples at once."""
         draw, images = batch
-        views = self.views(images.pixels, draw)
+        maker = self.maker(draw)
+        views = maker.views(images.pixels, draw)
         result = Batch(views, images.target, torch.full_like(draw.index, -1), draw.index)
         result = self._with_deficits(result, draw)
-        result = result._replace(views=self.crop(result.views))
+        result = result._replace(views=maker.crop(result.views))
         if draw.in_training:
-            result = self.finish(result, draw)
+            result = maker.finish(result, draw)
         return in_precision(self.trainer, result)
 
     def _with_deficits(self, batch: Batch, draw: Indices) -> Batch:

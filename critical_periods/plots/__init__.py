@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 from critical_periods.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .boundary import plot_boundary as plot_boundary
     from .curve import plot_curve as plot_curve
     from .curve import plot_sensitivity as plot_sensitivity
     from .curve import plot_surface as plot_surface
     from .linear_dynamics import plot_linear_dynamics as plot_linear_dynamics
     from .recovery import plot_recovery as plot_recovery
+    from .remedies import plot_remedies as plot_remedies
     from .rsv import plot_rsv as plot_rsv
     from .rsv import plot_synthetic_rsv as plot_synthetic_rsv
     from .style import save as save
