@@ -199,6 +199,16 @@ def epochs_a_seed(folder: str) -> str:
     return number(int(commands()[folder]["epochs"]) / int(rows(folder)["seeds"].max()), 0)
 
 
+def epochs_planned(study: str) -> str:
+    """How many epochs a study that has not been run would train, trunks once."""
+    tree = _yaml(STUDIES / f"{study}.yaml")
+    removals, after = tree["windows"]["removal"], tree["windows"]["epochs_after"]
+    # One clean run as long as the longest; of each deficit one trunk, and a branch a removal.
+    of_deficit = max(removals) + after * len(removals)
+    epochs = max(removals) + after + len(tree["variants"]) * of_deficit
+    return number(epochs * len(tree["seeds"]), 0)
+
+
 def seeds(folder: str) -> str:
     """How many seeds a study was run with."""
     return number(rows(folder)["seeds"].max(), 0)
@@ -345,6 +355,13 @@ def laws(folder: str) -> str:
 def verdict(folder: str, variant: str) -> str:
     """What the damage of a deficit is called."""
     return str(rows(folder, "recovery", variant=variant)["verdict"].iloc[-1])
+
+
+def flips(folder: str, variant: str) -> str:
+    """The exact p values, rung by rung, of a gap that differs from the second control's."""
+    found = rows(folder, "recovery", variant=variant)
+    values = zip(found["more_than_control_p"], found["epochs_after"], strict=True)
+    return ", ".join(f"{number(p, 3)} after {rung} epochs" for p, rung in values)
 
 
 def gap(folder: str, variant: str, rung: int) -> str:
