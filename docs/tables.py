@@ -554,6 +554,20 @@ def trace(folder: str, epoch: int, epochs: int) -> str:
     return number(at(folder, "fisher_trace", "fisher", **where), 0)
 
 
+def traces(folder: str, epochs: Sequence[float], **where: Any) -> str:
+    """The Fisher trace by layer after some shares of epochs, ± its standard error over seeds."""
+    found = rows(folder, "traces", **where)
+    body = []
+    for layer in found["layer"].unique():
+        cells = []
+        for epoch in epochs:
+            (row,) = found.query(f"layer == {layer!r} and epoch == {epoch}").to_dict("records")
+            mean_, error = (number(row[name], 0) for name in ("fisher_trace", "fisher_trace_se"))
+            cells.append(mean_ if error == "nan" else f"{mean_} ± {error}")
+        body.append([layer, *cells])
+    return markdown(["layer", *(f"{epoch:g}" for epoch in epochs)], body)
+
+
 def falls(folder: str, epochs: int) -> str:
     """How often, and by how much at most, the clean run's trace falls from an epoch to the next."""
     found = rows(folder, "fisher", onset=0, removal=0, epochs=epochs)["fisher_trace"]
