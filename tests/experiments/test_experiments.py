@@ -37,7 +37,7 @@ EPOCHS |= {
 OWN = {
     "deficits_cifar10": 620,
     "recovery_cifar10": 575,
-    "recovery_cifar10_mini": 300,
+    "recovery_cifar10_mini": 115,
     "recovery_digits": 360,
     "trace_digits": 80,
     "trace_digits_steps": 6,
