@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import TypeAdapter
@@ -171,8 +170,10 @@ class Plan:
         """
         found: dict[str, set[str]] = {name: set() for name in self.segments}
         for run in self.runs:
-            for segment in self.lineage(run.segment):
-                found[segment.name].add(label_of(run.variation))
+            found[run.segment].add(label_of(run.variation))
+        for name, segment in reversed(self.segments.items()):
+            if segment.parent is not None:
+                found[segment.parent] |= found[name]
         return {name: of.pop() if len(of) == 1 else "" for name, of in found.items()}
 
     def to_json(self) -> str:
@@ -192,32 +193,31 @@ def make_plan(
 
     Runs and second stages are those of :func:`~critical_periods.studies.resolve.resolve`.
     """
-    from critical_periods.studies.names import segment_name
+    from critical_periods.studies.names import SegmentNames
 
     configs = [study.configured(variation) for variation in study.variations]
     stages = [study.configured_finetuning(variation) for variation in study.variations]
     configs += [(stage, {}) for stage in stages if stage is not None]
     plan = Plan(study.name, configs, {}, [], study.threshold, study.log_artifacts)
+    tree = list(branches(study.windows, study.cooldown))
+    lasts = [(window, window.past(window.epochs)) for window in study.windows]
+    second = [SegmentNames(stage) for stage in finetuning]
     for number, variation in enumerate(study.variations):
+        names = SegmentNames(resolved[number])
         for seed in study.seeds:
-            name = partial(segment_name, resolved[number], seed)
-            for past, start, stop, before, cooldown in branches(study.windows, study.cooldown):
-                parent = None if before is None else name(before, start)
-                plan.add(
-                    Segment(
-                        name(past, stop, cooldown), parent, start, stop, past, seed, number,
-                        cooldown=cooldown,
-                    )
-                )  # fmt: skip
-            for window in study.windows:
-                last = name(window.past(window.epochs), window.epochs, study.cooldown)
+            for past, start, stop, before, cooldown in tree:
+                parent = None if before is None else names.name(seed, before, start)
+                name = names.name(seed, past, stop, cooldown)
+                plan.add(Segment(name, parent, start, stop, past, seed, number, cooldown=cooldown))
+            for window, past in lasts:
+                last = names.name(seed, past, window.epochs, study.cooldown)
                 if finetuning:
                     past, stage = plan.segments[last].window, finetuning[number]
                     stop = stage.config["trainer"]["max_epochs"]
                     config = len(study.variations) + number
-                    second = segment_name(stage, seed, (0, 0), stop, weights=last)
-                    plan.add(Segment(second, last, 0, stop, past, seed, config, finetunes=True))
-                    last = second
+                    name = second[number].name(seed, (0, 0), stop, weights=last)
+                    plan.add(Segment(name, last, 0, stop, past, seed, config, finetunes=True))
+                    last = name
                 plan.runs.append(Run(variation.columns, window, seed, last))
     kind = plan.kind_of_window
     if study.design is None:
