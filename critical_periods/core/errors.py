@@ -36,7 +36,7 @@ def near(word: str, words: Iterable[str]) -> str:
         "choose one of 'left', 'right'."
     """
     known = sorted(set(words))
-    close = get_close_matches(word, known, n=3)
+    close = get_close_matches(word, known, n=3, cutoff=0.61)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
     shown = ", ".join(map(repr, known[:8]))
