@@ -805,6 +805,76 @@ def lags_called_scars(draw: int) -> str:
     return percent(lags["scar"].sum() / lags["sets"].sum())
 
 
+def planted_predictions() -> str:
+    """In how many sets of planted histories each measure was said to predict."""
+    names = ("predicts", "does_not", "predicts_where_chosen")
+    body = [
+        [f"{row['seeds']:.0f}", f"{row['noise']:.1f}", f"{row['sets']:.0f}"]
+        + [f"{row[name]:.0f}" for name in names]
+        + [percent(row["right"])]
+        for _, row in benchmark("predictions").iterrows()
+    ]
+    header = ["seeds", "noise", "sets", "predicts", "does not", "where chosen alone", "right"]
+    return markdown(header, body)
+
+
+def remedies(folder: str) -> str:
+    """What remedies regain after a deficit, and cost without one, in points."""
+    body = []
+    for _, row in table(folder, "remedies").iterrows():
+        cells = [
+            ""
+            if math.isnan(row[name])
+            else "{} ({} to {})".format(
+                *(number(100 * row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+            )
+            for name in ("lost", "regained", "clean_cost")
+        ]
+        epochs = "" if math.isnan(row["epochs_to_match"]) else number(row["epochs_to_match"])
+        matched = f"{epochs} ({row['matched_seeds']:.0f} of {row['seeds']:.0f} seeds)"
+        body.append([row["remedy"], *cells, matched])
+    header = ["remedy", "lost", "regained", "cost without a deficit", "epochs to match no remedy"]
+    return markdown(header, body)
+
+
+def foretold(folder: str, most: int = 8) -> str:
+    """The measures with the largest correlations by the seeds that chose, judged by the others."""
+    found = table(folder, "predictions")
+    found = found[found["measure"] != "removal"]
+    order = found["chosen_rho"].abs().sort_values(ascending=False, kind="stable").index
+    body = [
+        [
+            f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2),
+            "{} ({} to {})".format(*(number(row[f"rho{end}"], 2) for end in ("", "_low", "_high"))),
+        ]
+        for _, row in found.loc[order[:most]].iterrows()
+    ]  # fmt: skip
+    return markdown(["measure", "taken", "on the seeds that chose", "on those held back"], body)
+
+
+def graded(folder: str) -> str:
+    """Harm and help of deficits: differences of accuracies from clean runs, in points."""
+    names = ("final_accuracy", "robustness_mean", "robustness_noise", "robustness_blur",
+             "robustness_contrast", "robustness_pixelation")  # fmt: skip
+    shown = rows(folder)
+    shown = shown[shown["onset"] < shown["removal"]]
+    body = [
+        [row["variant"], *(points(folder, name, variant=row["variant"], removal=row["removal"])
+                           for name in names)]
+        for _, row in shown.iterrows()
+    ]  # fmt: skip
+    header = [
+        "deficit",
+        "clean images",
+        "all corruptions",
+        "noise",
+        "blur",
+        "contrast",
+        "pixelation",
+    ]
+    return markdown(header, body)
+
+
 def queue_hours(job: str, wait: int) -> str:
     """Simulated hours of a study as a job a path or a segment, each of which waits."""
     found = benchmark("queues").set_index(["job", "wait"]).at[(job, wait), "hours"]
