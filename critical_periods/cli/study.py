@@ -244,6 +244,13 @@ def _table(options: argparse.Namespace) -> int:
     return 0
 
 
+def _predict(options: argparse.Namespace) -> int:
+    from critical_periods.cli.predict import predict
+
+    predict(*_read_plan(options), options.measure, read_study(options.study, options.set).ends)
+    return 0
+
+
 def _schema(options: argparse.Namespace) -> int:
     print(json.dumps(StudyFile.model_json_schema(), indent=2))
     return 0
@@ -370,6 +377,7 @@ _COMMANDS: dict[str, tuple[_Command, str]] = {
     "plot": (_plot, "Write the tables and draw the figures again, without training."),
     "report": (_report, "Write all that is known of a study into one page of HTML."),
     "table": (_table, "Print the curve as Markdown tables, a row a window."),
+    "predict": (_predict, "Say what of a study's history foretells the loss at its end."),
     "schema": (_schema, "Print the JSON schema of study files, by which editors check them."),
 }
 
@@ -399,6 +407,9 @@ def _parser(known: Mapping[str, tuple[_Command, str]]) -> argparse.ArgumentParse
         if name == "report":
             text = "the page; by default report.html in the study's folder"
             add("--html", nargs="?", type=Path, metavar="FILE", help=text)
+        if name == "predict":
+            text = "a logged key to look at; repeatable, by default all"
+            add("--measure", action="append", default=[], metavar="KEY", help=text)
         if name == "run":
             add("--jobs", type=int, help="runs at once (default: one a device)")
             text = "train here (local, the default) or submit jobs to Slurm and end"

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from critical_periods.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from critical_periods.metrics.functional.plasticity import dormant as dormant
+
     from .actor_critic import ActorCriticTask as ActorCriticTask
     from .data import EnvironmentDataModule as EnvironmentDataModule
     from .environment import Environment as Environment
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from .guidances import Potential as Potential
     from .gymnasium_environment import Gymnasium as Gymnasium
     from .monitor import AgentMonitor as AgentMonitor
-    from .monitor import dormant as dormant
     from .network import AgentMLP as AgentMLP
     from .ppo import advantages as advantages
     from .ppo import losses as losses

@@ -9,6 +9,7 @@ from critical_periods.callbacks.samples import shared_samples
 from critical_periods.core.errors import UserError
 from critical_periods.guidance.actor_critic import ActorCriticTask
 from critical_periods.metrics.fisher import FisherTrace
+from critical_periods.metrics.functional.plasticity import dormant
 
 _ACTIVATIONS = (nn.ReLU, nn.Tanh)
 
@@ -78,20 +79,3 @@ def mean_activations(network: nn.Module, seen: Tensor) -> list[Tensor]:
         for hook in hooks:
             hook.remove()
     return means
-
-
-def dormant(means: Tensor, threshold: float = 0.025) -> Tensor:
-    """Which units of a layer are dormant: E|h_i| ≤ τ · mean over k of E|h_k|.
-
-    Source: Sokar et al., *The Dormant Neuron Phenomenon in Deep Reinforcement Learning* (ICML
-    2023).
-
-    Args:
-        means: E|h|, [units].
-        threshold: τ.
-
-    Example:
-        >>> dormant(torch.tensor([0.0, 0.01, 1.0, 2.0]))
-        tensor([ True,  True, False, False])
-    """
-    return means <= threshold * means.mean()

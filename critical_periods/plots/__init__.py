@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .curve import plot_surface as plot_surface
     from .linear_dynamics import plot_linear_dynamics as plot_linear_dynamics
     from .recovery import plot_recovery as plot_recovery
+    from .remedies import plot_remedies as plot_remedies
     from .rsv import plot_rsv as plot_rsv
     from .rsv import plot_synthetic_rsv as plot_synthetic_rsv
     from .style import save as save

@@ -5,7 +5,7 @@ from itertools import takewhile
 from typing import Any
 
 # These columns of tables say what they are by their values alone.
-_NAMES = ("variant", "stage")
+_NAMES = ("variant", "remedy", "stage")
 
 
 def label_of(settings: Mapping[str, Any]) -> str:

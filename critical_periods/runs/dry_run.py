@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from critical_periods.callbacks.monitors.monitor import Monitor
+from critical_periods.callbacks.remedies.remedy import Remedy
 from critical_periods.callbacks.windows.deficit_window import DeficitWindow
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import connect
@@ -108,5 +109,7 @@ def validate_run(
             callback.deficit.check(example)
         elif isinstance(callback, Monitor) and is_ours(model):
             callback.dry_run(model, example)
+        elif isinstance(callback, Remedy) and is_ours(model):
+            callback.check(model, example)
     if starts and is_ours(model):
         model.on_fit_start()

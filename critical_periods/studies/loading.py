@@ -22,6 +22,7 @@ from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.measurements import TABLES, rsv_through_epochs
 from critical_periods.studies.plan import Plan, Run
 from critical_periods.studies.recovery import recovery
+from critical_periods.studies.remedies import remedies
 from critical_periods.studies.results import Row, curve, ended, known, marked, results
 from critical_periods.studies.segment import segment_config
 from critical_periods.studies.tables import as_table
@@ -54,6 +55,8 @@ class LoadedStudy:
                 found = curve(self.plan, self.rows("results"))
             elif name == "recovery":
                 found = recovery(self.plan, self.rows("results"))
+            elif name == "remedies":
+                found = remedies(self.folder, self.plan, self.rows("results"))
             else:
                 found = _ROWS[name](self.folder, self.plan)
             self._rows[name] = marked(self.plan, found)
@@ -86,6 +89,11 @@ class LoadedStudy:
         Columns: :func:`~critical_periods.studies.recovery.recovery`.
         """
         return self.table("recovery")
+
+    @cached_property
+    def remedies(self) -> pd.DataFrame:
+        """A row a removal and remedy: :func:`~critical_periods.studies.remedies.remedies`."""
+        return self.table("remedies")
 
     @cached_property
     def adaptive(self) -> pd.DataFrame:
@@ -163,6 +171,23 @@ class LoadedStudy:
         ``success``, ``policy_dormant``, ``critic_dormant``, ``critic_fisher``, each with ``_sd``.
         """
         return self.table("agent")
+
+    @cached_property
+    def regions(self) -> pd.DataFrame:
+        """Of each ``region`` of pictures the ``energy`` of maps there, and accuracy ``without``.
+
+        At each ``epoch`` that a ``RegionMonitor`` has measured.
+        """
+        return self.table("regions")
+
+    @cached_property
+    def cross(self) -> pd.DataFrame:
+        """The ``accuracy`` on each data set that was ``tested`` on by a ``CrossDatasetMatrix``.
+
+        With ``_sd``, ``_low`` and ``_high``; the same of the ``difference``, paired by seed, to the
+        variant that is called as the data set is.
+        """
+        return self.table("cross")
 
     @cached_property
     def modes(self) -> pd.DataFrame:

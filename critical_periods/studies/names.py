@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import critical_periods
 from critical_periods.studies.configs import Config
+from critical_periods.studies.remedy import begun
 from critical_periods.studies.roles import said_by, segment_callbacks
 
 # How a run is observed, and where, changes none of its bits; max_epochs is in the schedule.
@@ -16,7 +17,7 @@ _TRAINER_IGNORED = (
     "num_sanity_val_steps", "profiler",
 )  # fmt: skip
 # The data itself is in the name by its fingerprint; where it lies is not.
-_DATA_IGNORED = ("device_resident", "download", "index_dir", "root")
+DATA_IGNORED = ("device_resident", "download", "index_dir", "root")
 
 
 class Resolved(NamedTuple):
@@ -31,6 +32,13 @@ class Resolved(NamedTuple):
     config: Config
     window: Config
     data: str
+
+    def with_remedy(self, number: int, start: int) -> "Resolved":
+        """With the last callbacks, so many, begun in an epoch."""
+        trainer = self.config["trainer"]
+        callbacks = trainer["callbacks"]
+        callbacks = callbacks[:-number] + begun(callbacks[-number:], start)
+        return self._replace(config={**self.config, "trainer": {**trainer, "callbacks": callbacks}})
 
 
 def segment_name(
@@ -82,7 +90,7 @@ def _until(config: Config, window: tuple[int, int], stop: int) -> Config:
     config = copy.deepcopy(config)
     config.pop("seed_everything", None)
     trainer, data = config["trainer"], config["data"].get("init_args", {})
-    for settings, ignored in ((trainer, _TRAINER_IGNORED), (data, _DATA_IGNORED)):
+    for settings, ignored in ((trainer, _TRAINER_IGNORED), (data, DATA_IGNORED)):
         for setting in ignored:
             settings.pop(setting, None)
     callbacks = segment_callbacks(trainer["callbacks"])

@@ -53,7 +53,9 @@ def write_page(folder: StudyFolder, plan: Plan, path: Path) -> list[str]:
         + f" The design was changed after training had begun: {plan.design_changes}."
         * bool(plan.design_changes),
         figures=[(n, _file(folder.path / n, "image/png")) for n in written if n.endswith(".png")],
-        curve=_table(study.curve) + _table(study.recovery) if written else "",
+        curve=_table(study.curve) + _table(study.recovery) + _table(study.remedies)
+        if written
+        else "",
         measures=_measures(study),
         histograms=_histograms(study),
         tree=outline(plan, folder),

@@ -201,25 +201,30 @@ def make_plan(
     stages = [study.configured_finetuning(variation) for variation in study.variations]
     configs += [(stage, {}) for stage in stages if stage is not None]
     plan = Plan(study.name, configs, {}, [], study.threshold, study.log_artifacts)
-    for number, variation in enumerate(study.variations):
+    for number, start, windows in _beginnings(study):
+        variation, found, config = study.variations[number], resolved[number], number
+        if remedy := study.recovery.get(variation.remedy):
+            found, config = found.with_remedy(len(remedy), start), len(configs)
+            configs.append(_with_remedy(configs[number], remedy, start))
         for seed in study.seeds:
-            name = partial(segment_name, resolved[number], seed)
-            for past, start, stop, before, cooldown in branches(study.windows, study.cooldown):
+            name = partial(segment_name, found, seed)
+            tree = branches(windows, study.cooldown, cuts=study.cuts)
+            for past, start, stop, before, cooldown in tree:
                 parent = None if before is None else name(before, start)
                 plan.add(
                     Segment(
-                        name(past, stop, cooldown), parent, start, stop, past, seed, number,
+                        name(past, stop, cooldown), parent, start, stop, past, seed, config,
                         cooldown=cooldown,
                     )
                 )  # fmt: skip
-            for window in study.windows:
+            for window in windows:
                 last = name(window.past(window.epochs), window.epochs, study.cooldown)
                 if finetuning:
                     past, stage = plan.segments[last].window, finetuning[number]
                     stop = stage.config["trainer"]["max_epochs"]
-                    config = len(study.variations) + number
+                    place = len(study.variations) + number
                     second = segment_name(stage, seed, (0, 0), stop, weights=last)
-                    plan.add(Segment(second, last, 0, stop, past, seed, config, finetunes=True))
+                    plan.add(Segment(second, last, 0, stop, past, seed, place, finetunes=True))
                     last = second
                 plan.runs.append(Run(variation.columns, window, seed, last))
     kind = plan.kind_of_window
@@ -227,3 +232,20 @@ def make_plan(
         return replace(plan, kind=kind)
     design = study.design.of(run.segment for run in plan.runs)
     return replace(plan, kind=kind, design=design, registered=design)
+
+
+def _beginnings(study: "Study") -> Iterator[tuple[int, int, tuple[Schedule, ...]]]:
+    """Each variation's number, the epochs in which its remedy begins, and the runs of each."""
+    for number, variation in enumerate(study.variations):
+        for start, windows in study.remedied(variation).items():
+            yield number, start, windows
+
+
+def _with_remedy(
+    config: tuple[Config, Config], remedy: Sequence[Config], start: int
+) -> tuple[Config, Config]:
+    from critical_periods.studies.remedy import begun
+
+    run, window = config
+    trainer = {**run["trainer"], "callbacks": run["trainer"]["callbacks"] + begun(remedy, start)}
+    return {**run, "trainer": trainer}, window

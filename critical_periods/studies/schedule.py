@@ -44,7 +44,11 @@ class Branch(NamedTuple):
 
 
 def branches(
-    runs: Iterable[Schedule], cooldown: int = 0, start: int = 0, parent: Past | None = None
+    runs: Iterable[Schedule],
+    cooldown: int = 0,
+    start: int = 0,
+    parent: Past | None = None,
+    cuts: Iterable[int] = (),
 ) -> Iterator[Branch]:
     """The tree of a set of runs, parents first.
 
@@ -57,6 +61,7 @@ def branches(
         cooldown: over how many epochs the learning rate of each run goes to zero at its end.
         start: the epoch that their branches begin in.
         parent: their past until then; ``None`` at the beginning.
+        cuts: epochs in which a branch ends although its runs go on alike, as others leave it there.
 
     Example:
         >>> for branch in branches([Schedule(0, 2, 4), Schedule(0, 0, 4)]):
@@ -77,8 +82,9 @@ def branches(
         groups.setdefault((run.past(start + 1), alone), []).append(run)
     for (_, alone), together in groups.items():
         ends = {end for run in together for end in run.past(run.epochs)}
-        ends |= {end for run in together for end in (run.epochs - cooldown, run.epochs)}
+        ends |= {end for run in together for end in (run.epochs - cooldown, run.epochs)} | {*cuts}
         stop = min(end for end in ends if end > start)
         past = together[0].past(stop)
         yield Branch(past, start, stop, parent, 0 if alone is None else cooldown)
-        yield from branches((run for run in together if run.epochs > stop), cooldown, stop, past)
+        later = (run for run in together if run.epochs > stop)
+        yield from branches(later, cooldown, stop, past, cuts)

@@ -1,7 +1,7 @@
 """A study: the runs that a study file describes, and their configs."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,14 @@ from critical_periods.studies.configs import Config, assign, changed
 from critical_periods.studies.design import Design
 from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.slurm_settings import SlurmSettings
-from critical_periods.studies.study_file import Finetuning, Ladder, StudyFile, message
+from critical_periods.studies.study_file import (
+    Ends,
+    Finetuning,
+    Ladder,
+    Removals,
+    StudyFile,
+    message,
+)
 
 # What settings of a study's own begin with; all others are of the run.
 _SCHEDULED = ("deficit", "window")
@@ -29,10 +36,12 @@ class Variation(NamedTuple):
     Attributes:
         columns: what the results call it: ``variant`` and every varied field with its value.
         fields: the settings, by their names with dots.
+        remedy: the name of what begins at the removal; '' where the study compares none.
     """
 
     columns: dict[str, Any]
     fields: dict[str, Any]
+    remedy: str = ""
 
     @property
     def name(self) -> str:
@@ -54,7 +63,8 @@ class Study:
         scheduled: ``deficit``, a deficit as a config (``class_path``, ``init_args``), or
             ``window``, a callback that takes an onset and a removal, such as
             ``RegularizationWindow``; neither, where the variants say it.
-        windows: the runs with a deficit, and every one's control: no deficit, as many epochs.
+        windows: the runs with a deficit, and every one's control: no deficit, as many epochs; of a
+            ``SourceWindow``, a second one of as many epochs on the target, too.
         seeds: one run of each window for each seed.
         variations: each combination of a variant and of the varied fields' values.
         threshold: the loss of final accuracy at which a critical period is said to begin.
@@ -65,6 +75,9 @@ class Study:
         log_artifacts: whether checkpoints, plan and tables go to Weights & Biases, too.
         packed: how many paths a job of a cluster trains side by side; ``None``: one.
         design: of a ladder, ``None`` of any other study.
+        recovery: the callbacks of each remedy, with epochs counted from the removal.
+        epochs_after: how many epochs follow each removal, where there are remedies.
+        ends: a detector of the end of the critical period, if it has one.
         adaptive: of a study that chooses its runs itself, which has no windows but the control.
     """
 
@@ -81,7 +94,28 @@ class Study:
     log_artifacts: bool = False
     packed: int | None = None
     design: Design | None = None
+    recovery: dict[str, list[Config]] = field(default_factory=dict)
+    epochs_after: int = 0
+    ends: Ends | None = None
     adaptive: AdaptiveSettings | None = None
+
+    def remedied(self, variation: Variation) -> dict[int, tuple[Schedule, ...]]:
+        """The windows of a variation by the epoch in which its remedy begins; 0: it has none.
+
+        In runs without a deficit the remedy begins where it does in those with one.
+        """
+        if not self.recovery.get(variation.remedy):
+            return {0: self.windows}
+        found: dict[int, tuple[Schedule, ...]] = {}
+        for window in self.windows:
+            start = window.epochs - self.epochs_after
+            found[start] = (*found.get(start, ()), window)
+        return found
+
+    @property
+    def cuts(self) -> set[int]:
+        """Epochs in which remedies leave the runs without one."""
+        return {run.epochs - self.epochs_after for run in self.windows} if self.recovery else set()
 
     @property
     def cooldown(self) -> int:
@@ -108,7 +142,21 @@ class Study:
         base = changed(self.base, fields)
         scheduled = changed(self.scheduled, variation.of(*_SCHEDULED))
         owner = variation.name or "the study"
-        return configs.with_callbacks(base), configs.window_callback(scheduled, owner)
+        window = configs.window_callback(scheduled, owner)
+        self._settle_strength(window["init_args"].get("strength"))
+        return configs.with_callbacks(base), window
+
+    def _settle_strength(self, course: Any) -> None:
+        """Has a strength change over so many epochs as the windows have, in each segment alike."""
+        if not isinstance(course, dict) or "epochs" in course:
+            return
+        lengths = {window.removal - window.onset for window in self.windows} - {0}
+        if len(lengths) > 1:
+            raise UserError(
+                f"strength changes over the deficit, which lasts {sorted(lengths)} epochs in turn, "
+                "so that its runs would share no beginnings; set strength.epochs."
+            )
+        course["epochs"] = max(lengths, default=1)
 
     def configured_finetuning(self, variation: Variation) -> Config | None:
         """The second stage's config, with a list of callbacks, of a variation.
@@ -164,6 +212,11 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         none = [Schedule(0, 0, adaptive.epochs)] if adaptive else []
         deficits = none or file.windows.schedules()
         controls = [Schedule(0, 0, schedule.epochs) for schedule in deficits]
+        owners = [fields, *file.variants.values()]
+        if any(configs.is_pretraining(of.get("window") or {}) for of in owners):
+            # As many epochs on the target, too.
+            rests = (one.epochs - one.removal + one.onset for one in deficits)
+            controls += [Schedule(0, 0, rest) for rest in rests if rest]
         base_file = path.parent / file.base
         return Study(
             name=path.stem,
@@ -171,7 +224,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             scheduled={name: fields[name] for name in _SCHEDULED if name in fields},
             windows=tuple(dict.fromkeys([*deficits, *controls])),
             seeds=tuple(dict.fromkeys([*file.seeds, *file.calibration_seeds])),
-            variations=_variations(file.variants, file.vary),
+            variations=_variations(file.variants, file.vary, file.recovery),
             threshold=file.threshold,
             base_file=base_file,
             finetuning=_read_finetuning(file.finetuning, path.parent),
@@ -179,6 +232,9 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             log_artifacts=file.log_artifacts,
             packed=file.packed,
             design=_design(file),
+            recovery=file.recovery,
+            epochs_after=file.windows.epochs_after if isinstance(file.windows, Removals) else 0,
+            ends=file.ends,
             adaptive=adaptive,
         )
     except (UserError, ValidationError) as error:
@@ -208,7 +264,7 @@ def _read_finetuning(stage: Finetuning | None, folder: Path) -> Config | None:
 
 
 def _variations(
-    variants: Mapping[str, Config], vary: Mapping[str, Sequence[Any]]
+    variants: Mapping[str, Config], vary: Mapping[str, Sequence[Any]], recovery: Iterable[str]
 ) -> tuple[Variation, ...]:
     groups = [({"variant": label}, fields) for label, fields in variants.items()] or [({}, {})]
     variations: list[Variation] = []
@@ -218,4 +274,9 @@ def _variations(
         # A value that is there twice, such as 0.05 and 5e-2, is one.
         if variation not in variations:
             variations.append(variation)
-    return tuple(variations)
+    remedied = [
+        Variation({**one.columns, "remedy": name}, one.fields, name)
+        for one in variations
+        for name in recovery
+    ]
+    return tuple(remedied or variations)

@@ -1,7 +1,7 @@
 """The fields of a study file, and one sentence for whatever is wrong with them."""
 
 from itertools import pairwise
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -25,6 +25,8 @@ from critical_periods.studies.slurm_settings import SlurmSettings
 
 LEAST_RUNGS = 4
 """Of a ladder with a verdict: a scar, a lag's size and its speed, and one to tell them apart."""
+NO_REMEDY = "none"
+"""What the baseline of all remedies is called."""
 # Settings of a run that fields of the study decide, and those fields.
 _DECIDED = {"seed_everything": "seeds", "trainer.max_epochs": "windows"}
 # What a value must be or do, by pydantic's name for what is wrong with it.
@@ -180,6 +182,15 @@ class Verdict(_Fields):
     """A variant that keeps all information, which the others are compared with."""
 
 
+class Ends(_Fields):
+    """A detector of the end of the critical period; ``study predict`` judges it by its regret."""
+
+    measure: str
+    """A logged key, such as ``fisher/trace``."""
+    rule: Literal["falls", "rises"]
+    """The period ends when the measure is, for the first time, below or above the one before."""
+
+
 class Finetuning(_Fields):
     """A second stage at the end of every run, from the weights that the run leaves behind."""
 
@@ -207,6 +218,9 @@ class StudyFile(_Fields):
     """Instead of a deficit, a callback with a window, such as ``RegularizationWindow``."""
     windows: Annotated[Removals | Ladder | Onsets | Adaptive, BeforeValidator(_form), _empty]
     """When the deficit is there. Every run with one has its control: as many epochs without it."""
+    recovery: Annotated[dict[str, list[Any]], _empty] = {}
+    """Remedies by name, each a list of callbacks that begin at the removal, from which their epochs
+    are counted. All are tried on networks without a deficit, too, and compared with none."""
     finetuning: Finetuning | None = None
     """A second stage at the end of every run."""
     seeds: Annotated[
@@ -230,15 +244,34 @@ class StudyFile(_Fields):
     """The rule by which each removal of a ladder is called a scar, a lag, or undecided."""
     calibration_seeds: list[Annotated[NonNegativeInt, Field(le=LARGEST_SEED)]] = []
     """Seeds that the rule was chosen by: they are trained, too, and do not count in the verdict."""
+    ends: Ends | None = None
+    """A detector of the end of the critical period, for ``study predict``."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """The loss of final accuracy at which a critical period is said to begin: 0.01 is one point."""
 
-    @field_validator("variants", mode="before")
+    @field_validator("variants", "recovery", mode="before")
     @classmethod
     def _labels(cls, value: Any) -> Any:
-        """The names of variants as text, which numbers and dates will do for, too."""
+        """Names as text, which numbers and dates will do for, too."""
         is_dict = isinstance(value, dict)
         return {str(label): fields for label, fields in value.items()} if is_dict else value
+
+    @field_validator("recovery")
+    @classmethod
+    def _remedies(cls, value: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for name, callbacks in value.items():
+            if bool(callbacks) == (name == NO_REMEDY):
+                what = "the baseline" if callbacks else "no callback"
+                raise UserError(
+                    f"recovery.{name} is {what}; leave it out: {NO_REMEDY!r} is always tried."
+                )
+            callbacks[:] = [
+                {"class_path": one} if isinstance(one, str) else one for one in callbacks
+            ]
+            for one in callbacks:
+                if not isinstance(one, dict) or not isinstance(one.get("class_path"), str):
+                    raise UserError(f"recovery.{name} holds {one!r}; each needs a class_path.")
+        return {NO_REMEDY: [], **value} if value else {}
 
     @field_validator("set", "variants", "vary")
     @classmethod
@@ -249,6 +282,15 @@ class StudyFile(_Fields):
                 way_out = f"set {_DECIDED[name]} instead"
                 raise UserError(f"{verb} {name} changes nothing in a study; {way_out}.")
         return value
+
+    @model_validator(mode="after")
+    def _has_removals_to_recover_from(self) -> Self:
+        if self.recovery and not isinstance(self.windows, Removals):
+            raise UserError(
+                "recovery begins at removals; give windows.removal and one windows.epochs_after, "
+                "without a cooldown or onsets."
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_adapt(self) -> Self:
@@ -300,7 +342,7 @@ def message(error: ValidationError) -> str:
         return f"the field {name!r} is missing; {owner or 'a study'} needs it."
     if kind == "extra_forbidden":
         models: dict[str, type[BaseModel]] = {
-            "finetuning": Finetuning, "slurm": SlurmSettings, "verdict": Verdict,
+            "ends": Ends, "finetuning": Finetuning, "slurm": SlurmSettings, "verdict": Verdict,
             "windows": Adaptive, "windows.adaptive": AdaptiveSettings,
         }  # fmt: skip
         known = models.get(owner, StudyFile).model_fields

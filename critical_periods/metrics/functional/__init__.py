@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from .learned_noise import WeightInformation as WeightInformation
     from .learned_noise import weight_information as weight_information
     from .likelihood import mean_loss as mean_loss
+    from .maps import energy_share as energy_share
+    from .maps import grad_cam as grad_cam
+    from .plasticity import dormant as dormant
+    from .plasticity import effective_rank as effective_rank
+    from .plasticity import gradient_agreement as gradient_agreement
+    from .plasticity import stable_rank as stable_rank
+    from .plasticity import unit_features as unit_features
+    from .plasticity import weight_distance as weight_distance
     from .rsv import relative_source_variance as relative_source_variance
     from .rsv import source_variance as source_variance
     from .rsv_summary import channel_mean as channel_mean

@@ -1,0 +1,1 @@
+"""What may repair a network once a deficit is gone."""

@@ -1,0 +1,266 @@
+"""Whether what was measured up to a removal says how much will be lost at the end."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, rankdata, t
+
+from critical_periods.core.errors import UserError, near
+from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.plan import Plan, Run
+from critical_periods.studies.results import Row, differences, settings
+from critical_periods.studies.statistics import LEVEL
+from critical_periods.studies.study_file import NO_REMEDY
+from critical_periods.studies.tables import short
+
+LEAST_SEEDS = 5
+"""Two to choose by, and three that are held back."""
+_MEASURE = "final_accuracy"
+_RESAMPLES = 1000
+Numbers = NDArray[np.float64]
+
+
+class Judged(NamedTuple):
+    """A rank correlation with its interval over seeds."""
+
+    rho: float
+    low: float
+    high: float
+
+
+def predictions(
+    folder: StudyFolder, plan: Plan, rows: Sequence[Row], measures: Sequence[str] = ()
+) -> list[Row]:
+    """One row for each variation and measure that was logged while the deficit was there.
+
+    Points are the runs with a deficit (without a remedy): the measure, and the loss at the end,
+    which is the final accuracy of the clean run of the same length and seed minus this run's. Half
+    of the seeds, those that come first, choose by the size of Spearman's rank correlation what of a
+    measure is taken: the value ``at`` the removal (the last before it), its ``mean`` until then, or
+    its ``slope`` against epochs. The other seeds, which are held back, judge that.
+
+    Columns: ``variant`` and every varied field, ``measure``, ``form``, ``chosen_rho`` (of the seeds
+    that chose), ``rho``, ``rho_low``, ``rho_high`` (of those held back, with :func:`judge`'s
+    interval), ``rho_within`` (the same among the runs of one removal alone), ``predicts`` (whether
+    the interval leaves 0 out on the side of ``chosen_rho``), ``is_chosen`` (whether no other
+    measure has a larger ``chosen_rho``), ``seeds``, ``held_back_seeds``, ``points`` (held back).
+    The measure called ``removal`` is the epoch of the removal itself: where a deficit costs more
+    the longer it lasts, whatever grows with epochs predicts as well, and ``rho_within`` says what a
+    measure adds.
+
+    Args:
+        folder: of the study.
+        plan: what was run in it.
+        rows: its results.
+        measures: these alone; by default all in its history.
+
+    Raises:
+        UserError: there are too few seeds, or a measure was not logged.
+    """
+    return [row for points in variations(folder, plan, rows) for row in foretold(points, measures)]
+
+
+def foretold(points: "Sequence[Point]", measures: Sequence[str] = ()) -> list[Row]:
+    """The rows of :func:`predictions` of one variation, by its points."""
+    first = points[0]
+    seeds = sorted({one.seed for one in points})
+    if len(seeds) < LEAST_SEEDS:
+        raise UserError(
+            f"{named(first)} has {len(seeds)} seeds with a run and its control that are done; "
+            f"a prediction needs at least {LEAST_SEEDS}: two to choose by, three held back."
+        )
+    known = {key for one in points for key in one.courses}
+    for name in measures:
+        if name not in known:
+            raise UserError(
+                f"{name!r} was not logged in {named(first)} while the deficit was there; "
+                f"{near(name, known)}"
+            )
+    choosing = set(seeds[: len(seeds) // 2])
+    chosen = [one for one in points if one.seed in choosing]
+    held = [one for one in points if one.seed not in choosing]
+    sizes = {"seeds": len(choosing), "held_back_seeds": len(seeds) - len(choosing)}
+    found: list[Row] = []
+    for name in measures or sorted(known):
+        rhos = {form: _rho(chosen, name, form) for form in _FORMS}
+        rhos = {form: rho for form, rho in rhos.items() if abs(rho) > 0}
+        _, form = max(((abs(rho), form) for form, rho in rhos.items()), default=(0, ""))
+        if form and all(form in one.of(name) for one in held):
+            row = _judged(held, name, rhos[form], form)
+            found.append({**first.settings, **row, **sizes, "points": len(held)})
+    sizes_of = [abs(row["chosen_rho"]) for row in found if row["measure"] != "removal"]
+    most = max(sizes_of, default=0.0)
+    return [{**row, "is_chosen": abs(row["chosen_rho"]) == most} for row in found]
+
+
+_FORMS = ("at", "mean", "slope")
+
+
+class Point(NamedTuple):
+    """A run with a deficit: its variation, what it has lost, what was measured until then."""
+
+    settings: Row
+    seed: int
+    removal: int
+    loss: float
+    courses: dict[str, dict[str, float]]
+
+    def of(self, name: str) -> dict[str, float]:
+        """The forms of a measure."""
+        return self.courses.get(name, {})
+
+
+def variations(folder: StudyFolder, plan: Plan, rows: Sequence[Row]) -> Iterator[list[Point]]:
+    """The points of each variation that has any."""
+    found: dict[str, list[Point]] = {}
+    for run in deficit_runs(plan):
+        start = settings(run)
+        losses = differences(_MEASURE, rows, start)
+        if run.seed in losses and math.isfinite(losses[run.seed]):
+            known = {n: one for n, one in start.items() if n not in run.window._asdict()}
+            courses = _courses(folder, run) | {"removal": {"at": float(run.window.removal)}}
+            point = Point(known, run.seed, run.window.removal, -losses[run.seed], courses)
+            found.setdefault(repr(known), []).append(point)
+    if not found:
+        raise UserError(
+            f"{plan.study} has no run with a deficit that is done and has its control, so there is "
+            "no loss to predict."
+        )
+    yield from found.values()
+
+
+def deficit_runs(plan: Plan) -> Iterator[Run]:
+    """The runs with a deficit and without a remedy."""
+    for run in plan.runs:
+        if run.window.onset < run.window.removal and run.variation.get("remedy") in (
+            None,
+            NO_REMEDY,
+        ):
+            yield run
+
+
+def course(measured: Sequence[tuple[int, float]]) -> dict[str, float]:
+    """The forms of what was measured, by epochs: the last value, the mean, the slope.
+
+    Example:
+        >>> course([(0, 1.0), (5, 2.0), (10, 3.0)])
+        {'at': 3.0, 'mean': 2.0, 'slope': 0.2}
+    """
+    epochs, values = np.array(measured, dtype=float).reshape(-1, 2).T
+    if not len(values) or not np.isfinite(values).all():
+        return {}
+    found = {"at": float(values[-1]), "mean": float(values.mean())}
+    if len(values) > 1:
+        off = epochs - epochs.mean()
+        found["slope"] = float(off @ values / (off @ off))
+    return found
+
+
+def _courses(folder: StudyFolder, run: Run) -> dict[str, dict[str, float]]:
+    """Of each measure that was logged in the deficit's epochs, the course."""
+    history = folder.segment(run.segment).history()[run.window.onset : run.window.removal]
+    keys = history[0].keys() - {"epoch"} if history else set[str]()
+    found = {
+        key: course([(int(one["epoch"]), float(one[key])) for one in history if one.get(key)])
+        for key in keys
+    }
+    return {key: of for key, of in found.items() if of}
+
+
+def _rho(points: Sequence[Point], name: str, form: str) -> float:
+    """Of a form of a measure; 0 where values are all alike, nan where some do not have it."""
+    if not all(form in one.of(name) for one in points):
+        return math.nan
+    values = np.array([one.of(name)[form] for one in points])
+    losses = np.array([one.loss for one in points])
+    return float(np.nan_to_num(_spearman(values[None], losses[None])[0]))
+
+
+def _judged(points: Sequence[Point], name: str, chosen_rho: float, form: str) -> Row:
+    values = [one.of(name)[form] for one in points]
+    losses = [one.loss for one in points]
+    found = judge(values, losses, [one.seed for one in points])
+    # Ranks among the seeds of one removal, which all removals together give their share of.
+    ranks: list[tuple[Numbers, Numbers]] = []
+    for removal in {one.removal for one in points}:
+        places = [place for place, one in enumerate(points) if one.removal == removal]
+        pairs = [rankdata(np.array(of)[places]) for of in (values, losses)]
+        ranks.append((pairs[0] - pairs[0].mean(), pairs[1] - pairs[1].mean()))
+    x, y = (np.concatenate(of) for of in zip(*ranks, strict=True))
+    within = float(x @ y / math.sqrt((x @ x) * (y @ y))) if x.any() and y.any() else math.nan
+    end = found.low if chosen_rho > 0 else found.high
+    return {
+        "measure": name,
+        "form": form,
+        "chosen_rho": short(chosen_rho),
+        "rho": short(found.rho),
+        "rho_low": short(found.low),
+        "rho_high": short(found.high),
+        "rho_within": short(within),
+        "predicts": bool(end * chosen_rho > 0),
+    }
+
+
+def judge(
+    values: Sequence[float], losses: Sequence[float], seeds: Sequence[int], level: float = LEVEL
+) -> Judged:
+    """Spearman's rank correlation of points, and its interval over the seeds that they are of.
+
+    Of two intervals the ends that are further out are taken: the percentiles of 1,000 resamples of
+    the seeds, widened for few of them to Φ(±t √(n / (n - 1))) (Hesterberg 2015, section 5.3), and
+    Student's of the jackknife's pseudo-values n ρ - (n - 1) ρ₋ᵢ, as three seeds have but ten
+    different resamples. A correlation that does not exist, of values that are all alike, is 0.
+
+    Args:
+        values: of a measure.
+        losses: of as many runs.
+        seeds: whose runs these are.
+        level: of the interval.
+
+    Example:
+        >>> found = judge([1, 2, 3, 4, 5, 6], [2, 3, 5, 7, 9, 11], [0, 0, 1, 1, 2, 2])
+        >>> [round(one, 3) for one in found]
+        [1.0, 1.0, 1.0]
+    """
+    x, y = np.asarray(values, dtype=float), np.asarray(losses, dtype=float)
+    names = sorted(set(seeds))
+    n = len(names)
+    rho = float(_spearman(x[None], y[None])[0])
+    places = [np.flatnonzero(np.asarray(seeds) == name) for name in names]
+    if n < 2:
+        return Judged(rho, -1.0, 1.0)
+    quantile = float(t.ppf((1 + level) / 2, n - 1))
+    tail = float(norm.cdf(-quantile * math.sqrt(n / (n - 1))))
+    draws = np.random.default_rng(0).integers(n, size=(_RESAMPLES, n))
+    if len({len(of) for of in places}) == 1:
+        picked = np.array(places)[draws].reshape(_RESAMPLES, -1)
+        resampled = _spearman(x[picked], y[picked])
+    else:
+        some = [np.concatenate([places[one] for one in draw]) for draw in draws]
+        resampled = np.array([_spearman(x[one][None], y[one][None])[0] for one in some])
+    low, high = np.quantile(np.nan_to_num(resampled), [tail, 1 - tail])
+    left_out = [np.setdiff1d(np.arange(len(x)), of) for of in places]
+    others = np.array([np.nan_to_num(_spearman(x[one][None], y[one][None])[0]) for one in left_out])
+    pseudo = n * np.nan_to_num(rho) - (n - 1) * others
+    half = quantile * pseudo.std(ddof=1) / math.sqrt(n)
+    middle = float(np.nan_to_num(rho))
+    return Judged(
+        middle, float(max(-1.0, min(low, middle - half))), float(min(1.0, max(high, middle + half)))
+    )
+
+
+def _spearman(x: Numbers, y: Numbers) -> Numbers:
+    """Of each row, [sets, points]; nan where values are all alike."""
+    x, y = (rankdata(one, axis=1) for one in (x, y))
+    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
+    scale = np.sqrt((x**2).sum(1) * (y**2).sum(1))
+    return np.divide((x * y).sum(1), scale, out=np.full(len(x), math.nan), where=scale > 0)
+
+
+def named(point: Point) -> str:
+    """The variation of a point in a sentence."""
+    values = ", ".join(f"{name} {value!r}" for name, value in point.settings.items())
+    return values or "the study"
