@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,16 @@ def compared(name: str, runs: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of either table, by its name."""
     grid = load_study(runs / f"{name}_grid")
     models = {}
+    space = load_study(runs / name).plan.adaptive
+    assert space is not None
     for kernel, suffix in KERNELS.items():
         study = load_study(runs / f"{name}{suffix}")
-        space, record = study.plan.adaptive, read_record(study.folder)
-        assert space is not None and record is not None
+        record = read_record(study.folder)
+        assert record is not None
         chosen = [run for one in record.rounds for run in one.runs]
         lost = losses(study.folder, study.plan, chosen)
-        models[kernel] = study, posterior(space, chosen, lost, record.rounds[-1].fit)
+        of = replace(space, kernel=kernel.split()[0])
+        models[kernel] = study, posterior(of, chosen, lost, record.rounds[-1].fit)
     axes, threshold = [*space.axes], space.threshold
     inside = dict.fromkeys(models, 0)
     along = [one for one in axes if one != "length"]
