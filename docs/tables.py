@@ -926,3 +926,47 @@ def round_cost() -> str:
     body = [[str(cell) for cell in row] for row in found.itertuples(index=False)]
     header = ["problem", "dimension", "evaluations", "seconds", "CPU seconds", "peak memory (MB)"]
     return markdown(header, body)
+
+
+def boundary_lines(name: str) -> str:
+    """Where the loss passes the threshold on each line of a grid, by grid and adaptive studies."""
+    body = []
+    found = benchmark(name)
+    axes = list(found.columns[: list(found.columns).index("grid")])
+    for _, row in found.iterrows():
+        interval = f"{_length(row['grid_low'])} to {_length(row['grid_high'])}"
+        cells = [
+            _length(row[kernel]) + " (outside)" * (not row[f"{kernel} within"])
+            for kernel in _KERNELS
+        ]
+        body.append([*(f"{row[axis]:g}" for axis in axes), _length(row["grid"]), interval, *cells])
+    header = [*(axis.split(".")[-1] for axis in axes), "grid", "interval of the grid", *_KERNELS]
+    return markdown(header, body)
+
+
+def boundary_costs() -> str:
+    """What adaptive studies and the full grids beside them have trained, and what they found."""
+    body = []
+    for name in ("boundary_paths", "boundary_digits"):
+        for _, row in benchmark(f"{name}_costs").iterrows():
+            cells = [str(row["runs"]), str(row["epochs"])]
+            if row["share"] == row["share"]:
+                interval = (
+                    f"{number(row['probability_low'], 2)} to {number(row['probability_high'], 2)}"
+                )
+                cells += [
+                    percent(row["share"]), f"{row['within']:.0f} of {row['lines']:.0f}",
+                    percent(row["covered"]), f"{number(row['probability'], 2)} ({interval})",
+                    row["architecture"],
+                ]  # fmt: skip
+            body.append([name, row["study"], *cells, *[""] * (5 - len(cells) + 2)])
+    header = ["study", "", "runs", "epochs", "share of the grid's", "lines within its interval"]
+    return markdown([*header, "predictions covered", "impaired", "last kernel"], body)
+
+
+_KERNELS = ("deep kernel", "plain GP")
+
+
+def _length(value: float) -> str:
+    """A length, or that there is none."""
+    return "never" if value == float("inf") else f"{value:.3g}"
