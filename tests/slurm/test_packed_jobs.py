@@ -15,7 +15,7 @@ from critical_periods.cli import main
 from critical_periods.studies import worker
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers import local
-from critical_periods.studies.launchers.slurm import jobs
+from critical_periods.studies.launchers.slurm_queue import jobs
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs Slurm's packages, as root")
 

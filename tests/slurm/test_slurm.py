@@ -30,7 +30,7 @@ from critical_periods.studies import worker
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers import local
 from critical_periods.studies.launchers.batch_script import REPORT
-from critical_periods.studies.launchers.slurm import Job, jobs
+from critical_periods.studies.launchers.slurm_queue import Job, jobs
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs Slurm's packages, as root")
 
