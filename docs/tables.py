@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
 STUDIES = ROOT / "experiments" / "studies"
 
-_KEYS = ("onset", "removal", "epochs")
+_ENDS = ("", "_low", "_high")
 
 
 # Numbers as text
@@ -174,6 +174,31 @@ def more(
     return interval(list(100 * (losses(folder, **one) - losses(folder, **other))), form=form)
 
 
+def seeds_needed(folder: str, one: dict[str, Any], other: dict[str, Any] | None = None) -> str:
+    """With how many seeds the interval of a loss, or of :func:`more`, would leave out zero.
+
+    If mean and standard deviation stayed as they are: the least n with t(0.975; n - 1) sd / √n
+    below the mean.
+    """
+    found = losses(folder, **one) - (losses(folder, **other) if other else 0)
+    return _seeds_for(abs(mean(found)) / stdev(found))
+
+
+def seeds_within(folder: str, points: float, **where: Any) -> str:
+    """With how many seeds the interval of a loss would be ± so many points, at its spread."""
+    return _seeds_for(points / stdev(100 * losses(folder, **where)))
+
+
+def _seeds_for(ratio: float) -> str:
+    """The least n whose interval is less than so many standard deviations wide, either side."""
+    return number(next(n for n in range(2, 10**6) if t.ppf(0.975, n - 1) < ratio * n**0.5), 0)
+
+
+def epochs_a_seed(folder: str) -> str:
+    """How many epochs a study trains for each seed."""
+    return number(int(commands()[folder]["epochs"]) / int(rows(folder)["seeds"].max()), 0)
+
+
 def seeds(folder: str) -> str:
     """How many seeds a study was run with."""
     return number(rows(folder)["seeds"].max(), 0)
@@ -283,6 +308,49 @@ def losses_by_setting(removal: int) -> str:
             cells = [name or "fully connected", control, seeds(folder)]
             body.append([f"`{folder}`", *cells, loss_sd(folder, removal=removal, **where)])
     return markdown(["study", "", "without a deficit", "seeds", "loss (points)"], body)
+
+
+def ladder(folder: str) -> str:
+    """The gap at each rung of a ladder, in points, with its 95 % interval."""
+    found = table(folder, "recovery")
+    variants = found["variant"].unique()
+    body = []
+    for rung in sorted(found["epochs_after"].unique()):
+        cells = []
+        for variant in variants:
+            where: dict[str, Any] = {"variant": variant, "epochs_after": rung}
+            ends = [100 * at(folder, f"gap{end}", "recovery", **where) for end in _ENDS]
+            cells.append("{} ({} to {})".format(*map(number, ends)))
+        body.append([number(rung, 0), *cells])
+    return markdown(["clean epochs", *variants], body)
+
+
+def laws(folder: str) -> str:
+    """What a ladder says of each deficit: scar, speed and fit of the law, and the verdict."""
+    body = []
+    for variant in table(folder, "recovery")["variant"].unique():
+        found = rows(folder, "recovery", variant=variant).iloc[-1]
+        scar, speed = (
+            "{} ({} to {})".format(
+                *(number(scale * found[f"{name}{end}"], digits) for end in _ENDS)
+            )
+            for name, scale, digits in (("scar", 100, 1), ("speed", 1, 2))
+        )
+        fit = number(found["fit_p"], 3) if found["fit_p"] == found["fit_p"] else ""
+        body.append([variant, scar, speed, fit, found["verdict"]])
+    header = ["deficit", "scar (points)", "speed", "p of the fit", "verdict"]
+    return markdown(header, body)
+
+
+def verdict(folder: str, variant: str) -> str:
+    """What the damage of a deficit is called."""
+    return str(rows(folder, "recovery", variant=variant)["verdict"].iloc[-1])
+
+
+def gap(folder: str, variant: str, rung: int) -> str:
+    """The gap that a deficit leaves after so many clean epochs, in points, with its interval."""
+    removal = setting(folder, "windows.removal")[0]
+    return loss(folder, variant=variant, removal=removal, epochs=removal + rung)
 
 
 def gains_of_windows(folders: Sequence[str]) -> str:
@@ -574,6 +642,11 @@ def time(folder: str) -> str:
     return commands()[folder]["time"]
 
 
+def command(folder: str) -> str:
+    """The command that wrote a folder of results."""
+    return f"`{commands()[folder]['command']}`"
+
+
 def commands_table() -> str:
     """What made each folder, with its size and time."""
     body = []
@@ -669,22 +742,35 @@ def verdicts() -> str:
     for _, row in benchmark("verdicts").iterrows():
         noise = f"{number(100 * row['sd'])} points (`{row['noise_of']}`)"
         shared = "half shared" if row["shared"] else "of each rung"
-        counts = [str(row[name]) for name in ("sets", "scar", "lag", "undecided")]
-        body.append([noise, shared, row["planted"], *counts])
+        sets = f"{row['sets']} {'fresh' if row['draw'] else 'old'}"
+        counts = [str(row[name]) for name in ("scar", "lag", "undecided")]
+        body.append([noise, shared, row["planted"], sets, *counts])
     header = ["noise", "in a seed", "planted", "sets", "called scar", "called lag", "undecided"]
     return markdown(header, body)
 
 
-def verdicts_right() -> str:
-    """The share of the verdicts given on planted curves that are right."""
-    found = benchmark("verdicts")
-    right = sum(found[found["planted"] == name][name].sum() for name in ("lag", "scar"))
+def _planted(draw: int, name: str = "verdicts", noise_of: str = "") -> pd.DataFrame:
+    found = benchmark(name).query(f"draw == {draw}")
+    return found[found["noise_of"] == noise_of] if noise_of else found
+
+
+def verdicts_right(draw: int, name: str = "verdicts", noise_of: str = "") -> str:
+    """The share of the verdicts given on a draw of planted curves that are right."""
+    found = _planted(draw, name, noise_of)
+    right = sum(found[found["planted"] == one][one].sum() for one in ("lag", "scar"))
     return percent(right / found[["lag", "scar"]].to_numpy().sum())
 
 
-def lags_called_scars() -> str:
+def verdicts_given(draw: int, name: str = "verdicts", noise_of: str = "") -> str:
+    """How many verdicts other than undecided were given on planted curves, of how many."""
+    found = _planted(draw, name, noise_of)
+    given = found[["lag", "scar"]].to_numpy().sum()
+    return f"{number(given, 0)} of {number(found['sets'].sum(), 0)}"
+
+
+def lags_called_scars(draw: int) -> str:
     """The share of the planted lags that are called scars."""
-    lags = benchmark("verdicts").query("planted == 'lag'")
+    lags = _planted(draw).query("planted == 'lag'")
     return percent(lags["scar"].sum() / lags["sets"].sum())
 
 

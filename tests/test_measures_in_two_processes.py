@@ -13,11 +13,13 @@ from torchmetrics import Metric
 
 from critical_periods import deficits, metrics
 from critical_periods.core.batch import Batch
+from critical_periods.core.whole_batch import PartGenerator
 from critical_periods.data import KineticsDataModule, MovingDigitsDataModule, StereoDigitsDataModule
 from critical_periods.data.video.extraction import extract
 from critical_periods.data.video.moving_digits_video import write_videos
 from critical_periods.data.video.video_lists import find_videos
 from critical_periods.metrics import FisherTrace, RelativeSourceVariance, UsableInformation
+from critical_periods.metrics.functional import squared_score_norms
 
 # Of 27 samples: the processes have 14 and 13, in batches of 5, 5, 4 and of 7, 6.
 PARTS = (((0, 5), (5, 10), (10, 14)), ((14, 21), (21, 27)))
@@ -62,6 +64,12 @@ MEASURES: dict[str, tuple[Callable[[], Metric], list[Tensor]]] = {
     ),
 }  # fmt: skip
 DEFICITS = [name for name in deficits.__all__ if not name.startswith("Deficit")]
+
+
+def drawn(kind: str, generator: torch.Generator, rows: slice) -> Tensor:
+    """The score norms of drawn labels, of a sample each."""
+    norms = squared_score_norms(network(3), [INPUTS[rows]], 2, generator, likelihood=kind)
+    return torch.stack([*norms.values()])
 
 
 def measured(name: str, parts: Any) -> Any:
@@ -127,6 +135,18 @@ def test_two_processes_measure_as_one(found, name):
     one = measured(name, [(0, 9), (9, 18), (18, 27)])
     for two in (rank[name] for rank in found[1]):
         torch.testing.assert_close(two, one, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["categorical", "bernoulli", "gaussian"])
+def test_processes_draw_the_labels_of_one(kind):
+    """Of parts of a batch, whose outputs the other processes do not know."""
+    parts, whole = [], torch.Generator().manual_seed(3)
+    for rank, rows in enumerate((slice(0, 14), slice(14, 27))):
+        part = PartGenerator(torch.Generator().manual_seed(3), [14, 13], rank)
+        parts.append(drawn(kind, part, rows))
+    torch.testing.assert_close(
+        torch.cat(parts, 1), drawn(kind, whole, slice(27)), rtol=1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize(("kind", "name"), KINDS)

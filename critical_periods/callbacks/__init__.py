@@ -8,9 +8,13 @@ if TYPE_CHECKING:
     from critical_periods.core.project import Project as Project
 
     from .learning_rate_restart import LearningRateRestart as LearningRateRestart
+    from .monitors.confusion_matrix_monitor import ConfusionMatrixMonitor as ConfusionMatrixMonitor
+    from .monitors.cross_dataset_matrix import CrossDatasetMatrix as CrossDatasetMatrix
+    from .monitors.excitation_monitor import ExcitationMonitor as ExcitationMonitor
     from .monitors.fisher_monitor import FisherMonitor as FisherMonitor
     from .monitors.plasticity_monitor import PlasticityMonitor as PlasticityMonitor
     from .monitors.reconstruction_monitor import ReconstructionMonitor as ReconstructionMonitor
+    from .monitors.region_monitor import RegionMonitor as RegionMonitor
     from .monitors.robustness_monitor import RobustnessMonitor as RobustnessMonitor
     from .monitors.source_variance_monitor import SourceVarianceMonitor as SourceVarianceMonitor
     from .monitors.usable_information_monitor import (
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from .windows.deficit_window import DeficitWindow as DeficitWindow
     from .windows.freeze_window import FreezeWindow as FreezeWindow
     from .windows.regularization_window import RegularizationWindow as RegularizationWindow
+    from .windows.source_window import SourceWindow as SourceWindow
     from .windows.subset_window import SubsetWindow as SubsetWindow
 
 # Everything about linear networks, and about agents, lives in a room of its own; these names are

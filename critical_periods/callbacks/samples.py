@@ -30,6 +30,7 @@ from critical_periods.core.project import Project
 from critical_periods.core.restoring import restored
 from critical_periods.core.trainer import datamodule_of
 from critical_periods.core.trees import mapped
+from critical_periods.core.whole_batch import gather
 
 
 def measurement_batches(
@@ -60,6 +61,18 @@ def measurement_batches(
     else:
         where = (project, target_needed)
         yield from _third_party_batches(trainer, split, samples, shared, *where)
+
+
+def part_of_whole(batch: Batch, trainer: pl.Trainer) -> tuple[list[int], int] | None:
+    """How many samples each process has in its batch of :func:`measurement_batches`, and our rank.
+
+    Every process has to ask. ``None`` in a third party's project, where some may have more batches.
+    """
+    if not _has_clean_samples(trainer) or not hasattr(datamodule_of(trainer), "place"):
+        return None
+    rank, processes = datamodule_of(trainer).place
+    own = torch.tensor([len(batch.index)], device=trainer.strategy.root_device)
+    return gather(own, [1] * processes).tolist(), rank
 
 
 def shared_samples(

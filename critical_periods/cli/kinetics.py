@@ -9,13 +9,13 @@ from pathlib import Path
 from critical_periods.cli.parser import Parser
 from critical_periods.core.errors import UserError
 from critical_periods.data.video.extraction import extract
+from critical_periods.data.video.labels import number_labels
 from critical_periods.data.video.video_index import HEADER, write_report
 from critical_periods.data.video.video_lists import (
     COLUMNS,
     are_folders,
     check_files,
     find_videos,
-    number_labels,
     tell_shared,
 )
 

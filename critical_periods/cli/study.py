@@ -11,6 +11,7 @@ from errno import EACCES, EPERM, EROFS
 from importlib import import_module
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from critical_periods.cli.launched import LAUNCHED, launched
 from critical_periods.cli.parser import Parser
@@ -27,8 +28,12 @@ from critical_periods.studies.launchers.launcher import (
 from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan, make_plan
+from critical_periods.studies.rounds import has_ended
 from critical_periods.studies.study import Study, read_study
 from critical_periods.studies.study_file import StudyFile
+
+if TYPE_CHECKING:
+    from critical_periods.studies.adaptive import Rounds
 
 _POLL_SECONDS = 5
 
@@ -67,7 +72,8 @@ def _repeated(argv: Sequence[str]) -> list[str]:
 
 def _plan(options: argparse.Namespace) -> int:
     folder = None if options.output is None else StudyFolder(options.output)
-    print(outline(_make_plan(options), folder))
+    plan, _ = _make_plan(options, folder)
+    print(outline(plan, folder))
     return 0
 
 
@@ -79,9 +85,12 @@ def _run(options: argparse.Namespace) -> int:
     if why := _cannot_plan():
         at.launch_planning(folder, request, why)
         return 0
-    plan = _prepared(options, folder)
+    plan, rounds = _prepared(options, folder)
     try:
         why_ended = at.launch(folder, plan, request)
+        while at.WAITS and rounds is not None and (following := rounds.advance(folder)) is not None:
+            plan = following
+            why_ended = at.launch(folder, plan, request)
     except (KeyboardInterrupt, Terminated) as ended:
         done = [name for name in plan.segments if folder.segment(name).is_done()]
         raise type(ended)(
@@ -91,9 +100,12 @@ def _run(options: argparse.Namespace) -> int:
     return _finish(folder, plan, why_ended) if at.WAITS else 0
 
 
-def _prepared(options: argparse.Namespace, folder: StudyFolder) -> Plan:
-    """The plan of a study, in its folder; what is damaged or has failed there is trained again."""
-    plan = _make_plan(options)
+def _prepared(options: argparse.Namespace, folder: StudyFolder) -> tuple[Plan, "Rounds | None"]:
+    """The plan of a study, in its folder; what is damaged or has failed there is trained again.
+
+    And, of an adaptive study, what chooses its next runs.
+    """
+    plan, rounds = _make_plan(options, folder)
     try:
         before = folder.read_plan()
     except (UserError, OSError):
@@ -108,14 +120,15 @@ def _prepared(options: argparse.Namespace, folder: StudyFolder) -> Plan:
         print(f"Segment {name} is damaged; it is trained again.")
     for name in plan.segments:
         folder.segment(name).forget_failure()
-    return plan
+    return plan, rounds
 
 
 def _request(options: argparse.Namespace) -> Request:
     """What a launcher has to know, with the commands that jobs run, from whatever folder."""
     changes = [word for change in options.set for word in ("--set", change)]
     files = [str(options.study.absolute()), "--output", str(options.output.absolute())]
-    commands = {name: ["study", name, *files, *changes] for name in ("plot", "prepare", "submit")}
+    names = ("plot", "prepare", "advance", "submit")
+    commands = {name: ["study", name, *files, *changes] for name in names}
     commands["submit"] += ["--per", options.per]
     study = read_study(options.study, options.set)
     return Request(study, commands, options.jobs, options.per == "path")
@@ -123,12 +136,29 @@ def _request(options: argparse.Namespace) -> Request:
 
 def _prepare(options: argparse.Namespace) -> int:
     """Plans in a job, which is no part of how its runs are trained."""
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        del os.environ[name]
+    _forget_job()
     folder = StudyFolder(options.output)
     _prepared(options, folder)
     slurm.keep_planned(folder, read_study(options.study, options.set))
     return 0
+
+
+def _advance(options: argparse.Namespace) -> int:
+    """Chooses the next round in the last job of one; 1 where that one is not finished."""
+    from critical_periods.studies.adaptive import Rounds
+
+    _forget_job()
+    folder = StudyFolder(options.output)
+    if Rounds(read_study(options.study, options.set)).advance(folder) or has_ended(folder):
+        return 0
+    print("Runs of the last round are not done; run the study again.", file=sys.stderr)
+    return 1
+
+
+def _forget_job() -> None:
+    """Has what is built here not take a job's processes for those of a run."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        del os.environ[name]
 
 
 def _submit(options: argparse.Namespace) -> int:
@@ -181,6 +211,8 @@ def _wait(options: argparse.Namespace) -> int:
         time.sleep(_POLL_SECONDS)
     _, plan = _read_plan(options)
     show_progress(folder, plan, at.going_on(folder, plan), _POLL_SECONDS)
+    if plan.adaptive is not None:  # It has grown.
+        plan = folder.read_plan()
     return _finish(folder, plan)
 
 
@@ -224,13 +256,17 @@ def _schema(options: argparse.Namespace) -> int:
     return 0
 
 
-def _make_plan(options: argparse.Namespace) -> Plan:
+def _make_plan(
+    options: argparse.Namespace, folder: StudyFolder | None
+) -> tuple[Plan, "Rounds | None"]:
+    from critical_periods.studies.adaptive import Rounds
     from critical_periods.studies.resolve import resolve
     from critical_periods.studies.roles import left_out
 
     read = read_study(options.study, options.set)
     try:
-        plan = make_plan(read, *resolve(read))
+        rounds = None if read.adaptive is None else Rounds(read)
+        plan = rounds.plan(folder) if rounds else make_plan(read, *resolve(read))
     except UserError as error:
         raise UserError(f"{options.study} (base {read.base_file}): {error}") from error
     names = dict.fromkeys(
@@ -242,7 +278,7 @@ def _make_plan(options: argparse.Namespace) -> Plan:
             "by itself.",
             file=sys.stderr,
         )
-    return plan
+    return plan, rounds
 
 
 def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
@@ -252,7 +288,11 @@ def _read_plan(options: argparse.Namespace) -> tuple[StudyFolder, Plan]:
     _check_owner(folder, plan, read.name)
     runs = product(read.variations, read.windows, read.seeds)
     wanted = {repr((variation.columns, window, seed)) for variation, window, seed in runs}
-    if wanted != {repr((run.variation, run.window, run.seed)) for run in plan.runs}:
+    if read.adaptive is not None and plan.adaptive is not None:
+        has_others = not plan.adaptive.is_of(read.adaptive, read.seeds)
+    else:
+        has_others = wanted != {repr((run.variation, run.window, run.seed)) for run in plan.runs}
+    if has_others:
         print(
             f"{options.study} has other runs than were last run in {folder.path}, which this is "
             "about; see `critical-periods study plan`.",
@@ -342,8 +382,8 @@ _COMMANDS: dict[str, tuple[_Command, str]] = {
 }
 
 
-# What the job that plans runs; no one else has to know of them.
-_INNER = {"prepare": (_prepare, ""), "submit": (_submit, "")}
+# What the jobs that plan run; no one else has to know of them.
+_INNER = {"prepare": (_prepare, ""), "advance": (_advance, ""), "submit": (_submit, "")}
 # Those that go without torch; `run` has a job plan then.
 _LIGHT = (_run, _status, _wait, _cancel, _schema, _submit)
 

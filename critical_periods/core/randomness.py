@@ -46,10 +46,16 @@ class Stream(IntEnum):
     FOLDS = 34  # of cross-validation
     ROOM_LAYOUT = 35  # where the doorways, key, goal and start of four rooms are
     ROOM_STATES = 36  # in which states an agent is measured
+    FACE = 50  # its expression and style
+    FACE_POSE = 51
+    FACE_NOISE = 52  # of its pixels
+    ROTATION = 53  # turn, tone and place of the crop of a picture in memory
+    SOURCE = 54  # which samples of another data set stand for those of this one
     PERTURBATION = 60  # of weights, by ShrinkPerturb
     NEW_WEIGHTS = 61  # of layers and units that are reset
     STRENGTH_ORDER = 62  # of a deficit whose strengths come in another order
     CORRUPTION = 63  # noise of RobustnessMonitor
+    CANDIDATES = 70  # points of a large lattice that an adaptive study looks at
     HIDDEN_PATCHES = 2022  # of masked reconstruction
     MONITORED_PATCHES = 2023  # which patches ReconstructionMonitor hides
     OTHER_MATRIX = 2024  # the matrix that comes first

@@ -1,12 +1,10 @@
 """What a forward pass leaves behind in a network or in a DataModule, taken back."""
 
 import copy
-import itertools
 import random
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -17,14 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from critical_periods.core.errors import UserError
+from critical_periods.core.iterators import stand_in
 
 # Larger tensors and arrays that are no parameters are data, which a forward pass does not change.
 _LARGEST = 2**28  # bytes
-# What is given out by iterators of these is not counted anywhere else.
-_SEQUENCES: tuple[Any, ...] = [], (), range(0), "a", "é", b""
-_ITERATORS = (itertools.count, itertools.cycle, *(type(iter(of)) for of in _SEQUENCES))
 _PLAIN = (str, bytes, int, float, type, ModuleType)
+_REMEMBERED = (int, float, bool, str, tuple, list, dict, set, deque, type(None), np.ndarray)
 # What derives from classes of these is data or the training itself, not what a network remembers.
 _NOT_OURS = {"torch", "pytorch_lightning", "lightning", "lightning_fabric"}
 
@@ -75,23 +71,6 @@ def restored(*owners: Any) -> Iterator[None]:
         yield
     finally:
         kept.restore()
-
-
-class _Refusing:
-    """Stands in for an iterator that cannot go back."""
-
-    def __init__(self, iterator: Any, name: Any) -> None:
-        self.kind, self.name = type(iterator).__name__, name
-
-    def __iter__(self) -> "_Refusing":
-        return self
-
-    def __next__(self) -> Any:
-        raise UserError(
-            f"a forward pass takes from {self.name!r}, a {self.kind}, what training would miss, as "
-            "that cannot go back; let it be an itertools.cycle of a list, or an object of a class "
-            "of your own with __next__, or take from it in training_step."
-        )
 
 
 class _Kept:
@@ -145,7 +124,7 @@ class _Kept:
         for name, value in now.items():
             if _is_plain_state(name, value):
                 self._undo.append(partial(_put_name, put, held, name, value))
-                if (other := _stand_in(value, name)) is not None:
+                if (other := stand_in(value, name)) is not None:
                     put(name, other)
                 else:
                     self._add(value, deep=False)
@@ -187,7 +166,7 @@ class _Kept:
     def _replace_iterators(self, holder: Any, items: Iterable[tuple[Any, Any]]) -> None:
         """Has copies of iterators go on, as these cannot go back."""
         for key, value in list(items):
-            if (other := _stand_in(value, key)) is not None:
+            if (other := stand_in(value, key)) is not None:
                 holder[key] = other
 
     def _is_state(self, kind: type) -> bool:
@@ -210,48 +189,8 @@ def _is_plain_state(name: str, value: Any) -> bool:
     """Whether a class or a file is likely to remember something by a name."""
     if name.startswith("__"):
         return False
-    kinds = {
-        int,
-        float,
-        bool,
-        str,
-        tuple,
-        list,
-        dict,
-        set,
-        deque,
-        type(None),
-        np.ndarray,
-    }
     of_arrays = isinstance(value, (Tensor, np.ndarray)) or generator_state(value) is not None
-    return type(value) in kinds or of_arrays or _stand_in(value, name) is not None
-
-
-def _stand_in(value: Any, name: Any) -> Any:
-    """What goes on for an iterator for a while; None where it is none, or a project's own."""
-    of_others = type(value).__module__.partition(".")[0] in ("builtins", "itertools", "torch")
-    if not isinstance(value, Iterator) or not of_others:
-        return None
-    other = _copied_iterator(value)
-    return _Refusing(value, name) if other is None else other
-
-
-def _copied_iterator(value: Any) -> Any:
-    """An iterator that goes on as this one would; None where there is none, or it is none."""
-    if type(value) not in _ITERATORS:
-        return None
-    # Python 3.14 copies those of itertools no longer.
-    with suppress(TypeError), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        if type(value) is not itertools.cycle:
-            return copy.copy(value)
-        made: Any = value.__reduce__()
-        _, (source,), (seen, is_complete) = made
-        if (other := _copied_iterator(source)) is not None:
-            cycle: Any = itertools.cycle(other)
-            cycle.__setstate__(([*seen], is_complete))
-            return cycle
-    return None
+    return type(value) in _REMEMBERED or of_arrays or stand_in(value, name) is not None
 
 
 def _named_in(code: CodeType) -> set[str]:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from .cifar10 import StereoCIFAR10DataModule as StereoCIFAR10DataModule
     from .digits import DigitsDataModule as DigitsDataModule
     from .digits import StereoDigitsDataModule as StereoDigitsDataModule
+    from .faces import FacesDataModule as FacesDataModule
+    from .image_folder import ImageFolderDataModule as ImageFolderDataModule
     from .mnist import FashionMNISTDataModule as FashionMNISTDataModule
     from .mnist import MNISTDataModule as MNISTDataModule
     from .moving_digits import MovingDigitsDataModule as MovingDigitsDataModule

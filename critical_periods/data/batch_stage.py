@@ -15,10 +15,10 @@ from critical_periods.core.errors import UserError
 from critical_periods.core.internals import in_precision, resume_in_place, under_both_names
 from critical_periods.core.randomness import FIXED_SEED, Stream, fold, generator, global_seed
 from critical_periods.core.trainer import is_ours
+from critical_periods.core.whole_batch import PartGenerator, gather
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 from critical_periods.data.last_batch import fails_in_step, validate_last_batch
 from critical_periods.deficits.deficit import DeficitSlot
-from critical_periods.deficits.whole_batch import PartGenerator, gather
 
 
 class Images(NamedTuple):
@@ -66,6 +66,10 @@ class BatchStage(pl.LightningDataModule):
     @abstractmethod
     def contents(self) -> Iterable[Any]:
         """What tells this data from other data, as buffers for the fingerprint."""
+
+    def maker(self, draw: Indices) -> "BatchStage":
+        """Whose views samples have: its own."""
+        return self
 
     def crop(self, views: Tensor) -> Tensor:
         """What each view sees of its image, [B, V, C, H, W]: all of it."""
@@ -152,12 +156,13 @@ class BatchStage(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Augments, normalises, applies deficits and crops, all samples at once."""
         draw, images = batch
-        views = self.views(images.pixels, draw)
+        maker = self.maker(draw)
+        views = maker.views(images.pixels, draw)
         result = Batch(views, images.target, torch.full_like(draw.index, -1), draw.index)
         result = self._with_deficits(result, draw)
-        result = result._replace(views=self.crop(result.views))
+        result = result._replace(views=maker.crop(result.views))
         if draw.in_training:
-            result = self.finish(result, draw)
+            result = maker.finish(result, draw)
         return in_precision(self.trainer, result)
 
     def _with_deficits(self, batch: Batch, draw: Indices) -> Batch:

@@ -6,8 +6,12 @@ from typing import Any
 from critical_periods.core.errors import UserError
 from critical_periods.data.batch_stage import Images
 from critical_periods.data.images import StoredImageDataModule
-from critical_periods.data.pictures import read_archive, read_folder
+from critical_periods.data.pictures import folder_classes, read_archive, read_folder
 from critical_periods.data.stereo import Stereo
+
+_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 
 
 class CIFAR10DataModule(StoredImageDataModule):
@@ -46,7 +50,9 @@ class CIFAR10DataModule(StoredImageDataModule):
     def load(self) -> tuple[Images, Images]:
         """The pictures of the folder or of the archive."""
         if self._is_folder():
+            self.class_names = folder_classes(self.root)
             return read_folder(self.root)
+        self.class_names = _CLASSES
         return read_archive(self.root.resolve(), self.download)
 
     def _is_folder(self) -> bool:

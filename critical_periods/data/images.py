@@ -3,17 +3,35 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError, near
 from critical_periods.core.randomness import Stream, uniform
 from critical_periods.data.batch_stage import BatchStage, Images, buffers, fixed_order, normalise
 from critical_periods.data.epochs import EpochLoader, EpochSampler, Indices
 
 Augment = Literal["shared", "per_view", "none"]
+
+# The part that samples of another data set are taken from.
+_SOURCE = "source"
+
+
+class Source(NamedTuple):
+    """Another data set that training takes samples from.
+
+    Attributes:
+        data: which is set up.
+        classes: the number here of each of its classes, [K].
+        share: of the samples, in (0, 1]; at 1 an epoch is one of the other data set.
+    """
+
+    data: "ImageDataModule"
+    classes: Tensor
+    share: float = 1.0
 
 
 class ImageDataModule(BatchStage):
@@ -41,8 +59,12 @@ class ImageDataModule(BatchStage):
         share: a function that returns the share of the training images that the next epoch sees,
             set by :class:`~critical_periods.callbacks.SubsetWindow`; ``None`` for all.
         shares: those that epochs of this training see.
+        source: a function that returns the other data set that training takes samples from now,
+            set by :class:`~critical_periods.callbacks.SourceWindow`; ``None`` for none.
+        sources: those that epochs of this training see.
         num_views: V.
         num_classes: K, that of the data from :meth:`setup` on.
+        class_names: of the K classes, from :meth:`setup` on; by default their numbers.
         mean: of the pixels of each channel, in 0 to 1, C.
         std: the same for their standard deviations.
         padding: by how many pixels augmentation shifts at most.
@@ -51,6 +73,7 @@ class ImageDataModule(BatchStage):
 
     num_views: int = 1
     num_classes: int = 10
+    class_names: Sequence[str] = ()
     mean: Sequence[float]
     std: Sequence[float]
     padding: int
@@ -71,6 +94,8 @@ class ImageDataModule(BatchStage):
         self.augment, self.device_resident = augment, device_resident
         self.share: Callable[[], float] | None = None
         self.shares: set[float] = set()
+        self.source: Callable[[], Source | None] | None = None
+        self.sources: list[ImageDataModule] = []
         self._images: dict[str, Images] = {}
         self._resident: dict[tuple[str, torch.device], Images] = {}
 
@@ -88,6 +113,7 @@ class ImageDataModule(BatchStage):
         if (limit := self.limit_train) is not None:
             kept = _balanced(train.target, kept, limit, f"limit_train={limit}")
         self.num_classes = int(train.target.max()) + 1
+        self.class_names = self.class_names or [str(n) for n in range(self.num_classes)]
         self._images = {"train": train, "test": test}
         everything = torch.arange(len(test.target))
         self.splits = {
@@ -123,14 +149,20 @@ class ImageDataModule(BatchStage):
             yield from buffers(images)
 
     def train_dataloader(self) -> EpochLoader:
-        """The training split, or a share of it, in a new order each epoch."""
+        """The training split, or a share of it or another data set, in a new order each epoch."""
+        source = self.source() if self.source is not None else None
+        if source is not None and source.share == 1:
+            loader = source.data.train_dataloader()
+            loader.part = _SOURCE
+            return loader
         share = 1.0 if self.share is None else self.share()
         return self._loader("train", self.train_subset(share), training=True)
 
     def epochs(self, processes: int) -> list[EpochSampler]:
-        """One sampler for each length that training epochs have: of all images, and of shares."""
+        """One sampler for each length that training epochs have: of all images, shares, sources."""
         indices = [self.train_subset(share) for share in (1.0, *sorted(self.shares))]
-        return [EpochSampler(one, self.batch_size, True, world_size=processes) for one in indices]
+        own = [EpochSampler(one, self.batch_size, True, world_size=processes) for one in indices]
+        return own + [one for source in self.sources for one in source.epochs(processes)]
 
     def train_subset(self, share: float) -> Tensor:
         """The places of a fixed, class-balanced share in (0, 1] of the training images, in order.
@@ -150,6 +182,12 @@ class ImageDataModule(BatchStage):
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> tuple[Indices, Images]:
         """The uint8 images of the batch, on the device."""
+        if batch.part == _SOURCE:
+            source = self._source_now()
+            own = batch._replace(part="train")
+            draw, images = source.data.transfer_batch_to_device(own, device, dataloader_idx)
+            target = source.classes.to(device)[images.target]
+            return draw._replace(part=_SOURCE), images._replace(target=target)
         draw, stored = batch._replace(index=batch.index.to(device)), self._images[batch.part]
         if self._is_resident(device):
             where = (batch.part, device)
@@ -158,6 +196,32 @@ class ImageDataModule(BatchStage):
             return draw, Images(*(each[draw.index] for each in self._resident[where]))
         chosen = (each[batch.index].to(device, non_blocking=True) for each in stored)
         return draw, Images(*chosen)
+
+    def _source_now(self) -> Source:
+        source = None if self.source is None else self.source()
+        assert source is not None
+        return source
+
+    def maker(self, draw: Indices) -> BatchStage:
+        """Whose views samples have: of a source, those of its own DataModule."""
+        return self._source_now().data if draw.part == _SOURCE else self
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """As every batch; where a source has a share, that many samples are of the source."""
+        draw, _ = batch
+        result = super().on_after_batch_transfer(batch, dataloader_idx)
+        is_own = draw.in_training and draw.part != _SOURCE
+        source = self.source() if is_own and self.source is not None else None
+        if source is None:
+            return result
+        is_other, which = uniform(draw.index, 2, Stream.SOURCE, *draw.key).unbind(1)
+        _, index = source.data.splits["train"]
+        index = index.to(which.device)[(which * len(index)).long()]
+        other = draw._replace(part=_SOURCE, index=index)
+        moved = self.transfer_batch_to_device(other, index.device, dataloader_idx)
+        pairs = zip(super().on_after_batch_transfer(moved, dataloader_idx), result, strict=True)
+        mask = is_other < source.share
+        return Batch(*(torch.where(_as(mask, own), theirs, own) for theirs, own in pairs))
 
     def views(self, pixels: Tensor, draw: Indices) -> Tensor:
         """Each image as V views, in training shifted and flipped, [B, V, C, H, W]."""
@@ -223,6 +287,11 @@ def shift_and_flip(images: Tensor, draws: Tensor, padding: int, flip: bool) -> T
     padded = torch.nn.functional.pad(images, [padding] * 4).permute(0, 2, 3, 1)
     gathered = padded[sample[:, None, None], rows[:, :, None], columns[:, None, :]]
     return gathered.permute(0, 3, 1, 2)
+
+
+def _as(mask: Tensor, values: Tensor) -> Tensor:
+    """A mask [B] in the shape of values [B, ...]."""
+    return mask.view(-1, *[1] * (values.ndim - 1))
 
 
 def _balanced(target: Tensor, candidates: Tensor, number: int, setting: str) -> Tensor:

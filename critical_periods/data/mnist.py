@@ -82,4 +82,5 @@ class FashionMNISTDataModule(MNISTDataModule):
 
     mean, std = (0.2190,), (0.3318,)
     flip = True
+    class_names = FashionMNIST.classes
     archive = FashionMNIST

@@ -64,6 +64,11 @@ def _images(pictures: np.ndarray, target: list[int]) -> Images:
     return Images(pixels, torch.tensor(target))
 
 
+def folder_classes(root: Path) -> tuple[str, ...]:
+    """The names of the classes of :func:`read_folder`, in their order."""
+    return _find(root.resolve(), "train").classes
+
+
 def read_folder(root: Path) -> tuple[Images, Images]:
     """All pictures of ``train/<class>/*`` and ``test/<class>/*``, decoded to RGB.
 
@@ -91,7 +96,7 @@ def read_folder(root: Path) -> tuple[Images, Images]:
                 f"the class folder {missing[0]!r} is in {one.folder} but not in {other.folder}; "
                 f"train/ and test/ must hold the same classes{like(missing[0], other.classes)}"
             )
-    return _read_folders(train, test, _stamp(train), _stamp(test))
+    return _read_folders(train, test, stamp(train), stamp(test))
 
 
 # The highest number of TIFFs that store fewer than 16 bits as 16 (MaxSampleValue, SMaxSampleValue).
@@ -115,13 +120,7 @@ def _find(root: Path, part: str) -> ClassFolders:
             f"{state} No such file or directory: {str(root / part)!r}; {rule} (the folders there "
             f"are {', '.join(map(repr, others))})."
         )
-    suffixes = [
-        suffix
-        for suffix, kind in Image.registered_extensions().items()
-        # An MPO, two pictures of a camera, is opened as a JPEG.
-        if (kind in Image.OPEN or kind == "MPO") and kind not in _NO_PICTURES
-    ]
-    found = find_class_files(root / part, suffixes, "pictures")
+    found = find_class_files(root / part, picture_suffixes(), "pictures")
     if not found.classes:
         raise UserError(
             f"{state} Couldn't find any class folder in {found.folder}; {rule}{found.aside}."
@@ -134,7 +133,17 @@ def _find(root: Path, part: str) -> ClassFolders:
     return found
 
 
-def _stamp(found: ClassFolders) -> int:
+def picture_suffixes() -> list[str]:
+    """The endings of the files that are read as pictures."""
+    return [
+        suffix
+        for suffix, kind in Image.registered_extensions().items()
+        # An MPO, two pictures of a camera, is opened as a JPEG.
+        if (kind in Image.OPEN or kind == "MPO") and kind not in _NO_PICTURES
+    ]
+
+
+def stamp(found: ClassFolders) -> int:
     """Another number whenever a file is."""
     states = []
     for path in found.paths:
@@ -149,7 +158,7 @@ def _read_folders(train: ClassFolders, test: ClassFolders, *stamps: int) -> tupl
     left_out = Counter(dict(train.left_out)) + Counter(dict(test.left_out))
     used = len(train.paths) + len(test.paths)
     tell_left_out(train.folder.parent, "pictures", used, left_out)
-    shape = _read(str(train.folder / train.paths[0])).shape
+    shape = read_picture(str(train.folder / train.paths[0])).shape
     images = _decode(train, shape), _decode(test, shape)
     if (highest := max(int(part.pixels.max()) for part in images)) <= _DARK:
         tell(
@@ -164,7 +173,7 @@ def _decode(found: ClassFolders, shape: tuple[int, ...]) -> Images:
     pixels = np.empty((len(paths), *shape), dtype=np.uint8)
 
     def decode(place: int) -> None:
-        picture = _read(paths[place])
+        picture = read_picture(paths[place])
         if picture.shape != shape:
             raise UserError(
                 f"{paths[place]} is {picture.shape[1]}x{picture.shape[0]} pixels, but the first "
@@ -179,8 +188,8 @@ def _decode(found: ClassFolders, shape: tuple[int, ...]) -> Images:
     return _images(pixels, [numbers[label] for label in found.labels])
 
 
-def _read(path: str) -> np.ndarray:
-    """A picture as uint8 [H, W, 3]."""
+def read_picture(path: str) -> np.ndarray:
+    """A picture as uint8 [H, W, 3]; a UserError where it cannot be read."""
     try:
         # Of a file that it opens itself, Pillow 13 gets TIFFs on their sides wrong.
         with open(path, "rb") as file, Image.open(file) as picture:

@@ -6,9 +6,9 @@ import torch
 
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
+from critical_periods.core.whole_batch import WholeBatch
 from critical_periods.deficits.cycle import check_others, check_probability, random_cycle
 from critical_periods.deficits.deficit import Deficit
-from critical_periods.deficits.whole_batch import WholeBatch
 
 
 class Dissociation(Deficit):

@@ -11,7 +11,7 @@ class VerticalFlip(Deficit):
 
     It changes high-level statistics and keeps low-level ones.
 
-    Source: Achille, Rovere & Soatto (ICLR 2019), who find almost no permanent impairment.
+    Source: Achille, Rovere & Soatto (ICLR 2019), where it leaves almost no loss.
 
     Example:
         >>> VerticalFlip().degrade(torch.arange(4.0).view(1, 1, 2, 2)).flatten()

@@ -17,7 +17,7 @@ class LabelPermutation(Deficit):
     Images are left as they are. Soft targets [B, K] are permuted alike; negative classes, which
     mark samples without a label, are left as they are.
 
-    Source: Achille, Rovere & Soatto (ICLR 2019), who find almost no permanent impairment.
+    Source: Achille, Rovere & Soatto (ICLR 2019), where it leaves almost no loss.
 
     Args:
         seed: the permutation depends on it alone. By default the seed of the run

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
+from critical_periods.core.whole_batch import WholeBatch
 from critical_periods.deficits.deficit import Deficit
-from critical_periods.deficits.whole_batch import WholeBatch
 
 
 class GaussianNoise(Deficit):

@@ -23,7 +23,7 @@ class MultiPathLinear(Network):
     gives it the start for which the dynamics are known.
 
     Source: Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221). Two paths compete for the
-    modes of one task, and a path that is frozen for a while may lose them permanently. A single
+    modes of one task, and one that is frozen for a while may not win them back. A single
     path is the matrix factorisation of their section on matrix completion.
 
     Args:

@@ -47,6 +47,7 @@ class FisherTrace(Metric):
     full_state_update = False
 
     norms: Tensor
+    squares: Tensor
     samples: Tensor
 
     def __init__(
@@ -70,6 +71,7 @@ class FisherTrace(Metric):
         self.generator = torch.Generator().manual_seed(seed)
         zeros = torch.zeros(len(self.layers), dtype=torch.float64)
         self.add_state("norms", zeros, dist_reduce_fx="sum")
+        self.add_state("squares", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.to(next((p.device for p in trained.values()), torch.device("cpu")))
 
@@ -93,12 +95,20 @@ class FisherTrace(Metric):
                 "trained; build it anew after layers were frozen or set free."
             )
         self.norms = self.norms + torch.stack([norms[layer].sum() for layer in self.layers])
+        self.squares = self.squares + torch.stack([*norms.values()]).sum(0).square().sum()
         self.samples = self.samples + len(views[0])
 
     def compute(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The trace, a float64 scalar, and the same by layer."""
+        """The trace, a float64 scalar, and the same by layer.
+
+        Sets ``standard_error``, SD / √N of the samples' norms, which the spread of their draws is
+        a part of; NaN of one sample.
+        """
         traces = self.norms / self.samples
-        return traces.sum(), dict(zip(self.layers, traces, strict=True))
+        total = traces.sum()
+        variance = (self.squares - self.samples * total.square()).clamp(min=0)
+        self.standard_error = (variance / (self.samples - 1) / self.samples).sqrt()
+        return total, dict(zip(self.layers, traces, strict=True))
 
     def forward(self, *views: Tensor) -> Any:
         """Adds a batch and returns the trace of that batch alone."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from critical_periods.core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .boundary import plot_boundary as plot_boundary
     from .curve import plot_curve as plot_curve
     from .curve import plot_sensitivity as plot_sensitivity
     from .curve import plot_surface as plot_surface

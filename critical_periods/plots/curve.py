@@ -30,6 +30,7 @@ from critical_periods.plots.style import (
 _PANELS = (
     ("final_accuracy", "Final accuracy (%)", 100.0),
     ("final_accuracy_difference", "Loss of final accuracy (points)", -100.0),
+    ("final_accuracy_target_difference", "Gain over as many target epochs (points)", 100.0),
     ("rsv_mean", "Mean RSV", 1.0),
     ("rsv_polarization", "Polarised units, |RSV| > 0.5 (%)", 100.0),
     ("error", "Relative squared error", 1.0),
@@ -109,7 +110,7 @@ def _draw(
             axis.axhline(levels[0], color=colour, linestyle="--", linewidth=0.8, alpha=0.7)
         handles.append(bars)
         drawn += means + levels
-    if measure in ("final_accuracy_difference", "rsv_mean", "success_area_difference"):
+    if measure.endswith("_difference") or measure == "rsv_mean":
         axis.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     if measure == "error" and drawn and 0 < min(drawn) < max(drawn) / 100:
         # On a linear axis all but the largest would be zero. Bars may reach below it.

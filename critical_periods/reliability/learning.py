@@ -60,7 +60,12 @@ def expected_feasibility(mean: Array, sd: Array) -> Array:
 
 
 def choose(
-    learning: Learning, mean: Array, covariance: Array, noise: float, count: int, cost: Array
+    learning: Learning,
+    mean: Array,
+    covariance: Array,
+    noise: float,
+    count: int,
+    cost: Array | Callable[[list[int]], Array],
 ) -> list[int]:
     """The places of the points to evaluate, the best first.
 
@@ -73,12 +78,13 @@ def choose(
         covariance: of g at the candidates, [n, n].
         noise: variance of an evaluation.
         count: how many points.
-        cost: of evaluating each, [n].
+        cost: of evaluating each, [n], or what gives it for the places that are chosen already.
     """
     left = covariance.copy()
     chosen: list[int] = []
     for _ in range(min(count, len(mean))):
-        score = learning(mean, np.sqrt(np.maximum(left.diagonal(), 0))) / cost
+        score = learning(mean, np.sqrt(np.maximum(left.diagonal(), 0)))
+        score /= cost(chosen) if callable(cost) else cost
         score[chosen] = -1.0
         at = int(score.argmax())
         chosen.append(at)

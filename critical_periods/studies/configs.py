@@ -78,6 +78,16 @@ def window_callback(scheduled: Config, owner: str) -> Config:
     return {"class_path": config["class_path"], "init_args": dict(_fields(config, "init_args"))}
 
 
+def is_pretraining(window: Config) -> bool:
+    """Whether a window, by its config, is one of epochs on another data set.
+
+    Example:
+        >>> is_pretraining({"class_path": "SourceWindow"}), is_pretraining({})
+        (True, False)
+    """
+    return str(window.get("class_path")).rpartition(".")[2] == "SourceWindow"
+
+
 def with_weights(config: Config, path: Path) -> Config:
     """A second stage's config whose network starts from the weights in a file.
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from critical_periods.core.errors import UserError
 from critical_periods.runs.lightning_cli import CLI
+from critical_periods.studies.boundary import adaptive, boundary
 from critical_periods.studies.divergence import diverged_in
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.measurements import TABLES, rsv_through_epochs
@@ -27,6 +28,7 @@ from critical_periods.studies.segment import segment_config
 from critical_periods.studies.tables import as_table
 
 _ROWS = {"results": results, "rsv_through_epochs": rsv_through_epochs, **TABLES}
+_ROWS |= {"adaptive": adaptive, "boundary": boundary}
 
 
 class LoadedStudy:
@@ -94,6 +96,22 @@ class LoadedStudy:
         return self.table("remedies")
 
     @cached_property
+    def adaptive(self) -> pd.DataFrame:
+        """A row a run that an adaptive study has chosen: what was predicted, and what came of it.
+
+        Columns: :func:`~critical_periods.studies.boundary.adaptive`.
+        """
+        return self.table("adaptive")
+
+    @cached_property
+    def boundary(self) -> pd.DataFrame:
+        """Of an adaptive study the loss over the plane of its axes, for ``plot_boundary``.
+
+        Columns: :func:`~critical_periods.studies.boundary.boundary`.
+        """
+        return self.table("boundary")
+
+    @cached_property
     def history(self) -> pd.DataFrame:
         """A row an epoch of every run, from its first, with all that was logged in it.
 
@@ -153,6 +171,23 @@ class LoadedStudy:
         ``success``, ``policy_dormant``, ``critic_dormant``, ``critic_fisher``, each with ``_sd``.
         """
         return self.table("agent")
+
+    @cached_property
+    def regions(self) -> pd.DataFrame:
+        """Of each ``region`` of pictures the ``energy`` of maps there, and accuracy ``without``.
+
+        At each ``epoch`` that a ``RegionMonitor`` has measured.
+        """
+        return self.table("regions")
+
+    @cached_property
+    def cross(self) -> pd.DataFrame:
+        """The ``accuracy`` on each data set that was ``tested`` on by a ``CrossDatasetMatrix``.
+
+        With ``_sd``, ``_low`` and ``_high``; the same of the ``difference``, paired by seed, to the
+        variant that is called as the data set is.
+        """
+        return self.table("cross")
 
     @cached_property
     def modes(self) -> pd.DataFrame:

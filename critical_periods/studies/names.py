@@ -17,7 +17,7 @@ _TRAINER_IGNORED = (
     "num_sanity_val_steps", "profiler",
 )  # fmt: skip
 # The data itself is in the name by its fingerprint; where it lies is not.
-_DATA_IGNORED = ("device_resident", "download", "index_dir", "root")
+DATA_IGNORED = ("device_resident", "download", "index_dir", "root")
 
 
 class Resolved(NamedTuple):
@@ -90,7 +90,7 @@ def _until(config: Config, window: tuple[int, int], stop: int) -> Config:
     config = copy.deepcopy(config)
     config.pop("seed_everything", None)
     trainer, data = config["trainer"], config["data"].get("init_args", {})
-    for settings, ignored in ((trainer, _TRAINER_IGNORED), (data, _DATA_IGNORED)):
+    for settings, ignored in ((trainer, _TRAINER_IGNORED), (data, DATA_IGNORED)):
         for setting in ignored:
             settings.pop(setting, None)
     callbacks = segment_callbacks(trainer["callbacks"])

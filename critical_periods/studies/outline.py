@@ -59,7 +59,7 @@ def outline(
         f"{plan.study}: {len(plan.runs)} runs in {len(plan.segments)} segments; trains "
         f"{plan.epochs} epochs, separate runs would train {plan.separate_epochs}."
     )
-    lines += _ladder(plan)
+    lines += _ladder(plan) + _adaptive(plan)
     if counts:
         lines.append(", ".join(f"{counts[state]} {state}" for state in sorted(counts)) + ".")
     return "\n".join(lines)
@@ -80,6 +80,20 @@ def _ladder(plan: Plan) -> list[str]:
             f"seed, its longest rung alone {longest} ({total / longest:.2f} times)."
         )
     return found
+
+
+def _adaptive(plan: Plan) -> list[str]:
+    """What is known beforehand of a study that chooses its runs itself."""
+    space = plan.adaptive
+    if space is None:
+        return []
+    ends = [f"{name} {of[0]} to {of[-1]}" for name, of in space.axes.items()]
+    drawn = [f"{name} {of}" for name, of in space.distribution.items()] or ["uniform"]
+    return [
+        f"Adaptive: {', '.join(ends)}; impaired is a loss above {space.threshold}. {space.initial} "
+        f"runs with a deficit begin it, then {space.batch} at a time are chosen from what those "
+        f"before have given, {space.budget} at most. Distribution of deficits: {', '.join(drawn)}."
+    ]
 
 
 def _why(plan: Plan, folder: StudyFolder, name: str) -> str:

@@ -12,6 +12,7 @@ from critical_periods.plots.labels import label_of
 from critical_periods.studies.configs import Config
 from critical_periods.studies.design import Design
 from critical_periods.studies.schedule import Schedule, branches
+from critical_periods.studies.space import Space
 
 # A plan is read where there is no torch, too; classes are looked at where it is made.
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Plan:
         kind: :attr:`kind_of_window`, by the classes; plans of version 0.1 do not have it.
         design: of a ladder, ``None`` of any other study.
         registered: the design that there was as training of the seeds that count began.
+        adaptive: where a study looks that chooses its runs itself, ``None`` of any other.
     """
 
     study: str
@@ -89,6 +91,7 @@ class Plan:
     kind: str | None = None
     design: Design | None = None
     registered: Design | None = None
+    adaptive: Space | None = None
 
     @property
     def rungs(self) -> tuple[int, ...]:

@@ -17,9 +17,10 @@ from critical_periods.runs.lightning_cli import CLI
 from critical_periods.studies.cadence import validate_cadence
 from critical_periods.studies.configs import Config, with_weights
 from critical_periods.studies.cooldown import validate_constant_rate
-from critical_periods.studies.names import Resolved
+from critical_periods.studies.names import DATA_IGNORED, Resolved
 from critical_periods.studies.remedy import begun, validate_remedy
 from critical_periods.studies.roles import (
+    class_at,
     is_window,
     segment_callbacks,
     validate_across_segments,
@@ -128,6 +129,7 @@ def _resolved(
     for callback in filter(is_window, resolved["trainer"]["callbacks"]):
         # Settled by the above, and no part of what tells one segment from another.
         callback.get("init_args", {}).pop("unit", None)
+    _name_data(resolved["trainer"]["callbacks"], callbacks_of(cli.trainer))
     if not window:
         return Resolved(resolved, {}, fingerprint), cli.model
     # A segment has it in its schedule, and one without a window not at all.
@@ -140,6 +142,18 @@ def _resolved(
         )
     window["init_args"] = {n: of for n, of in window["init_args"].items() if n not in _SWEPT}
     return Resolved(resolved, window, fingerprint), cli.model
+
+
+def _name_data(configs: list[Config], built: list[Any]) -> None:
+    """Puts what the data of callbacks is in the place of where it lies."""
+    has_data = [one for one in configs if hasattr(class_at(one["class_path"]), "fingerprint")]
+    with_data = (one for one in built if hasattr(one, "fingerprint"))
+    for config, callback in zip(has_data, with_data, strict=True):
+        settings = config["init_args"]
+        for data in [settings["data"]] if "data" in settings else settings["datasets"].values():
+            kept = data.get("init_args", {}).items()
+            data["init_args"] = {name: of for name, of in kept if name not in DATA_IGNORED}
+        settings["fingerprint"] = callback.fingerprint()
 
 
 def _without_nulls(config: Any) -> Any:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from critical_periods.studies import configs
 from critical_periods.studies.divergence import diverged_in
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, Run
@@ -122,6 +123,8 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     accuracy passes ``threshold`` (:func:`~critical_periods.studies.statistics.critical_removal`).
     Two removals give a straight line, whatever happens between them, and the window of a study
     whose window is no deficit (its plan's ``kind_of_window``) begins no critical period.
+    Of a ``SourceWindow`` there are ``final_accuracy_target``, the runs on the target alone of as
+    many epochs on it, and ``final_accuracy_target_difference``, likewise.
     Statistics are over the seeds that have not diverged; ``diverged_seeds`` is the number of those
     that have, in a study that has any.
     """
@@ -130,6 +133,7 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     for run in plan.runs:
         variations.setdefault(json.dumps(run.variation), {})[run.window] = run
     has_diverged = any("diverged_epoch" in row for row in rows)
+    is_pretraining = any(configs.is_pretraining(window) for _, window in plan.configs)
     table: list[Row] = []
     for windows in variations.values():
         points: list[Row] = []
@@ -150,6 +154,15 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
                     found = summarise(list(values.values())) if values else ()
                     names = (f"{measure}{group}{end}" for end in _ENDS)
                     point |= dict(zip(names, map(short, found), strict=False))
+            if is_pretraining and window.onset < window.removal:
+                # On the target alone, for as many epochs on it.
+                rest = {"onset": 0, "removal": 0, "epochs": _target_epochs(window)}
+                alone, _ = _by_seed(rows, {**start, **rest})
+                of_target = _groups("final_accuracy", here, alone)[1:]
+                for group, values in zip(("", "_difference"), of_target, strict=True):
+                    found = summarise(list(values.values())) if values else ()
+                    names = (f"final_accuracy_target{group}{end}" for end in _ENDS)
+                    point |= dict(zip(names, map(short, found), strict=False))
             # Each rung of a ladder is a curve, and a deficit of no epochs a point of all of them.
             rungs = plan.rungs if window.removal == 0 else [window.epochs - window.removal]
             for rung in (rungs if plan.design else [0]) if here else []:
@@ -165,6 +178,10 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
             ]
         table += points
     return table
+
+
+def _target_epochs(window: Schedule) -> int:
+    return window.epochs - window.removal + window.onset
 
 
 def differences(measure: str, rows: Sequence[Row], start: Row) -> dict[int, float]:

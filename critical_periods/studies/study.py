@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from critical_periods.core.errors import UserError
 from critical_periods.runs.config_files import parse_yaml, read_yaml
 from critical_periods.studies import configs
+from critical_periods.studies.adaptive_settings import Adaptive, AdaptiveSettings
 from critical_periods.studies.configs import Config, assign, changed
 from critical_periods.studies.design import Design
 from critical_periods.studies.schedule import Schedule
@@ -62,7 +63,8 @@ class Study:
         scheduled: ``deficit``, a deficit as a config (``class_path``, ``init_args``), or
             ``window``, a callback that takes an onset and a removal, such as
             ``RegularizationWindow``; neither, where the variants say it.
-        windows: the runs with a deficit, and every one's control: no deficit, as many epochs.
+        windows: the runs with a deficit, and every one's control: no deficit, as many epochs; of a
+            ``SourceWindow``, a second one of as many epochs on the target, too.
         seeds: one run of each window for each seed.
         variations: each combination of a variant and of the varied fields' values.
         threshold: the loss of final accuracy at which a critical period is said to begin.
@@ -76,6 +78,7 @@ class Study:
         recovery: the callbacks of each remedy, with epochs counted from the removal.
         epochs_after: how many epochs follow each removal, where there are remedies.
         ends: a detector of the end of the critical period, if it has one.
+        adaptive: of a study that chooses its runs itself, which has no windows but the control.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Study:
     recovery: dict[str, list[Config]] = field(default_factory=dict)
     epochs_after: int = 0
     ends: Ends | None = None
+    adaptive: AdaptiveSettings | None = None
 
     def remedied(self, variation: Variation) -> dict[int, tuple[Schedule, ...]]:
         """The windows of a variation by the epoch in which its remedy begins; 0: it has none.
@@ -203,8 +207,16 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         assign(fields, ["set", name], value)
     try:
         file = StudyFile.model_validate(fields)
-        deficits = file.windows.schedules()
+        adaptive = file.windows.adaptive if isinstance(file.windows, Adaptive) else None
+        # Of an adaptive study the control is all that is known.
+        none = [Schedule(0, 0, adaptive.epochs)] if adaptive else []
+        deficits = none or file.windows.schedules()
         controls = [Schedule(0, 0, schedule.epochs) for schedule in deficits]
+        owners = [fields, *file.variants.values()]
+        if any(configs.is_pretraining(of.get("window") or {}) for of in owners):
+            # As many epochs on the target, too.
+            rests = (one.epochs - one.removal + one.onset for one in deficits)
+            controls += [Schedule(0, 0, rest) for rest in rests if rest]
         base_file = path.parent / file.base
         return Study(
             name=path.stem,
@@ -223,6 +235,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             recovery=file.recovery,
             epochs_after=file.windows.epochs_after if isinstance(file.windows, Removals) else 0,
             ends=file.ends,
+            adaptive=adaptive,
         )
     except (UserError, ValidationError) as error:
         text = message(error) if isinstance(error, ValidationError) else str(error)

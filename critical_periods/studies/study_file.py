@@ -19,6 +19,7 @@ from pydantic import (
 
 from critical_periods.core.errors import UserError, near
 from critical_periods.core.seeds import LARGEST_SEED
+from critical_periods.studies.adaptive_settings import Adaptive, AdaptiveSettings
 from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.slurm_settings import SlurmSettings
 
@@ -39,6 +40,7 @@ _WANTED = {
     "list_type": "be a list",
     "model_type": "hold fields",
     "string_type": "be text",
+    "too_long": "hold at most {max_length} values",
     "too_short": "hold at least one value",
 }
 
@@ -132,8 +134,10 @@ class Onsets(_Fields):
         return self
 
 
-def _form(value: Any) -> Removals | Ladder | Onsets:
+def _form(value: Any) -> Removals | Ladder | Onsets | Adaptive:
     """The windows in that one of the forms whose fields are there."""
+    if isinstance(value, dict) and "adaptive" in value:
+        return Adaptive.model_validate(value)
     removals, onsets = set(Removals.model_fields), set(Onsets.model_fields)
     names = set(value) if isinstance(value, dict) else removals
     known = removals | onsets | {"cooldown"}
@@ -212,7 +216,7 @@ class StudyFile(_Fields):
     """What is wrong with the senses for a while, such as ``Blur``."""
     window: _Class = None
     """Instead of a deficit, a callback with a window, such as ``RegularizationWindow``."""
-    windows: Annotated[Removals | Ladder | Onsets, BeforeValidator(_form), _empty]
+    windows: Annotated[Removals | Ladder | Onsets | Adaptive, BeforeValidator(_form), _empty]
     """When the deficit is there. Every run with one has its control: as many epochs without it."""
     recovery: Annotated[dict[str, list[Any]], _empty] = {}
     """Remedies by name, each a list of callbacks that begin at the removal, from which their epochs
@@ -289,6 +293,21 @@ class StudyFile(_Fields):
         return self
 
     @model_validator(mode="after")
+    def _can_adapt(self) -> Self:
+        if isinstance(self.windows, Adaptive):
+            for name in _DECIDED.keys() & self.windows.adaptive.axes.keys():
+                raise UserError(
+                    f"windows.adaptive.{name} is no axis; set {_DECIDED[name]} instead."
+                )
+            for name in ("vary", "variants"):
+                if getattr(self, name):
+                    raise UserError(
+                        f"{name} is of a study with all its runs; give a setting that varies as an "
+                        "axis of windows.adaptive."
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _can_give_a_verdict(self) -> Self:
         if not isinstance(self.windows, Ladder):
             for name in ("verdict", "calibration_seeds"):
@@ -323,7 +342,8 @@ def message(error: ValidationError) -> str:
         return f"the field {name!r} is missing; {owner or 'a study'} needs it."
     if kind == "extra_forbidden":
         models: dict[str, type[BaseModel]] = {
-            "ends": Ends, "finetuning": Finetuning, "slurm": SlurmSettings, "verdict": Verdict
+            "ends": Ends, "finetuning": Finetuning, "slurm": SlurmSettings, "verdict": Verdict,
+            "windows": Adaptive, "windows.adaptive": AdaptiveSettings,
         }  # fmt: skip
         known = models.get(owner, StudyFile).model_fields
         return f"unknown field {name!r}; {near(last, known)}"

@@ -140,15 +140,23 @@ class ClassificationTask(Task):
         self._evaluate("test", self.test_loss, self.test_accuracy, batch)
 
     def _evaluate(self, stage: str, loss: Metric, accuracy: Metric, batch: Batch) -> None:
-        logits = self(*batch.views.unbind(1)).float()
-        loss.update(F.cross_entropy(logits, batch.target, reduction="none"))
-        accuracy.update(logits, batch.target)
+        crops = self._crops
+        logits = _over_crops(self(*batch.views.unbind(1)).float(), crops)
+        target = batch.target[::crops]
+        loss.update(F.cross_entropy(logits, target, reduction="none"))
+        accuracy.update(logits, target)
         self.log_mean(f"{stage}/loss", loss, len(logits))
         self.log_mean(f"{stage}/accuracy", accuracy, len(logits), prog_bar=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Class probabilities [B, K]."""
-        return self(*batch.views.unbind(1)).float().softmax(dim=1)
+        return _over_crops(self(*batch.views.unbind(1)).float(), self._crops).softmax(dim=1)
+
+    @property
+    def _crops(self) -> int:
+        """How many neighbours in a batch of evaluation are crops of one sample."""
+        data = datamodule_of(trainer) if (trainer := trainer_of(self)) is not None else None
+        return getattr(data, "crops", 1)
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and its scheduler stepped once an epoch.
@@ -173,3 +181,10 @@ class ClassificationTask(Task):
         # One that follows a measure says which; Lightning has to hear it, too.
         followed = {"monitor": scheduler.monitor} if hasattr(scheduler, "monitor") else {}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, **followed}}
+
+
+def _over_crops(logits: Tensor, crops: int) -> Tensor:
+    """Logits of the mean probabilities of each sample's crops."""
+    if crops == 1:
+        return logits
+    return logits.softmax(dim=1).unflatten(0, (-1, crops)).mean(dim=1).log()

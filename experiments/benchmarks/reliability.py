@@ -85,7 +85,7 @@ def active(seeds: int = 10, done: Container[tuple[str, str, int]] = ()) -> Itera
             u = np.random.default_rng(seed).standard_normal((count, problem.dimension))
             share = float((problem.limit_state(u) <= 0).mean())
             yield row(problem, f"Monte Carlo, {count:,}", seed, count, share, **nothing)
-    for seed, method, problem in product(range(seeds), ("deep kernel", "plain GP"), problems):
+    for method, seed, problem in product(("deep kernel", "plain GP"), range(seeds), problems):
         if (problem.name, method, seed) in done:
             continue
         model = DeepKernelGP(GRID if method == "deep kernel" else [PLAIN], seed=seed)

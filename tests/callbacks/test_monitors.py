@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -521,3 +522,24 @@ def test_layers_that_cannot_be_measured_are_found_before_training(tmp_path, laye
 def test_settings_that_cannot_be(make, sentence):
     with pytest.raises(UserError, match=sentence):
         make()
+
+
+def test_fisher_between_epochs_disturbs_nothing_and_is_the_epochs_at_their_ends(tmp_path):
+    """Two batches an epoch, measured after each step; a run that goes on writes no row twice."""
+    module, steps = task(), tmp_path / "steps" / "fisher" / "steps.csv"
+    plain = copy.deepcopy(module)
+    rows = train(tmp_path / "plain", plain, data(), FisherMonitor(samples=7))
+    monitor = FisherMonitor(samples=7, every_n_steps=1)
+    for _ in range(2):
+        again = copy.deepcopy(module)
+        measured = train(tmp_path / "steps", again, data(), monitor)
+        assert measured == rows
+        torch.testing.assert_close(again.state_dict(), plain.state_dict(), rtol=0, atol=0)
+        table = pd.read_csv(steps)
+        assert table["step"].tolist() == [1, 2, 3, 4]
+        assert table["epoch"].tolist() == [0.5, 1, 1.5, 2]
+        for key in ("fisher/trace", "fisher/trace_se", "fisher/trace/trunk.head"):
+            ends = [row[key] for row in rows]
+            assert table[key][1::2].tolist() == pytest.approx(ends, rel=1e-6)
+    with pytest.raises(UserError, match="every_n_steps=0 of FisherMonitor must be at least 1"):
+        FisherMonitor(every_n_steps=0)

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from critical_periods.core import internals
+from critical_periods.core.internals import both_names
 
 # Lightning and torch, in training.
 
@@ -297,7 +298,7 @@ def test_bases_of_the_other_package_are_found_when_it_is_imported(monkeypatch):
     twin = type("Callback", (), {})
     other: Any = ModuleType("lightning.part")
     other.__path__ = []
-    monkeypatch.setitem(internals._TWINS, "Callback", "lightning.part")
+    monkeypatch.setitem(both_names._TWINS, "Callback", "lightning.part")
     monkeypatch.setitem(sys.modules, "lightning.part", other)
 
     @internals.under_both_names

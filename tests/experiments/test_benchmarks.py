@@ -3,8 +3,10 @@
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
+from time import monotonic
 from typing import Any
 
 import pandas as pd
@@ -13,6 +15,7 @@ import torch
 from small_videos import film, write_video
 
 from critical_periods.studies.plan import Plan, Segment
+from critical_periods.studies.study import read_study
 
 BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 
@@ -127,3 +130,35 @@ def test_jobs_wait_for_each_other_and_for_a_gpu(monkeypatch):
     # As a path, trunk and `long` wait once, and `short` twice; as segments, both twice.
     assert hours(plan, True, 3, 3600, 1) == 1 + 5 + 1 + 2
     assert hours(plan, False, 3, 3600, 1) == 1 + 2 + 1 + 3
+
+
+def test_the_studies_of_full_width_end_in_time(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    script: Any = import_module("full_width")
+    called: list[tuple[float, str]] = []
+    monkeypatch.setattr(sys, "argv", ["full_width", "data", "--output", str(tmp_path)])
+    monkeypatch.setattr(script, "run_for", lambda left, *words: bool(called.append((left, *words))))
+    script.main()
+    assert [words[1] for words in called] == ["run", "plot"] * 2
+    assert all(left <= 8 * 60 for left, *_ in called)
+    for _, _, path, *rest in called[::2]:
+        read_study(Path(path), [value for name, value in pairwise(rest) if name == "--set"])
+    monkeypatch.undo()
+    (tmp_path / "python").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    start = monotonic()
+    assert script.run_for(0, "run") is False and monotonic() - start < 30
+
+
+def test_traces_of_layers_have_their_standard_errors(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    logged = {"fisher/trace": 5.0, "fisher/trace/a.norm": 2.0, "fisher/trace/a.conv": 3.0}
+    of_seeds = [
+        {"onset": 0, "removal": 0, "epochs": 1, "seed": seed, "epoch": 0, "val/loss": 1.0}
+        | {name: scale * value for name, value in logged.items()}
+        for seed, scale in enumerate((1.0, 2.0, 3.0))
+    ]
+    rows = import_module("traces").traces(pd.DataFrame(of_seeds)).set_index("layer")
+    assert list(rows["fisher_trace"]) == [10, 10] and list(rows["seeds"]) == [3, 3]
+    assert rows["fisher_trace_se"]["a"] == pytest.approx(5 / 3**0.5)

@@ -264,3 +264,13 @@ def test_bad_input_is_one_sentence():
         fisher_trace(nn.Identity(), [x])
     with pytest.raises(UserError, match="num_draws is 3 without a generator"):
         fisher_trace(nn.Linear(3, 4), [x], num_draws=3)
+
+
+def test_standard_error_is_that_of_the_mean_over_samples(case):
+    network, views = case
+    metric = FisherTrace(network)
+    for part in (slice(2), slice(2, None)):
+        metric.update(*[view[part] for view in views])
+    metric.compute()
+    norms = sum(squared_score_norms(network, views).values())
+    torch.testing.assert_close(metric.standard_error, norms.std() / len(norms) ** 0.5)

@@ -473,6 +473,14 @@ def test_timm_classifier_has_the_cifar_stem_of_the_split_one(name: str, layer: s
     assert output.shape[-2:] == image.shape[-2:]
 
 
+def test_timm_classifier_is_the_network_of_huang_et_al() -> None:
+    network = TimmClassifier("seresnet18", num_classes=7)
+    assert sum(one.numel() for one in network.parameters()) == pytest.approx(11.27e6, abs=5e3)
+    assert [f"layer{stage}.{block}.se" for stage in (1, 2, 3, 4) for block in (0, 1)] == [
+        name.removeprefix("model.") for name, _ in network.named_modules() if name.endswith(".se")
+    ]
+
+
 def test_timm_classifier_takes_a_transformer_at_its_own_size() -> None:
     network = TimmClassifier("vit_tiny_patch16_224").eval()
     with torch.no_grad():

@@ -366,14 +366,20 @@ class Monitor(pl.Callback):
             or trainer.should_stop
         )
         if due or is_last:
-            network = self.network_of(pl_module)
-            # The first batch has been tried, but others may have other shapes.
-            with (
-                self._telling(pl_module, network),
-                undisturbed(pl_module),
-                answering(network, self.project),
-            ):
+            with self.measuring(pl_module):
                 self.measure(trainer, pl_module)
+
+    @contextmanager
+    def measuring(self, pl_module: pl.LightningModule) -> Iterator[None]:
+        """What a measurement is taken in: evaluation mode, of which training notices nothing."""
+        network = self.network_of(pl_module)
+        # The first batch has been tried, but others may have other shapes.
+        with (
+            self._telling(pl_module, network),
+            undisturbed(pl_module),
+            answering(network, self.project),
+        ):
+            yield
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs; called in evaluation mode and without gradients."""

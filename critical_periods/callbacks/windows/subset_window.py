@@ -5,11 +5,11 @@ from typing import ClassVar
 
 import pytorch_lightning as pl
 
-from critical_periods.callbacks.windows.image_data import image_data
+from critical_periods.callbacks.windows.image_data import image_data, validate_interval
 from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import finish_resumed_epoch, reload_every_epoch
-from critical_periods.core.trainer import Unit, val_check_interval
+from critical_periods.core.trainer import Unit
 from critical_periods.data.epochs import EpochSampler
 from critical_periods.data.images import ImageDataModule
 
@@ -64,13 +64,7 @@ class SubsetWindow(Window):
         data = _data(trainer)
         index = data.train_subset(self.share)
         batches = len(EpochSampler(index, data.batch_size, True, world_size=trainer.world_size))
-        interval = val_check_interval(trainer)
-        per_epoch = trainer.check_val_every_n_epoch is not None
-        if per_epoch and isinstance(interval, int) and interval > batches:
-            raise UserError(
-                f"val_check_interval={interval} is more than the {batches} batches of an epoch on "
-                f"share={self.share} of SubsetWindow; choose at most {batches}, or 1.0."
-            )
+        validate_interval(trainer, batches, f"share={self.share} of SubsetWindow")
         if self.onset == self.removal:
             return
         data.shares.add(self.share)

@@ -20,6 +20,7 @@ from critical_periods.data.epochs import EpochSampler, Indices
 from critical_periods.data.video.clips import ClipDataset, ClipLoader, Clips
 from critical_periods.data.video.frame_pairs import GRID_RATE, needed_length
 from critical_periods.data.video.index_folder import BESIDE, index_file, index_folder
+from critical_periods.data.video.labels import number_labels
 from critical_periods.data.video.mixing import mix
 from critical_periods.data.video.shards import open_shards
 from critical_periods.data.video.video_file import MISSING
@@ -29,7 +30,6 @@ from critical_periods.data.video.video_lists import (
     are_folders,
     check_files,
     find_videos,
-    number_labels,
     tell_shared,
 )
 

@@ -12,6 +12,7 @@ from critical_periods.core.errors import UserError
 from critical_periods.core.internals import plain_for_func
 from critical_periods.core.project import Likelihood
 from critical_periods.core.restoring import restored
+from critical_periods.core.whole_batch import WholeBatch
 from critical_periods.metrics.functional.likelihood import check_outputs
 
 # What torch says of a network that draws random numbers where it should not.
@@ -230,15 +231,19 @@ def _draw(
     """Class numbers [B, draws, places], or labels or noise [B, draws, K]."""
     if generator is None:
         raise UserError(f"num_draws is {num_draws} without a generator; pass a torch.Generator.")
-    table = expected.to(generator.device)
+    # Several processes draw for the samples of all, so that they draw what one would.
+    whole = WholeBatch(len(expected), generator)
+    table = torch.ones(whole.rows, *expected.shape[1:], dtype=expected.dtype)
+    table = table.to(generator.device)
+    whole.part(table).copy_(expected)
     if likelihood == "categorical":
         rows = table.unflatten(1, (-1, places)).transpose(1, 2).flatten(0, 1)
-        draws = torch.multinomial(rows, num_draws, replacement=True, generator=generator)
+        draws = torch.multinomial(rows, num_draws, replacement=True, generator=whole.generator)
         draws = draws.unflatten(0, (-1, places)).transpose(1, 2)
     else:
         table = table.unsqueeze(1).repeat(1, num_draws, 1)
         if likelihood == "bernoulli":
-            draws = torch.bernoulli(table, generator=generator)
+            draws = torch.bernoulli(table, generator=whole.generator)
         else:
-            draws = table.normal_(generator=generator)
-    return draws.to(expected.device)
+            draws = table.normal_(generator=whole.generator)
+    return whole.part(draws).to(expected.device)

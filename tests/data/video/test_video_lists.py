@@ -16,7 +16,8 @@ from critical_periods.core.errors import UserError
 from critical_periods.data import KineticsDataModule
 from critical_periods.data.class_folders import tell
 from critical_periods.data.video.extraction import extract
-from critical_periods.data.video.video_lists import find_videos, number_labels, tell_shared
+from critical_periods.data.video.labels import number_labels
+from critical_periods.data.video.video_lists import find_videos, tell_shared
 
 NAMES = [f"{c}/{n}.mp4" for c in ("archery", "yoga") for n in range(2)]
 

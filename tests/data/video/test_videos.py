@@ -34,10 +34,12 @@ from critical_periods.data.video.frame_pairs import (
 )
 from critical_periods.data.video.frames import probe, read_frames
 from critical_periods.data.video.index_folder import index_folder
+from critical_periods.data.video.labels import number_labels
+from critical_periods.data.video.list_file import SUFFIXES
 from critical_periods.data.video.truncation import is_cut_off
 from critical_periods.data.video.video_file import VideoError, VideoFile
 from critical_periods.data.video.video_index import VideoClips, as_bytes, read_index
-from critical_periods.data.video.video_lists import SUFFIXES, VideoList, find_videos, number_labels
+from critical_periods.data.video.video_lists import VideoList, find_videos
 
 REAL = os.environ.get("CRITICAL_PERIODS_VIDEOS", "")
 CLIPS: list[Path | None] = [None]

@@ -1,4 +1,4 @@
-"""The batch of all processes, for deficits whose draws are about all of its samples."""
+"""The batch of all processes, for draws that are about all of its samples."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -10,8 +10,8 @@ from torch import Tensor
 class PartGenerator(torch.Generator):
     """A generator for a process that has a part of a batch.
 
-    It draws for this process alone. Deficits that draw for all samples of the batch, or mix them,
-    do so by a :class:`WholeBatch`, in every process alike.
+    It draws for this process alone. Whatever draws for all samples of the batch, or mixes them,
+    does so by a :class:`WholeBatch`, in every process alike.
 
     Args:
         whole: the generator for the whole batch, alike in every process.

@@ -1,0 +1,60 @@
+"""The Fisher trace of each layer through training with its standard error over seeds.
+
+    python experiments/benchmarks/traces.py FOLDER
+
+reads the folder of a study whose runs have a ``FisherMonitor`` and prints the rows of
+``traces.csv``: for each window, epoch and layer (``network`` for all of them) the mean over seeds
+of the trace, in nats² per squared unit of weight, and its standard error, sd / √n. Where it was
+measured by steps, ``epoch`` is the share of epochs that have passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import pandas as pd
+
+from critical_periods.studies import LoadedStudy, load_study
+from critical_periods.studies.measurements import block
+from critical_periods.studies.results import known
+
+WINDOW = ["onset", "removal", "epochs"]
+PREFIX = "fisher/trace"
+
+
+def by_steps(study: LoadedStudy) -> pd.DataFrame | None:
+    """What was measured between the epochs of all runs, if anything was."""
+    found = [
+        pd.read_csv(path).assign(**known(run))
+        for run in study.plan.runs
+        for one in study.plan.lineage(run.segment)
+        if (path := study.folder.segment(one.name).path / "fisher" / "steps.csv").exists()
+    ]
+    return pd.concat(found) if found else None
+
+
+def traces(history: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard error by window, epoch and layer, of the history of a study's runs."""
+    names = [name for name in history if name.split("/")[:2] == PREFIX.split("/")]
+    keys = [*WINDOW, "seed", "epoch"]
+    long = history.melt(keys, names, "layer", "trace").dropna(subset="trace")
+    long["layer"] = [
+        block(name.removeprefix(PREFIX).strip("/")) or "network" for name in long["layer"]
+    ]
+    of_seeds = long.groupby([*keys, "layer"], sort=False)["trace"].sum().reset_index()
+    of_layers = of_seeds.groupby([*WINDOW, "epoch", "layer"], sort=False)["trace"]
+    return of_layers.agg(seeds="count", fisher_trace="mean", fisher_trace_se="sem").reset_index()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", help="of a study")
+    study = load_study(parser.parse_args().folder)
+    steps = by_steps(study)
+    found = traces(study.history if steps is None else steps)
+    found.to_csv(sys.stdout, index=False, float_format="%.6g", lineterminator="\n")
+
+
+if __name__ == "__main__":
+    main()
