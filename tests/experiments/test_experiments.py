@@ -40,7 +40,7 @@ OWN = {
     "recovery_cifar10": 575,
     "recovery_cifar10_mini": 300,
     "recovery_digits": 360,
-    "remedies_cifar10": 92,
+    "remedies_cifar10": 68,
     "remedies_digits": 102,
     "remedies_two_eyes": 86,
     "trace_digits": 80,
