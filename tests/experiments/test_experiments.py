@@ -39,9 +39,13 @@ EPOCHS |= {
 # Studies of our own, with the epochs that one seed trains.
 OWN = {
     "deficits_cifar10": 620,
+    "graded_digits": 56,
     "recovery_cifar10": 575,
     "recovery_cifar10_mini": 115,
     "recovery_digits": 360,
+    "remedies_cifar10": 68,
+    "remedies_digits": 102,
+    "remedies_two_eyes": 86,
     "trace_digits": 80,
     "trace_digits_steps": 6,
 }
