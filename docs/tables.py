@@ -349,7 +349,8 @@ def verdict(folder: str, variant: str) -> str:
 
 def gap(folder: str, variant: str, rung: int) -> str:
     """The gap that a deficit leaves after so many clean epochs, in points, with its interval."""
-    return loss(folder, variant=variant, epochs=setting(folder, "windows.removal")[0] + rung)
+    removal = setting(folder, "windows.removal")[0]
+    return loss(folder, variant=variant, removal=removal, epochs=removal + rung)
 
 
 def gains_of_windows(folders: Sequence[str]) -> str:
@@ -741,22 +742,35 @@ def verdicts() -> str:
     for _, row in benchmark("verdicts").iterrows():
         noise = f"{number(100 * row['sd'])} points (`{row['noise_of']}`)"
         shared = "half shared" if row["shared"] else "of each rung"
-        counts = [str(row[name]) for name in ("sets", "scar", "lag", "undecided")]
-        body.append([noise, shared, row["planted"], *counts])
+        sets = f"{row['sets']} {'fresh' if row['draw'] else 'old'}"
+        counts = [str(row[name]) for name in ("scar", "lag", "undecided")]
+        body.append([noise, shared, row["planted"], sets, *counts])
     header = ["noise", "in a seed", "planted", "sets", "called scar", "called lag", "undecided"]
     return markdown(header, body)
 
 
-def verdicts_right() -> str:
-    """The share of the verdicts given on planted curves that are right."""
-    found = benchmark("verdicts")
-    right = sum(found[found["planted"] == name][name].sum() for name in ("lag", "scar"))
+def _planted(draw: int, name: str = "verdicts", noise_of: str = "") -> pd.DataFrame:
+    found = benchmark(name).query(f"draw == {draw}")
+    return found[found["noise_of"] == noise_of] if noise_of else found
+
+
+def verdicts_right(draw: int, name: str = "verdicts", noise_of: str = "") -> str:
+    """The share of the verdicts given on a draw of planted curves that are right."""
+    found = _planted(draw, name, noise_of)
+    right = sum(found[found["planted"] == one][one].sum() for one in ("lag", "scar"))
     return percent(right / found[["lag", "scar"]].to_numpy().sum())
 
 
-def lags_called_scars() -> str:
+def verdicts_given(draw: int, name: str = "verdicts", noise_of: str = "") -> str:
+    """How many verdicts other than undecided were given on planted curves, of how many."""
+    found = _planted(draw, name, noise_of)
+    given = found[["lag", "scar"]].to_numpy().sum()
+    return f"{number(given, 0)} of {number(found['sets'].sum(), 0)}"
+
+
+def lags_called_scars(draw: int) -> str:
     """The share of the planted lags that are called scars."""
-    lags = benchmark("verdicts").query("planted == 'lag'")
+    lags = _planted(draw).query("planted == 'lag'")
     return percent(lags["scar"].sum() / lags["sets"].sum())
 
 

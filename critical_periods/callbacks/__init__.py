@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .monitors.plasticity_monitor import PlasticityMonitor as PlasticityMonitor
     from .monitors.reconstruction_monitor import ReconstructionMonitor as ReconstructionMonitor
     from .monitors.region_monitor import RegionMonitor as RegionMonitor
+    from .monitors.robustness_monitor import RobustnessMonitor as RobustnessMonitor
     from .monitors.source_variance_monitor import SourceVarianceMonitor as SourceVarianceMonitor
     from .monitors.usable_information_monitor import (
         UsableInformationMonitor as UsableInformationMonitor,

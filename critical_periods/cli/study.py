@@ -28,6 +28,7 @@ from critical_periods.studies.launchers.launcher import (
 from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan, make_plan
+from critical_periods.studies.rounds import has_ended
 from critical_periods.studies.study import Study, read_study
 from critical_periods.studies.study_file import StudyFile
 
@@ -126,7 +127,8 @@ def _request(options: argparse.Namespace) -> Request:
     """What a launcher has to know, with the commands that jobs run, from whatever folder."""
     changes = [word for change in options.set for word in ("--set", change)]
     files = [str(options.study.absolute()), "--output", str(options.output.absolute())]
-    commands = {name: ["study", name, *files, *changes] for name in ("plot", "prepare", "submit")}
+    names = ("plot", "prepare", "advance", "submit")
+    commands = {name: ["study", name, *files, *changes] for name in names}
     commands["submit"] += ["--per", options.per]
     study = read_study(options.study, options.set)
     return Request(study, commands, options.jobs, options.per == "path")
@@ -134,12 +136,29 @@ def _request(options: argparse.Namespace) -> Request:
 
 def _prepare(options: argparse.Namespace) -> int:
     """Plans in a job, which is no part of how its runs are trained."""
-    for name in [name for name in os.environ if name.startswith("SLURM_")]:
-        del os.environ[name]
+    _forget_job()
     folder = StudyFolder(options.output)
     _prepared(options, folder)
     slurm.keep_planned(folder, read_study(options.study, options.set))
     return 0
+
+
+def _advance(options: argparse.Namespace) -> int:
+    """Chooses the next round in the last job of one; 1 where that one is not finished."""
+    from critical_periods.studies.adaptive import Rounds
+
+    _forget_job()
+    folder = StudyFolder(options.output)
+    if Rounds(read_study(options.study, options.set)).advance(folder) or has_ended(folder):
+        return 0
+    print("Runs of the last round are not done; run the study again.", file=sys.stderr)
+    return 1
+
+
+def _forget_job() -> None:
+    """Has what is built here not take a job's processes for those of a run."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        del os.environ[name]
 
 
 def _submit(options: argparse.Namespace) -> int:
@@ -192,6 +211,8 @@ def _wait(options: argparse.Namespace) -> int:
         time.sleep(_POLL_SECONDS)
     _, plan = _read_plan(options)
     show_progress(folder, plan, at.going_on(folder, plan), _POLL_SECONDS)
+    if plan.adaptive is not None:  # It has grown.
+        plan = folder.read_plan()
     return _finish(folder, plan)
 
 
@@ -361,8 +382,8 @@ _COMMANDS: dict[str, tuple[_Command, str]] = {
 }
 
 
-# What the job that plans runs; no one else has to know of them.
-_INNER = {"prepare": (_prepare, ""), "submit": (_submit, "")}
+# What the jobs that plan run; no one else has to know of them.
+_INNER = {"prepare": (_prepare, ""), "advance": (_advance, ""), "submit": (_submit, "")}
 # Those that go without torch; `run` has a job plan then.
 _LIGHT = (_run, _status, _wait, _cancel, _schema, _submit)
 

@@ -6,9 +6,12 @@ from critical_periods.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .blur import Blur as Blur
+    from .corruptions import corrupted as corrupted
     from .deficit import Deficit as Deficit
     from .deficit import DeficitSlot as DeficitSlot
     from .dissociation import Dissociation as Dissociation
+    from .faded import Greyscale as Greyscale
+    from .faded import LowContrast as LowContrast
     from .flip import VerticalFlip as VerticalFlip
     from .label_noise import LabelNoise as LabelNoise
     from .labels import LabelPermutation as LabelPermutation

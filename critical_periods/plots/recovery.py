@@ -61,6 +61,7 @@ def plot_recovery(recovery: pd.DataFrame, ax: Axes | None = None) -> Figure:
     if len(margins):
         axis.axhline(margins.iloc[0], color="0.5", linestyle=":", label="margin of the verdict")
     axis.set(xscale="log", yscale="log")
+    axis.yaxis.set_major_formatter("{x:g}")
     rungs = sorted(recovery["epochs_after"].unique())
     axis.set_xticks(rungs, [str(rung) for rung in rungs])
     axis.minorticks_off()

@@ -34,9 +34,8 @@ def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callabl
     found: dict[str, Callable[[], Figure]] = {}
     if "adaptive" in tables:
         # Its runs lie on no curve.
-        boundary = tables.get("boundary")
-        drawn = [] if boundary is None else [(plot_boundary, boundary, tables["adaptive"])]
-        return {"boundary": titled(*one) for one in drawn}
+        both = [tables[name] for name in ("boundary", "adaptive") if name in tables]
+        return {"boundary": titled(plot_boundary, *both)} if len(both) == 2 else {}
     if curves.curve_panels(curve):
         found["curve"] = titled(curves.plot_curve, curve)
     if "recovery" in tables and numbers(tables["recovery"], "gap").notna().any():

@@ -22,7 +22,8 @@ _KEYS = (
     "rsv/*/mean", "rsv/*/polarization", "rsv/*/dead", "rsv/*/channels/mean",
     "rsv/*/channels/polarization", "fisher/trace", "information/both", "information/view_0",
     "information/view_1", "information/weights", "reconstruction/own_view",
-    "reconstruction/other_view", "reconstruction/both_views",
+    "reconstruction/other_view", "reconstruction/both_views", "robustness/mean",
+    "robustness/noise", "robustness/blur", "robustness/contrast", "robustness/pixelation",
 )  # fmt: skip
 _MEASURES = {key.replace("/*/", "/").replace("/", "_"): key for key in _KEYS}
 _MEASURES |= {"error": "val/error", "path_share": "modes/share", "success": "val/success"}

@@ -40,6 +40,7 @@ _WANTED = {
     "list_type": "be a list",
     "model_type": "hold fields",
     "string_type": "be text",
+    "too_long": "hold at most {max_length} values",
     "too_short": "hold at least one value",
 }
 
@@ -294,6 +295,10 @@ class StudyFile(_Fields):
     @model_validator(mode="after")
     def _can_adapt(self) -> Self:
         if isinstance(self.windows, Adaptive):
+            for name in _DECIDED.keys() & self.windows.adaptive.axes.keys():
+                raise UserError(
+                    f"windows.adaptive.{name} is no axis; set {_DECIDED[name]} instead."
+                )
             for name in ("vary", "variants"):
                 if getattr(self, name):
                     raise UserError(

@@ -4,7 +4,8 @@
 
 reads the folder of a study whose runs have a ``FisherMonitor`` and prints the rows of
 ``traces.csv``: for each window, epoch and layer (``network`` for all of them) the mean over seeds
-of the trace, in nats² per squared unit of weight, and its standard error, sd / √n.
+of the trace, in nats² per squared unit of weight, and its standard error, sd / √n. Where it was
+measured by steps, ``epoch`` is the share of epochs that have passed.
 """
 
 from __future__ import annotations
@@ -14,11 +15,23 @@ import sys
 
 import pandas as pd
 
-from critical_periods.studies import load_study
+from critical_periods.studies import LoadedStudy, load_study
 from critical_periods.studies.measurements import block
+from critical_periods.studies.results import known
 
 WINDOW = ["onset", "removal", "epochs"]
 PREFIX = "fisher/trace"
+
+
+def by_steps(study: LoadedStudy) -> pd.DataFrame | None:
+    """What was measured between the epochs of all runs, if anything was."""
+    found = [
+        pd.read_csv(path).assign(**known(run))
+        for run in study.plan.runs
+        for one in study.plan.lineage(run.segment)
+        if (path := study.folder.segment(one.name).path / "fisher" / "steps.csv").exists()
+    ]
+    return pd.concat(found) if found else None
 
 
 def traces(history: pd.DataFrame) -> pd.DataFrame:
@@ -37,7 +50,9 @@ def traces(history: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", help="of a study")
-    found = traces(load_study(parser.parse_args().folder).history)
+    study = load_study(parser.parse_args().folder)
+    steps = by_steps(study)
+    found = traces(study.history if steps is None else steps)
     found.to_csv(sys.stdout, index=False, float_format="%.6g", lineterminator="\n")
 
 

@@ -43,7 +43,7 @@ OWN = {
     "recovery_cifar10_mini": 300,
     "recovery_digits": 360,
     "trace_digits": 80,
-    "trace_digits_steps": 48,
+    "trace_digits_steps": 6,
 }
 MINI = sorted(path.stem for path in STUDIES.glob("*_mini.yaml") if path.stem not in OWN)
 FULL = sorted(

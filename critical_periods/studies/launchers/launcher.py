@@ -23,7 +23,8 @@ class Request:
     Attributes:
         study: what its file says.
         commands: the words of the commands that jobs run by their names: ``plot`` writes tables and
-            figures, ``prepare`` plans, ``submit`` submits what is planned.
+            figures, ``prepare`` plans, ``advance`` chooses the next round of an adaptive study,
+            ``submit`` submits what is planned.
         jobs: runs at once on this machine; ``None``: one a device.
         whole: whether a job of a cluster trains a whole path of the tree; without, one segment.
     """

@@ -19,6 +19,7 @@ from critical_periods.core.errors import reason as why_of
 from critical_periods.core.files import write_text
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers.batch_script import (
+    NEXT,
     PLAN,
     REPORT,
     batch_script,
@@ -29,6 +30,7 @@ from critical_periods.studies.launchers.launcher import Request
 from critical_periods.studies.launchers.packed import packs
 from critical_periods.studies.paths import paths
 from critical_periods.studies.plan import Plan
+from critical_periods.studies.rounds import has_ended
 from critical_periods.studies.slurm_settings import SlurmSettings
 from critical_periods.studies.study import Study
 from critical_periods.studies.worker import missing, told
@@ -68,13 +70,14 @@ def submit(
     report: Sequence[str],
     whole: bool = True,
     packed: int | None = None,
+    following: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> str:
     """Submits what is missing of a planned study and neither queued nor running.
 
     A job trains a path of the tree (:func:`~critical_periods.studies.paths.paths`). A branch waits
     until the job of its parent has ended, whatever its end, and looks in the folder whether its
-    parent is done. A last job writes tables and figures after all others. Jobs that are ending are
-    waited for.
+    parent is done. A last job writes tables and figures after all others, or chooses and submits
+    the next round of an adaptive study. Jobs that are ending are waited for.
 
     Args:
         study: the folder, which has the plan.
@@ -83,6 +86,8 @@ def submit(
         report: the words of the command that writes tables and figures.
         whole: whether a job trains a whole path; without, one segment.
         packed: how many of these a job trains side by side; ``None``: a job trains one.
+        following: of a study with rounds to come, the words of the commands that choose the next
+            one and submit it.
 
     Returns:
         A sentence on what was submitted and what was not.
@@ -93,8 +98,10 @@ def submit(
     nodes, tasks, gpus = _shape(plan, settings, packed)
     folder = study.path.resolve()
     (folder / "slurm").mkdir(exist_ok=True)
-    in_queue = _settled(study)
-    others = (PLAN, REPORT)
+    # The last job of a round submits the next, and is no part of that.
+    own = os.environ.get("SLURM_JOB_ID")
+    in_queue = [job for job in _settled(study) if job.number != own]
+    others = (PLAN, REPORT, NEXT)
     job_of = {name: job.number for job in in_queue for name in job.segments if name not in others}
     wanted = [name for name in missing(study, plan) if name not in job_of]
     numbers: list[str] = list(dict.fromkeys(job_of.values()))
@@ -121,16 +128,24 @@ def submit(
         job_of |= dict.fromkeys(way, number)
         numbers.append(number)
         submitted += 1
-    last = [job for job in in_queue if job.segments == (REPORT,)]
-    if (submitted or not (last or _is_reported(study, plan))) and not full:
+    kind = REPORT if following is None else NEXT
+    last = [job for job in in_queue if job.segments == (kind,)]
+    if (submitted or not (last or (kind == REPORT and _is_reported(study, plan)))) and not full:
         _cancel(last)
-        script = folder / "slurm" / f"{REPORT}.sh"
-        write_text(script, report_script(settings, f"{_prefix(study)}{REPORT}", folder, report))
+        script, name = folder / "slurm" / f"{kind}.sh", f"{_prefix(study)}{kind}"
+        text = report_script(settings, name, folder, report)
+        if following is not None:
+            text = planning_script(
+                settings, name, script.with_suffix(".log"), gpus, *following, kind
+            )
+        write_text(script, text)
         try:
             _sbatch(str(script), numbers)
         except UserError as error:
             why = why_of(error)
             full = f" Slurm takes no last job for the report ({why}); see `study plot`."
+            if following is not None:
+                full = f" Slurm takes no job for the next round ({why}); run the study again."
     segments = sum(name in job_of for name in wanted)
     text = f"Submitted {submitted} jobs for {segments} segments"
     if waiting := len(job_of.keys() - set(wanted)):
@@ -141,8 +156,10 @@ def submit(
 def launch(study: StudyFolder, plan: Plan, request: Request) -> Sequence[str]:
     """Submits what is missing, says what that is, and leaves it to Slurm."""
     of = request.study
-    report = request.commands["plot"]
-    print(submit(study, plan, of.slurm, report, request.whole, of.packed))
+    report, following = request.commands["plot"], None
+    if plan.adaptive is not None and not has_ended(study):
+        following = request.commands["advance"], request.commands["submit"]
+    print(submit(study, plan, of.slurm, report, request.whole, of.packed, following))
     _forget_planning(study)
     return ()
 
