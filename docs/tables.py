@@ -168,10 +168,12 @@ def mean_loss(folder: str, removals: Sequence[int], variant: str) -> pd.Series:
 
 
 def more(
-    folder: str, one: dict[str, Any], other: dict[str, Any], form: str = "{} ({} to {})"
-) -> str:
+    folder: str, one: dict[str, Any], other: dict[str, Any], form: str = "{} ({} to {})",
+    column: str = "final_accuracy",
+) -> str:  # fmt: skip
     """How many points more one deficit costs than another, paired by seed."""
-    return interval(list(100 * (losses(folder, **one) - losses(folder, **other))), form=form)
+    found = losses(folder, column, **one) - losses(folder, column, **other)
+    return interval(list(100 * found), form=form)
 
 
 def seeds_needed(folder: str, one: dict[str, Any], other: dict[str, Any] | None = None) -> str:
@@ -379,6 +381,18 @@ def gains_of_windows(folders: Sequence[str]) -> str:
             text = f"{number(gain)} ± {number(sd)}"
             body.append([row["variant"], window_name(row), text])
     return markdown(["regulariser", "epochs in which it acts", "gain (points)"], body)
+
+
+def guided(folder: str) -> str:
+    """Success of agents by the window of a guidance, and what it gains on none, in points."""
+    body = []
+    for _, row in rows(folder).query("onset < removal").iterrows():
+        where = {"onset": row["onset"], "removal": row["removal"], "epochs": row["epochs"]}
+        success = share(folder, "success", **where)
+        gains = [change(folder, name, 1, 100, **where) for name in ("success", "success_area")]
+        body.append([window_name(row), success, *gains])
+    header = ["epochs of guidance", "success", "gain at the end", "gain of the mean over epochs"]
+    return markdown(header, body)
 
 
 def weak_eye(folder: str) -> str:

@@ -33,8 +33,6 @@ EPOCHS |= {
     "huang2023_remedies_mini": (740, 1040),
     "huang2023_transfer_mini": (720, 1600),
     "park2022_misleading_mini": (920, 1610),
-    "park2022_onsets_mini": (1750, 2400),
-    "park2022_stages_mini": (875, 1200),
 }
 # Studies of our own, with the epochs that one seed trains.
 OWN = {
