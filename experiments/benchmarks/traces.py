@@ -5,7 +5,8 @@
 reads the folder of a study whose runs have a ``FisherMonitor`` and prints the rows of
 ``traces.csv``: for each window, epoch and layer (``network`` for all of them) the mean over seeds
 of the trace, in nats² per squared unit of weight, and its standard error, sd / √n. Where it was
-measured by steps, ``epoch`` is the share of epochs that have passed.
+measured by steps, ``epoch`` is the share of epochs that have passed. Of one seed the network's
+standard error is that over the samples.
 """
 
 from __future__ import annotations
@@ -44,7 +45,13 @@ def traces(history: pd.DataFrame) -> pd.DataFrame:
     ]
     of_seeds = long.groupby([*keys, "layer"], sort=False)["trace"].sum().reset_index()
     of_layers = of_seeds.groupby([*WINDOW, "epoch", "layer"], sort=False)["trace"]
-    return of_layers.agg(seeds="count", fisher_trace="mean", fisher_trace_se="sem").reset_index()
+    found = of_layers.agg(seeds="count", fisher_trace="mean", fisher_trace_se="sem").reset_index()
+    if f"{PREFIX}_se" in history:
+        errors = history.groupby([*WINDOW, "epoch"])[f"{PREFIX}_se"].first()
+        of_samples = found.join(errors, on=[*WINDOW, "epoch"])[f"{PREFIX}_se"]
+        is_alone = (found["seeds"] == 1) & (found["layer"] == "network")
+        found["fisher_trace_se"] = found["fisher_trace_se"].mask(is_alone, of_samples)
+    return found
 
 
 def main() -> None:
