@@ -17,7 +17,8 @@ _SLOWEST, _FASTEST = 0.02, 6.0
 _SPEEDS = np.geomspace(_SLOWEST, _FASTEST, 120)
 # Steps between no scar and the largest that could be, the gap that was measured last.
 _STEPS = 200
-# A scar is said of all time to come: at the lower end of its interval the error is so many times smaller.
+# A scar is said of all time to come: at the lower end of its interval the error is so many times
+# smaller.
 _STRICTER = 20
 # A misfit of less, a hundredth of a point, is none.
 _RESOLUTION = 1e-4
@@ -78,9 +79,9 @@ def healing(
       Φ(±t √(n / (n - 1))), t being Student's quantile, as plain ones are too narrow with few seeds
       (Hesterberg 2015, section 5.3). That of the speed is made likewise.
 
-    At the upper end either errs with (1 - level) / 2. At the lower end it is a twentieth of that: with
-    the usual one, lags that heal slowly are a part of the scars found that is not small, as most
-    scars stay undecided under noise such as ours (``experiments/benchmarks/verdicts.py``).
+    At the upper end either errs with (1 - level) / 2. At the lower end it is a twentieth of that:
+    with the usual one, lags that heal slowly are a part of the scars found that is not small, as
+    most scars stay undecided under noise such as ours (``experiments/benchmarks/verdicts.py``).
 
     The verdict at a margin m:
 
