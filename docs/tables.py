@@ -568,18 +568,17 @@ def trace(folder: str, epoch: int, epochs: int) -> str:
     return number(at(folder, "fisher_trace", "fisher", **where), 0)
 
 
-def traces(folder: str, epochs: Sequence[float], **where: Any) -> str:
-    """The Fisher trace by layer after some shares of epochs, ± its standard error over seeds."""
-    found = rows(folder, "traces", **where)
-    body = []
-    for layer in found["layer"].unique():
-        cells = []
-        for epoch in epochs:
-            (row,) = found.query(f"layer == {layer!r} and epoch == {epoch}").to_dict("records")
-            mean_, error = (number(row[name], 0) for name in ("fisher_trace", "fisher_trace_se"))
-            cells.append(mean_ if error == "nan" else f"{mean_} ± {error}")
-        body.append([layer, *cells])
-    return markdown(["layer", *(f"{epoch:g}" for epoch in epochs)], body)
+def trace_se(folder: str, epoch: float, **where: Any) -> str:
+    """The network's Fisher trace after an epoch ± its standard error, without a deficit or with."""
+    where = {"onset": 0, "removal": 0, "layer": "network", "epoch": epoch, **where}
+    ends = [at(folder, name, "traces", **where) for name in ("fisher_trace", "fisher_trace_se")]
+    digits = 0 if ends[0] > 10 else 2
+    return f"{number(ends[0], digits)} ± {number(ends[1], digits)}"
+
+
+def every(folder: str, name: str) -> str:
+    """A cadence of the first callback of a study's runs."""
+    return number(setting(folder, "trainer.callbacks")[0]["init_args"][name], 0)
 
 
 def falls(folder: str, epochs: int) -> str:

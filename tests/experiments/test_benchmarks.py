@@ -9,6 +9,7 @@ from statistics import mean, median
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -162,3 +163,6 @@ def test_traces_of_layers_have_their_standard_errors(monkeypatch):
     rows = import_module("traces").traces(pd.DataFrame(of_seeds)).set_index("layer")
     assert list(rows["fisher_trace"]) == [10, 10] and list(rows["seeds"]) == [3, 3]
     assert rows["fisher_trace_se"]["a"] == pytest.approx(5 / 3**0.5)
+    alone = pd.DataFrame([{**of_seeds[0], "fisher/trace_se": 0.5}])
+    errors = import_module("traces").traces(alone).set_index("layer")["fisher_trace_se"]
+    assert errors["network"] == 0.5 and np.isnan(errors["a"])

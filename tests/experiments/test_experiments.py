@@ -112,7 +112,8 @@ def test_every_study_of_our_own_can_be_planned(name, cifar10):
     plan = plan_of(name, "seeds=[0]", *(small if "cifar10" in name else []))
     assert plan.epochs == OWN[name]
     if name in EPOCHS:
-        assert EPOCHS[name][0] == OWN[name] * len(read_study(STUDIES / f"{name}.yaml").seeds)
+        runs = pd.read_csv(STUDIES.parent / "results" / name / "results.csv")
+        assert EPOCHS[name][0] == OWN[name] * runs["seed"].nunique()
     if plan.design is not None:
         (removal,) = plan.design.removal
         one = [s for s in plan.segments.values() if s.window == (0, 0)]
