@@ -32,7 +32,6 @@ EPOCHS |= {
     "huang2023_matrix_mini": (120, 120),
     "huang2023_remedies_mini": (740, 1040),
     "huang2023_transfer_mini": (720, 1600),
-    "park2022_misleading_mini": (920, 1610),
 }
 # Studies of our own, with the epochs that one seed trains.
 OWN = {
