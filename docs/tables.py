@@ -804,6 +804,76 @@ def lags_called_scars(draw: int) -> str:
     return percent(lags["scar"].sum() / lags["sets"].sum())
 
 
+def planted_predictions() -> str:
+    """In how many sets of planted histories each measure was said to predict."""
+    names = ("predicts", "does_not", "predicts_where_chosen")
+    body = [
+        [f"{row['seeds']:.0f}", f"{row['noise']:.1f}", f"{row['sets']:.0f}"]
+        + [f"{row[name]:.0f}" for name in names]
+        + [percent(row["right"])]
+        for _, row in benchmark("predictions").iterrows()
+    ]
+    header = ["seeds", "noise", "sets", "predicts", "does not", "where chosen alone", "right"]
+    return markdown(header, body)
+
+
+def remedies(folder: str) -> str:
+    """What remedies regain after a deficit, and cost without one, in points."""
+    body = []
+    for _, row in table(folder, "remedies").iterrows():
+        cells = [
+            ""
+            if math.isnan(row[name])
+            else "{} ({} to {})".format(
+                *(number(100 * row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+            )
+            for name in ("lost", "regained", "clean_cost")
+        ]
+        epochs = "" if math.isnan(row["epochs_to_match"]) else number(row["epochs_to_match"])
+        matched = f"{epochs} ({row['matched_seeds']:.0f} of {row['seeds']:.0f} seeds)"
+        body.append([row["remedy"], *cells, matched])
+    header = ["remedy", "lost", "regained", "cost without a deficit", "epochs to match no remedy"]
+    return markdown(header, body)
+
+
+def foretold(folder: str, most: int = 8) -> str:
+    """The measures with the largest correlations by the seeds that chose, judged by the others."""
+    found = table(folder, "predictions")
+    found = found[found["measure"] != "removal"]
+    order = found["chosen_rho"].abs().sort_values(ascending=False, kind="stable").index
+    body = [
+        [
+            f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2),
+            "{} ({} to {})".format(*(number(row[f"rho{end}"], 2) for end in ("", "_low", "_high"))),
+        ]
+        for _, row in found.loc[order[:most]].iterrows()
+    ]  # fmt: skip
+    return markdown(["measure", "taken", "on the seeds that chose", "on those held back"], body)
+
+
+def graded(folder: str) -> str:
+    """Harm and help of deficits: differences of accuracies from clean runs, in points."""
+    names = ("final_accuracy", "robustness_mean", "robustness_noise", "robustness_blur",
+             "robustness_contrast", "robustness_pixelation")  # fmt: skip
+    shown = rows(folder)
+    shown = shown[shown["onset"] < shown["removal"]]
+    body = [
+        [row["variant"], *(points(folder, name, variant=row["variant"], removal=row["removal"])
+                           for name in names)]
+        for _, row in shown.iterrows()
+    ]  # fmt: skip
+    header = [
+        "deficit",
+        "clean images",
+        "all corruptions",
+        "noise",
+        "blur",
+        "contrast",
+        "pixelation",
+    ]
+    return markdown(header, body)
+
+
 def queue_hours(job: str, wait: int) -> str:
     """Simulated hours of a study as a job a path or a segment, each of which waits."""
     found = benchmark("queues").set_index(["job", "wait"]).at[(job, wait), "hours"]
@@ -855,3 +925,47 @@ def round_cost() -> str:
     body = [[str(cell) for cell in row] for row in found.itertuples(index=False)]
     header = ["problem", "dimension", "evaluations", "seconds", "CPU seconds", "peak memory (MB)"]
     return markdown(header, body)
+
+
+def boundary_lines(name: str) -> str:
+    """Where the loss passes the threshold on each line of a grid, by grid and adaptive studies."""
+    body = []
+    found = benchmark(name)
+    axes = list(found.columns[: list(found.columns).index("grid")])
+    for _, row in found.iterrows():
+        interval = f"{_length(row['grid_low'])} to {_length(row['grid_high'])}"
+        cells = [
+            _length(row[kernel]) + " (outside)" * (not row[f"{kernel} within"])
+            for kernel in _KERNELS
+        ]
+        body.append([*(f"{row[axis]:g}" for axis in axes), _length(row["grid"]), interval, *cells])
+    header = [*(axis.split(".")[-1] for axis in axes), "grid", "interval of the grid", *_KERNELS]
+    return markdown(header, body)
+
+
+def boundary_costs() -> str:
+    """What adaptive studies and the full grids beside them have trained, and what they found."""
+    body = []
+    for name in ("boundary_paths", "boundary_digits"):
+        for _, row in benchmark(f"{name}_costs").iterrows():
+            cells = [str(row["runs"]), str(row["epochs"])]
+            if row["share"] == row["share"]:
+                interval = (
+                    f"{number(row['probability_low'], 2)} to {number(row['probability_high'], 2)}"
+                )
+                cells += [
+                    percent(row["share"]), f"{row['within']:.0f} of {row['lines']:.0f}",
+                    percent(row["covered"]), f"{number(row['probability'], 2)} ({interval})",
+                    row["architecture"],
+                ]  # fmt: skip
+            body.append([name, row["study"], *cells, *[""] * (5 - len(cells) + 2)])
+    header = ["study", "", "runs", "epochs", "share of the grid's", "lines within its interval"]
+    return markdown([*header, "predictions covered", "impaired", "last kernel"], body)
+
+
+_KERNELS = ("deep kernel", "plain GP")
+
+
+def _length(value: float) -> str:
+    """A length, or that there is none."""
+    return "never" if value == float("inf") else f"{value:.3g}"

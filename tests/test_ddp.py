@@ -20,6 +20,7 @@ from critical_periods.callbacks import (
     ReconstructionMonitor,
     RegularizationWindow,
     SourceVarianceMonitor,
+    SourceWindow,
     SubsetWindow,
     UsableInformationMonitor,
     WeightInformationMonitor,
@@ -109,7 +110,7 @@ def fit_third_party(folder: Path, rank: int) -> None:
 
 
 def fit_narrow_epochs(folder: Path, name: str, resume: str | None = None) -> None:
-    """Trains on a subset for two epochs of four, and keeps which samples each process has seen."""
+    """Trains on a subset, then on other data, and keeps which samples each process has seen."""
     pl.seed_everything(3, verbose=False)
     indices: list[tuple[int, list[int]]] = []
 
@@ -123,8 +124,8 @@ def fit_narrow_epochs(folder: Path, name: str, resume: str | None = None) -> Non
     saver = ModelCheckpoint(folder / name, filename="{step}", save_top_k=-1, every_n_train_steps=1)
     trainer = quiet_trainer(
         SubsetWindow(0.41, 1, 3), RegularizationWindow("weight_decay", removal=2),
-        LearningRateRestart(), Spy(), saver,
-        max_epochs=4, devices=WORLD, strategy="ddp", enable_checkpointing=True,
+        LearningRateRestart(3), SourceWindow(narrow_data(60), 4), Spy(), saver,
+        max_epochs=5, devices=WORLD, strategy="ddp", enable_checkpointing=True,
     )  # fmt: skip
     checkpoint = None if resume is None else folder / resume
     trainer.fit(task, narrow_data(), ckpt_path=checkpoint, weights_only=True)
@@ -132,8 +133,8 @@ def fit_narrow_epochs(folder: Path, name: str, resume: str | None = None) -> Non
     torch.save(result, folder / f"{name}_{trainer.global_rank}.pt")
 
 
-def narrow_data() -> StereoDigitsDataModule:
-    return StereoDigitsDataModule(batch_size=10, limit_train=100, width=16)
+def narrow_data(images: int = 100) -> StereoDigitsDataModule:
+    return StereoDigitsDataModule(batch_size=10, limit_train=images, width=16)
 
 
 def fit_masked(folder: Path, name: str, processes: int) -> None:
@@ -169,7 +170,7 @@ def run_process(rank: int, folder: Path) -> None:
     fit(folder, "resumed", WORLD, "noise/epoch=1.ckpt", **NOISE)
     fit_third_party(folder, rank)
     fit_narrow_epochs(folder, "narrow")
-    for step in (6, 9):
+    for step in (6, 9, 15):
         fit_narrow_epochs(folder, f"narrow_from_{step}", f"narrow/step={step}.ckpt")
     fit_masked(folder, "masked_two", WORLD)
 
@@ -229,15 +230,15 @@ def test_third_parties_processes_draw_noise_of_their_own(results):
 
 def test_two_processes_share_a_subset_and_resume_to_the_bit(results):
     two, other = results["narrow_0"], results["narrow_1"]
-    # 41 images, of which two processes share 40 equally: 2 batches.
-    assert two["steps"] == 5 + 2 + 2 + 5
+    # 41 images, of which two processes share 40 equally: 2 batches; of the other data 3.
+    assert two["steps"] == 5 + 2 + 2 + 5 + 3
     for (epoch, mine), (same, others) in zip(two["indices"], other["indices"], strict=True):
         assert epoch == same and len(mine) == len(others) == 10 and not set(mine) & set(others)
     data = narrow_data()
     data.setup()
     chosen = {i for run in (two, other) for e, index in run["indices"] if e == 1 for i in index}
     assert len(chosen) == 40 and chosen < set(data.train_subset(0.41).tolist())
-    for step in (6, 9):
+    for step in (6, 9, 15):
         resumed = results[f"narrow_from_{step}_0"]
         assert resumed["indices"] == two["indices"][step:], f"step {step}"
         for name, weight in two["weights"].items():

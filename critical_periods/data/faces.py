@@ -56,7 +56,7 @@ _KINDS: dict[str, _Kind] = {
         1400, 5, 0.05, 0.2, 0.3, 6, (0.7, 1.0), (0.6, 0.6, 0.4, 2.0, 1.4, 1.2, 0.8), 0.0
     ),
     "wild": _Kind(
-        4200, 20, 0.15, 0.8, 0.5, 20, (0.3, 1.0), (0.8, 0.2, 0.3, 2.8, 1.8, 0.7, 0.4), 0.1
+        4200, 12, 0.1, 0.6, 0.4, 14, (0.5, 1.0), (0.8, 0.2, 0.3, 2.8, 1.8, 0.7, 0.4), 0.1
     ),
 }
 
@@ -67,8 +67,8 @@ class FacesDataModule(ImageDataModule):
     Expressions are those of :data:`EXPRESSIONS`. Two databases differ as those of photographs do:
 
     - ``posed``: 1,400 training images, frontal, of even light, with their true labels;
-    - ``wild``: 4,200, turned by up to 20 degrees, looking aside, faint or dark, noisier, over three
-      times as unbalanced, and a tenth of the training labels is drawn anew from all classes.
+    - ``wild``: 4,200, turned by up to 12 degrees, looking aside, faint or dark, noisier, less
+      balanced, and a tenth of the training labels is drawn anew from all classes.
 
     The test split has 700 images, 100 of each class, with their true labels, so that chance is 1/7.
     A face depends on (seed, database, split, index) alone. Augmentation shifts by up to a twelfth

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from .deficit import Deficit as Deficit
     from .deficit import DeficitSlot as DeficitSlot
     from .dissociation import Dissociation as Dissociation
+    from .faded import Greyscale as Greyscale
+    from .faded import LowContrast as LowContrast
     from .flip import VerticalFlip as VerticalFlip
     from .label_noise import LabelNoise as LabelNoise
     from .labels import LabelPermutation as LabelPermutation

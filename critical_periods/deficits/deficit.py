@@ -36,6 +36,8 @@ class Deficit(nn.Module):
 
     edits_target: bool = False
     """Whether targets change; images change otherwise."""
+    fades_by_itself: bool = False
+    """Whether :meth:`degrade` heeds :attr:`strength`; if not, images are mixed with clean ones."""
     needs_images: bool = True
     """Whether views have to be images; if not, :meth:`degrade` takes any [N, ...]."""
 
@@ -49,6 +51,8 @@ class Deficit(nn.Module):
                 "counted from 0; leave it out for all views."
             )
         self.views = None if views is None else list(views)
+        self.strength = 1.0
+        """How much of it there is, from 0 to 1, which a window may change by the epoch."""
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         """A batch with the deficit.
@@ -77,6 +81,16 @@ class Deficit(nn.Module):
         return batch._replace(views=views)
 
     def _degrade(self, views: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.strength == 1 or self.fades_by_itself:
+            return self._degrade_all(views, generator)
+        if self.strength == 0:
+            return views
+        mixed = torch.lerp(
+            views.float(), self._degrade_all(views.clone(), generator).float(), self.strength
+        )
+        return (mixed if views.is_floating_point() else mixed.round()).to(views.dtype)
+
+    def _degrade_all(self, views: Tensor, generator: torch.Generator | None) -> Tensor:
         if not self.needs_images:
             return self.degrade(views.flatten(0, 1), generator).unflatten(0, views.shape[:2])
         if views.ndim < 5:

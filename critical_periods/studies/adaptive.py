@@ -9,11 +9,12 @@ from typing import Any
 
 from critical_periods.core.errors import UserError
 from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.lattice import design, space_of
 from critical_periods.studies.names import Resolved
 from critical_periods.studies.plan import Plan, Segment, make_plan
 from critical_periods.studies.resolve import resolve
 from critical_periods.studies.rounds import Chosen, Fit, Round, read_record, write_record
-from critical_periods.studies.space import Space, Trained
+from critical_periods.studies.space import Trained
 from critical_periods.studies.study import Study, Variation
 
 
@@ -40,8 +41,8 @@ class Rounds:
         assert study.adaptive is not None
         self.study = study
         self._resolved: dict[str, tuple[list[Resolved], list[Resolved]]] = {}
-        self.space = Space.of(study.adaptive, self._are_whole(), study.seeds)
-        trained, points = Trained(self.space), self.space.design()
+        self.space = space_of(study.adaptive, self._are_whole(), study.seeds)
+        trained, points = Trained(self.space), design(self.space)
         seeds = [self.space.seed(number) for number in range(len(points))]
         pairs = zip(points, seeds, strict=True)
         self._first = Round(tuple(Chosen(*pair, trained.add(*pair)) for pair in pairs))
@@ -94,7 +95,8 @@ class Rounds:
         """The tree of all their runs and controls."""
         windows: dict[str, tuple[Variation, int, list[Any]]] = {}
         for run in (run for one in rounds for run in one.runs):
-            variation = self._variation(self.space.variation(run.point))
+            fields = self.space.variation(run.point)
+            variation = Variation(fields, fields)
             key = json.dumps([variation.fields, run.seed])
             found = windows.setdefault(key, (variation, run.seed, []))
             found[-1].append(self.space.window(run.point))
@@ -111,9 +113,6 @@ class Rounds:
         ]  # fmt: skip
         return replace(_joined(parts), adaptive=self.space)
 
-    def _variation(self, fields: dict[str, Any]) -> Variation:
-        return Variation(fields, fields)
-
     def _resolve(self, variation: Variation) -> tuple[list[Resolved], list[Resolved]]:
         key = json.dumps(variation.fields)
         if key not in self._resolved:
@@ -129,7 +128,7 @@ class Rounds:
         for name in further:
             for end in ends[name]:
                 try:
-                    resolved = self._resolve(self._variation(further | {name: end}))
+                    resolved = self._resolve(Variation({}, further | {name: end}))
                     value = _setting(name, *resolved)
                 except UserError as error:
                     raise UserError(f"windows.adaptive.{name}: {error}") from error

@@ -89,6 +89,8 @@ class AdaptiveSettings(BaseModel):
                     f"{where}.distribution.{name} is {of}; give one of {', '.join(_MARGINALS)}."
                 )
             try:
+                if len(of[kind]) != 1 + (kind != "exponential"):
+                    raise TypeError
                 marginal(of)
             except (TypeError, UserError) as error:
                 needs = "[mean]" if kind == "exponential" else "[mean, sd]"

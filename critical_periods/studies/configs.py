@@ -72,7 +72,9 @@ def window_callback(scheduled: Config, owner: str) -> Config:
         example = "a deficit, such as Blur" if kind == "deficit" else "a callback with a window"
         raise UserError(f"{kind}.class_path is missing; it names {example}.")
     if kind == "deficit":
-        return {"class_path": "DeficitWindow", "init_args": {"deficit": config}}
+        course = {name: config[name] for name in config if name == "strength"}
+        deficit = {name: config[name] for name in config if name != "strength"}
+        return {"class_path": "DeficitWindow", "init_args": {"deficit": deficit, **course}}
     return {"class_path": config["class_path"], "init_args": dict(_fields(config, "init_args"))}
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from critical_periods.plots import curve as curves
 from critical_periods.plots import through_epochs
 from critical_periods.plots.boundary import plot_boundary
+from critical_periods.plots.cross import plot_cross
 from critical_periods.plots.recovery import plot_recovery
 from critical_periods.plots.remedies import plot_remedies
 from critical_periods.plots.rsv import plot_rsv
@@ -33,13 +34,14 @@ def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callabl
     found: dict[str, Callable[[], Figure]] = {}
     if "adaptive" in tables:
         # Its runs lie on no curve.
-        boundary = tables.get("boundary")
-        drawn = [] if boundary is None else [(plot_boundary, boundary, tables["adaptive"])]
-        return {"boundary": titled(*one) for one in drawn}
+        both = [tables[name] for name in ("boundary", "adaptive") if name in tables]
+        return {"boundary": titled(plot_boundary, *both)} if len(both) == 2 else {}
     if curves.curve_panels(curve):
         found["curve"] = titled(curves.plot_curve, curve)
     if "recovery" in tables and numbers(tables["recovery"], "gap").notna().any():
         found["recovery"] = titled(plot_recovery, tables["recovery"])
+    if "cross" in tables:
+        found["cross"] = titled(plot_cross, tables["cross"])
     if "remedies" in tables and numbers(tables["remedies"], "regained").notna().any():
         found["remedies"] = titled(plot_remedies, tables["remedies"])
     # These two draw losses of accuracy, which not every task has.

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from critical_periods.core.errors import UserError
-from critical_periods.reliability.architecture import GRID, PLAIN, Choice
+from critical_periods.reliability.architecture import GRID, PLAIN
 from critical_periods.reliability.deep_kernel import DeepKernelGP
 from critical_periods.reliability.learning import choose, expected_feasibility
+from critical_periods.studies import lattice
 from critical_periods.studies.adaptive_settings import LEAST_INITIAL
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan
@@ -44,16 +45,20 @@ def losses(folder: StudyFolder, plan: Plan, runs: Sequence[Chosen]) -> list[floa
     rows = zip((run for _, run, _ in ended(folder, plan)), results(folder, plan), strict=True)
     found = {_key(run.variation, run.window, run.seed): row for run, row in rows}
     measure = next((one for one in _MEASURES if any(one in row for row in found.values())), None)
+    if measure is None and any("diverged_epoch" not in row for row in found.values()):
+        raise UserError(
+            f"the runs have measured none of {', '.join(_MEASURES)}, so that there is no loss to "
+            "compare with windows.adaptive.threshold."
+        )
     lost = []
     for run in runs:
-        variation, window = space.variation(run.point), space.window(run.point)
-        pair = [
-            found.get(_key(variation, one, run.seed))
-            for one in (window, Schedule(0, 0, space.epochs))
-        ]
-        if None in pair:
+        variation = space.variation(run.point)
+        windows = space.window(run.point), Schedule(0, 0, space.epochs)
+        pair = [found.get(_key(variation, window, run.seed)) for window in windows]
+        both = [row for row in pair if row is not None]
+        if len(both) < 2:
             break
-        lost.append(_lost(pair, measure))
+        lost.append(_lost(both, measure or ""))
     return lost
 
 
@@ -61,16 +66,10 @@ def _key(variation: Row, window: Schedule, seed: int) -> str:
     return json.dumps([variation, window, seed])
 
 
-def _lost(pair: Sequence[Row | None], measure: str | None) -> float | None:
-    values = [row.get(measure) for row in pair if row is not None and measure is not None]
-    if any(row is not None and "diverged_epoch" in row for row in pair):
+def _lost(pair: Sequence[Row], measure: str) -> float | None:
+    if any("diverged_epoch" in row for row in pair):
         return None
-    if measure is None or None in values:
-        raise UserError(
-            "the runs have measured no accuracy, success, error or share of a path whose loss "
-            "could be compared with windows.adaptive.threshold."
-        )
-    with_deficit, control = map(float, values)
+    with_deficit, control = (float(row[measure]) for row in pair)
     difference = with_deficit - control
     return short(_MEASURES[measure] * difference if _MEASURES[measure] else abs(difference))
 
@@ -87,7 +86,7 @@ class Posterior(NamedTuple):
     """
 
     model: DeepKernelGP
-    places: NDArray[np.int64]
+    places: lattice.Places
     mean: Array
     sd: Array
     fit: Fit
@@ -98,7 +97,7 @@ def posterior(
     runs: Sequence[Chosen],
     lost: Sequence[float | None],
     before: Fit | None,
-    places: NDArray[np.int64] | None = None,
+    places: lattice.Places | None = None,
 ) -> Posterior:
     """Fits the runs; architecture and early stopping are chosen anew whenever they have doubled.
 
@@ -122,25 +121,26 @@ def posterior(
         )
     keeps = before is not None and len(pairs) < 2 * before.chosen_at
     choice = before.choice if keeps and before is not None else None
-    places = space.places() if places is None else places
+    places = lattice.places(space) if places is None else places
     with _one_thread():
         model = DeepKernelGP([PLAIN] if space.kernel == "plain" else GRID)
-        model.fit(space.unit(points), values, choice)
-        mean, sd = model.predict(space.unit([space.point(place) for place in places]))
-    weights = space.weights(places)
-    shares = [
+        model.fit(lattice.unit(space, points), values, choice)
+        mean, sd = model.predict(lattice.unit(space, [space.point(place) for place in places]))
+    weights = lattice.weights(space, places)
+    impair, low, high = (
         short(float(weights[mean + z * sd > space.threshold].sum()))
         for z in (0, -TWO_SIDED, TWO_SIDED)
-    ]
-    chosen: Choice = choice or model.choices[0]
+    )
     made_at = before.chosen_at if keeps and before is not None else len(pairs)
-    return Posterior(model, places, mean, sd, Fit(len(pairs), *shares, chosen, made_at))
+    fit = Fit(len(pairs), impair, low, high, choice or model.choices[0], made_at)
+    return Posterior(model, places, mean, sd, fit)
 
 
 def stands(fits: Sequence[Fit]) -> bool:
     """Whether the boundary is known by now: it moves no more, and its band is narrow.
 
     Example:
+        >>> from critical_periods.reliability import PLAIN, Choice
         >>> choice = Choice(PLAIN, 0, 40, 0.01)
         >>> fits = [Fit(12 + n, 0.30, 0.28, 0.32, choice, 12) for n in range(3)]
         >>> stands(fits), stands(fits[:2])
@@ -177,7 +177,7 @@ def next_runs(found: Posterior, space: Space, rounds: Sequence[Round], count: in
     points = [points[place] for place in best]
     mean, sd, noise = found.mean[best], found.sd[best], found.model.noise
     with _one_thread():
-        covariance = found.model.covariance(space.unit(points))
+        covariance = found.model.covariance(lattice.unit(space, points))
     above = mean - space.threshold
     chosen = choose(expected_feasibility, above, covariance, noise**2, count, cost)
     trained, runs = _trained(space, rounds), []

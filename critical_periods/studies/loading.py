@@ -173,6 +173,23 @@ class LoadedStudy:
         return self.table("agent")
 
     @cached_property
+    def regions(self) -> pd.DataFrame:
+        """Of each ``region`` of pictures the ``energy`` of maps there, and accuracy ``without``.
+
+        At each ``epoch`` that a ``RegionMonitor`` has measured.
+        """
+        return self.table("regions")
+
+    @cached_property
+    def cross(self) -> pd.DataFrame:
+        """The ``accuracy`` on each data set that was ``tested`` on by a ``CrossDatasetMatrix``.
+
+        With ``_sd``, ``_low`` and ``_high``; the same of the ``difference``, paired by seed, to the
+        variant that is called as the data set is.
+        """
+        return self.table("cross")
+
+    @cached_property
     def modes(self) -> pd.DataFrame:
         """Of each ``path`` and ``mode`` the ``strength``, and ``ode``, what theory says."""
         return self.table("modes")

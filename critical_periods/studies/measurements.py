@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from critical_periods.core.errors import UserError
+from critical_periods.studies.cross import cross
 from critical_periods.studies.divergence import diverged_in
 from critical_periods.studies.folder import SegmentFolder, StudyFolder
 from critical_periods.studies.plan import Plan
@@ -35,7 +36,7 @@ def block(layer: str) -> str:
 
 
 # What a row has beside the epoch, and what makes it of a part of a logged key.
-_PLACES: dict[str, Callable[[str], Any]] = {"layer": block, "path": int, "mode": int}
+_PLACES: dict[str, Callable[[str], Any]] = {"layer": block, "path": int, "mode": int, "region": str}
 
 
 def _histories(
@@ -163,6 +164,8 @@ TABLES: dict[str, Callable[[StudyFolder, Plan], list[Row]]] = {
     "information": partial(_histories, {r"information/(both|view_\d+)": r"information_\1"}),
     "reconstruction": partial(_histories, {r"reconstruction/(\w+)": r"reconstruction_\1"}),
     "agent": partial(_histories, {"(?:val/(?=success)|agent/)(.+)": r"\1"}, least=2),
+    "regions": partial(_histories, {r"region/(?P<region>\w+)/(\w+)": r"\2"}),
+    "cross": cross,
     "rsv": _distributions,
     "modes": partial(
         _histories,

@@ -23,10 +23,11 @@ def write_report(folder: StudyFolder, plan: Plan, study: LoadedStudy | None = No
 
     ``results.csv`` (a row a run) and ``curve.csv`` always; ``recovery``, the rungs of a ladder and
     its verdicts; ``remedies``, what each regains; ``adaptive`` and ``boundary``, of an adaptive
-    study; ``curve`` where accuracy, RSV or an error was measured; ``sensitivity`` where windows of
-    a length vary in their onset; ``surface`` where two settings vary. Where they were measured,
-    each a table and a figure: ``fisher``, ``layers``, ``information``, ``reconstruction`` and
-    ``modes``, in several epochs, and ``rsv``, the histograms at the end.
+    study, whose only figure that is; ``curve`` where accuracy, RSV or an error was measured;
+    ``sensitivity`` where windows of a length vary in their onset; ``surface`` where two settings
+    vary. Where they were measured, each a table and a figure: ``fisher``, ``layers``,
+    ``information``, ``reconstruction`` and ``modes``, in several epochs, and ``rsv``, the
+    histograms at the end.
 
     Args:
         folder: of the study.

@@ -149,10 +149,11 @@ def _name_data(configs: list[Config], built: list[Any]) -> None:
     has_data = [one for one in configs if hasattr(class_at(one["class_path"]), "fingerprint")]
     with_data = (one for one in built if hasattr(one, "fingerprint"))
     for config, callback in zip(has_data, with_data, strict=True):
-        data = config["init_args"]["data"]
-        settings = data.get("init_args", {}).items()
-        data["init_args"] = {name: of for name, of in settings if name not in DATA_IGNORED}
-        data["fingerprint"] = callback.fingerprint()
+        settings = config["init_args"]
+        for data in [settings["data"]] if "data" in settings else settings["datasets"].values():
+            kept = data.get("init_args", {}).items()
+            data["init_args"] = {name: of for name, of in kept if name not in DATA_IGNORED}
+        settings["fingerprint"] = callback.fingerprint()
 
 
 def _without_nulls(config: Any) -> Any:

@@ -22,7 +22,8 @@ _KEYS = (
     "rsv/*/mean", "rsv/*/polarization", "rsv/*/dead", "rsv/*/channels/mean",
     "rsv/*/channels/polarization", "fisher/trace", "information/both", "information/view_0",
     "information/view_1", "information/weights", "reconstruction/own_view",
-    "reconstruction/other_view", "reconstruction/both_views",
+    "reconstruction/other_view", "reconstruction/both_views", "robustness/mean",
+    "robustness/noise", "robustness/blur", "robustness/contrast", "robustness/pixelation",
 )  # fmt: skip
 _MEASURES = {key.replace("/*/", "/").replace("/", "_"): key for key in _KEYS}
 _MEASURES |= {"error": "val/error", "path_share": "modes/share", "success": "val/success"}
@@ -157,8 +158,8 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
                 # On the target alone, for as many epochs on it.
                 rest = {"onset": 0, "removal": 0, "epochs": _target_epochs(window)}
                 alone, _ = _by_seed(rows, {**start, **rest})
-                _, *groups = _groups("final_accuracy", here, alone)
-                for group, values in zip(("", "_difference"), groups, strict=True):
+                of_target = _groups("final_accuracy", here, alone)[1:]
+                for group, values in zip(("", "_difference"), of_target, strict=True):
                     found = summarise(list(values.values())) if values else ()
                     names = (f"final_accuracy_target{group}{end}" for end in _ENDS)
                     point |= dict(zip(names, map(short, found), strict=False))

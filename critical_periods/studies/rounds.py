@@ -90,6 +90,12 @@ def read_record(folder: StudyFolder) -> Record | None:
         return None
 
 
+def has_ended(folder: StudyFolder) -> bool:
+    """Whether no round is to come."""
+    record = read_record(folder)
+    return record is not None and not record.rounds[-1].runs
+
+
 def write_record(folder: StudyFolder, key: str, rounds: Sequence[Round]) -> None:
     """Keeps the rounds."""
     tree = asdict(Record(key, tuple(rounds)))

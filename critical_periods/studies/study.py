@@ -142,7 +142,21 @@ class Study:
         base = changed(self.base, fields)
         scheduled = changed(self.scheduled, variation.of(*_SCHEDULED))
         owner = variation.name or "the study"
-        return configs.with_callbacks(base), configs.window_callback(scheduled, owner)
+        window = configs.window_callback(scheduled, owner)
+        self._settle_strength(window["init_args"].get("strength"))
+        return configs.with_callbacks(base), window
+
+    def _settle_strength(self, course: Any) -> None:
+        """Has a strength change over so many epochs as the windows have, in each segment alike."""
+        if not isinstance(course, dict) or "epochs" in course:
+            return
+        lengths = {window.removal - window.onset for window in self.windows} - {0}
+        if len(lengths) > 1:
+            raise UserError(
+                f"strength changes over the deficit, which lasts {sorted(lengths)} epochs in turn, "
+                "so that its runs would share no beginnings; set strength.epochs."
+            )
+        course["epochs"] = max(lengths, default=1)
 
     def configured_finetuning(self, variation: Variation) -> Config | None:
         """The second stage's config, with a list of callbacks, of a variation.

@@ -40,6 +40,7 @@ _WANTED = {
     "list_type": "be a list",
     "model_type": "hold fields",
     "string_type": "be text",
+    "too_long": "hold at most {max_length} values",
     "too_short": "hold at least one value",
 }
 
@@ -294,11 +295,15 @@ class StudyFile(_Fields):
     @model_validator(mode="after")
     def _can_adapt(self) -> Self:
         if isinstance(self.windows, Adaptive):
-            for name in ("vary", "variants"):
+            for name in _DECIDED.keys() & self.windows.adaptive.axes.keys():
+                raise UserError(
+                    f"windows.adaptive.{name} is no axis; set {_DECIDED[name]} instead."
+                )
+            for name in ("vary", "variants", "recovery"):
                 if getattr(self, name):
                     raise UserError(
-                        f"{name} is of a study with all its runs; give a setting that varies as an "
-                        "axis of windows.adaptive."
+                        f"{name} is of a study with all its runs; leave it out of one with "
+                        "windows.adaptive, and give a setting that varies as an axis there."
                     )
         return self
 

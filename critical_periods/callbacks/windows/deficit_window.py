@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from critical_periods.callbacks.samples import example_batch
+from critical_periods.callbacks.windows.strength import Strength
 from critical_periods.callbacks.windows.window import Window, open_windows, windows
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
@@ -45,9 +46,13 @@ class DeficitWindow(Window):
             draws the same in every epoch there, from (seed, batch, rank).
         unit: ``epoch`` or ``step``: what ``onset`` and ``removal`` are counted in.
         project: where inputs and target are in a third party's batches (:class:`Project`).
+        strength: how strong a deficit of images is through the window, such as ``{from: 1, to: 0}``
+            for one that fades (:class:`~critical_periods.callbacks.windows.strength.Strength`). It
+            is mixed with the clean images, ``Blur(sigma)`` becomes narrower.
 
     Raises:
-        UserError: before the first step of training, the deficit cannot act on its batches.
+        UserError: strength is of another form, or of a deficit of targets; before the first step of
+            training, the deficit cannot act on its batches.
 
     Example:
         >>> from critical_periods.deficits import Blur
@@ -66,8 +71,17 @@ class DeficitWindow(Window):
         validate: bool = False,
         unit: Unit = "epoch",
         project: Project | None = None,
+        strength: dict[str, float | bool] | None = None,
     ) -> None:
         super().__init__(onset, removal, unit)
+        if strength is not None and type(deficit).forward is not Deficit.forward:
+            raise UserError(
+                f"strength of DeficitWindow is of deficits of images, and {type(deficit).__name__} "
+                "cannot be mixed with clean ones; leave it out."
+            )
+        length = None if removal is None else removal - onset
+        self.strength = strength
+        self._course = None if strength is None or length == 0 else Strength(strength, length)
         self.deficit = deficit
         self.validate = validate
         self.project = project
@@ -134,6 +148,9 @@ class DeficitWindow(Window):
 
     def switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fills the slot, if there is one, with the deficits of the windows that are open."""
+        since = self.now(trainer) - self.onset
+        if self._course is not None and since >= 0:
+            self.deficit.strength = self._course.at(since, self._seed)
         slot = _slot(trainer)
         if slot is not None:
             # Every window fills in the same deficits, so the order never depends on history.
@@ -176,6 +193,8 @@ class DeficitWindow(Window):
 
     def restore(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Empties the slot, or gives the steps back to the module."""
+        if self._course is not None:
+            self.deficit.strength = 1.0
         slot = _slot(trainer)
         if slot is not None:
             slot.fill([])

@@ -1,15 +1,15 @@
 """Pre-training as a window: for a while, the training samples are those of another data set."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
+from critical_periods.callbacks.class_numbers import class_numbers
 from critical_periods.callbacks.windows.image_data import image_data, validate_interval
 from critical_periods.callbacks.windows.window import Window, open_windows, windows
-from critical_periods.core.errors import UserError, near
+from critical_periods.core.errors import UserError
 from critical_periods.core.internals import finish_resumed_epoch, reload_every_epoch
 from critical_periods.core.trainer import Unit
 from critical_periods.data.example import two_samples
@@ -87,7 +87,9 @@ class SourceWindow(Window):
             self.data.prepare_data()
         trainer.strategy.barrier()
         self.data.setup(stage)
-        self._classes = class_numbers(self.data.class_names, target.class_names, self.mapping)
+        self._classes = class_numbers(
+            "SourceWindow", self.data.class_names, target.class_names, self.mapping
+        )
         shapes = [
             tuple(two_samples(one, pl_module.device).views.shape[1:]) for one in (self.data, target)
         ]
@@ -140,56 +142,20 @@ class SourceWindow(Window):
 
 
 def source_now(trainer: pl.Trainer) -> Source | None:
-    """The source of the next epoch, if it has one."""
-    found = open_windows(trainer, SourceWindow)
-    return found[0].source() if found else None
-
-
-def class_numbers(
-    source: Sequence[str],
-    target: Sequence[str],
-    mapping: Mapping[str, str] | None,
-) -> Tensor:
-    """The target's number of each class of a source, by their names.
-
-    Raises:
-        UserError: the names, or without a mapping their order, differ, or the mapping names a class
-            that does not exist.
-
-    Example:
-        >>> class_numbers(["happy", "sad"], ["joy", "sad"], {"happy": "joy"})
-        tensor([0, 1])
-    """
-    theirs, ours = list(source), list(target)
-    for name, known, whose in (
-        *((one, theirs, "source") for one in mapping or {}),
-        *((one, ours, "target") for one in (mapping or {}).values()),
-    ):
-        if name not in known:
-            hint = near(name, known)
-            raise UserError(
-                f"mapping of SourceWindow names {name!r}, no class of the {whose}; {hint}"
-            )
-    named = [(mapping or {}).get(name, name) for name in theirs]
-    for name, own in zip(theirs, named, strict=True):
-        if own not in ours:
-            raise UserError(
-                f"the source has the class {name!r} and the target has not; choose its classes by "
-                f"name, or give mapping={{{name}: …}} of SourceWindow; {near(name, ours)}"
-            )
-    if mapping is None:
-        if missing := [name for name in ours if name not in theirs]:
-            raise UserError(
-                f"the target has the class {missing[0]!r} and the source has not; let both have "
-                "the same classes, or give mapping of SourceWindow."
-            )
-        if theirs != ours:
-            raise UserError(
-                f"the classes of the source are in the order {', '.join(theirs)}, those of the "
-                f"target in the order {', '.join(ours)}; order them alike, or give mapping={{}} of "
-                "SourceWindow, which goes by their names."
-            )
-    return torch.tensor([ours.index(name) for name in named])
+    """The source of this epoch, if it has one: of an open window, or of one that fades out."""
+    for one in open_windows(trainer, SourceWindow):
+        return one.source()
+    # GradualChange, which knows of this window and not the reverse.
+    fading: list[Any] = [one for one in windows(trainer, Window) if hasattr(one, "source_share")]
+    share = max((one.source_share(one.now(trainer)) for one in fading), default=0.0)
+    closed = [
+        (one.removal, one)
+        for one in windows(trainer, SourceWindow)
+        if one.removal is not None and one.onset < one.removal <= one.now(trainer)
+    ]
+    if not share or not closed:
+        return None
+    return max(closed, key=lambda pair: pair[0])[1].source(share)
 
 
 def _target(trainer: pl.Trainer) -> ImageDataModule:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .learned_noise import WeightInformation as WeightInformation
     from .learned_noise import weight_information as weight_information
     from .likelihood import mean_loss as mean_loss
+    from .maps import energy_share as energy_share
+    from .maps import grad_cam as grad_cam
     from .plasticity import dormant as dormant
     from .plasticity import effective_rank as effective_rank
     from .plasticity import gradient_agreement as gradient_agreement

@@ -13,8 +13,9 @@ from critical_periods.studies.slurm_settings import SlurmSettings
 _REQUEUES = 5
 # What the last job's comment names instead of segments.
 REPORT = "report"
-# And that of the job that plans.
+# And that of the job that plans, and of the last job of a round of an adaptive study.
 PLAN = "plan"
+NEXT = "next"
 # So many seconds before a job's time is over, a segment is told to save and to end; in a job of a
 # few minutes, a quarter of them. Slurm may say so a minute earlier.
 _SECONDS_TO_SAVE = 120
@@ -128,8 +129,9 @@ def planning_script(
     gpus: int | None,
     prepare: Sequence[str],
     submit: Sequence[str],
+    kind: str = PLAN,
 ) -> str:
-    """The script of the job that plans a study and submits the rest.
+    """The script of the job that plans a study, or its next round, and submits the rest.
 
     It plans where segments are trained, in the container if there is one, and submits outside of
     that, where Slurm's commands are.
@@ -139,7 +141,7 @@ def planning_script(
         outside = settings.model_copy(update={"container": None, "python": None})
     lines = [_setup(settings), f"{_command(settings, prepare)} &&", _command(outside, submit)]
     headers = {
-        "job-name": name, "ntasks": 1, "gpus-per-node": gpus, "comment": PLAN, "output": log,
+        "job-name": name, "ntasks": 1, "gpus-per-node": gpus, "comment": kind, "output": log,
     }  # fmt: skip
     return _script(settings, headers, "\n".join(lines) + "\n")
 

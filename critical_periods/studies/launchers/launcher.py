@@ -23,7 +23,8 @@ class Request:
     Attributes:
         study: what its file says.
         commands: the words of the commands that jobs run by their names: ``plot`` writes tables and
-            figures, ``prepare`` plans, ``submit`` submits what is planned.
+            figures, ``prepare`` plans, ``advance`` chooses the next round of an adaptive study,
+            ``submit`` submits what is planned.
         jobs: runs at once on this machine; ``None``: one a device.
         whole: whether a job of a cluster trains a whole path of the tree; without, one segment.
     """
@@ -48,6 +49,9 @@ class Launcher(Protocol):
 
     def planning(self, folder: StudyFolder) -> str | None:
         """The state of planning that goes on elsewhere; ``None`` where there is none."""
+
+    def planning_goes_on(self, folder: StudyFolder) -> Callable[[], bool]:
+        """What says, whenever it is called, whether planning goes on elsewhere."""
 
     def states(self, folder: StudyFolder) -> dict[str, str]:
         """What is known of segments beside what the folder says."""

@@ -1,0 +1,43 @@
+"""The matrix of a study with a CrossDatasetMatrix: trained on each data set, tested on each."""
+
+from typing import Any
+
+from critical_periods.studies.divergence import diverged_in
+from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.plan import Plan
+from critical_periods.studies.results import Row, settings
+from critical_periods.studies.statistics import summarise
+from critical_periods.studies.tables import short
+
+_ENDS = ("", "_sd", "_low", "_high")
+
+
+def cross(study: StudyFolder, plan: Plan) -> list[Row]:
+    """One row for each window and data set that was tested on at its end."""
+    found: dict[str, tuple[Row, dict[str, dict[int, float]]]] = {}
+    for run in plan.runs:
+        segment, known = study.segment(run.segment), settings(run)
+        if not segment.is_done() or diverged_in(study, plan, run.segment) is not None:
+            continue
+        _, by_tested = found.setdefault(repr(known), (known, {}))
+        for key, value in segment.history()[-1].items():
+            if key.startswith("cross/") and value:
+                by_tested.setdefault(key.removeprefix("cross/"), {})[run.seed] = float(value)
+    rows = []
+    for known, by_tested in found.values():
+        for tested, accuracies in by_tested.items():
+            row: Row = {**known, "tested": tested, "seeds": len(accuracies)}
+            row |= _summary("accuracy", accuracies)
+            itself = {**known, "variant": tested}
+            _, reference = found.get(repr(itself), ({}, {}))
+            own: dict[int, float] = reference.get(tested, {})
+            pairs = {seed: accuracies[seed] - own[seed] for seed in accuracies if seed in own}
+            if pairs and itself != known:
+                row |= _summary("difference", pairs)
+            rows.append(row)
+    return rows
+
+
+def _summary(name: str, values: dict[int, float]) -> dict[str, Any]:
+    numbers = map(short, summarise(list(values.values())))
+    return dict(zip((f"{name}{end}" for end in _ENDS), numbers, strict=True))
