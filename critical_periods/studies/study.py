@@ -105,7 +105,8 @@ class Study:
         base = changed(self.base, fields)
         scheduled = changed(self.scheduled, variation.of(*_SCHEDULED))
         owner = variation.name or "the study"
-        return configs.with_callbacks(base), configs.window_callback(scheduled, owner)
+        run = configs.with_precision(configs.with_callbacks(base))
+        return run, configs.window_callback(scheduled, owner)
 
     def configured_finetuning(self, variation: Variation) -> Config | None:
         """The second stage's config, with a list of callbacks, of a variation.
@@ -119,7 +120,7 @@ class Study:
                 raise UserError(f"{name} is varied, but the study has no finetuning.")
             return None
         config = changed({_FINETUNING: self.finetuning}, fields)[_FINETUNING]
-        config = configs.with_callbacks(config)
+        config = configs.with_precision(configs.with_callbacks(config))
         epochs = config["trainer"].get("max_epochs")
         if type(epochs) is not int or epochs < 1:
             must = "it must be a whole number of at least 1."
