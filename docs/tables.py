@@ -723,6 +723,19 @@ def throughput() -> str:
     return markdown([*header, "conventional"], body)
 
 
+def bench() -> str:
+    """What ours and its peers take, and the limits, and on which machine."""
+    if not (RESULTS / "bench.csv").exists():
+        return "No figures are committed yet."
+    body = []
+    for _, row in benchmark("bench").iterrows():
+        ratios = [f"{row[name]:g}" for name in ("median", "least", "greatest")]
+        limit = row["limit"] if row["met"] else f"{row['limit']}, **missed**"
+        body.append([row["what"], row["peer"], *ratios, str(row["rounds"]), limit])
+    header = ["what", "beside", "median", "least", "greatest", "rounds", "limit"]
+    return f"{markdown(header, body)}\n\nMeasured on {row['machine']}, {row['day']}."
+
+
 def precision() -> str:
     """Accuracy in bf16 and in float32."""
     body = []
