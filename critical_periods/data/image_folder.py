@@ -115,7 +115,7 @@ train/<class>/* and test/<class>/* or val/<class>/*, or FER2013's fer2013/.
             counts = images.target.bincount(minlength=len(self.classes)).tolist()
             self.balance[part] = named = dict(zip(self.class_names, counts, strict=True))
             total = sum(counts)
-            shown = (f"{name} {count} ({count / total:.1%})" for name, count in named.items())
+            shown = (f"{name}: {count} ({count / total:.1%})" for name, count in named.items())
             rank_zero_info(f"{self.root / part}: {total} pictures, {', '.join(shown)}.")
         self._val = parts["val"] if {"val", "test"} <= parts.keys() else None
         return parts["train"], parts["test"] if "test" in parts else parts["val"]
