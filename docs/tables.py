@@ -199,6 +199,16 @@ def epochs_a_seed(folder: str) -> str:
     return number(int(commands()[folder]["epochs"]) / int(rows(folder)["seeds"].max()), 0)
 
 
+def epochs_planned(study: str) -> str:
+    """How many epochs a study that has not been run would train, trunks once."""
+    tree = _yaml(STUDIES / f"{study}.yaml")
+    removals, after = tree["windows"]["removal"], tree["windows"]["epochs_after"]
+    # One clean run as long as the longest; of each deficit one trunk, and a branch a removal.
+    of_deficit = max(removals) + after * len(removals)
+    epochs = max(removals) + after + len(tree["variants"]) * of_deficit
+    return number(epochs * len(tree["seeds"]), 0)
+
+
 def seeds(folder: str) -> str:
     """How many seeds a study was run with."""
     return number(rows(folder)["seeds"].max(), 0)
@@ -345,6 +355,13 @@ def laws(folder: str) -> str:
 def verdict(folder: str, variant: str) -> str:
     """What the damage of a deficit is called."""
     return str(rows(folder, "recovery", variant=variant)["verdict"].iloc[-1])
+
+
+def flips(folder: str, variant: str) -> str:
+    """The exact p values, rung by rung, of a gap that differs from the second control's."""
+    found = rows(folder, "recovery", variant=variant)
+    values = zip(found["more_than_control_p"], found["epochs_after"], strict=True)
+    return ", ".join(f"{number(p, 3)} after {rung} epochs" for p, rung in values)
 
 
 def gap(folder: str, variant: str, rung: int) -> str:
@@ -535,6 +552,20 @@ def trace(folder: str, epoch: int, epochs: int) -> str:
     """The Fisher trace of the clean runs of so many epochs after an epoch."""
     where = {"onset": 0, "removal": 0, "epochs": epochs, "epoch": epoch}
     return number(at(folder, "fisher_trace", "fisher", **where), 0)
+
+
+def traces(folder: str, epochs: Sequence[float], **where: Any) -> str:
+    """The Fisher trace by layer after some shares of epochs, ± its standard error over seeds."""
+    found = rows(folder, "traces", **where)
+    body = []
+    for layer in found["layer"].unique():
+        cells = []
+        for epoch in epochs:
+            (row,) = found.query(f"layer == {layer!r} and epoch == {epoch}").to_dict("records")
+            mean_, error = (number(row[name], 0) for name in ("fisher_trace", "fisher_trace_se"))
+            cells.append(mean_ if error == "nan" else f"{mean_} ± {error}")
+        body.append([layer, *cells])
+    return markdown(["layer", *(f"{epoch:g}" for epoch in epochs)], body)
 
 
 def falls(folder: str, epochs: int) -> str:
@@ -772,6 +803,76 @@ def lags_called_scars(draw: int) -> str:
     """The share of the planted lags that are called scars."""
     lags = _planted(draw).query("planted == 'lag'")
     return percent(lags["scar"].sum() / lags["sets"].sum())
+
+
+def planted_predictions() -> str:
+    """In how many sets of planted histories each measure was said to predict."""
+    names = ("predicts", "does_not", "predicts_where_chosen")
+    body = [
+        [f"{row['seeds']:.0f}", f"{row['noise']:.1f}", f"{row['sets']:.0f}"]
+        + [f"{row[name]:.0f}" for name in names]
+        + [percent(row["right"])]
+        for _, row in benchmark("predictions").iterrows()
+    ]
+    header = ["seeds", "noise", "sets", "predicts", "does not", "where chosen alone", "right"]
+    return markdown(header, body)
+
+
+def remedies(folder: str) -> str:
+    """What remedies regain after a deficit, and cost without one, in points."""
+    body = []
+    for _, row in table(folder, "remedies").iterrows():
+        cells = [
+            ""
+            if math.isnan(row[name])
+            else "{} ({} to {})".format(
+                *(number(100 * row[f"{name}{end}"]) for end in ("", "_low", "_high"))
+            )
+            for name in ("lost", "regained", "clean_cost")
+        ]
+        epochs = "" if math.isnan(row["epochs_to_match"]) else number(row["epochs_to_match"])
+        matched = f"{epochs} ({row['matched_seeds']:.0f} of {row['seeds']:.0f} seeds)"
+        body.append([row["remedy"], *cells, matched])
+    header = ["remedy", "lost", "regained", "cost without a deficit", "epochs to match no remedy"]
+    return markdown(header, body)
+
+
+def foretold(folder: str, most: int = 8) -> str:
+    """The measures with the largest correlations by the seeds that chose, judged by the others."""
+    found = table(folder, "predictions")
+    found = found[found["measure"] != "removal"]
+    order = found["chosen_rho"].abs().sort_values(ascending=False, kind="stable").index
+    body = [
+        [
+            f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2),
+            "{} ({} to {})".format(*(number(row[f"rho{end}"], 2) for end in ("", "_low", "_high"))),
+        ]
+        for _, row in found.loc[order[:most]].iterrows()
+    ]  # fmt: skip
+    return markdown(["measure", "taken", "on the seeds that chose", "on those held back"], body)
+
+
+def graded(folder: str) -> str:
+    """Harm and help of deficits: differences of accuracies from clean runs, in points."""
+    names = ("final_accuracy", "robustness_mean", "robustness_noise", "robustness_blur",
+             "robustness_contrast", "robustness_pixelation")  # fmt: skip
+    shown = rows(folder)
+    shown = shown[shown["onset"] < shown["removal"]]
+    body = [
+        [row["variant"], *(points(folder, name, variant=row["variant"], removal=row["removal"])
+                           for name in names)]
+        for _, row in shown.iterrows()
+    ]  # fmt: skip
+    header = [
+        "deficit",
+        "clean images",
+        "all corruptions",
+        "noise",
+        "blur",
+        "contrast",
+        "pixelation",
+    ]
+    return markdown(header, body)
 
 
 def queue_hours(job: str, wait: int) -> str:

@@ -121,7 +121,11 @@ class LearningRateRestart(pl.Callback):
         """Starts the schedule over where that is due and not done yet."""
         epoch = trainer.current_epoch
         removals = [
-            end for one in windows(trainer, Window) if (end := one.removal) and one.onset < end
+            end
+            for one in windows(trainer, Window)
+            # Remedies, which say when they begin, are no windows that it waits for.
+            if not hasattr(one, "changes_nothing_before")
+            if (end := one.removal) and one.onset < end
         ]
         first = max(removals, default=None) if self.epoch is None else self.epoch
         if epoch == self._latest or not self.is_due(epoch, first):

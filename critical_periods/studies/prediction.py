@@ -86,7 +86,7 @@ def foretold(points: "Sequence[Point]", measures: Sequence[str] = ()) -> list[Ro
     found: list[Row] = []
     for name in measures or sorted(known):
         rhos = {form: _rho(chosen, name, form) for form in _FORMS}
-        rhos = {form: rho for form, rho in rhos.items() if abs(rho) > 0}
+        rhos = {form: rho for form, rho in rhos.items() if math.isfinite(rho)}
         _, form = max(((abs(rho), form) for form, rho in rhos.items()), default=(0, ""))
         if form and all(form in one.of(name) for one in held):
             row = _judged(held, name, rhos[form], form)
@@ -171,12 +171,12 @@ def _courses(folder: StudyFolder, run: Run) -> dict[str, dict[str, float]]:
 
 
 def _rho(points: Sequence[Point], name: str, form: str) -> float:
-    """Of a form of a measure; 0 where values are all alike, nan where some do not have it."""
+    """Of a form of a measure; nan where values are all alike, or some do not have it."""
     if not all(form in one.of(name) for one in points):
         return math.nan
     values = np.array([one.of(name)[form] for one in points])
     losses = np.array([one.loss for one in points])
-    return float(np.nan_to_num(_spearman(values[None], losses[None])[0]))
+    return float(_spearman(values[None], losses[None])[0])
 
 
 def _judged(points: Sequence[Point], name: str, chosen_rho: float, form: str) -> Row:

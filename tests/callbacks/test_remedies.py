@@ -15,15 +15,18 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from critical_periods.callbacks import (
+    DeficitWindow,
     DormantUnitReset,
     InitialWeightDecay,
     LayerReset,
+    LearningRateRestart,
     Patching,
     PlasticityMonitor,
     ShrinkPerturb,
 )
 from critical_periods.callbacks.remedies.links import links
 from critical_periods.core.errors import UserError
+from critical_periods.deficits import Occlusion
 from critical_periods.metrics.functional import effective_rank, stable_rank
 
 IMAGES = torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -60,6 +63,13 @@ def test_a_branch_leaves_a_trunk_without_remedies(whole, tmp_path):
     train(saver, epochs=1)
     branch, _, _ = train(*all_remedies(), resume=tmp_path / "epoch=0.ckpt", epochs=3)
     assert equal(branch, whole[0])
+
+
+def test_a_restart_waits_for_the_deficit_alone():
+    deficit = DeficitWindow(Occlusion(views=[0]), 0, 1)
+    _, diary, _ = train(deficit, LearningRateRestart(), Patching(onset=1, removal=2), epochs=3)
+    rates = diary.epochs("rate")
+    assert rates[1] == rates[0] > rates[2]
 
 
 # Third parties' projects, with a rate of 0, so that nothing but the remedies changes weights.

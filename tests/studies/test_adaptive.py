@@ -14,7 +14,7 @@ from critical_periods.studies import load_study
 from critical_periods.studies.adaptive import Rounds
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.lattice import design, places, unit, values, weights
-from critical_periods.studies.launchers import local, slurm
+from critical_periods.studies.launchers import local, slurm_queue
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.rounds import read_record, write_record
 from critical_periods.studies.schedule import Schedule, branches
@@ -146,7 +146,7 @@ def test_rounds_on_slurm_follow_one_another(
         scripts.append(Path(words[-1]).name)
         return str(len(scripts))
 
-    monkeypatch.setattr(slurm, "_call", call)
+    monkeypatch.setattr(slurm_queue, "_call", call)
     assert main(["study", "run", *files, "--launcher", "slurm"]) == 0
     for last in ("next.sh", "next.sh", "report.sh"):
         assert scripts[-1] == last and not {"next.sh", "report.sh"} & {*scripts[:-1]}

@@ -1,0 +1,130 @@
+"""What foretells a loss: planted histories, the command, its mistakes, and a detector's regret."""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+from small_study import planned
+
+from critical_periods.cli import main
+from critical_periods.core.errors import UserError
+from critical_periods.studies import read_table
+from critical_periods.studies.detector import detected, detections
+from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.plan import Plan
+from critical_periods.studies.prediction import Point, foretold, judge, predictions
+from critical_periods.studies.results import known
+from critical_periods.studies.study_file import Ends
+from critical_periods.studies.tables import write_table
+
+BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
+PLAIN = {"trainer.callbacks": []}
+STUDY = {"windows": {"removal": [1, 2, 3], "epochs_after": 1}, "seeds": list(range(6))}
+
+
+def test_planted_measures_are_told_apart(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    script: Any = import_module("predictions")
+    found = [script.said(number, seeds=16, noise=0.5) for number in range(12)]
+    assert sum(list(one.values()) == [True, False, False] for one in found) >= 11
+    committed = pd.read_csv(BENCHMARKS.parent / "results" / "predictions.csv")
+    rows = committed[(committed["seeds"] >= 10) & (committed["noise"] == 0.5)]
+    assert (rows["sets"] == 200).all() and (rows["right"] >= 0.95).all()
+    sys.modules.pop("predictions")
+
+
+def test_a_correlation_and_its_interval():
+    draw = np.random.default_rng(1)
+    losses, seeds = draw.standard_normal(24), [place // 3 for place in range(24)]
+    values = losses + draw.standard_normal(24)
+    found = judge(list(values), list(losses), seeds)
+    assert found.rho == pytest.approx(spearmanr(values, losses).statistic)
+    assert -1 <= found.low < found.rho < found.high <= 1
+    few = judge(list(values[:9]), list(losses[:9]), seeds[:9])
+    assert few.high - few.low > found.high - found.low
+    # The removal alone foretells, and a measure adds nothing among the runs of one removal.
+    points = [
+        Point({}, seed, removal, removal + 0.001 * seed, {"grows": {"at": removal - 0.01 * seed}})
+        for seed in range(6)
+        for removal in (1, 2, 3)
+    ]
+    (row,) = foretold(points)
+    assert row["rho"] > 0.75 and row["rho_within"] == pytest.approx(-1) and row["is_chosen"]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> tuple[StudyFolder, Plan, list[dict[str, Any]]]:
+    """A study that was never trained, with histories and results of numbers of our own."""
+    folder, plan = planned(tmp_path, STUDY, PLAIN)
+    rows = []
+    for run in plan.runs:
+        segment, removal = folder.segment(run.segment), run.window.removal
+        segment.path.mkdir(parents=True, exist_ok=True)
+        # The measure rises until epoch 1, and falls then.
+        write_table(
+            segment.metrics,
+            [
+                {"epoch": e, "plasticity/x": 1 + run.seed - abs(e - 1), "val/accuracy": 0.5}
+                for e in range(run.window.epochs)
+            ],
+        )
+        loss = 0.1 * abs(removal - 2) + 0.01 * run.seed if removal else 0.0
+        rows.append({"study": "small", **known(run), "final_accuracy": 0.9 - loss})
+    return folder, plan, rows
+
+
+def test_predictions_and_regret_of_a_study(study):
+    folder, plan, rows = study
+    table = {row["measure"]: row for row in predictions(folder, plan, rows)}
+    assert set(table) >= {"plasticity/x", "removal"}
+    row = table["plasticity/x"]
+    assert (row["seeds"], row["held_back_seeds"], row["points"]) == (3, 3, 9)
+    assert [one["rho"] for one in predictions(folder, plan, rows, ["plasticity/x"])] == [row["rho"]]
+    # It first falls in epoch 2, so the removal after that is 3, which costs 10 points more than 2.
+    (found,) = detections(folder, plan, rows, Ends(measure="plasticity/x", rule="falls"))
+    assert (found["detected_removal"], found["best_removal"], found["fixed_removal"]) == (3, 2, 2)
+    assert found["regret"] == pytest.approx(0.1) and found["fixed_regret"] == 0
+    (found,) = detections(folder, plan, rows, Ends(measure="plasticity/x", rule="rises"))
+    assert found["detected_removal"] == 2 and found["regret"] == 0
+    assert detected([(0, 2.0), (4, 2.0)], "falls") == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"measures": ["fisher/trace"]}, "'fisher/trace' was not logged in the study while"),
+        ({"seeds": 4}, "the study has 4 seeds with a run and its control that are done; a pred"),
+        ({"seeds": 0}, "small has no run with a deficit that is done and has its control"),
+        ({"ends": "fisher/trace"}, "ends.measure is 'fisher/trace', which was not logged in the"),
+        ({"ends": "plasticity/x", "seeds": 3}, "the regret of a detector needs at least 5"),
+    ],
+)
+def test_mistakes_get_a_sentence(study, change, sentence):
+    folder, plan, rows = study
+    rows = [row for row in rows if row["seed"] < change.get("seeds", 9)]
+    with pytest.raises(UserError, match=sentence):
+        if "ends" in change:
+            detections(folder, plan, rows, Ends(measure=change["ends"], rule="falls"))
+        else:
+            predictions(folder, plan, rows, change.get("measures", ()))
+
+
+def test_the_command(study, capsys, monkeypatch):
+    folder, _, rows = study
+    file = folder.path.with_name("small.yaml")
+    command = ["study", "predict", str(file), "--output", str(folder.path)]
+    monkeypatch.setattr("critical_periods.cli.predict.LoadedStudy.rows", lambda self, name: rows)
+    assert main([*command, "--set", "ends={measure: plasticity/x, rule: falls}"]) == 0
+    said = capsys.readouterr().out
+    assert "plasticity/x" in said and "Wrote predictions.csv and ends.csv" in said
+    assert len(read_table(folder.path / "ends.csv")) == 1
+    assert main([*command, "--measure", "nothing"]) == 1 or "nothing" in capsys.readouterr().err
+    assert main([*command, "--set", "ends={measure: x, rule: jumps}"]) != 0
+    assert "ends.rule is 'jumps'; it must be 'falls' or 'rises'" in capsys.readouterr().err
+    assert json.loads(folder.plan_file.read_text())["study"] == "small"
