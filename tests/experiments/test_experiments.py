@@ -35,6 +35,8 @@ EPOCHS |= {
 }
 # Studies of our own, with the epochs that one seed trains.
 OWN = {
+    "boundary_digits_grid": 219,
+    "boundary_paths_grid": 1420,
     "deficits_cifar10": 620,
     "graded_digits": 56,
     "recovery_cifar10": 575,
