@@ -144,7 +144,8 @@ class SchemaDirective(SphinxDirective):
         schema = StudyFile.model_json_schema()
         parts = {"A study": schema, **schema["$defs"]}
         headings = {"Removals": "`windows`, by removal", "Onsets": "`windows`, by onset"}
-        headings["Ladder"] = "`windows`, a ladder"
+        headings |= {"Ladder": "`windows`, a ladder", "Adaptive": "`windows`, adaptive"}
+        headings["AdaptiveSettings"] = "`windows.adaptive`"
         lines = []
         for title, part in parts.items():
             rows = [

@@ -199,6 +199,16 @@ def epochs_a_seed(folder: str) -> str:
     return number(int(commands()[folder]["epochs"]) / int(rows(folder)["seeds"].max()), 0)
 
 
+def epochs_planned(study: str) -> str:
+    """How many epochs a study that has not been run would train, trunks once."""
+    tree = _yaml(STUDIES / f"{study}.yaml")
+    removals, after = tree["windows"]["removal"], tree["windows"]["epochs_after"]
+    # One clean run as long as the longest; of each deficit one trunk, and a branch a removal.
+    of_deficit = max(removals) + after * len(removals)
+    epochs = max(removals) + after + len(tree["variants"]) * of_deficit
+    return number(epochs * len(tree["seeds"]), 0)
+
+
 def seeds(folder: str) -> str:
     """How many seeds a study was run with."""
     return number(rows(folder)["seeds"].max(), 0)
@@ -345,6 +355,13 @@ def laws(folder: str) -> str:
 def verdict(folder: str, variant: str) -> str:
     """What the damage of a deficit is called."""
     return str(rows(folder, "recovery", variant=variant)["verdict"].iloc[-1])
+
+
+def flips(folder: str, variant: str) -> str:
+    """The exact p values, rung by rung, of a gap that differs from the second control's."""
+    found = rows(folder, "recovery", variant=variant)
+    values = zip(found["more_than_control_p"], found["epochs_after"], strict=True)
+    return ", ".join(f"{number(p, 3)} after {rung} epochs" for p, rung in values)
 
 
 def gap(folder: str, variant: str, rung: int) -> str:
@@ -535,6 +552,20 @@ def trace(folder: str, epoch: int, epochs: int) -> str:
     """The Fisher trace of the clean runs of so many epochs after an epoch."""
     where = {"onset": 0, "removal": 0, "epochs": epochs, "epoch": epoch}
     return number(at(folder, "fisher_trace", "fisher", **where), 0)
+
+
+def traces(folder: str, epochs: Sequence[float], **where: Any) -> str:
+    """The Fisher trace by layer after some shares of epochs, ± its standard error over seeds."""
+    found = rows(folder, "traces", **where)
+    body = []
+    for layer in found["layer"].unique():
+        cells = []
+        for epoch in epochs:
+            (row,) = found.query(f"layer == {layer!r} and epoch == {epoch}").to_dict("records")
+            mean_, error = (number(row[name], 0) for name in ("fisher_trace", "fisher_trace_se"))
+            cells.append(mean_ if error == "nan" else f"{mean_} ± {error}")
+        body.append([layer, *cells])
+    return markdown(["layer", *(f"{epoch:g}" for epoch in epochs)], body)
 
 
 def falls(folder: str, epochs: int) -> str:
@@ -895,3 +926,47 @@ def round_cost() -> str:
     body = [[str(cell) for cell in row] for row in found.itertuples(index=False)]
     header = ["problem", "dimension", "evaluations", "seconds", "CPU seconds", "peak memory (MB)"]
     return markdown(header, body)
+
+
+def boundary_lines(name: str) -> str:
+    """Where the loss passes the threshold on each line of a grid, by grid and adaptive studies."""
+    body = []
+    found = benchmark(name)
+    axes = list(found.columns[: list(found.columns).index("grid")])
+    for _, row in found.iterrows():
+        interval = f"{_length(row['grid_low'])} to {_length(row['grid_high'])}"
+        cells = [
+            _length(row[kernel]) + " (outside)" * (not row[f"{kernel} within"])
+            for kernel in _KERNELS
+        ]
+        body.append([*(f"{row[axis]:g}" for axis in axes), _length(row["grid"]), interval, *cells])
+    header = [*(axis.split(".")[-1] for axis in axes), "grid", "interval of the grid", *_KERNELS]
+    return markdown(header, body)
+
+
+def boundary_costs() -> str:
+    """What adaptive studies and the full grids beside them have trained, and what they found."""
+    body = []
+    for name in ("boundary_paths", "boundary_digits"):
+        for _, row in benchmark(f"{name}_costs").iterrows():
+            cells = [str(row["runs"]), str(row["epochs"])]
+            if row["share"] == row["share"]:
+                interval = (
+                    f"{number(row['probability_low'], 2)} to {number(row['probability_high'], 2)}"
+                )
+                cells += [
+                    percent(row["share"]), f"{row['within']:.0f} of {row['lines']:.0f}",
+                    percent(row["covered"]), f"{number(row['probability'], 2)} ({interval})",
+                    row["architecture"],
+                ]  # fmt: skip
+            body.append([name, row["study"], *cells, *[""] * (5 - len(cells) + 2)])
+    header = ["study", "", "runs", "epochs", "share of the grid's", "lines within its interval"]
+    return markdown([*header, "predictions covered", "impaired", "last kernel"], body)
+
+
+_KERNELS = ("deep kernel", "plain GP")
+
+
+def _length(value: float) -> str:
+    """A length, or that there is none."""
+    return "never" if value == float("inf") else f"{value:.3g}"

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # What a shell starts in the background ignores Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# They begin first, so that of several workers none is left alone with one in the end.
+LONGEST = (
+    "slurm/test_slurm.py", "experiments/test_experiments.py", "studies/test_study_run.py",
+    "runs/test_tracking.py", "slurm/test_packed_jobs.py", "studies/test_disturbed.py",
+    "experiments/test_notebooks.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, the others in their order."""
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(autouse=True)

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from .monitors.weight_information_monitor import (
         WeightInformationMonitor as WeightInformationMonitor,
     )
+    from .remedies.bias_reset import BiasReset as BiasReset
     from .remedies.dormant_unit_reset import DormantUnitReset as DormantUnitReset
+    from .remedies.gradual_change import GradualChange as GradualChange
     from .remedies.initial_weight_decay import InitialWeightDecay as InitialWeightDecay
     from .remedies.layer_reset import LayerReset as LayerReset
     from .remedies.patching import Patching as Patching
+    from .remedies.rate_change import RateChange as RateChange
     from .remedies.shrink_perturb import ShrinkPerturb as ShrinkPerturb
     from .windows.deficit_window import DeficitWindow as DeficitWindow
     from .windows.freeze_window import FreezeWindow as FreezeWindow

@@ -6,7 +6,6 @@ from critical_periods.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .blur import Blur as Blur
-    from .corruptions import corrupted as corrupted
     from .deficit import Deficit as Deficit
     from .deficit import DeficitSlot as DeficitSlot
     from .dissociation import Dissociation as Dissociation

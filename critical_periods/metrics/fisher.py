@@ -26,9 +26,9 @@ class FisherTrace(Metric):
 
     Args:
         network: takes one tensor a view and returns logits [B, K], or what ``likelihood`` is of.
-        num_draws: labels drawn a sample; None is the exact expectation over all labels.
+        num_draws: how often signs are drawn a sample; None is the exact expectation.
         seed: of the draws, which restart at every ``reset``; give each process its own.
-        chunk_size: samples whose gradients are held at once; chosen by memory if None.
+        chunk_size: samples that are held at once; chosen by memory if None.
         likelihood: ``categorical``, ``bernoulli`` or ``gaussian``.
         **kwargs: of ``torchmetrics.Metric``.
 

@@ -55,9 +55,10 @@ class SegmentFolder:
         except Timeout:
             raise
         except (OSError, NotImplementedError) as error:
+            why = getattr(error, "strerror", None) or reason(error)
             raise UserError(
                 f"{self.path / 'lock'} cannot be locked, without which two processes would train "
-                f"the same segment: {reason(error)}; choose another --output."
+                f"the same segment: {why}; choose another --output."
             ) from error
         try:
             yield

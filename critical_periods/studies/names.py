@@ -41,48 +41,71 @@ class Resolved(NamedTuple):
         return self._replace(config={**self.config, "trainer": {**trainer, "callbacks": callbacks}})
 
 
-def segment_name(
-    resolved: Resolved,
-    seed: int,
-    window: tuple[int, int],
-    stop: int,
-    cooldown: int = 0,
-    weights: str | None = None,
-) -> str:
-    """The name of the segment that a run has trained when it gets to an epoch.
+class SegmentNames:
+    """Names of the segments of one variation; what seeds share is worked out once.
 
     Args:
-        resolved: the run.
-        seed: of the run.
-        window: onset and removal of the deficit before ``stop``; equal: none.
-        stop: the epoch.
-        cooldown: over how many epochs until then the learning rate has gone to zero.
-        weights: the name of the segment whose weights it starts from, if any.
-
-    Returns:
-        16 hexadecimal digits, the same whatever comes after the epoch.
+        resolved: its run.
     """
-    callback = resolved.window
-    # A window that has not opened yet is like any other that changes nothing until then.
-    is_any = not callback or said_by(callback, "changes_nothing_while_closed")
-    is_none = window[0] == window[1] and is_any
-    determinants: dict[str, Any] = {
-        "config": _until(resolved.config, window, stop),
-        "seed": seed,
-        "schedule": None if is_none else {"window": window, "callback": callback},
-        "stop": stop,
-        "data": resolved.data,
-        "version": critical_periods.__version__,
-    }
-    if cooldown:
-        determinants["cooldown"] = cooldown
-    if weights is not None:
-        determinants["weights"] = weights
-    # Version 0.1 left out the step of such a scheduler at the end of each segment.
-    if "ReduceLROnPlateau" in json.dumps(resolved.config.get("model")):
-        determinants["lr_scheduler"] = "stepped at the ends of segments"
-    text = json.dumps(determinants, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __init__(self, resolved: Resolved) -> None:
+        self.resolved = resolved
+        self._hashes: dict[Any, tuple[Any, str]] = {}
+
+    def name(
+        self,
+        seed: int,
+        window: tuple[int, int],
+        stop: int,
+        cooldown: int = 0,
+        weights: str | None = None,
+    ) -> str:
+        """The name of the segment that the run has trained when it gets to an epoch.
+
+        Args:
+            seed: of the run.
+            window: onset and removal of the deficit before ``stop``; equal: none.
+            stop: the epoch.
+            cooldown: over how many epochs until then the learning rate has gone to zero.
+            weights: the name of the segment whose weights it starts from, if any.
+
+        Returns:
+            16 hexadecimal digits, the same whatever comes after the epoch: a hash of all
+            determinants as JSON, in the order of their names.
+        """
+        key = window, stop, cooldown
+        if key not in self._hashes:
+            before, after = self._determinants(*key)
+            self._hashes[key] = hashlib.sha256(f"{{{_fields(before)}".encode()), _fields(after)
+        started, rest = self._hashes[key]
+        last = "" if weights is None else f", {_fields({'weights': weights})}"
+        full = started.copy()
+        full.update(f", {_fields({'seed': seed})}, {rest}{last}}}".encode())
+        return str(full.hexdigest()[:16])
+
+    def _determinants(
+        self, window: tuple[int, int], stop: int, cooldown: int
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What determines the bits, but for the seed: names that come before and after it."""
+        resolved, callback = self.resolved, self.resolved.window
+        # A window that has not opened yet is like any other that changes nothing until then.
+        is_any = not callback or said_by(callback, "changes_nothing_while_closed")
+        is_none = window[0] == window[1] and is_any
+        before: dict[str, Any] = {
+            "config": _until(resolved.config, window, stop),
+            "data": resolved.data,
+            "schedule": None if is_none else {"window": window, "callback": callback},
+        }
+        if cooldown:
+            before["cooldown"] = cooldown
+        # Version 0.1 left out the step of such a scheduler at the end of each segment.
+        if "ReduceLROnPlateau" in json.dumps(resolved.config.get("model")):
+            before["lr_scheduler"] = "stepped at the ends of segments"
+        return before, {"stop": stop, "version": critical_periods.__version__}
+
+
+def _fields(determinants: dict[str, Any]) -> str:
+    return json.dumps(determinants, sort_keys=True)[1:-1]
 
 
 def _until(config: Config, window: tuple[int, int], stop: int) -> Config:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import TypeAdapter
@@ -174,8 +173,10 @@ class Plan:
         """
         found: dict[str, set[str]] = {name: set() for name in self.segments}
         for run in self.runs:
-            for segment in self.lineage(run.segment):
-                found[segment.name].add(label_of(run.variation))
+            found[run.segment].add(label_of(run.variation))
+        for name, segment in reversed(self.segments.items()):
+            if segment.parent is not None:
+                found[segment.parent] |= found[name]
         return {name: of.pop() if len(of) == 1 else "" for name, of in found.items()}
 
     def to_json(self) -> str:
@@ -195,37 +196,35 @@ def make_plan(
 
     Runs and second stages are those of :func:`~critical_periods.studies.resolve.resolve`.
     """
-    from critical_periods.studies.names import segment_name
+    from critical_periods.studies.names import SegmentNames
 
     configs = [study.configured(variation) for variation in study.variations]
     stages = [study.configured_finetuning(variation) for variation in study.variations]
     configs += [(stage, {}) for stage in stages if stage is not None]
     plan = Plan(study.name, configs, {}, [], study.threshold, study.log_artifacts)
+    second = [SegmentNames(stage) for stage in finetuning]
     for number, start, windows in _beginnings(study):
         variation, found, config = study.variations[number], resolved[number], number
         if remedy := study.recovery.get(variation.remedy):
             found, config = found.with_remedy(len(remedy), start), len(configs)
             configs.append(_with_remedy(configs[number], remedy, start))
+        names = SegmentNames(found)
+        tree = list(branches(windows, study.cooldown, cuts=study.cuts))
+        lasts = [(window, window.past(window.epochs)) for window in windows]
         for seed in study.seeds:
-            name = partial(segment_name, found, seed)
-            tree = branches(windows, study.cooldown, cuts=study.cuts)
             for past, start, stop, before, cooldown in tree:
-                parent = None if before is None else name(before, start)
-                plan.add(
-                    Segment(
-                        name(past, stop, cooldown), parent, start, stop, past, seed, config,
-                        cooldown=cooldown,
-                    )
-                )  # fmt: skip
-            for window in windows:
-                last = name(window.past(window.epochs), window.epochs, study.cooldown)
+                parent = None if before is None else names.name(seed, before, start)
+                name = names.name(seed, past, stop, cooldown)
+                plan.add(Segment(name, parent, start, stop, past, seed, config, cooldown=cooldown))
+            for window, past in lasts:
+                last = names.name(seed, past, window.epochs, study.cooldown)
                 if finetuning:
                     past, stage = plan.segments[last].window, finetuning[number]
                     stop = stage.config["trainer"]["max_epochs"]
                     place = len(study.variations) + number
-                    second = segment_name(stage, seed, (0, 0), stop, weights=last)
-                    plan.add(Segment(second, last, 0, stop, past, seed, place, finetunes=True))
-                    last = second
+                    name = second[number].name(seed, (0, 0), stop, weights=last)
+                    plan.add(Segment(name, last, 0, stop, past, seed, place, finetunes=True))
+                    last = name
                 plan.runs.append(Run(variation.columns, window, seed, last))
     kind = plan.kind_of_window
     if study.design is None:

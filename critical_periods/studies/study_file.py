@@ -299,11 +299,11 @@ class StudyFile(_Fields):
                 raise UserError(
                     f"windows.adaptive.{name} is no axis; set {_DECIDED[name]} instead."
                 )
-            for name in ("vary", "variants"):
+            for name in ("vary", "variants", "recovery"):
                 if getattr(self, name):
                     raise UserError(
-                        f"{name} is of a study with all its runs; give a setting that varies as an "
-                        "axis of windows.adaptive."
+                        f"{name} is of a study with all its runs; leave it out of one with "
+                        "windows.adaptive, and give a setting that varies as an axis there."
                     )
         return self
 

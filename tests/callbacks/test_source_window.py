@@ -1,5 +1,6 @@
 """SourceWindow: another data set for a while, to the bit, and refused where classes differ."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,15 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from small_runs import quiet_trainer
 from small_study import plan_of, write_study
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
-from critical_periods.callbacks import SourceWindow, SubsetWindow
+from critical_periods.callbacks import (
+    BiasReset,
+    GradualChange,
+    RateChange,
+    SourceWindow,
+    SubsetWindow,
+)
 from critical_periods.core.errors import UserError
 from critical_periods.data import DigitsDataModule, FacesDataModule, MNISTDataModule
 from critical_periods.tasks import ClassificationTask
@@ -178,3 +186,81 @@ def test_a_study_names_segments_by_the_source_and_has_both_controls(tmp_path):
     assert one.segments.keys() == same.segments.keys()
     shared = one.segments.keys() & seeded.segments.keys()
     assert {one.segments[name].window for name in shared} == {(0, 0)}
+
+
+# The three remedies of Zilly et al.
+
+
+def test_the_target_comes_in_gradually_and_resumes_to_the_bit(tmp_path):
+    saver = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=1)
+    expected, diary = train(window(0, 1), GradualChange(1, 3), saver)
+    _, plain = train()
+    shares = []
+    for steps, others in (
+        (diary.steps[5 + n : 8 + n], plain.steps[3 + n : 6 + n]) for n in (0, 3, 6)
+    ):
+        same = [
+            torch.equal(one, other)
+            for mine, theirs in zip(steps, others, strict=True)
+            for one, other in zip(mine[2], theirs[2], strict=True)
+        ]
+        shares.append(sum(same) / len(same))
+    # Of 46 samples a third, two thirds and all are the target's, within three deviations.
+    assert shares == pytest.approx([1 / 3, 2 / 3, 1], abs=0.21) and shares[2] == 1
+    for step in (4, 5, 6, 9, 12):
+        again = window(0, 1), GradualChange(1, 3)
+        found, _ = train(*again, resume=tmp_path / f"step={step}.ckpt")
+        assert torch.equal(weights(found), weights(expected))
+    alone, _ = train(window(0, 0), GradualChange(1, 3))
+    without, _ = train()
+    assert torch.equal(weights(alone), weights(without))
+    with pytest.raises(UserError, match="has no SourceWindow"):
+        train(GradualChange(1, 3))
+    with pytest.raises(UserError, match="removal=None of GradualChange must be"):
+        GradualChange(1)
+
+
+SCHEDULERS: dict[str, Any] = {
+    "exponential": (lambda o: lr_scheduler.ExponentialLR(o, 0.8), lambda t: 0.8**t),
+    "lambda": (lambda o: lr_scheduler.LambdaLR(o, lambda t: 1 / (1 + t)), lambda t: 1 / (1 + t)),
+    "cosine": (
+        lambda o: lr_scheduler.CosineAnnealingLR(o, 6),
+        lambda t: (1 + math.cos(math.pi * t / 6)) / 2,
+    ),
+    "none": (None, lambda t: 1.0),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_rate_changes_once_and_its_schedule_goes_on(name):
+    scheduler, factor = SCHEDULERS[name]
+    rates = []
+
+    class Rates(pytorch_lightning.Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, i: int) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(576, 7))
+    task = ClassificationTask(network, 7, sgd, scheduler)
+    data = FacesDataModule(**TARGET | {"batch_size": 60})
+    quiet_trainer(RateChange(3.0, onset=2), Rates(), max_epochs=5).fit(task, data)
+    expected = [0.05 * factor(epoch) * (1 if epoch < 2 else 3) for epoch in range(5)]
+    assert rates == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(UserError, match="factor=0 of RateChange must be above 0"):
+        RateChange(0)
+
+
+def test_every_bias_begins_anew():
+    found = []
+
+    class Biases(pytorch_lightning.Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, i: int) -> None:
+            found.append(module.network[2].bias.clone())
+
+    train(BiasReset(0.25, onset=1), Biases(), epochs=2)
+    assert found[3].eq(0.25).all() and not found[2].eq(0.25).any() and not found[4].eq(0.25).any()
+    network = nn.Sequential(nn.Flatten(), nn.Linear(576, 7, bias=False))
+    with pytest.raises(UserError, match="BiasReset finds no bias in Sequential"):
+        quiet_trainer(BiasReset()).fit(
+            ClassificationTask(network, 7, sgd), FacesDataModule(**TARGET)
+        )

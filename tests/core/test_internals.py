@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from critical_periods.core import internals
+from critical_periods.core.autograd_graph import parameter_uses
 from critical_periods.core.internals import both_names
 
 # Lightning and torch, in training.
@@ -451,3 +452,15 @@ def test_where_a_finder_looks_for_a_rate():
     finder = pl.callbacks.LearningRateFinder
     assert internals.rate_attributes(finder()) == ["lr", "learning_rate"]
     assert internals.rate_attributes(finder(attr_name="rate")) == ["rate"]
+
+
+def test_graphs_of_gradients_say_where_parameters_are_used():
+    layers = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2))
+    trained = dict(layers.eval().named_parameters())
+    uses = parameter_uses(layers(torch.randn(2, 2, 4, 4)), trained)
+    assert [use.kind for use in uses] == ["linear", "batch_norm", "convolution"]
+    assert all({"weight", "bias"} == use.parameters.keys() for use in uses)
+    assert uses[0].saved("mat1").shape == (2, 12) and uses[2].saved("input").shape == (2, 2, 4, 4)
+    twice = layers[3].weight
+    assert "goes into Mm" in str(parameter_uses(twice @ twice.T, {"w": twice}))
+    assert "goes into Sin" in str(parameter_uses(twice.sin(), {"w": twice}))

@@ -59,3 +59,14 @@ def test_no_damage_is_said_to_stay_for_ever():
 def test_such_a_sentence_is_found(sentence, tmp_path):
     (tmp_path / "page.md").write_text(f"First. {sentence} Last.")
     assert len(damage_for_ever(text_of(tmp_path / "page.md"))) == 1
+
+
+def test_each_of_the_twelve_claims_has_its_scale_its_numbers_and_its_command():
+    text = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    _, *sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    assert [one.split()[0] for one in sections] == [f"C{number}" for number in range(1, 13)]
+    for number, one in enumerate(sections, 1):
+        assert f"| [C{number}](#" in text
+        *_, claim, tried, found = re.split(r"\*(?:Claim|Tried|Came out)\b[^*]*\*", one)
+        assert claim and ('scale("' in tried or "As C" in tried)
+        assert "{n}`" in found and ('command("' in found or "commands of C1" in found)

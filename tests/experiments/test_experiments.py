@@ -29,6 +29,9 @@ with (STUDIES.parent / "results" / "commands.csv").open(encoding="utf-8") as fil
     }
 # Not yet run, and so in no table.
 EPOCHS |= {
+    "huang2023_matrix_mini": (120, 120),
+    "huang2023_remedies_mini": (740, 1040),
+    "huang2023_transfer_mini": (720, 1600),
     "park2022_misleading_mini": (920, 1610),
     "park2022_onsets_mini": (1750, 2400),
     "park2022_stages_mini": (875, 1200),
@@ -36,9 +39,9 @@ EPOCHS |= {
 # Studies of our own, with the epochs that one seed trains.
 OWN = {
     "deficits_cifar10": 620,
-    "graded_digits": 56,
+    "graded_digits": 64,
     "recovery_cifar10": 575,
-    "recovery_cifar10_mini": 300,
+    "recovery_cifar10_mini": 115,
     "recovery_digits": 360,
     "remedies_cifar10": 68,
     "remedies_digits": 102,
@@ -49,7 +52,14 @@ OWN = {
 MINI = sorted(path.stem for path in STUDIES.glob("*_mini.yaml") if path.stem not in OWN)
 FULL = sorted(
     path.stem
-    for paper in ("achille2019", "golatkar2019", "kleinman2023", "park2022", "pawlak2025")
+    for paper in (
+        "achille2019",
+        "golatkar2019",
+        "huang2023",
+        "kleinman2023",
+        "park2022",
+        "pawlak2025",
+    )
     for path in STUDIES.glob(f"{paper}_*.yaml")
     if path.stem not in MINI
 )
@@ -90,7 +100,7 @@ def test_every_small_study_can_be_planned(name, cifar10):
     plan = plan_of(name, *(small if is_cifar10 else []))
     assert plan.study == name
     assert (plan.epochs, plan.separate_epochs) == EPOCHS[name]
-    shares = name != "kleinman2023_kinetics_reconstruction_mini"
+    shares = name not in ("huang2023_matrix_mini", "kleinman2023_kinetics_reconstruction_mini")
     assert (plan.epochs < plan.separate_epochs) is shares
 
 
@@ -188,6 +198,12 @@ CUTS: dict[str, tuple[list[str], list[str]]] = {
     "golatkar2019_dropout": ([SHORT], []),
     "golatkar2019_early": ([SHORT], []),
     "golatkar2019_late": ([LATE], []),
+    "huang2023_matrix": (["windows.epochs_after=1"], ["cross"]),
+    "huang2023_remedies": (
+        [SHORT, "recovery={bias reset: [{class_path: BiasReset}], gradual change: "
+         "[{class_path: GradualChange, init_args: {removal: 1}}]}"], ["remedies"],
+    ),
+    "huang2023_transfer": ([CURVE, "variants=null"], []),
     "kleinman2023_depth": ([SHORT, DEPTHS], ["surface"]),
     "kleinman2023_dissociation": ([SHORT, f"set.trainer.callbacks=[{RSV}]"], ["rsv"]),
     "kleinman2023_information": (
@@ -236,6 +252,23 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kin
         always = ["seeds=[0]", "data.init_args.limit_train=30", "trainer.check_val_every_n_epoch=1"]
     elif "park2022" in name:
         always = ["seeds=[0]", *AGENTS]
+    elif "huang2023" in name:
+        data = "class_path: ImageFolderDataModule"
+        pictures = f"{{{data}, init_args: {{root: {cifar10}, size: 32, crop_size: 28}}}}"
+        always = [
+            "seeds=[0]", "num_threads=1", "trainer.accelerator=cpu", "trainer.precision=32-true",
+            "model.init_args.network={class_path: AllCNN, init_args: {width: 4, num_classes: 7}}",
+            f"data={pictures}", f"set.data={pictures}", f"window.init_args.data={pictures}",
+            "window.init_args.mapping=null",
+        ]  # fmt: skip
+        if name == "huang2023_matrix":
+            both = f"{{AffectNet: {pictures}, RAF-DB: {pictures}}}"
+            monitor = f"{{class_path: CrossDatasetMatrix, init_args: {{datasets: {both}}}}}"
+            variants = f"{{AffectNet: {{data: {pictures}}}, RAF-DB: {{data: {pictures}}}}}"
+            always = [*always[:5], f"variants={variants}"]
+            always.append(
+                f"set.trainer.callbacks=[{monitor}, {{class_path: ConfusionMatrixMonitor}}]"
+            )
     elif "kinetics" in name:
         always = ["seeds=[0]", f"data.init_args.root={kinetics}", *TINY]
         if name == "kleinman2023_kinetics_masked":
@@ -255,7 +288,9 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kin
     errors = [folder.segment(segment).error for segment in plan.segments]
     assert [error.read_text() for error in errors if error.exists()] == []
 
-    kinds = ("agent", "fisher", "layers", "information", "reconstruction", "rsv")
+    kinds = (
+        "agent", "cross", "fisher", "layers", "information", "reconstruction", "remedies", "rsv",
+    )  # fmt: skip
     tables = [f"{kind}.csv" for kind in kinds if any(one.startswith(kind) for one in figures)]
     tables = ["results.csv", "curve.csv", *tables]
     names = figures if figures == ["reconstruction"] else ["curve", *figures]
@@ -275,7 +310,8 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kin
     points = read_table(folder.path / "curve.csv")
     # What needs deficits that end at several epochs, and an accuracy.
     is_curve = points["removal"][points["onset"] == 0].nunique() > 2
-    is_curve = is_curve and set(points["onset"]) == {0} and "golatkar" not in name
+    is_curve = is_curve and set(points["onset"]) == {0}
+    is_curve = is_curve and "golatkar" not in name and "huang2023" not in name
     assert ("critical_removal" in points) is is_curve
     if "reconstruction" not in figures:
         measure = "success_area" if "park2022" in name else "final_accuracy"

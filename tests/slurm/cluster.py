@@ -1,15 +1,17 @@
-"""A real Slurm of five nodes on this machine, for the tests of its launcher."""
+"""A real Slurm of six nodes on this machine, for the tests of its launcher."""
 
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+
+import accounts
+from waiting import call, end, wait_for
 
 _CONF = """
 ClusterName=here
@@ -17,7 +19,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.sock,cred_expire=10
+AuthInfo=socket={folder}/munge.sock
 CredType=cred/munge
 SlurmctldPort={port}
 StateSaveLocation={folder}/ctld
@@ -30,7 +32,6 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
-AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerParameters=bf_interval=1,sched_interval=1,sched_min_interval=0,batch_sched_delay=0
@@ -39,32 +40,25 @@ PreemptMode=REQUEUE
 ReturnToService=2
 SlurmdParameters=config_overrides
 JobRequeue=1
-JobSubmitPlugins=lua
-MinJobAge=300
-SlurmdTimeout=10
+MinJobAge=3600
+# On a busy machine much takes long that is a fault elsewhere.
+SlurmdTimeout=30
+MessageTimeout=100
+TCPTimeout=60
+BatchStartTimeout=600
+KillWait=120
+UnkillableStepTimeout=600
+{accounts}
 {nodes}
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=1:00:00 DefaultTime=10
 PartitionName=limited Nodes=n1,n2 MaxTime=1:00:00 DefaultTime=10
 PartitionName=low Nodes=n3 MaxTime=1:00:00 DefaultTime=10 PriorityTier=1
 PartitionName=urgent Nodes=n3 MaxTime=1:00:00 DefaultTime=10 PriorityTier=10
 PartitionName=frail Nodes=n4,n5 MaxTime=1:00:00 DefaultTime=10
+PartitionName=lone Nodes=n6 MaxTime=1:00:00 DefaultTime=10
 """
 
-# Has Slurm say of every third job of a partition what it says where a user has MaxSubmitJobs in
-# the queue, which needs a database of accounts otherwise.
-_SUBMIT = """
-local taken = 0
-function slurm_job_submit(job, partitions, user)
-    if job.partition ~= "limited" then return slurm.SUCCESS end
-    taken = (taken + 1) % 3
-    if taken > 0 then return slurm.SUCCESS end
-    slurm.log_user("AssocMaxSubmitJobLimit")
-    return slurm.ESLURM_ACCOUNTING_POLICY
-end
-function slurm_job_modify(job, changed, partitions, user) return slurm.SUCCESS end
-"""
-
-NODES = {"n1": 4, "n2": 4, "n3": 1, "n4": 1, "n5": 1}
+NODES = {"n1": 4, "n2": 4, "n3": 1, "n4": 1, "n5": 1, "n6": 1}
 """How many processors each is said to have."""
 
 AVAILABLE = os.getuid() == 0 and all(
@@ -73,8 +67,11 @@ AVAILABLE = os.getuid() == 0 and all(
 
 
 @contextmanager
-def slurm(folder: Path) -> Iterator[None]:
-    """Runs a Slurm whose files lie in a folder, and which its commands find by SLURM_CONF."""
+def slurm(folder: Path, most: dict[str, int] | None = None) -> Iterator[None]:
+    """Runs a Slurm whose files lie in a folder, and which its commands find by SLURM_CONF.
+
+    With ``most``, it has accounts, by which this user has at most so many jobs in some partitions.
+    """
     conf = folder / "slurm.conf"
     for name in ("ctld", *NODES):
         (folder / name).mkdir(parents=True)
@@ -82,31 +79,41 @@ def slurm(folder: Path) -> Iterator[None]:
     key.write_bytes(os.urandom(1024))
     key.chmod(0o600)
     host = socket.gethostname().partition(".")[0]
-    ports = _free_ports(1 + len(NODES))
+    *ports, for_accounts = _free_ports(2 + len(NODES))
     lines = [
         f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={processors}"
         for (name, processors), port in zip(NODES.items(), ports[1:], strict=True)
     ]
+    held = accounts.settings(folder, for_accounts) if most else ""
     nodes = "\n".join(lines)
-    conf.write_text(_CONF.format(host=host, folder=folder, port=ports[0], nodes=nodes))
-    (folder / "job_submit.lua").write_text(_SUBMIT)
+    conf.write_text(
+        _CONF.format(host=host, folder=folder, port=ports[0], nodes=nodes, accounts=held)
+    )
     os.environ["SLURM_CONF"] = str(conf)
     files = {"key-file": key, "socket": "munge.sock", "pid-file": "munge.pid"}
     files |= {"log-file": "munged.log", "seed-file": "munge.seed"}
     call("munged", "--force", *(f"--{name}={folder / file}" for name, file in files.items()))
+    ended = threading.Event()
+    hurries = threading.Thread(target=_hurry, args=[ended])
     try:
+        if most:
+            accounts.start(folder, for_accounts, most)
         start_controller("-c")
         for node in NODES:
             start_node(node)
         wait_for(lambda: set(call("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"})
+        hurries.start()
         yield
     finally:
         # Of a test that has failed.
         with suppress(subprocess.CalledProcessError, AssertionError):
             call("scancel", "--me")
             wait_for(lambda: not call("squeue", "--noheader", "--me"), 60)
-        for file in folder.glob("*.pid"):
-            subprocess.run(["kill", file.read_text().strip()], check=False)
+        ended.set()
+        # Of the accounts, whoever asks the database ends before it.
+        for name in ("slurmctld", "slurmd.*", "slurmdbd", "mariadb", "munge"):
+            for file in folder.glob(f"{name}.pid"):
+                end(int(file.read_text()))
         del os.environ["SLURM_CONF"]
 
 
@@ -123,9 +130,7 @@ def start_node(name: str) -> None:
 def stop_controller() -> None:
     """Ends what knows the queue; jobs go on."""
     file = Path(os.environ["SLURM_CONF"]).with_name("slurmctld.pid")
-    number = int(file.read_text())
-    os.kill(number, signal.SIGTERM)
-    wait_for(lambda: not Path(f"/proc/{number}").exists())
+    end(int(file.read_text()))
 
 
 def lose_node(name: str, job: str) -> None:
@@ -143,18 +148,17 @@ def lose_node(name: str, job: str) -> None:
                     os.kill(int(process.name), signal.SIGKILL)
 
 
-def call(*command: str) -> str:
-    """What a command prints."""
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 300) -> Any:
-    """Waits until something is so, and returns it; an AssertionError if that takes too long."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, what
-        time.sleep(0.2)
-    return found
+def _hurry(ended: threading.Event) -> None:
+    """Has jobs that were requeued start soon, which Slurm holds for two minutes."""
+    held: set[str] = set()
+    # A job that begins in the second in which it has ended is refused by its node.
+    while not ended.wait(2):
+        with suppress(subprocess.CalledProcessError):
+            waiting = call("squeue", "-h", "-t", "PENDING", "-o", "%i %r").splitlines()
+            now = {line.split()[0] for line in waiting if line.endswith("BeginTime")}
+            for job in held & now:
+                call("scontrol", "update", f"jobid={job}", "StartTime=now")
+            held = now - held
 
 
 def _free_ports(number: int) -> list[int]:

@@ -3,19 +3,19 @@
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import AVAILABLE, call, slurm, wait_for
+from cluster import AVAILABLE, slurm
 from small_study import write_study
+from waiting import call, is_requeued, wait_for
 
 from critical_periods.cli import main
 from critical_periods.studies import worker
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers import local
-from critical_periods.studies.launchers.slurm import jobs
+from critical_periods.studies.launchers.slurm_queue import jobs
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs Slurm's packages, as root")
 
@@ -55,10 +55,8 @@ def test_a_packed_job_that_a_job_has_planned_is_told_to_end(tmp_path, monkeypatc
     wait_for(lambda: all(one.epochs_done() is not None for one in segments))
     assert on_the_login_node(path, "status").count("[running (") == 2
     call("scancel", "--signal=USR1", "--batch", job.number)
-    wait_for(lambda: call("squeue", "-h", "-j", job.number, "-o", "%T").strip() == "PENDING")
+    is_requeued(job.number)
     assert len(list(output.path.glob("segments/*/halfway.ckpt"))) == 2
-    time.sleep(2)
-    call("scontrol", "update", f"jobid={job.number}", "StartTime=now")
     said = on_the_login_node(path, "wait")
     tables = {name: (output.path / name).read_bytes() for name in ("results.csv", "curve.csv")}
     monkeypatch.setattr(local, "launch", lambda folder, *_: worker.work(folder) or [])

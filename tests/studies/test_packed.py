@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from small_study import planned, write_study
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.launchers import packed, slurm
+from critical_periods.studies.launchers import packed, slurm_queue, slurm_submission
 from critical_periods.studies.launchers.batch_script import planning_script
 from critical_periods.studies.segment import StoppedError, train_segment
 from critical_periods.studies.slurm_settings import SlurmSettings
@@ -101,13 +102,14 @@ def test_what_goes_on_from_an_undone_segment_is_not_trained(tmp_path, capsys):
 def test_a_packed_job(tmp_path, fake_slurm, trainer, fields, lines):
     folder, plan = planned(tmp_path)
     plan.configs[0][0]["trainer"].update(trainer)
-    submit = lambda: slurm.submit(folder, plan, SlurmSettings(**fields), ["study"], True, 3)  # noqa: E731
+    settings = SlurmSettings(**fields)
+    submit = partial(slurm_submission.submit, folder, plan, settings, ["study"], True, 3)
     if lines is None:
         with pytest.raises(UserError, match=r"packed is 3, but .* are trained side by side"):
             submit()
         return
     assert submit() == "Submitted 1 jobs for 4 segments."
-    names = max(slurm.jobs(folder), key=lambda job: len(job.segments)).segments
+    names = max(slurm_queue.jobs(folder), key=lambda job: len(job.segments)).segments
     assert sorted(names) == sorted(plan.segments)
     script = (folder.path / "slurm" / f"{names[0]}.sh").read_text()
     assert f'study pack {folder.path} 3 "$segment"' in script
@@ -135,7 +137,7 @@ def test_a_job_plans_where_the_login_node_has_no_torch(tmp_path, fake_slurm, mon
         code, said, _ = on_the_login_node(path, "run", "--launcher", "slurm", "--per", "segment")
         assert code == 0
         assert said.startswith(f"Submitted job {number}, which plans the study and submits the")
-    (job,) = slurm.jobs(StudyFolder(output))
+    (job,) = slurm_queue.jobs(StudyFolder(output))
     assert job.segments == ("plan",) and job.number == "2"
     said = on_the_login_node(path, "status")
     assert said == (0, "The job that plans the study is queued (Priority).\n", "")

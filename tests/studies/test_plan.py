@@ -10,7 +10,7 @@ import pytest
 from small_study import changed, plan_of, write_study
 
 import critical_periods
-from critical_periods.studies.names import Resolved, segment_name
+from critical_periods.studies.names import Resolved, SegmentNames
 from critical_periods.studies.plan import Plan, make_plan
 from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.study import Study, Variation
@@ -204,7 +204,7 @@ def test_only_runs_that_follow_a_measure_have_names_of_a_later_version(scheduler
     fields = {"config": config, "seed": 0, "schedule": None, "stop": 1, "data": "digits"}
     text = json.dumps(fields | {"version": critical_periods.__version__}, sort_keys=True)
     before = hashlib.sha256(text.encode()).hexdigest()[:16]
-    after = segment_name(Resolved(config, {}, "digits"), 0, (0, 0), 1)
+    after = SegmentNames(Resolved(config, {}, "digits")).name(0, (0, 0), 1)
     assert (before == after) == (scheduler == "ExponentialLR")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from critical_periods.studies.names import Resolved, segment_name
+from critical_periods.studies.names import Resolved, SegmentNames
 from critical_periods.studies.roles import is_observer, said_by, segment_callbacks
 
 THIRD_PARTY = """
@@ -76,7 +76,7 @@ def test_what_lightning_observes_with_and_the_runs_own_deficit_windows_are_left_
 def name_with(callback: str, removal: int = 0, stop: int = 4) -> str:
     config = {"trainer": {"callbacks": [{"class_path": callback}]}, "data": {}}
     window = {"class_path": "DeficitWindow", "init_args": {}}
-    return segment_name(Resolved(config, window, "data"), 0, (0, removal), stop)
+    return SegmentNames(Resolved(config, window, "data")).name(0, (0, removal), stop)
 
 
 def test_a_third_partys_class_is_in_the_names_of_segments():

@@ -12,7 +12,7 @@ from small_study import planned, write_study
 
 from critical_periods.cli import main
 from critical_periods.core.errors import UserError
-from critical_periods.studies.launchers import slurm, task
+from critical_periods.studies.launchers import slurm, slurm_queue, slurm_submission, task
 from critical_periods.studies.launchers.batch_script import batch_script
 from critical_periods.studies.paths import leaf_of, paths
 from critical_periods.studies.plan import Plan, Segment
@@ -61,7 +61,7 @@ def test_gpus_are_asked_for_where_the_run_trains_on_them(tmp_path, trainer, fiel
     _, plan = planned(tmp_path)
     plan.configs[0][0]["trainer"].update(trainer)
     settings = SlurmSettings(**fields)
-    shape = slurm._shape(plan, settings)
+    shape = slurm_submission.shape(plan, settings)
     script = batch_script(settings, "cp-1", tmp_path, ["a"], *shape)
     assert f"#SBATCH --ntasks-per-node={trainer['devices']}\n" in script
     assert wanted in script if wanted else "--gpus-per-node" not in script
@@ -117,7 +117,7 @@ def test_a_job_names_no_more_segments_than_a_comment_of_slurm_holds():
         for n in range(130)
     ]
     plan = Plan("long", [], {one.name: one for one in chain}, [], 0.01)
-    found = paths(plan, plan.segments, longest=slurm.LONGEST)
+    found = paths(plan, plan.segments, longest=slurm_submission.LONGEST)
     assert [name for way in found for name in way] == list(plan.segments)
     assert all(len(",".join(way)) <= 1024 for way in found)
     # Its run in Weights & Biases is one, of however many jobs.
@@ -134,8 +134,8 @@ def test_a_refusal_halfway_stops_and_says_so(tmp_path, monkeypatch):
         taken.extend(arguments[-1:] if program == "sbatch" else [])
         return "1"[: program == "sbatch"]
 
-    monkeypatch.setattr(slurm, "_call", call)
-    said = slurm.submit(folder, plan, SlurmSettings(), ["study", "plot"])
+    monkeypatch.setattr(slurm_queue, "_call", call)
+    said = slurm_submission.submit(folder, plan, SlurmSettings(), ["study", "plot"])
     assert said.startswith("Submitted 1 jobs for 2 segments.") and len(taken) == 1
     assert "(sbatch of Slurm failed: job submit limit); run the study again" in said
 
@@ -145,16 +145,16 @@ def test_jobs_that_are_ending_are_waited_for_and_the_last_job_comes_in_the_end(
 ):
     folder, plan = planned(tmp_path)
     names, ended = list(plan.segments), ",".join(plan.segments)
-    queue = [f"7|COMPLETING|None|9:00|{slurm._prefix(folder)}x|{ended}\n"]
+    queue = [f"7|COMPLETING|None|9:00|{slurm_queue.prefix(folder)}x|{ended}\n"]
     asked: list[tuple[str, ...]] = []
 
     def call(program: str, *arguments: str) -> str:
         asked.append((program, *arguments))
         return (queue.pop() if queue else "") if program == "squeue" else "8"
 
-    monkeypatch.setattr(slurm, "_call", call)
-    monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
-    said = slurm.submit(folder, plan, SlurmSettings(), ["study", "plot"])
+    monkeypatch.setattr(slurm_queue, "_call", call)
+    monkeypatch.setattr(slurm_queue.time, "sleep", lambda seconds: None)
+    said = slurm_submission.submit(folder, plan, SlurmSettings(), ["study", "plot"])
     assert said.startswith("Submitted 2 jobs for 4 segments.")
     assert "Waiting for jobs that are ending." in capsys.readouterr().err
     # All is done, but the last job was refused or cancelled.
@@ -165,16 +165,21 @@ def test_jobs_that_are_ending_are_waited_for_and_the_last_job_comes_in_the_end(
             file.touch()
     for last in (True, False):
         asked.clear()
-        slurm.submit(folder, plan, SlurmSettings(), ["study", "plot"])
+        slurm_submission.submit(folder, plan, SlurmSettings(), ["study", "plot"])
         submitted = [words[-1] for words in asked if words[0] == "sbatch"]
         assert submitted == [str(folder.path / "slurm" / "report.sh")] * last
         (folder.path / "results.csv").touch()
 
 
-def test_what_goes_on_while_slurm_does_not_answer(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("what", ["training", "planning"])
+def test_what_goes_on_while_slurm_does_not_answer(what, tmp_path, monkeypatch, capsys):
     folder, plan = planned(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     goes_on = slurm.going_on(folder, plan)
+    if what == "planning":
+        (folder.path / "slurm").mkdir()
+        (folder.path / "slurm" / "plan.sh").touch()
+        goes_on = slurm.planning_goes_on(folder)
     with pytest.raises(UserError, match="squeue was not found"):
         goes_on()
     squeue = tmp_path / "squeue"
@@ -186,6 +191,10 @@ def test_what_goes_on_while_slurm_does_not_answer(tmp_path, monkeypatch, capsys)
         "squeue of Slurm failed: Down; No controller; it is asked again until it answers.\n"
     )
     squeue.write_text("#!/bin/bash\n")
+    if what == "planning":
+        with pytest.raises(UserError, match="that plans the study has ended before the rest was"):
+            goes_on()
+        (folder.path / "slurm" / "plan.sh").unlink()
     assert not goes_on()
 
 

@@ -1,17 +1,12 @@
 """Whole studies of the smallest size: run, killed, damaged, grown and run again."""
 
-import contextlib
 import csv
 import json
 import os
 import shutil
-import signal
 import statistics
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -619,54 +614,6 @@ def test_killed_between_the_last_writes(study, original, monkeypatch, trained):
         trained.clear()
         assert files.is_intact(7) and files.metrics.read_bytes() == intact.metrics.read_bytes()
         assert_equal(files.checkpoint, intact.checkpoint)
-
-
-def children(pid: int) -> list[int]:
-    text = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
-    return [int(word) for word in text.stdout.split()]
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 300  # a machine may be busy
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes as Linux shows them")
-def test_a_study_killed_in_the_middle_ends_alike(original, tmp_path, capsys):
-    study = write_study(tmp_path, STUDY)
-    command = [sys.executable, "-m", "critical_periods", "study", "run", str(study)]
-    command += ["--output", str(tmp_path / "out"), "--jobs", "2"]
-    root = Path(__file__).parents[2]
-    launcher = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
-    try:
-        segments = tmp_path / "out" / "segments"
-        wait_for(lambda: list(segments.glob("*/progress")))
-        workers = children(launcher.pid)
-        assert len(workers) == 2
-        # The launcher alone, and with a signal that leaves it no time to stop its workers.
-        launcher.send_signal(signal.SIGKILL)
-        launcher.wait()
-        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(launcher.pid, signal.SIGKILL)
-
-    folder = folder_of(study)
-    plan = folder.read_plan()
-    done = {name for name in plan.segments if folder.segment(name).is_done()}
-    assert len(done) < len(plan.segments)
-    stamps = {name: folder.segment(name).done.stat().st_mtime_ns for name in done}
-    assert run(study) == 0
-    assert stamps == {name: folder.segment(name).done.stat().st_mtime_ns for name in done}
-    same = (original.parent / "out" / "results.csv").read_bytes()
-    assert (tmp_path / "out" / "results.csv").read_bytes() == same
 
 
 # Going wrong.

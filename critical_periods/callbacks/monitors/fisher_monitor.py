@@ -38,9 +38,10 @@ class FisherMonitor(Monitor):
         every_n_epochs: the cadence; the last epoch is always measured.
         split: which samples; clean training data by default.
         samples: how many, over all processes together.
-        num_draws: labels drawn for each sample, 1 or more; by default the exact expectation over
-            all outputs, at most 4096. Several processes draw the labels of one, where the
-            DataModule is one of this package.
+        num_draws: how often random signs are drawn for each sample, 1 or more
+            (:func:`~critical_periods.metrics.functional.squared_score_norms`); by default the exact
+            expectation over all outputs, at most 4096. Several processes draw those of one, where
+            the DataModule is one of this package.
         project: where things are in a third party's project (:class:`Project`).
         every_n_steps: measures after every so many steps, too, between epochs, and goes on. These
             go to the loggers at once, against the step, with ``epoch`` as a fraction, and in a
@@ -76,12 +77,12 @@ class FisherMonitor(Monitor):
         self._steps = 0
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
-        """Takes the gradients of one label of two samples."""
+        """Takes the gradients of one draw for two samples."""
         outputs = network(*example.inputs)[0].numel()
         if self.num_draws is None and outputs > _MOST_OUTPUTS:
             raise UserError(
                 f"FisherMonitor would go backward {outputs} times for each sample, once for each "
-                "of its outputs; set num_draws, such as 10, to draw labels instead."
+                "of its outputs; set num_draws, such as 10, to draw some instead."
             )
         draws = torch.Generator().manual_seed(0)
         squared_score_norms(network, example.inputs, 1, draws, likelihood=self.likelihood)

@@ -1,7 +1,7 @@
 """Pre-training as a window: for a while, the training samples are those of another data set."""
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -142,9 +142,20 @@ class SourceWindow(Window):
 
 
 def source_now(trainer: pl.Trainer) -> Source | None:
-    """The source of the next epoch, if it has one."""
-    found = open_windows(trainer, SourceWindow)
-    return found[0].source() if found else None
+    """The source of this epoch, if it has one: of an open window, or of one that fades out."""
+    for one in open_windows(trainer, SourceWindow):
+        return one.source()
+    # GradualChange, which knows of this window and not the reverse.
+    fading: list[Any] = [one for one in windows(trainer, Window) if hasattr(one, "source_share")]
+    share = max((one.source_share(one.now(trainer)) for one in fading), default=0.0)
+    closed = [
+        (one.removal, one)
+        for one in windows(trainer, SourceWindow)
+        if one.removal is not None and one.onset < one.removal <= one.now(trainer)
+    ]
+    if not share or not closed:
+        return None
+    return max(closed, key=lambda pair: pair[0])[1].source(share)
 
 
 def _target(trainer: pl.Trainer) -> ImageDataModule:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .trainer import in_precision as in_precision
     from .trainer import milestones as milestones
     from .trainer import rate_attributes as rate_attributes
+    from .trainer import scale_rates as scale_rates
     from .trainer import stops_before_monitors as stops_before_monitors
     from .trainer import synchronises_batch_norm as synchronises_batch_norm
 

@@ -57,6 +57,21 @@ def milestones(scheduler: Any) -> list[int]:
     return sorted(getattr(scheduler, "milestones", getattr(scheduler, "_milestones", ())))
 
 
+def scale_rates(trainer: pl.Trainer, factor: float) -> None:
+    """Multiplies the learning rates, and those that schedulers begin from, whichever they wrap."""
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            for name in ("lr", "initial_lr", "max_lr", "min_lr"):
+                if name in group:
+                    group[name] = group[name] * factor
+    schedulers: list[Any] = [one.scheduler for one in trainer.lr_scheduler_configs]
+    while schedulers:
+        scheduler = schedulers.pop()
+        schedulers += getattr(scheduler, "_schedulers", [])
+        if hasattr(scheduler, "base_lrs"):
+            scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+
+
 def synchronises_batch_norm(trainer: Any) -> bool:
     """Whether the processes of a Trainer share the statistics of batch norm."""
     return getattr(trainer.strategy, "_layer_sync", None) is not None

@@ -1,11 +1,13 @@
 """The trace of the Fisher information of a network's weights."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
-from torch.func import functional_call, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from critical_periods.core.errors import UserError
@@ -14,10 +16,12 @@ from critical_periods.core.project import Likelihood
 from critical_periods.core.restoring import restored
 from critical_periods.core.whole_batch import WholeBatch
 from critical_periods.metrics.functional.likelihood import check_outputs
+from critical_periods.metrics.functional.node_norms import UnknownUseError
+from critical_periods.metrics.functional.norms_by_func import norms_by_func
+from critical_periods.metrics.functional.sample_norms import NormsByGraph
+from critical_periods.metrics.functional.scores import ScoreRoot
 
-# What torch says of a network that draws random numbers where it should not.
-_DRAWS = "randomness error mode"
-# Bytes of per-sample gradients at once. On a CPU more than its caches hold is slower.
+# Bytes at once, of activations or of per-sample gradients. On a CPU more is slower.
 CPU_BUDGET, DEVICE_BUDGET = 2**26, 2**30
 
 
@@ -70,8 +74,16 @@ def squared_score_norms(
     - ``bernoulli``, p_k = sigmoid(z_k): Σ_k p_k (1 - p_k) ||J_k||², as labels are independent;
     - ``gaussian``, y ~ N(z, I): Σ_k ||J_k||².
 
-    So one forward pass and one backward pass an output suffice. The network is in evaluation mode
-    and without autocast during the
+    The covariance of the score in z is written as S Sᵀ
+    (:class:`~critical_periods.metrics.functional.scores.ScoreRoot`), so one forward pass and one
+    backward pass a column of S suffice, K - 1 of a categorical distribution; with random signs ε,
+    E ||(S ε)ᵀ J||² is the same (Hutchinson's estimator), of less variance than that of drawn labels
+    where a network is sure of most. Norms come from what layers take and the gradients of what they
+    put out (:mod:`~critical_periods.metrics.functional.sample_norms`), checked on one sample in
+    each call; where a network uses its weights in other ways, which is said once, each sample's
+    gradients are taken by ``torch.func``, which is slower.
+
+    The network is in evaluation mode and without autocast during the
     call; its training flags, gradients, buffers and the global random state are left as they were.
 
     Source: Achille et al. (ICLR 2019).
@@ -81,11 +93,11 @@ def squared_score_norms(
             Parameters that do not require
             a gradient are left out; a shared one counts once, under its first name.
         views: one batch [B, ...] a view.
-        num_draws: labels y ~ p(y|x) drawn for each sample; by default the expectation is exact, a
-            sum over all K outputs.
+        num_draws: how many vectors ε of random signs are drawn for each sample; by default the
+            expectation is exact, a sum over all columns.
         generator: of the draws; needed with ``num_draws``.
-        chunk_size: samples whose gradients are held at once, each as large as the network. By
-            default 64 MiB of them on a CPU and 1 GiB elsewhere.
+        chunk_size: samples whose activations (or, by ``torch.func``, gradients, each as large as
+            the network) are held at once. By default 64 MiB of them on a CPU and 1 GiB elsewhere.
         likelihood: of labels given outputs: ``categorical`` (logits [B, K], or [B, K, ...] of a
             class at each place), ``bernoulli`` (one logit [B] or [B, 1], or any [B, ...] of
             independent labels) or ``gaussian`` (means [B, ...] of unit variance).
@@ -105,82 +117,87 @@ def squared_score_norms(
         >>> squared_score_norms(network, [torch.tensor([[3.0, 4.0], [0.0, 0.0]])])
         {'1': tensor([13.0000,  0.5000], dtype=torch.float64)}
     """
-    parameters = {name: p.detach() for name, p in trained_parameters(network).items()}
-    device = views[0].device
-
+    trained, device = trained_parameters(network), views[0].device
+    if num_draws is not None and generator is None:
+        raise UserError(f"num_draws is {num_draws} without a generator; pass a torch.Generator.")
+    budget = CPU_BUDGET if device.type == "cpu" else DEVICE_BUDGET
     with (
         evaluating(network),
         plain_for_func(network),
         # Lightning validates in inference mode, in which some versions of torch compute no
         # gradients, not even functional ones.
         torch.inference_mode(False),
-        torch.no_grad(),
         torch.autocast(device.type, enabled=False),
         sdpa_kernel(SDPBackend.MATH),  # the only attention that vmap supports everywhere
     ):
         views = [view.clone() if view.is_inference() else view for view in views]
-        outputs = network(*views)
-        check_outputs(outputs, len(views[0]), likelihood)
-        logits = outputs.reshape(len(outputs), -1)
-        number = torch.arange(logits.shape[1], device=device)
-        # Output n = k · places + s is that of class k at place s.
-        places = outputs[0, 0].numel() if likelihood == "categorical" else 1
-        # A score in the outputs is (what was drawn) - (what is expected).
-        expected = torch.zeros_like(logits, dtype=torch.float64)
-        labels, weights = number.expand_as(logits), torch.ones_like(expected)
-        if likelihood == "categorical":
-            expected = weights = outputs.double().softmax(1).flatten(1)
-        elif likelihood == "bernoulli":
-            probabilities = logits.double().sigmoid()
-            weights = probabilities * (1 - probabilities)
-        if num_draws is not None:
-            if likelihood == "bernoulli":
-                expected = probabilities
-            labels = _draw(expected, num_draws, generator, likelihood, places)
-            weights = torch.full(labels.shape[:2], 1 / num_draws, dtype=torch.float64)
-            weights = weights.to(device)
-
-        def norms_of_one(
-            p: Tensor, labels: Tensor, weights: Tensor, *sample: Tensor
-        ) -> dict[str, Tensor]:
-            batch = tuple(view.unsqueeze(0) for view in sample)
-
-            def call(weights: dict[str, Tensor]) -> Tensor:
-                # Copies, should a network write into its buffers even in evaluation mode.
-                buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-                return functional_call(network, weights | buffers, batch)
-
-            output, pull_back = vjp(call, parameters)[:2]
-            norms = dict.fromkeys(map(layer_of, parameters), torch.zeros_like(p[0]))
-            for label, weight in zip(labels, weights, strict=True):
-                if label.ndim == 0:
-                    # Of one output, at its place alone.
-                    score = ((number == label).to(p.dtype) - p) * (
-                        number % places == label % places
-                    )
-                elif likelihood == "categorical":
-                    score = (number // places == label.repeat(len(p) // places)).to(p.dtype) - p
-                else:
-                    score = label - p
-                cotangent = score.to(output.dtype).reshape(output.shape)
-                for name, gradient in pull_back(cotangent)[0].items():
-                    wide = torch.promote_types(gradient.dtype, torch.float32)
-                    norm = gradient.square().sum(dtype=wide)
-                    norms[layer_of(name)] = norms[layer_of(name)] + weight * norm
-            return norms
-
-        sample = sum(p.numel() * p.element_size() for p in parameters.values())
-        budget = CPU_BUDGET if device.type == "cpu" else DEVICE_BUDGET
-        of_all = torch.vmap(norms_of_one, chunk_size=chunk_size or max(1, budget // sample))
-        of_each = (expected, labels, weights, *views)
+        signs = None
         try:
-            return of_all(*of_each)
-        except (RuntimeError, ValueError) as error:
-            # Recurrent networks, and what asks for values, such as of masks, take one at a time.
-            if isinstance(error, torch.OutOfMemoryError) or _DRAWS in str(error):
-                raise
-        norms = [norms_of_one(*one) for one in zip(*of_each, strict=True)]
-        return {layer: torch.stack([one[layer] for one in norms]) for layer in norms[0]}
+            by_graph = NormsByGraph(network, views, trained, likelihood)
+            signs = _signs(by_graph.example, len(views[0]), likelihood, num_draws, generator)
+            at_once = chunk_size or max(1, budget // by_graph.bytes_a_sample)
+            # None of one sample, which a network may compute in other ways.
+            number = max(1, min(math.ceil(len(views[0]) / at_once), len(views[0]) // 2))
+            parts = zip(*(view.tensor_split(number) for view in views), strict=True)
+            drawn = [None] * number if signs is None else signs.tensor_split(number)
+            norms = [
+                _chunk_norms(by_graph, part, likelihood, some)
+                for part, some in zip(parts, drawn, strict=True)
+            ]
+            found = {name: torch.cat([one[p] for one in norms]) for name, p in trained.items()}
+        except UnknownUseError as unknown:
+            _say_slower(type(network).__name__, str(unknown))
+            with torch.no_grad():
+                outputs = network(*views)
+            check_outputs(outputs, len(views[0]), likelihood)
+            if signs is None:
+                signs = _signs(outputs, len(views[0]), likelihood, num_draws, generator)
+            at_once = chunk_size or max(1, budget // sum(p.nbytes for p in trained.values()))
+            found = norms_by_func(network, views, ScoreRoot.of(outputs, likelihood), signs, at_once)
+    layers: dict[str, Tensor] = {}
+    for name, values in found.items():
+        layer = layer_of(name)
+        layers[layer] = layers[layer] + values if layer in layers else values.double()
+    return layers
+
+
+def _chunk_norms(
+    by_graph: NormsByGraph, views: Sequence[Tensor], likelihood: Likelihood, signs: Tensor | None
+) -> dict[nn.Parameter, Tensor]:
+    with torch.enable_grad():
+        outputs = by_graph.network(*views)
+    check_outputs(outputs, len(views[0]), likelihood)
+    root = ScoreRoot.of(outputs.detach(), likelihood)
+    if signs is None:
+        return by_graph.of(views, outputs, root.column, root.columns)
+    drawn = root.times(signs)
+    return by_graph.of(views, outputs, lambda number: drawn[:, number], signs.shape[1])
+
+
+@cache
+def _say_slower(network: str, why: str) -> None:
+    if why:
+        rank_zero_info(
+            f"The Fisher trace of {network} takes the gradients of each sample by torch.func, "
+            f"which is slower, as {why}."
+        )
+
+
+def _signs(
+    outputs: Tensor,
+    samples: int,
+    likelihood: Likelihood,
+    num_draws: int | None,
+    generator: torch.Generator | None,
+) -> Tensor | None:
+    """Random signs [B, draws, K, places] over √draws, float64; None where none are drawn."""
+    if num_draws is None or generator is None:
+        return None
+    # Several processes draw for the samples of all, so that they draw what one would.
+    whole = WholeBatch(samples, generator)
+    shape = whole.rows, num_draws, *ScoreRoot.of(outputs, likelihood).p.shape[1:]
+    draws = torch.randint(0, 2, shape, generator=whole.generator, device=generator.device)
+    return (whole.part(draws).double() * 2 - 1).to(outputs.device) / num_draws**0.5
 
 
 def trained_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
@@ -219,31 +236,3 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             for module, training in flags:
                 if module.training != training:
                     module.training = training
-
-
-def _draw(
-    expected: Tensor,
-    num_draws: int,
-    generator: torch.Generator | None,
-    likelihood: Likelihood,
-    places: int,
-) -> Tensor:
-    """Class numbers [B, draws, places], or labels or noise [B, draws, K]."""
-    if generator is None:
-        raise UserError(f"num_draws is {num_draws} without a generator; pass a torch.Generator.")
-    # Several processes draw for the samples of all, so that they draw what one would.
-    whole = WholeBatch(len(expected), generator)
-    table = torch.ones(whole.rows, *expected.shape[1:], dtype=expected.dtype)
-    table = table.to(generator.device)
-    whole.part(table).copy_(expected)
-    if likelihood == "categorical":
-        rows = table.unflatten(1, (-1, places)).transpose(1, 2).flatten(0, 1)
-        draws = torch.multinomial(rows, num_draws, replacement=True, generator=whole.generator)
-        draws = draws.unflatten(0, (-1, places)).transpose(1, 2)
-    else:
-        table = table.unsqueeze(1).repeat(1, num_draws, 1)
-        if likelihood == "bernoulli":
-            draws = torch.bernoulli(table, generator=whole.generator)
-        else:
-            draws = table.normal_(generator=whole.generator)
-    return whole.part(draws).to(expected.device)

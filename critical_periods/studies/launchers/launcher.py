@@ -50,6 +50,9 @@ class Launcher(Protocol):
     def planning(self, folder: StudyFolder) -> str | None:
         """The state of planning that goes on elsewhere; ``None`` where there is none."""
 
+    def planning_goes_on(self, folder: StudyFolder) -> Callable[[], bool]:
+        """What says, whenever it is called, whether planning goes on elsewhere."""
+
     def states(self, folder: StudyFolder) -> dict[str, str]:
         """What is known of segments beside what the folder says."""
 

@@ -76,6 +76,11 @@ def planning(study: StudyFolder) -> None:
     """Nothing, as a study is planned before it is trained."""
 
 
+def planning_goes_on(study: StudyFolder) -> Callable[[], bool]:
+    """Never, likewise."""
+    return lambda: False
+
+
 def states(study: StudyFolder) -> dict[str, str]:
     """Nothing that the folder does not say."""
     return {}
@@ -83,7 +88,7 @@ def states(study: StudyFolder) -> dict[str, str]:
 
 def going_on(study: StudyFolder, plan: Plan) -> Callable[[], bool]:
     """What says, whenever it is called, whether any segment is trained."""
-    return lambda: any(study.segment(name).is_running() for name in plan.segments)
+    return lambda: any(study.segment(name).state() == "running" for name in plan.segments)
 
 
 def cancel(study: StudyFolder) -> int:
