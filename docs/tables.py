@@ -959,14 +959,15 @@ def boundary_lines(name: str) -> str:
     body = []
     found = benchmark(name)
     axes = list(found.columns[: list(found.columns).index("grid")])
+    kernels = [kernel for kernel in ("either", "deep", "plain") if kernel in found]
     for _, row in found.iterrows():
         interval = f"{_length(row['grid_low'])} to {_length(row['grid_high'])}"
         cells = [
             _length(row[kernel]) + " (outside)" * (not row[f"{kernel} within"])
-            for kernel in _KERNELS
+            for kernel in kernels
         ]
         body.append([*(f"{row[axis]:g}" for axis in axes), _length(row["grid"]), interval, *cells])
-    header = [*(axis.split(".")[-1] for axis in axes), "grid", "interval of the grid", *_KERNELS]
+    header = [*(axis.split(".")[-1] for axis in axes), "grid", "interval of the grid", *kernels]
     return markdown(header, body)
 
 
@@ -986,11 +987,15 @@ def boundary_costs() -> str:
                     row["architecture"],
                 ]  # fmt: skip
             body.append([name, row["study"], *cells, *[""] * (5 - len(cells) + 2)])
-    header = ["study", "", "runs", "epochs", "share of the grid's", "lines within its interval"]
+    header = [
+        "study",
+        "kernel",
+        "runs",
+        "epochs",
+        "share of the grid's",
+        "lines within its interval",
+    ]
     return markdown([*header, "predictions covered", "impaired", "last kernel"], body)
-
-
-_KERNELS = ("deep kernel", "plain GP")
 
 
 def _length(value: float) -> str:

@@ -41,8 +41,9 @@ class AdaptiveSettings(BaseModel):
     """How many of them begin it, spread evenly over the axes."""
     batch: PositiveInt
     """How many follow in each round."""
-    kernel: Literal["deep", "plain"] = "deep"
-    """``plain`` goes without the network, a Gaussian process on the axes themselves."""
+    kernel: Literal["either", "deep", "plain"] = "either"
+    """``plain``, a Gaussian process on the axes themselves, or ``deep``, on what a network makes of
+    them; by default cross-validation decides."""
     distribution: dict[str, dict[str, list[float]]] = {}
     """Which deficits the probability of impairment is about: for an axis ``{normal: [mean, sd]}``,
     ``{lognormal: [mean, sd]}`` or ``{exponential: [mean]}``, cut to its ends; by default all values

@@ -30,6 +30,7 @@ Array = NDArray[np.float64]
 # The measures that may be lost, the first that a study has, and the sign of a loss; of the share of
 # a path, which of the paths is hurt says the sign.
 _MEASURES = {"final_accuracy": -1, "success": -1, "error": 1, "path_share": 0}
+_KERNELS = {"either": (*GRID, PLAIN), "deep": GRID, "plain": (PLAIN,)}
 TWO_SIDED = 1.96
 # The boundary stands where the probability has moved by at most so much in the last two rounds, and
 # its interval is at most so wide.
@@ -123,7 +124,7 @@ def posterior(
     choice = before.choice if keeps and before is not None else None
     places = lattice.places(space) if places is None else places
     with _one_thread():
-        model = DeepKernelGP([PLAIN] if space.kernel == "plain" else GRID)
+        model = DeepKernelGP(_KERNELS[space.kernel])
         model.fit(lattice.unit(space, points), values, choice)
         mean, sd = model.predict(lattice.unit(space, [space.point(place) for place in places]))
     weights = lattice.weights(space, places)

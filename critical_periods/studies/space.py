@@ -27,7 +27,7 @@ class Space:
         budget: how many runs with a deficit at most.
         initial: how many of them begin it.
         batch: how many follow in each round.
-        kernel: ``deep`` or ``plain``.
+        kernel: ``deep``, ``plain`` or ``either``.
         distribution: of the axes that are not uniform.
         seeds: which runs take in turn.
     """

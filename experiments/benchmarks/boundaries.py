@@ -2,19 +2,19 @@
 
     python experiments/benchmarks/boundaries.py NAME RUNS --output experiments/results
 
-compares ``RUNS/NAME`` and ``RUNS/NAME_plain`` (the same study with
-``--set windows.adaptive.kernel=plain``) with ``RUNS/NAME_grid``. It writes ``NAME.csv``, a row a
-line of the grid along its lengths: the length from which on the loss passes the threshold, as the
-grid has it (straight between its lengths) and as either Gaussian process has it, and the interval
-that the grid leaves: from the last length whose mean loss lies below the threshold by the 95 %
-interval over its seeds to the first that lies above it. And ``NAME_costs.csv``, a row a study:
-epochs trained, and how many of the lines it has within that interval.
+compares ``RUNS/NAME``, ``RUNS/NAME_deep`` and ``RUNS/NAME_plain`` (the same study with
+``--set windows.adaptive.kernel=deep`` or ``plain``) with ``RUNS/NAME_grid``. It writes
+``NAME.csv``, a row a line of the grid along its lengths: the length from which on the loss passes
+the threshold, as the grid has it (straight between its lengths) and as each Gaussian process has
+it, and the interval that the grid leaves: from the last length whose mean loss lies below the
+threshold by the 95 % interval over its seeds to the first that lies above it. And
+``NAME_costs.csv``, a row a study: epochs trained, and how many of the lines it has within that
+interval.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,16 +30,8 @@ from critical_periods.studies.rounds import read_record
 from critical_periods.studies.statistics import summarise
 from critical_periods.studies.tables import short, write_table
 
-KERNELS = {"deep kernel": "", "plain GP": "_plain"}
+KERNELS = {"either": "", "deep": "_deep", "plain": "_plain"}
 MEASURES = ("final_accuracy", "path_share")
-
-
-def epochs_of(study: LoadedStudy) -> int:
-    """All that its segments have trained."""
-    facts = [
-        json.loads(study.folder.segment(name).done.read_text()) for name in study.plan.segments
-    ]
-    return sum(one["stop"] - one["start"] for one in facts)
 
 
 def intervals(grid: LoadedStudy, axes: list[str]) -> pd.DataFrame:
@@ -74,12 +66,14 @@ def compared(name: str, runs: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     space = load_study(runs / name).plan.adaptive
     assert space is not None
     for kernel, suffix in KERNELS.items():
+        if not (runs / f"{name}{suffix}").exists():
+            continue
         study = load_study(runs / f"{name}{suffix}")
         record = read_record(study.folder)
         assert record is not None
         chosen = [run for one in record.rounds for run in one.runs]
         lost = losses(study.folder, study.plan, chosen)
-        of = replace(space, kernel=kernel.split()[0])
+        of = replace(space, kernel=kernel)
         models[kernel] = study, posterior(of, chosen, lost, record.rounds[-1].fit)
     axes, threshold = [*space.axes], space.threshold
     inside = dict.fromkeys(models, 0)
@@ -104,10 +98,11 @@ def compared(name: str, runs: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             inside[kernel] += held
             row |= {kernel: short(at), f"{kernel} within": int(held)}
         yield name, row
-    whole = epochs_of(grid)
+    whole = grid.plan.epochs
     yield f"{name}_costs", {"study": "full grid", "runs": _deficits(grid), "epochs": whole}
     for kernel, (study, found) in models.items():
-        used, table = epochs_of(study), study.adaptive
+        table = study.adaptive
+        used = int(table["epochs"].sum())
         yield f"{name}_costs", {
             "study": kernel, "runs": _deficits(study), "epochs": used,
             "share": short(used / whole), "within": inside[kernel], "lines": len(lines),

@@ -31,6 +31,9 @@ from critical_periods.reliability import (
     DeepKernelGP,
     subset_simulation,
 )
+from critical_periods.studies.impairment import next_runs, posterior
+from critical_periods.studies.rounds import Chosen, Round
+from critical_periods.studies.space import Space, Trained
 from critical_periods.studies.tables import write_table
 
 Row = dict[str, Any]
@@ -123,7 +126,11 @@ def fits(seeds: int = 3) -> Iterator[Row]:
 
 
 def cost(count: int = 500) -> Iterator[Row]:
-    """A round after 500 evaluations: choice of an architecture, fit, simulation, next points."""
+    """A round after 500 evaluations: choice of an architecture, fit, simulation, next points.
+
+    And one of an adaptive study of three axes after as many runs: fit and next runs.
+    """
+    yield _cost_in_a_study(count)
     problem = quadratic(100)
     run = ActiveReliability(problem.dimension, count + 4, count, 4)
     points = run.ask()
@@ -133,6 +140,28 @@ def cost(count: int = 500) -> Iterator[Row]:
     run.ask()
     yield {
         "problem": problem.name, "dimension": problem.dimension, "evaluations": count,
+        "seconds": round(time.perf_counter() - wall, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }  # fmt: skip
+
+
+def _cost_in_a_study(count: int) -> Row:
+    axes: dict[str, Any] = {"onset": [*range(41)], "length": [*range(2, 21)]}
+    axes |= {"deficit.init_args.p": [*np.linspace(0, 1, 41)]}
+    space = Space(axes, 80, 0.05, count + 4, count, 4, "either", {}, (0, 1, 2))
+    rng, trained = np.random.default_rng(0), Trained(space)
+    points = [space.point([rng.integers(len(of)) for of in axes.values()]) for _ in range(count)]
+    seeds = [space.seed(number) for number in range(count)]
+    pairs = zip(points, seeds, strict=True)
+    runs = [Chosen(point, seed, trained.add(point, seed)) for point, seed in pairs]
+    lost = [p * length / 40 * np.exp(-onset / 20) for onset, length, p in points]
+    noisy = list(np.array(lost) + 0.01 * rng.standard_normal(count))
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = posterior(space, runs, noisy, None)
+    next_runs(found, space, [Round(tuple(runs))], 4)
+    return {
+        "problem": "adaptive study", "dimension": len(axes), "evaluations": count,
         "seconds": round(time.perf_counter() - wall, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
