@@ -108,6 +108,7 @@ def test_every_study_of_our_own_can_be_planned(name, cifar10):
     three = "{class_path: LabelPermutation, init_args: {num_classes: 3}}"
     small = [
         f"data.init_args.root={cifar10}", "data.init_args.limit_train=null",
+        "data.init_args.val_split=0",
         f"variants.label permutation={{deficit: {three}}}",
     ]  # fmt: skip
     plan = plan_of(name, "seeds=[0]", *(small if "cifar10" in name else []))
