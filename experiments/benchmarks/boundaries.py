@@ -24,9 +24,10 @@ import numpy as np
 import pandas as pd
 
 from critical_periods.studies import lattice, load_study
+from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.impairment import losses, posterior
 from critical_periods.studies.loading import LoadedStudy
-from critical_periods.studies.rounds import read_record
+from critical_periods.studies.rounds import has_ended, read_record
 from critical_periods.studies.statistics import summarise
 from critical_periods.studies.tables import short, write_table
 
@@ -66,7 +67,7 @@ def compared(name: str, runs: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     space = load_study(runs / name).plan.adaptive
     assert space is not None
     for kernel, suffix in KERNELS.items():
-        if not (runs / f"{name}{suffix}").exists():
+        if not has_ended(StudyFolder(runs / f"{name}{suffix}")):
             continue
         study = load_study(runs / f"{name}{suffix}")
         record = read_record(study.folder)
