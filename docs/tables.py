@@ -395,6 +395,17 @@ def guided(folder: str) -> str:
     return markdown(header, body)
 
 
+def ppo() -> str:
+    """The mean return of our PPO and of stable-baselines3's, by steps taken."""
+    found = pd.read_csv(RESULTS / "ppo.csv")
+    body = []
+    for steps, of_steps in found.groupby("steps"):
+        means = [number(of_steps[name].mean(), 0) for name in ("ours", "theirs")]
+        difference = interval(list(of_steps["ours"] - of_steps["theirs"]), 0)
+        body.append([number(int(str(steps)), 0), *means, difference])
+    return markdown(["steps", "ours", "stable-baselines3", "difference"], body)
+
+
 def weak_eye(folder: str) -> str:
     """Accuracy and RSV by removal, with those of the matched controls."""
     body = []

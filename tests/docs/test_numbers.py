@@ -56,6 +56,7 @@ EPOCHS = re.compile(r"(?<![\d.])(\d+) (?:[a-z]+ )?epochs?\b|\bepochs? (\d+)\b(?!
 
 # Sentences of these pages define something, or say what a machine or an example is.
 DEFINITIONS = {
+    "agents.md": ["above 500"],
     "README.md": ["is +1 for a unit", "−1 for the right one alone", "on 2 quiet CPU"],
     "concepts.md": [
         "view 0", "view 1", "0: with both", "mean 0 and variance 1",
