@@ -186,7 +186,7 @@ def fisher_rows(rounds: int, samples: int, width: int) -> Iterator[Row]:
 
 
 def variance_rows(rounds: int, steps: int) -> Iterator[Row]:
-    """Variances over draws at the same cost, of a trained network, where label draws jump."""
+    """Variances over draws at the same cost: label draws jump where a network is sure."""
     torch.manual_seed(0)
     data = DigitsDataModule(batch_size=128)
     data.setup()
@@ -194,29 +194,33 @@ def variance_rows(rounds: int, steps: int) -> Iterator[Row]:
     for indices in data.measurement_loader("train", 1024):
         moved = data.transfer_batch_to_device(indices, device, 0)
         batches.append(data.on_after_batch_transfer(moved, 0))
-    network = AllCNN(8, in_channels=1)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    network, images = AllCNN(8, in_channels=1), batches[0].views[:32, 0]
+    what = "Fisher trace, variance of one draw"
+    yield Row(f"{what}, untrained", "drawn labels", variance_ratios(network, images, rounds), 1)
+    optimizer = torch.optim.SGD(network.train().parameters(), lr=0.05, momentum=0.9)
     for step in range(steps):
         batch = batches[step % len(batches)]
         optimizer.zero_grad()
         nn.functional.cross_entropy(network(batch.views[:, 0]), batch.target).backward()
         optimizer.step()
-    images = batches[0].views[:32, 0]
+    yield Row(f"{what}, trained", "drawn labels", variance_ratios(network, images, rounds), 1)
+
+
+def variance_ratios(network: nn.Module, images: Tensor, rounds: int) -> list[float]:
+    """The variance of drawn labels, in closed form, over that of drawn signs, of the same mean."""
     with torch.no_grad():
         p = network.eval()(images).softmax(1).double()
     of_class = class_norms(network, images)
     mean = (p * of_class).sum(1, keepdim=True)
-    # In closed form, of the mean over the samples, in units of what signs have.
-    labels = (p * (of_class - mean).square()).sum() / len(images) ** 2
+    labels = (p * (of_class - mean).square()).sum()
     draws, found = torch.Generator().manual_seed(0), []
     for _ in range(rounds):
         norms = [
             torch.stack([*squared_score_norms(network, [images], 1, draws).values()]).sum(0)
             for _ in range(8)
         ]
-        signs = torch.stack(norms).var(0).sum() / len(images) ** 2
-        found.append(float(labels / signs))
-    yield Row("Fisher trace, variance of one draw, trained", "drawn labels", found, 1)
+        found.append(float(labels / torch.stack(norms).var(0).sum()))
+    return found
 
 
 def class_norms(network: nn.Module, images: Tensor) -> Tensor:
