@@ -124,7 +124,7 @@ def test_maps_show_the_region_that_tells(region):
     pytest.importorskip("torchcam")
     data = FacesDataModule(size=32, samples=900, informative=[region], batch_size=32)
     network = AllCNN(width=8, in_channels=1, num_classes=7)
-    monitor = RegionMonitor("conv6", samples=140)
+    monitor = RegionMonitor("conv6", samples=70)
     trainer = fit(network, monitor, data=data, max_epochs=8, check_val_every_n_epoch=8)
     found = {name: value.item() for name, value in trainer.callback_metrics.items()}
     other = "lines" if region == "mouth" else "mouth"

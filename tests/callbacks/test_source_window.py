@@ -89,7 +89,8 @@ def test_it_is_resumed_to_the_bit_from_every_step(tmp_path):
     saver = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=1)
     expected, diary = train(window(1, 3), saver)
     assert len(diary.steps) == 16
-    for step in range(1, 16):
+    # Before, at and after the window's ends, and within each epoch.
+    for step in (2, 3, 4, 7, 8, 12, 13, 14):
         found, rest = train(window(1, 3), resume=tmp_path / f"step={step}.ckpt")
         assert torch.equal(weights(found), weights(expected))
         assert [one[:2] for one in rest.steps] == [one[:2] for one in diary.steps[step:]]
@@ -127,11 +128,11 @@ GREY = {"size": 24, "samples": 75}
 @pytest.mark.parametrize(
     ("data", "settings", "message"),
     [
-        (Renamed(["rage", *NAMES[1:]], **GREY), {}, "the source has the class 'rage'"),
+        (Renamed(["rage", *NAMES[1:]], **GREY), {}, "of SourceWindow has the class 'rage'"),
         (Renamed(NAMES[::-1], **GREY), {}, "are in the order surprise, .* order them alike"),
         (FacesDataModule(**GREY), {"mapping": {"anger": "ire"}}, "names 'ire', no class of the t"),
         (FacesDataModule(**GREY), {"mapping": {"ire": "anger"}}, "names 'ire', no class of the s"),
-        (DigitsDataModule(), {}, "the source has the class '0' and the target has not"),
+        (DigitsDataModule(), {}, "of SourceWindow has the class '0' and the target has not"),
         (FacesDataModule(samples=75), {}, r"shape \(1, 1, 48, 48\) .* \(1, 1, 24, 24\)"),
         (MNISTDataModule("nowhere"), {}, "nowhere"),
     ],
@@ -150,7 +151,9 @@ def test_other_mistakes():
     with pytest.raises(UserError, match="two windows are open at once"):
         train(window(0, 2), window(1))
     train(window(0, 2), window(2), window(1, 1))
-    with pytest.raises(UserError, match="the class 'surprise' and the source has not"):
+    with pytest.raises(
+        UserError, match="the class 'surprise' and the source of SourceWindow has not"
+    ):
         train(SourceWindow(Few(**GREY)))
 
 
