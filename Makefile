@@ -72,8 +72,12 @@ lint: $(READY) ## check style, format, types and which room imports which
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(READY) ## measure training throughput (BENCH_ARGS=...)
-	$(BIN)/python experiments/benchmarks/throughput.py $(BENCH_ARGS)
+bench: $(READY) ## measure ours beside its peers, in less than 10 minutes (make venv EXTRAS=dev,bench)
+	$(BIN)/python experiments/benchmarks/bench.py $(BENCH_ARGS)
+
+.PHONY: bench-gpu
+bench-gpu: $(READY) ## measure training on one GPU, in less than 8 minutes
+	$(BIN)/python experiments/benchmarks/bench_gpu.py $(BENCH_ARGS)
 
 .PHONY: build
 build: $(READY) ## build wheel and sdist into dist/

@@ -168,10 +168,12 @@ def mean_loss(folder: str, removals: Sequence[int], variant: str) -> pd.Series:
 
 
 def more(
-    folder: str, one: dict[str, Any], other: dict[str, Any], form: str = "{} ({} to {})"
-) -> str:
+    folder: str, one: dict[str, Any], other: dict[str, Any], form: str = "{} ({} to {})",
+    column: str = "final_accuracy",
+) -> str:  # fmt: skip
     """How many points more one deficit costs than another, paired by seed."""
-    return interval(list(100 * (losses(folder, **one) - losses(folder, **other))), form=form)
+    found = losses(folder, column, **one) - losses(folder, column, **other)
+    return interval(list(100 * found), form=form)
 
 
 def seeds_needed(folder: str, one: dict[str, Any], other: dict[str, Any] | None = None) -> str:
@@ -381,6 +383,18 @@ def gains_of_windows(folders: Sequence[str]) -> str:
     return markdown(["regulariser", "epochs in which it acts", "gain (points)"], body)
 
 
+def guided(folder: str) -> str:
+    """Success of agents by the window of a guidance, and what it gains on none, in points."""
+    body = []
+    for _, row in rows(folder).query("onset < removal").iterrows():
+        where = {"onset": row["onset"], "removal": row["removal"], "epochs": row["epochs"]}
+        success = share(folder, "success", **where)
+        gains = [change(folder, name, 1, 100, **where) for name in ("success", "success_area")]
+        body.append([window_name(row), success, *gains])
+    header = ["epochs of guidance", "success", "gain at the end", "gain of the mean over epochs"]
+    return markdown(header, body)
+
+
 def weak_eye(folder: str) -> str:
     """Accuracy and RSV by removal, with those of the matched controls."""
     body = []
@@ -554,18 +568,17 @@ def trace(folder: str, epoch: int, epochs: int) -> str:
     return number(at(folder, "fisher_trace", "fisher", **where), 0)
 
 
-def traces(folder: str, epochs: Sequence[float], **where: Any) -> str:
-    """The Fisher trace by layer after some shares of epochs, ± its standard error over seeds."""
-    found = rows(folder, "traces", **where)
-    body = []
-    for layer in found["layer"].unique():
-        cells = []
-        for epoch in epochs:
-            (row,) = found.query(f"layer == {layer!r} and epoch == {epoch}").to_dict("records")
-            mean_, error = (number(row[name], 0) for name in ("fisher_trace", "fisher_trace_se"))
-            cells.append(mean_ if error == "nan" else f"{mean_} ± {error}")
-        body.append([layer, *cells])
-    return markdown(["layer", *(f"{epoch:g}" for epoch in epochs)], body)
+def trace_se(folder: str, epoch: float, **where: Any) -> str:
+    """The network's Fisher trace after an epoch ± its standard error, without a deficit or with."""
+    where = {"onset": 0, "removal": 0, "layer": "network", "epoch": epoch, **where}
+    ends = [at(folder, name, "traces", **where) for name in ("fisher_trace", "fisher_trace_se")]
+    digits = 0 if ends[0] > 10 else 2
+    return f"{number(ends[0], digits)} ± {number(ends[1], digits)}"
+
+
+def every(folder: str, name: str) -> str:
+    """A cadence of the first callback of a study's runs."""
+    return number(setting(folder, "trainer.callbacks")[0]["init_args"][name], 0)
 
 
 def falls(folder: str, epochs: int) -> str:
@@ -708,6 +721,19 @@ def throughput() -> str:
         body.append([row["machine"], str(row["day"]), str(row["rounds"]), *ratios, *known])
     header = ["machine", "day", "rounds", "median", "least", "greatest", "images a second"]
     return markdown([*header, "conventional"], body)
+
+
+def bench() -> str:
+    """What ours and its peers take, and the limits, and on which machine."""
+    if not (RESULTS / "bench.csv").exists():
+        return "No figures are committed yet."
+    body = []
+    for _, row in benchmark("bench").iterrows():
+        ratios = [f"{row[name]:g}" for name in ("median", "least", "greatest")]
+        limit = row["limit"] if row["met"] else f"{row['limit']}, **missed**"
+        body.append([row["what"], row["peer"], *ratios, str(row["rounds"]), limit])
+    header = ["what", "beside", "median", "least", "greatest", "rounds", "limit"]
+    return f"{markdown(header, body)}\n\nMeasured on {row['machine']}, {row['day']}."
 
 
 def precision() -> str:

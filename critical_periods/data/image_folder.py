@@ -2,7 +2,6 @@
 
 import csv
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -116,7 +115,7 @@ train/<class>/* and test/<class>/* or val/<class>/*, or FER2013's fer2013/.
             counts = images.target.bincount(minlength=len(self.classes)).tolist()
             self.balance[part] = named = dict(zip(self.class_names, counts, strict=True))
             total = sum(counts)
-            shown = (f"{name} {count} ({count / total:.1%})" for name, count in named.items())
+            shown = (f"{name}: {count} ({count / total:.1%})" for name, count in named.items())
             rank_zero_info(f"{self.root / part}: {total} pictures, {', '.join(shown)}.")
         self._val = parts["val"] if {"val", "test"} <= parts.keys() else None
         return parts["train"], parts["test"] if "test" in parts else parts["val"]
@@ -182,8 +181,9 @@ train/<class>/* and test/<class>/* or val/<class>/*, or FER2013's fer2013/.
                 "icml_face_data.csv there, which have them."
             )
         kept = [place for place, name in enumerate(names) if name in chosen]
-        pixels = [_square(np.asarray(data[place][0].convert("RGB")), self.size) for place in kept]
-        return _images(pixels, [chosen.index(str(names[place])) for place in kept])
+        colours = (np.asarray(data[place][0].convert("RGB")) for place in kept)
+        pixels = torch.stack([_square(picture, self.size) for picture in colours])
+        return Images(pixels, torch.tensor([chosen.index(str(names[place])) for place in kept]))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """As every batch; of five crops each where that is evaluated."""
@@ -270,42 +270,37 @@ def _decode(found: ClassFolders, chosen: tuple[str, ...], size: int, stamp: int)
     """The pictures of the chosen classes that can be read; a stamp changes whenever a file does."""
     pairs = zip(found.paths, found.labels, strict=True)
     files = [(str(found.folder / path), label) for path, label in pairs if label in chosen]
-    unreadable: list[str] = []
+    pixels = torch.empty((len(files), 3, size, size), dtype=torch.uint8)
 
-    def read(file: tuple[str, str]) -> np.ndarray | None:
+    def read(place: int) -> bool:
         try:
-            return _square(read_picture(file[0]), size)
+            pixels[place] = _square(read_picture(files[place][0]), size)
         except UserError:
-            unreadable.append(file[0])
-            return None
+            return False
+        return True
 
     # Pillow releases the interpreter's lock while it decodes and scales.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pictures = list(pool.map(read, files))
+        is_read = list(pool.map(read, range(len(files))))
+    unreadable = [path for (path, _), good in zip(files, is_read, strict=True) if not good]
     if unreadable:
         tell(
             f"{len(unreadable)} of {len(files)} pictures in {found.folder} cannot be read and are "
-            f"left out, such as {min(unreadable)}."
+            f"left out, such as {unreadable[0]}."
         )
-    kept = [
-        (one, label) for one, (_, label) in zip(pictures, files, strict=True) if one is not None
-    ]
-    counts = Counter(label for _, label in kept)
+        # Only now, as a copy may need as much memory again.
+        pixels = pixels[torch.tensor(is_read)]
+    labels = [label for (_, label), good in zip(files, is_read, strict=True) if good]
     for name in chosen:
-        if not counts[name]:
+        if name not in labels:
             raise UserError(
                 f"none of the pictures in {found.folder / name} can be read; replace them, or "
                 f"leave {name!r} out by data.init_args.classes."
             )
-    return _images([one for one, _ in kept], [chosen.index(label) for _, label in kept])
+    return Images(pixels, torch.tensor([chosen.index(label) for label in labels]))
 
 
-def _square(picture: np.ndarray, size: int) -> np.ndarray:
-    """The middle square of a picture [H, W, 3], scaled."""
+def _square(picture: np.ndarray, size: int) -> Tensor:
+    """The middle square of a picture [H, W, 3], scaled, [3, size, size]."""
     scaled = ImageOps.fit(Image.fromarray(picture), (size, size), Image.Resampling.BILINEAR)
-    return np.asarray(scaled)
-
-
-def _images(pictures: Sequence[np.ndarray], target: Sequence[int]) -> Images:
-    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-    return Images(pixels, torch.tensor(target))
+    return torch.from_numpy(np.array(scaled)).permute(2, 0, 1)

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -26,7 +26,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from critical_periods.core.errors import UserError
 from critical_periods.core.files import no_space
-from critical_periods.core.internals import set_option_type
+from critical_periods.core.internals import add_option_type, set_option_type
 from critical_periods.core.seeds import LARGEST_SEED
 from critical_periods.core.trainer import callbacks_of, is_ours, validate_allocation
 from critical_periods.runs.checkpoints import (
@@ -41,6 +41,7 @@ from critical_periods.runs.dry_run import dry_run
 from critical_periods.runs.epoch_sums import EpochSums
 from critical_periods.runs.lightning_callbacks import listed, sentence_of, try_folder
 from critical_periods.runs.messages import sentence, whole
+from critical_periods.runs.precision import resolved_precision
 from critical_periods.runs.tracking import wandb_logger
 
 # Settings of the trainer that are numbers of batches, or shares of them.
@@ -123,6 +124,7 @@ class CLI(LightningCLI):
         # It may be a time, too.
         interval = int | float | str | dict[str, int] | None
         set_option_type(parser, "--trainer.val_check_interval", interval)
+        add_option_type(parser, "--trainer.precision", Literal["auto"])
 
     def parse_arguments(self, parser: ArgumentParser, args: ArgsType) -> None:
         """Reads the config, and loads the checkpoint that it names."""
@@ -141,6 +143,8 @@ class CLI(LightningCLI):
             self.config = parse(args)
         settings = self._of_run(self.config)
         validate_nulls(settings.as_dict())
+        if precision := resolved_precision(settings["trainer"]):
+            settings["trainer"]["precision"] = precision
         seed = settings.get("seed_everything")
         if seed is not None and not isinstance(seed, bool) and not 0 <= seed <= LARGEST_SEED:
             raise UserError(f"seed_everything is {seed}, but must lie in 0 to {LARGEST_SEED}.")

@@ -58,6 +58,17 @@ def with_callbacks(config: Config) -> Config:
     return {**config, "trainer": {**trainer, "callbacks": callbacks}}
 
 
+def with_precision(config: Config) -> Config:
+    """The config with what ``trainer.precision: auto`` means on this machine in its place."""
+    if config["trainer"].get("precision") != "auto":
+        return config
+    # A study is read where there is no torch, too.
+    from critical_periods.runs.precision import resolved_precision
+
+    trainer = config["trainer"]
+    return {**config, "trainer": {**trainer, "precision": resolved_precision(trainer)}}
+
+
 def window_callback(scheduled: Config, owner: str) -> Config:
     """The callback of a study's or variation's ``deficit`` or ``window``, by this name.
 

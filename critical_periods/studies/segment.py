@@ -244,7 +244,7 @@ def _train(
     facts = {name: getattr(segment, name) for name in ("start", "stop", "parent", "window", "seed")}
     seconds = round(time.monotonic() - began, 2)
     facts |= {"seconds": seconds, "host": platform.node(), "device": _device(cli.trainer)}
-    return facts | {"torch": torch.__version__}
+    return facts | {"torch": torch.__version__, "precision": str(cli.trainer.precision)}
 
 
 def segment_config(plan: Plan, segment: Segment) -> Config:

@@ -144,7 +144,7 @@ class Study:
         owner = variation.name or "the study"
         window = configs.window_callback(scheduled, owner)
         self._settle_strength(window["init_args"].get("strength"))
-        return configs.with_callbacks(base), window
+        return configs.with_precision(configs.with_callbacks(base)), window
 
     def _settle_strength(self, course: Any) -> None:
         """Has a strength change over so many epochs as the windows have, in each segment alike."""
@@ -170,7 +170,7 @@ class Study:
                 raise UserError(f"{name} is varied, but the study has no finetuning.")
             return None
         config = changed({_FINETUNING: self.finetuning}, fields)[_FINETUNING]
-        config = configs.with_callbacks(config)
+        config = configs.with_precision(configs.with_callbacks(config))
         epochs = config["trainer"].get("max_epochs")
         if type(epochs) is not int or epochs < 1:
             must = "it must be a whole number of at least 1."

@@ -52,7 +52,7 @@ def intervals(grid: LoadedStudy, axes: list[str]) -> pd.DataFrame:
 
 
 def crossing(lengths: np.ndarray, loss: np.ndarray, threshold: float) -> float:
-    """The first length at which the loss passes the threshold: 0 before the first, inf: never."""
+    """The first length at which the loss passes the threshold: 0 before the first, inf: of none."""
     above = np.flatnonzero(loss > threshold)
     if not len(above) or not above[0]:
         return 0.0 if len(above) else np.inf

@@ -1,13 +1,15 @@
 """Frame pairs a second from real clips: by seeking, from shards, and by decoding whole clips.
 
 A pair is two frames 1.33 s apart (where a clip is too short for that, as many thirds of a second as
-fit), the first at random, as RGB. Four ways take turns, one thread each:
+fit), the first at random, as RGB. Five ways take turns, one thread each:
 
 - seeking: ``read_frames``, from the key frame before each frame;
 - shards: JPEGs of short side 256 that ``critical-periods kinetics extract`` wrote;
 - whole clip: every frame decoded and converted to RGB, two of them kept (as ``torchvision.io``'s
   and other readers of videos do);
-- decoding only: every frame decoded, the two kept ones converted.
+- decoding only: every frame decoded, the two kept ones converted;
+- torchcodec, where it and its FFmpeg are at hand: ``seek_mode="approximate"``, which trusts a
+  clip's header for the place of its frames.
 
 Rates are pairs a second of processor time, so that what else the machine does counts little. The
 first look at every file is not timed.
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -67,6 +70,54 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+def torchcodec_pair(path: Path, times: list[float]) -> Any:
+    """Two frames by torchcodec."""
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode="approximate")
+    last = (decoder.metadata.end_stream_seconds or 0) - 1e-3
+    return decoder.get_frames_played_at([min(time, last) for time in times])
+
+
+def _times(pair: list[int]) -> list[float]:
+    return [place / GRID_RATE for place in pair]
+
+
+def frame_seconds(clips: Path, pairs: int, rounds: int) -> list[dict[tuple[str, str], float]]:
+    """Processor time of each clip and way, round by round, after one that warms up.
+
+    torchcodec is left out where it cannot be loaded, or cannot read every clip.
+    """
+    names = sorted(path.name for path in clips.iterdir() if path.suffix.lower() in SUFFIXES)
+    lengths = [grid_length(probe(clips / name).duration) for name in names]
+    ways: dict[str, Callable[[int, list[int]], object]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        videos = VideoList(clips, names, ["clip"] * len(names))
+        shards = extract(videos, Path(folder))
+        ways["seeking"] = lambda n, pair: read_frames(clips / names[n], _times(pair))
+        ways["shards"] = shards.read
+        ways["whole"] = lambda n, pair: whole_clip(clips / names[n], pair, True)
+        ways["only"] = lambda n, pair: whole_clip(clips / names[n], pair, False)
+        try:
+            for name in names:
+                torchcodec_pair(clips / name, [0.0, 0.1])
+            ways["torchcodec"] = lambda n, pair: torchcodec_pair(clips / names[n], _times(pair))
+        except Exception as error:  # its own libraries, or FFmpeg's, are missing
+            print(f"without torchcodec: {str(error).splitlines()[0]}", file=sys.stderr)
+        found = []
+        for turn in range(-1, rounds):
+            draws, spent = torch.Generator().manual_seed(turn + 1), dict[tuple[str, str], float]()
+            for number, (name, length) in enumerate(zip(names, lengths, strict=True)):
+                uniform = torch.rand(pairs if turn >= 0 else 1, 2, generator=draws)
+                grid = torch.full((len(uniform),), length)
+                drawn = draw_pairs(grid, min(DELAY, length - 1), uniform, centred=False).tolist()
+                for way, read in ways.items():
+                    took = sum(seconds(partial(read, number, pair)) for pair in drawn)
+                    spent[name, way] = took
+            found.append(spent)
+    return found[1:]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     clips = os.environ.get("CRITICAL_PERIODS_VIDEOS")
@@ -75,32 +126,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    names = sorted(p.name for p in options.clips.iterdir() if p.suffix.lower() in SUFFIXES)
-    lengths = [grid_length(probe(options.clips / name).duration) for name in names]
-    spent = {(name, way): 0.0 for name in names for way in WAYS}
-    with tempfile.TemporaryDirectory() as folder:
-        videos = VideoList(options.clips, names, ["clip"] * len(names))
-        shards = extract(videos, Path(folder))
-        for turn in range(-1, options.rounds):
-            draws = torch.Generator().manual_seed(turn + 1)
-            for number, (name, length) in enumerate(zip(names, lengths, strict=True)):
-                path = options.clips / name
-                delay = min(DELAY, length - 1)
-                uniform = torch.rand(options.pairs, 2, generator=draws)
-                grid = torch.full((options.pairs,), length)
-                for pair in draw_pairs(grid, delay, uniform, centred=False).tolist():
-                    times = [place / GRID_RATE for place in pair]
-                    took = (
-                        seconds(partial(read_frames, path, times)),
-                        seconds(partial(shards.read, number, pair)),
-                        seconds(partial(whole_clip, path, pair, True)),
-                        seconds(partial(whole_clip, path, pair, False)),
-                    )
-                    # The round before the first one warms up.
-                    for way, one in zip(WAYS, took, strict=True):
-                        spent[name, way] += one * (turn >= 0)
-                    if turn < 0:
-                        break
+    rounds_of = frame_seconds(options.clips, options.pairs, options.rounds)
+    names = list(dict.fromkeys(name for one in rounds_of for name, _ in one))
+    spent = {key: sum(one[key] for one in rounds_of) for key in rounds_of[0]}
 
     pairs = options.rounds * options.pairs
     print(f"{pairs} pairs a clip in {options.rounds} rounds, PyAV {av.__version__}, one thread")

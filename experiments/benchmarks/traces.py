@@ -1,20 +1,24 @@
 """The Fisher trace of each layer through training with its standard error over seeds.
 
-    python experiments/benchmarks/traces.py FOLDER
+    python experiments/benchmarks/traces.py FOLDER [--figure FILE]
 
 reads the folder of a study whose runs have a ``FisherMonitor`` and prints the rows of
 ``traces.csv``: for each window, epoch and layer (``network`` for all of them) the mean over seeds
 of the trace, in nats² per squared unit of weight, and its standard error, sd / √n. Where it was
-measured by steps, ``epoch`` is the share of epochs that have passed.
+measured by steps, ``epoch`` is the share of epochs that have passed. Of one seed the network's
+standard error is that over the samples. The figure has the network's trace, by logarithm, in a band
+of one standard error.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import pandas as pd
 
+from critical_periods.plots import plot_measure, save
 from critical_periods.studies import LoadedStudy, load_study
 from critical_periods.studies.measurements import block
 from critical_periods.studies.results import known
@@ -44,16 +48,32 @@ def traces(history: pd.DataFrame) -> pd.DataFrame:
     ]
     of_seeds = long.groupby([*keys, "layer"], sort=False)["trace"].sum().reset_index()
     of_layers = of_seeds.groupby([*WINDOW, "epoch", "layer"], sort=False)["trace"]
-    return of_layers.agg(seeds="count", fisher_trace="mean", fisher_trace_se="sem").reset_index()
+    found = of_layers.agg(seeds="count", fisher_trace="mean", fisher_trace_se="sem").reset_index()
+    if f"{PREFIX}_se" in history:
+        errors = history.groupby([*WINDOW, "epoch"])[f"{PREFIX}_se"].first()
+        of_samples = found.join(errors, on=[*WINDOW, "epoch"])[f"{PREFIX}_se"]
+        is_alone = (found["seeds"] == 1) & (found["layer"] == "network")
+        found["fisher_trace_se"] = found["fisher_trace_se"].mask(is_alone, of_samples)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", help="of a study")
-    study = load_study(parser.parse_args().folder)
+    parser.add_argument("--figure", type=Path, help="without an ending")
+    options = parser.parse_args()
+    study = load_study(options.folder)
     steps = by_steps(study)
     found = traces(study.history if steps is None else steps)
     found.to_csv(sys.stdout, index=False, float_format="%.6g", lineterminator="\n")
+    if options.figure is not None:
+        rows = found[found["layer"] == "network"]
+        rows = rows.rename(columns={"fisher_trace_se": "fisher_trace_sd"})
+        figure = plot_measure(rows, "fisher_trace", "Trace of the Fisher information")
+        figure.axes[0].set_yscale("log")
+        figure.axes[0].yaxis.set_major_formatter("{x:,g}")
+        figure.axes[0].set_xlabel("Epochs that have passed")
+        save(figure, options.figure)
 
 
 if __name__ == "__main__":

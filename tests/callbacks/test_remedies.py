@@ -85,7 +85,9 @@ def wide() -> nn.Sequential:
     return network
 
 
-def project(framework: Any = pl, network: nn.Module | None = None, rate: float = 0.0) -> Any:
+def project(
+    framework: Any = pl, network: nn.Module | None = None, rate: float = 0.0, fused: bool = False
+) -> Any:
     class Project(framework.LightningModule):
         def __init__(self) -> None:
             super().__init__()
@@ -97,7 +99,7 @@ def project(framework: Any = pl, network: nn.Module | None = None, rate: float =
             return F.cross_entropy(self.network(*views), batch[1])
 
         def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), lr=rate, momentum=0.9)
+            return torch.optim.SGD(self.parameters(), lr=rate, momentum=0.9, fused=fused)
 
     return Project()
 
@@ -141,6 +143,19 @@ def test_layer_reset_draws_named_layers_alone_and_differently_by_epoch():
         assert after["network.3.weight"].abs().max() <= 1 / 54**0.5
         found.append(after["network.3.weight"])
     assert not torch.equal(*found)
+
+
+def test_momentum_of_reset_layers_is_forgotten_in_fused_steps_too():
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, i: int) -> None:
+            state = trainer.optimizers[0].state
+            seen.append([bool(of["momentum_buffer"].any()) for of in state.values()])
+
+    fit(project(rate=0.1, fused=True), LayerReset(["3"], onset=1), Watch())
+    # Of the second epoch's first batch: convolution, norm, the layer that was reset, head.
+    assert seen[3] == [True, True, True, True, False, False, True, True]
 
 
 def test_dormant_units_by_a_loop():

@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import pytorch_lightning as pl
@@ -358,6 +358,14 @@ def test_the_types_of_an_option_are_tried_in_order(kind, parsed):
     parser.add_argument("--batches", type=str)
     internals.set_option_type(parser, "--batches", kind)
     assert type(parser.parse_args(["--batches=1"]).batches) is parsed
+
+
+def test_an_option_takes_one_more_type():
+    parser = ArgumentParser()
+    parser.add_argument("--precision", type=Literal[16, 32] | None)
+    internals.add_option_type(parser, "--precision", Literal["auto"])
+    assert parser.parse_args(["--precision=auto"]).precision == "auto"
+    assert parser.parse_args(["--precision=16"]).precision == 16
 
 
 class Base:

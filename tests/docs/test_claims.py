@@ -37,7 +37,7 @@ def text_of(path: Path) -> str:
 
 
 def damage_for_ever(text: str) -> list[str]:
-    sentences = re.split(r"(?<=[.:;?!|])\s", text)
+    sentences = re.split(r"[.:;?!|][\"'`*)]*\s", text)
     found = [one for one in sentences if re.search(rf"\b(?:{ALWAYS})\b", one, re.IGNORECASE)]
     found = [one for one in found if re.search(rf"\b(?:{DAMAGE})\b", one, re.IGNORECASE)]
     return [one for one in found if not any(words in one for words in OTHERS)]

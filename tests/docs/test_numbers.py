@@ -68,6 +68,7 @@ DEFINITIONS = {
         "50,000 images", "240,000 pairs", "× 50,000 / rate / 3,600", "100 TFLOP/s",
         "a batch 8 times as large", "and 14",
     ],
+    "reliability.md": ["at most 41 values"],
     "runs.md": ["(0 or 1)"],
     "wandb.md": [
         "from epoch 0", "for 5 seconds", "for more than 30", "ends with 0, 1 where it failed, 130",

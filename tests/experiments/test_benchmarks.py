@@ -9,11 +9,14 @@ from statistics import mean, median
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from small_videos import film, write_video
 
+from critical_periods.metrics.functional import fisher_trace
+from critical_periods.models import AllCNN
 from critical_periods.studies.plan import Plan, Segment
 from critical_periods.studies.study import read_study
 
@@ -162,3 +165,24 @@ def test_traces_of_layers_have_their_standard_errors(monkeypatch):
     rows = import_module("traces").traces(pd.DataFrame(of_seeds)).set_index("layer")
     assert list(rows["fisher_trace"]) == [10, 10] and list(rows["seeds"]) == [3, 3]
     assert rows["fisher_trace_se"]["a"] == pytest.approx(5 / 3**0.5)
+    alone = pd.DataFrame([{**of_seeds[0], "fisher/trace_se": 0.5}])
+    errors = import_module("traces").traces(alone).set_index("layer")["fisher_trace_se"]
+    assert errors["network"] == 0.5 and np.isnan(errors["a"])
+
+
+def test_the_table_compares_what_is_the_same(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    bench: Any = import_module("bench")
+    torch.manual_seed(0)
+    network, images = AllCNN(2).eval(), torch.randn(4, 3, 32, 32)
+    ours = fisher_trace(network, [images])[0].float()
+    for peer in (bench.by_func, bench.by_nngeometry):
+        torch.testing.assert_close(peer(network, images).float(), ours, rtol=1e-4, atol=0)
+    draws = [bench.by_nngeometry(network, images, 1) for _ in range(2)]
+    assert draws[0] != draws[1]
+    of_class, p = bench.class_norms(network, images), network(images).softmax(1).double()
+    assert float((p * of_class).sum(1).mean()) == pytest.approx(float(ours), rel=1e-4)
+    row = bench.Row("RSV", "forward passes", [1.0, 1.3, 1.2], 1.1, False)
+    assert row.cells() == ["RSV", "forward passes", "1.2", "1", "1.3", 3, "at most 1.1", False]
+    taken = bench.in_turns({"one": lambda: None, "two": lambda: None}, 3)
+    assert {name: len(seconds) for name, seconds in taken.items()} == {"one": 3, "two": 3}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from waiting import call, wait_for
 
-AVAILABLE = all(map(shutil.which, ("slurmdbd", "sacctmgr", "mariadbd", "mariadb-install-db")))
+PROGRAMS = ("slurmdbd", "sacctmgr", "mariadbd", "mariadb-install-db", "my_print_defaults")
+AVAILABLE = all(map(shutil.which, PROGRAMS))
 
 _CONF = """
 AuthType=auth/munge

@@ -110,6 +110,8 @@ def slurm(folder: Path, most: dict[str, int] | None = None) -> Iterator[None]:
             call("scancel", "--me")
             wait_for(lambda: not call("squeue", "--noheader", "--me"), 60)
         ended.set()
+        if hurries.is_alive():
+            hurries.join()
         # Of the accounts, whoever asks the database ends before it.
         for name in ("slurmctld", "slurmd.*", "slurmdbd", "mariadb", "munge"):
             for file in folder.glob(f"{name}.pid"):

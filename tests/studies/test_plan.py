@@ -10,6 +10,7 @@ import pytest
 from small_study import changed, plan_of, write_study
 
 import critical_periods
+from critical_periods.runs import precision
 from critical_periods.studies.names import Resolved, SegmentNames
 from critical_periods.studies.plan import Plan, make_plan
 from critical_periods.studies.schedule import Schedule
@@ -163,6 +164,20 @@ def names(plan: Plan) -> tuple[list[str], list[str]]:
 def test_names_depend_on_what_determines_bits(field, value):
     before, after = plan_with(windows_to(2)), plan_with(windows_to(2), {field: value})
     assert not set(before.segments) & set(after.segments)
+
+
+@pytest.mark.parametrize("fastest", ["bf16-mixed", "32-true"])
+def test_automatic_precision_is_the_one_that_is_faster_here(fastest, monkeypatch):
+    """In the plan, so in what its segments train, and in their names; and of a run alone."""
+    asked: list[str] = []
+    monkeypatch.setattr(precision, "fastest_precision", lambda of: asked.append(of) or fastest)
+    by_itself, by_name = (
+        plan_with(windows_to(2), {"trainer.precision": one}) for one in ("auto", fastest)
+    )
+    assert by_itself == by_name and set(asked) == {"auto"}
+    assert by_itself.configs[0][0]["trainer"]["precision"] == fastest
+    assert precision.resolved_precision({"precision": "auto", "accelerator": "cpu"}) == fastest
+    assert asked[-1] == "cpu" and precision.resolved_precision({"precision": 32}) is None
 
 
 def test_names_depend_on_seed_data_and_version(monkeypatch):

@@ -17,8 +17,8 @@ from critical_periods.core.trainer import datamodule_of, results_folder
 class ConfusionMatrixMonitor(Monitor):
     """Logs the confusion matrix: row i is what samples of class i are taken for.
 
-    Rows are normalised (torchmetrics), so that they sum to 1, or to 0 for a class without samples;
-    ``recall/<class>`` is the diagonal. The matrix is written to
+    Counts are torchmetrics'; rows are normalised: each sums to 1, or to 0 for a class without
+    samples; ``recall/<class>`` is the diagonal. The matrix is written to
     ``<log_dir>/confusion/epoch_<epoch>.csv`` and drawn to ``….png``, which the logger gets too.
     Classes are called as ``class_names`` of the DataModule has them (Huang et al. 2023, Fig. 8).
 
@@ -54,11 +54,11 @@ class ConfusionMatrixMonitor(Monitor):
         for batch in self.batches(trainer):
             logits = network(*batch.inputs)
             if metric is None:
-                metric = MulticlassConfusionMatrix(logits.shape[1], normalize="true")
-                metric = metric.to(logits.device)
+                metric = MulticlassConfusionMatrix(logits.shape[1]).to(logits.device)
             metric.update(logits, batch.target)
         assert metric is not None
-        self.matrix = metric.compute()
+        counts = metric.compute()
+        self.matrix = counts / counts.sum(1, keepdim=True).clamp(min=1)
         names = class_names(trainer, len(self.matrix))
         for name, value in zip(names, self.matrix.diagonal(), strict=True):
             log_scalar(pl_module, f"recall/{name}", value)

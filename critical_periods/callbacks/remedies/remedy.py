@@ -155,9 +155,10 @@ def _resetting(part: nn.Module) -> Any:
 def forget(trainer: pl.Trainer, parameter: Tensor, where: Any = None) -> None:
     """Has optimisers forget what they remember of a parameter, or of some places in it."""
     for optimizer in trainer.optimizers:
-        if where is None:
+        # Fused steps of SGD take momentum of all parameters or of none, so there it becomes 0.
+        if where is None and not isinstance(optimizer, torch.optim.SGD):
             optimizer.state.pop(parameter, None)
             continue
         for value in optimizer.state.get(parameter, {}).values():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                value[where] = 0
+                value[... if where is None else where] = 0

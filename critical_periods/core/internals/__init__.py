@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .modules import is_compiled as is_compiled
     from .modules import is_redirected as is_redirected
     from .modules import plain_for_func as plain_for_func
+    from .options import add_option_type as add_option_type
     from .options import class_parameters as class_parameters
     from .options import set_option_type as set_option_type
     from .resuming import add_epoch_sums as add_epoch_sums

@@ -21,6 +21,12 @@ def set_option_type(parser: "ArgumentParser", option: str, kind: Any) -> None:
     action._typehint = kind
 
 
+def add_option_type(parser: "ArgumentParser", option: str, kind: Any) -> None:
+    """Has an option of a jsonargparse parser take values of one more type."""
+    action: Any = parser._option_string_actions[option]
+    action._typehint |= kind
+
+
 def class_parameters(owner: type) -> dict[str, Parameter]:
     """The parameters of a class, those too that it passes on as ``**kwargs``.
 

@@ -22,7 +22,9 @@ def finish_resumed_epoch(trainer: pl.Trainer, batches: int) -> None:
     """
     loop = trainer.fit_loop.epoch_loop
     if loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch:
-        loop.batch_progress.current.completed = batches
+        # Several windows may say so, each of its own epochs.
+        current = loop.batch_progress.current
+        current.completed = max(batches, current.completed)
 
 
 def resume_in_place(trainer: Any) -> None:
