@@ -151,9 +151,8 @@ def _cost_in_a_study(count: int) -> Row:
     axes |= {"deficit.init_args.p": [*np.linspace(0, 1, 41)]}
     space = Space(axes, 80, 0.05, count + 4, count, 4, "either", {}, (0, 1, 2))
     rng, trained = np.random.default_rng(0), Trained(space)
-    points = [
-        space.point([int(rng.integers(len(of))) for of in axes.values()]) for _ in range(count)
-    ]
+    sizes = [len(of) for of in axes.values()]
+    points = [space.point(rng.integers(sizes).tolist()) for _ in range(count)]
     seeds = [space.seed(number) for number in range(count)]
     pairs = zip(points, seeds, strict=True)
     runs = [Chosen(point, seed, trained.add(point, seed)) for point, seed in pairs]
