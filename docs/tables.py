@@ -292,6 +292,52 @@ def accuracy_and_loss(
     return markdown(["deficit", *header], body)
 
 
+def pretraining(folder: str) -> str:
+    """Accuracy after each pre-training, and what it gains over either control, in points."""
+    body = []
+    for _, row in rows(folder).query("onset < removal").iterrows():
+        where = {name: row[name] for name in ("variant", "removal")}
+        gains = [
+            change(folder, column, 1, 100, **where)
+            for column in ("final_accuracy", "final_accuracy_target")
+        ]
+        body.append([row["variant"], str(row["removal"]), share(folder, "final_accuracy", **where)])
+        body[-1] += gains
+    header = ["source", "removed at epoch", "final accuracy", "over as many epochs"]
+    return markdown([*header, "over as many target epochs"], body)
+
+
+def best_removal(folder: str, variant: str) -> str:
+    """Whether pre-training ends best early: what its first removal has more than its last."""
+    found = rows(folder, variant=variant).query("onset < removal")["removal"]
+    first, last = (
+        by_seed(folder, "final_accuracy", variant=variant, removal=one)
+        for one in (found.min(), found.max())
+    )
+    return interval(list(100 * (first - last)))
+
+
+def matrix(folder: str) -> str:
+    """Trained on each, tested on each: accuracies, and the differences, paired by seed."""
+    found = table(folder, "cross")
+    tested = list(dict.fromkeys(found["tested"]))
+    body = []
+    for trained_on, of in found.groupby("variant", sort=False):
+        cells = [trained_on]
+        for name in tested:
+            row = of.set_index("tested").loc[name]
+            text = "{} ({} to {})"
+            ends = ("accuracy", "accuracy_low", "accuracy_high")
+            cell = text.format(*(number(100 * row[one]) for one in ends))
+            if pd.notna(row["difference"]):
+                ends = ("difference", "difference_low", "difference_high")
+                differs = text.format(*(number(100 * row[one]) for one in ends))
+                cell += f"; against the diagonal {differs}"
+            cells.append(cell)
+        body.append(cells)
+    return markdown(["trained on", *(f"tested on {name}" for name in tested)], body)
+
+
 def losses_by_window(folder: str) -> str:
     """The loss of every window of a study."""
     found = rows(folder).query("onset < removal")

@@ -29,9 +29,7 @@ with (STUDIES.parent / "results" / "commands.csv").open(encoding="utf-8") as fil
     }
 # Not yet run, and so in no table.
 EPOCHS |= {
-    "huang2023_matrix_mini": (120, 120),
     "huang2023_remedies_mini": (740, 1040),
-    "huang2023_transfer_mini": (720, 1600),
 }
 # Studies of our own, with the epochs that one seed trains.
 OWN = {
