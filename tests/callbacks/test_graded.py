@@ -21,9 +21,8 @@ from critical_periods.deficits import (
     LowContrast,
     Occlusion,
     VerticalFlip,
-    corrupted,
 )
-from critical_periods.deficits.corruptions import CORRUPTIONS
+from critical_periods.deficits.corruptions import CORRUPTIONS, corrupted
 
 IMAGES = torch.randn(3, 2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 BATCH = Batch(IMAGES, torch.arange(3), torch.full((3,), -1), torch.arange(3))

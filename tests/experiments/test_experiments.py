@@ -27,10 +27,6 @@ with (STUDIES.parent / "results" / "commands.csv").open(encoding="utf-8") as fil
         for row in csv.DictReader(file)
         if row["study"]
     }
-# Not yet run, and so in no table.
-EPOCHS |= {
-    "huang2023_remedies_mini": (740, 1040),
-}
 # Studies of our own, with the epochs that one seed trains.
 OWN = {
     "boundary_digits_grid": 219,
@@ -42,7 +38,7 @@ OWN = {
     "recovery_digits": 360,
     "remedies_cifar10": 68,
     "remedies_digits": 102,
-    "remedies_two_eyes": 86,
+    "remedies_two_eyes": 114,
     "trace_digits": 80,
     "trace_digits_steps": 6,
 }

@@ -79,7 +79,7 @@ def squared_score_norms(
     backward pass a column of S suffice, K - 1 of a categorical distribution; with random signs ε,
     E ||(S ε)ᵀ J||² is the same (Hutchinson's estimator), of less variance than that of drawn labels
     where a network is sure of most. Norms come from what layers take and the gradients of what they
-    put out (:mod:`~critical_periods.metrics.functional.sample_norms`), checked on one sample in
+    put out (``metrics/functional/sample_norms.py``), checked on one sample in
     each call; where a network uses its weights in other ways, which is said once, each sample's
     gradients are taken by ``torch.func``, which is slower.
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from critical_periods.core.autograd_graph import Use, parameter_uses
-from critical_periods.core.errors import reason
+from critical_periods.core.errors import UserError, reason
 from critical_periods.core.project import Likelihood
 from critical_periods.metrics.functional.likelihood import check_outputs
 from critical_periods.metrics.functional.node_norms import (
@@ -58,7 +58,12 @@ class NormsByGraph:
             output = network(*(view[:2] for view in views))
         if not torch.equal(state, _random_state(views[0].device)):
             raise UnknownUseError("it draws random numbers")
-        check_outputs(output, 2, likelihood)
+        try:
+            check_outputs(output, 2, likelihood)
+        except UserError:
+            # In the words of the whole batch.
+            check_outputs(network(*views), len(views[0]), likelihood)
+            raise
         self.example = output.detach()
         uses = self._uses(output)
         edges = [GradientEdge(use.node, 0) for use in uses]
