@@ -15,9 +15,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers that run side by side would wait for one another's threads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Its service logs what goes wrong at any time, also while another test reads the log.
-logging.getLogger("wandb").propagate = False
-
 # What a shell starts in the background ignores Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
