@@ -1,6 +1,7 @@
 """Weights & Biases, without an account too, and without ever waiting for anyone."""
 
 import os
+import re
 import shutil
 import ssl
 import time
@@ -112,8 +113,6 @@ def wandb_logger(
                 f"the folder {folder} of Weights & Biases cannot be made: {error.strerror}; set "
                 "WANDB_DIR to another, or WANDB_MODE to disabled."
             ) from error
-        if id is not None:
-            _forget_earlier(folder, id)
         run = attempt(_start_again, mode, settings)
         if run is None:
             return None
@@ -143,8 +142,10 @@ def _forget_earlier(folder: Path, id: str) -> None:
     They go first, as an offline run is named by the second in which it begins. What was sent is
     left alone; sent again, rows take their own places in the run.
     """
-    for earlier in folder.glob(f"wandb/offline-run-*-{id}"):
-        if not any(earlier.glob("*.synced")):
+    # wandb adds a number to the second folder of a second.
+    name = re.compile(rf"offline-run-\d+_\d+-{re.escape(id)}(-\d+)?")
+    for earlier in folder.glob("wandb/offline-run-*"):
+        if name.fullmatch(earlier.name) and not any(earlier.glob("*.synced")):
             shutil.rmtree(earlier, ignore_errors=True)
 
 
@@ -192,6 +193,8 @@ def _start_again(mode: str, settings: dict[str, Any]) -> "Run":
 def _start(mode: str, settings: dict[str, Any]) -> "Run":
     import wandb
 
+    if "id" in settings:
+        _forget_earlier(Path(settings["dir"]), settings["id"])
     if not mode:
         mode = "online" if _has_account() else "offline"
     elif mode != "offline" and not _has_account():

@@ -360,6 +360,26 @@ def test_a_run_that_goes_on_has_every_epoch_once(no_account, monkeypatch, ending
     assert exit_code_of(folder.path, tuned) == 0
 
 
+def test_what_was_not_sent_of_a_run_is_forgotten(no_account, monkeypatch):
+    """Also of the second folder of a second, and of a start whose service was killed."""
+    init = wandb.init
+
+    def killed(**settings: Any) -> None:
+        monkeypatch.setattr(wandb, "init", init)
+        Path(f"{second}-ab-3").mkdir()
+        raise ConnectionResetError("Connection lost")
+
+    second = "wandb/offline-run-20260101_000000"
+    for name in ("ab", "ab-1", "ab-12", "ab-2", "abc", "c-ab", "ab-c"):
+        Path(f"{second}-{name}").mkdir(parents=True)
+    Path(f"{second}-ab-2", "run-ab.wandb.synced").touch()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(wandb, "init", killed)
+    tracking.wandb_logger(Path(), "ab").finish(0)
+    left = {str(path) for path in Path("wandb").glob("offline-run-20260101*")}
+    assert left == {f"{second}-{name}" for name in ("ab-2", "abc", "c-ab", "ab-c")}
+
+
 def test_a_server_that_never_answers_costs_seconds(no_account, monkeypatch):
     """It takes connections and says nothing; the training goes on offline."""
     with socket.create_server(("127.0.0.1", 0)) as server:
