@@ -96,6 +96,35 @@ def test_gates_are_those_of_the_block_right_and_wrong_apart(tmp_path):
     assert "excitation/se/right" not in certain.callback_metrics
 
 
+def test_gates_of_channels_that_are_zero_are_left_out(tmp_path):
+    """One is so in all pictures, others in some."""
+    network, data = Squeezed(), faces()
+    network.se = nn.Sequential(nn.ReLU(), network.se)
+    network.conv.requires_grad_(False)
+    batch = clean_samples(data, "val")
+    largest = network.conv(batch.views[:, 0]).amax((2, 3))
+    network.conv.bias[0] -= largest[:, 0].max()
+    network.conv.bias[1:4] -= largest[:, 1:4].median(0).values
+    monitor = ExcitationMonitor(["se.1"], confidence=0.0)
+    trainer = fit(network, monitor, data=data, default_root_dir=tmp_path)
+    maps = network.conv(batch.views[:, 0]).relu()
+    right = network.head(network.se(maps).square().mean((2, 3))).argmax(1) == batch.target
+    known = maps.square().sum((2, 3)) > 1e-12
+    assert not known[:, 0].any() and 0 < known[:, 1:4].sum() < known[:, 1:4].numel()
+    x_se = maps.mean((2, 3), keepdim=True)
+    block = network.se[1]
+    gates = block.gate(block.fc2(block.act(block.bn(block.fc1(x_se)))))[..., 0, 0]
+    for kind, chosen in (("right", right), ("wrong", ~right)):
+        means = [
+            gates[of & chosen, channel].mean()
+            for channel, of in enumerate(known.T)
+            if (of & chosen).any()
+        ]
+        assert len(means) < 8
+        found = trainer.callback_metrics[f"excitation/se.1/{kind}"].item()
+        assert found == pytest.approx(torch.stack(means).mean().item(), abs=1e-5)
+
+
 def test_energy_is_a_ratio_of_shares():
     masks = torch.zeros(2, 4, 4, dtype=torch.bool)
     masks[:, 1, 1:3] = True
