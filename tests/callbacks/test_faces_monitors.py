@@ -20,6 +20,7 @@ from critical_periods.callbacks import (
     ExcitationMonitor,
     RegionMonitor,
 )
+from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.data import DigitsDataModule, FacesDataModule
 from critical_periods.metrics.functional import energy_share, grad_cam
@@ -204,6 +205,15 @@ def test_other_data_sets_are_tested_by_the_names_of_their_classes():
 def test_mistakes_are_told_before_training(monitor, message):
     with pytest.raises(UserError, match=message):
         fit(Squeezed(), monitor())
+
+
+@pytest.mark.parametrize("monitor", [ConfusionMatrixMonitor(), ExcitationMonitor(["se"])])
+def test_mixed_labels_are_refused_by_the_dry_run(monitor):
+    """At the first measurement, hours later, they would only fail."""
+    numbers = torch.arange(2)
+    example = Batch(torch.randn(2, 1, 1, 9, 9), torch.full((2, 7), 1 / 7), numbers - 2, numbers)
+    with pytest.raises(UserError, match=r"needs one class a sample, but targets .* \[2, 7\]"):
+        monitor.measure_example(Squeezed(), example)
 
 
 def test_regions_and_maps_that_are_missing(monkeypatch):

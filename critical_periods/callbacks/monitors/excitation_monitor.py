@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from critical_periods.callbacks.monitors.likelihoods import check_one_class
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
 from critical_periods.callbacks.monitors.pictures import keep_figure
 from critical_periods.callbacks.network import modules_named, name_list
@@ -50,7 +51,7 @@ class ExcitationMonitor(Monitor):
 
     Raises:
         UserError: the confidence is not in [0, 1); before training, a layer does not exist or is no
-            such block.
+            such block, or targets are not one class each.
 
     Example:
         >>> monitor = ExcitationMonitor(["model.layer4.1.se"], confidence=0.9)
@@ -76,6 +77,7 @@ class ExcitationMonitor(Monitor):
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Looks whether the layers are blocks that scale each channel by a number."""
+        check_one_class(self, example)
         self._observe(network, example)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
