@@ -20,6 +20,7 @@ from critical_periods.callbacks import (
     ExcitationMonitor,
     RegionMonitor,
 )
+from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.data import DigitsDataModule, FacesDataModule
 from critical_periods.metrics.functional import energy_share, grad_cam
@@ -94,6 +95,35 @@ def test_gates_are_those_of_the_block_right_and_wrong_apart(tmp_path):
     certain = fit(Squeezed(), ExcitationMonitor(["se"], 0.999), default_root_dir=tmp_path)
     assert certain.callback_metrics["excitation/right"] == 0
     assert "excitation/se/right" not in certain.callback_metrics
+
+
+def test_gates_of_channels_that_are_zero_are_left_out(tmp_path):
+    """One is so in all pictures, others in some."""
+    network, data = Squeezed(), faces()
+    network.se = nn.Sequential(nn.ReLU(), network.se)
+    network.conv.requires_grad_(False)
+    batch = clean_samples(data, "val")
+    largest = network.conv(batch.views[:, 0]).amax((2, 3))
+    network.conv.bias[0] -= largest[:, 0].max()
+    network.conv.bias[1:4] -= largest[:, 1:4].median(0).values
+    monitor = ExcitationMonitor(["se.1"], confidence=0.0)
+    trainer = fit(network, monitor, data=data, default_root_dir=tmp_path)
+    maps = network.conv(batch.views[:, 0]).relu()
+    right = network.head(network.se(maps).square().mean((2, 3))).argmax(1) == batch.target
+    known = maps.square().sum((2, 3)) > 1e-12
+    assert not known[:, 0].any() and 0 < known[:, 1:4].sum() < known[:, 1:4].numel()
+    x_se = maps.mean((2, 3), keepdim=True)
+    block = network.se[1]
+    gates = block.gate(block.fc2(block.act(block.bn(block.fc1(x_se)))))[..., 0, 0]
+    for kind, chosen in (("right", right), ("wrong", ~right)):
+        means = [
+            gates[of & chosen, channel].mean()
+            for channel, of in enumerate(known.T)
+            if (of & chosen).any()
+        ]
+        assert len(means) < 8
+        found = trainer.callback_metrics[f"excitation/se.1/{kind}"].item()
+        assert found == pytest.approx(torch.stack(means).mean().item(), abs=1e-5)
 
 
 def test_energy_is_a_ratio_of_shares():
@@ -175,6 +205,15 @@ def test_other_data_sets_are_tested_by_the_names_of_their_classes():
 def test_mistakes_are_told_before_training(monitor, message):
     with pytest.raises(UserError, match=message):
         fit(Squeezed(), monitor())
+
+
+@pytest.mark.parametrize("monitor", [ConfusionMatrixMonitor(), ExcitationMonitor(["se"])])
+def test_mixed_labels_are_refused_by_the_dry_run(monitor):
+    """At the first measurement, hours later, they would only fail."""
+    numbers = torch.arange(2)
+    example = Batch(torch.randn(2, 1, 1, 9, 9), torch.full((2, 7), 1 / 7), numbers - 2, numbers)
+    with pytest.raises(UserError, match=r"needs one class a sample, but targets .* \[2, 7\]"):
+        monitor.measure_example(Squeezed(), example)
 
 
 def test_regions_and_maps_that_are_missing(monkeypatch):

@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from critical_periods.callbacks.monitors.likelihoods import check_one_class
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
 from critical_periods.callbacks.monitors.pictures import keep_figure
 from critical_periods.core.batch import Batch
@@ -25,7 +26,8 @@ class ConfusionMatrixMonitor(Monitor):
     Args: those of :class:`~critical_periods.callbacks.monitors.monitor.Monitor`.
 
     Raises:
-        UserError: as by :class:`.Monitor`; the outputs are not one number for each class.
+        UserError: as by :class:`.Monitor`; the outputs are not one number for each class, or the
+            targets not one class each.
 
     Attributes:
         matrix: of the last measurement, [K, K].
@@ -39,16 +41,17 @@ class ConfusionMatrixMonitor(Monitor):
     matrix: Tensor
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
-        """Looks whether the outputs are one number for each class."""
+        """Looks whether the outputs are one number for each class, and targets one class."""
         if (logits := network(*example.inputs)).ndim != 2 or logits.shape[1] < 2:
             raise UserError(
                 f"ConfusionMatrixMonitor needs logits [B, K], but the network gives "
                 f"{list(logits.shape)}; leave it out, or name the network by a Project."
             )
+        check_one_class(self, example)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures, writes, draws and logs the matrix."""
-        from matplotlib.figure import Figure  # takes a while, and no other monitor needs it
+        from matplotlib.figure import Figure  # takes a while, and most monitors do not need it
 
         network, metric = self.network_of(pl_module), None
         for batch in self.batches(trainer):

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from critical_periods.callbacks.monitors.likelihoods import check_one_class
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
 from critical_periods.callbacks.monitors.pictures import keep_figure
 from critical_periods.callbacks.network import modules_named, name_list
@@ -29,7 +30,8 @@ class ExcitationMonitor(Monitor):
     A block takes x and gives y_k = s_k x_k, with a gate s_k in (0, 1) for each channel k (Hu et al.
     2018); its map is the mean of |y_k| over channels. Both are taken of the samples whose largest
     softmax probability exceeds ``confidence``, those with right and those with wrong answers apart
-    (Huang et al. 2023, Fig. 6 to 10). Logged, for ``right`` and ``wrong``:
+    (Huang et al. 2023, Fig. 6 to 10). A channel that is zero everywhere tells nothing of its gate,
+    and is left out. Logged, for ``right`` and ``wrong``:
 
     - ``excitation/right``: which share of all samples these are;
     - ``excitation/<layer>/right``: the mean of the gates;
@@ -49,7 +51,7 @@ class ExcitationMonitor(Monitor):
 
     Raises:
         UserError: the confidence is not in [0, 1); before training, a layer does not exist or is no
-            such block.
+            such block, or targets are not one class each.
 
     Example:
         >>> monitor = ExcitationMonitor(["model.layer4.1.se"], confidence=0.9)
@@ -75,6 +77,7 @@ class ExcitationMonitor(Monitor):
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Looks whether the layers are blocks that scale each channel by a number."""
+        check_one_class(self, example)
         self._observe(network, example)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -102,14 +105,18 @@ class ExcitationMonitor(Monitor):
                 continue
             means[kind] = {name: of / number for (k, name), of in summed.items() if k == kind}
             for layer in self.layers:
-                gates = means[kind][f"{layer}/gates"]
+                known = means[kind][f"{layer}/known"]
+                gates = (means[kind][f"{layer}/gates"] / known)[known > 0]
                 log_scalar(pl_module, f"excitation/{layer}/{kind}", gates.mean())
                 spread = gates.std(correction=0)
                 log_scalar(pl_module, f"excitation/{layer}/{kind}_spread", spread)
         keep_figure(trainer, "excitation", self._draw(means))
 
     def _observe(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Probabilities, and for each layer its gates [B, K] and maps [B, H, W]; the pictures."""
+        """Probabilities, and for each layer its gates [B, K], which of them are known, and maps.
+
+        Maps are [B, H, W], and so are the pictures.
+        """
         seen = {"picture": batch.inputs[0].mean(1)}
         with ExitStack() as hooks:
             found = modules_named("layers", self, self.layers, network)
@@ -127,7 +134,8 @@ class ExcitationMonitor(Monitor):
         if is_block:
             squares = given.square().sum((2, 3))
             # Of y = s x; what is zero everywhere tells nothing of its gate.
-            gates = (given * output).sum((2, 3)) / squares.clamp(min=1e-12)
+            known = squares > 1e-12
+            gates = torch.where(known, (given * output).sum((2, 3)) / squares, 0.0)
             error = (gates[:, :, None, None] * given - output).abs().max()
             is_block = bool(error <= 0.01 * output.abs().max())
         if not is_block:
@@ -135,7 +143,7 @@ class ExcitationMonitor(Monitor):
                 f"layers of ExcitationMonitor names {name!r} ({type(module).__name__}), which does "
                 "not scale each channel by a number, as a squeeze-and-excitation block does."
             )
-        seen[f"{name}/gates"] = gates
+        seen[f"{name}/gates"], seen[f"{name}/known"] = gates, known
         seen[f"{name}/map"] = enlarged(output.abs().mean(1), batch.inputs[0])
 
     def _draw(self, means: dict[str, dict[str, Tensor]]) -> "Figure":

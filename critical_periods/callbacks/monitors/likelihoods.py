@@ -88,6 +88,15 @@ def check_fit(
         check_target(outputs, target, likelihood)
 
 
+def check_one_class(owner: object, batch: Batch) -> None:
+    """Raises a UserError where a monitor counts classes, and targets are probabilities of them."""
+    if batch.target.ndim != 1:
+        raise UserError(
+            f"{type(owner).__name__} needs one class a sample, but targets have shape "
+            f"{list(batch.target.shape)}; choose a split without mixed labels, or leave it out."
+        )
+
+
 def _last_step(outputs: Tensor) -> str:
     """The last step but for changes of shape, such as Sigmoid, by the graph of gradients."""
     node = outputs.grad_fn

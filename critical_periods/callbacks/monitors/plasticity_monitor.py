@@ -188,11 +188,8 @@ class PlasticityMonitor(Monitor):
         for seen, wanted in zip(inputs, targets, strict=True):
             with torch.enable_grad():
                 loss = mean_loss(network(*seen), wanted, self.likelihood)
-                row = torch.autograd.grad(loss, weights, allow_unused=True)
-            pairs = zip(weights, row, strict=True)
-            rows.append(
-                torch.cat([(w.new_zeros(w.shape) if g is None else g).flatten() for w, g in pairs])
-            )
+                row = torch.autograd.grad(loss, weights, materialize_grads=True)
+            rows.append(torch.cat([one.flatten() for one in row]))
         sizes = torch.tensor([len(one) for one in targets], device=rows[0].device)
         return torch.stack(rows), sizes
 

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
 from critical_periods.core.batch import Batch
@@ -67,13 +67,12 @@ class RobustnessMonitor(Monitor):
         """Measures and logs the accuracies."""
         network = self.network_of(pl_module)
         ways = list(product(CORRUPTIONS, range(1, 6)))
-        right = torch.zeros(len(ways) + 1, dtype=torch.float64, device=pl_module.device)
+        counts = torch.zeros(len(ways) + 1, dtype=torch.int64, device=pl_module.device)
         for number, batch in enumerate(self.batches(trainer)):
             place = number * trainer.world_size + trainer.global_rank
-            counts = [_right(network, batch, kind, one, place) for kind, one in ways]
-            right += torch.tensor([*counts, len(batch.index)], device=right.device)
-        # Float32 counts up to 16 million samples.
-        *sums, total = trainer.strategy.reduce(right.float(), reduce_op="sum").tolist()
+            right = [_right(network, batch, kind, one, place) for kind, one in ways]
+            counts += torch.stack([*right, torch.tensor(len(batch.index), device=counts.device)])
+        *sums, total = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
         shares = {way: one / total for way, one in zip(ways, sums, strict=True)}
         for (kind, strength), share in shares.items():
             log_scalar(pl_module, f"robustness/{kind}/{strength}", torch.tensor(share))
@@ -84,9 +83,9 @@ class RobustnessMonitor(Monitor):
         log_scalar(pl_module, "robustness/mean", torch.tensor(mean))
 
 
-def _right(network: nn.Module, batch: Batch, kind: Corruption, strength: int, place: int) -> int:
+def _right(network: nn.Module, batch: Batch, kind: Corruption, strength: int, place: int) -> Tensor:
     """How many samples of a batch are classified right, under a corruption."""
     key = FIXED_SEED, place, CORRUPTIONS.index(kind), strength
     draws = generator(batch.target.device, Stream.CORRUPTION, *key)
     views = [corrupted(view, kind, strength, draws) for view in batch.inputs]
-    return int((network(*views).argmax(1) == batch.target).sum())
+    return (network(*views).argmax(1) == batch.target).sum()

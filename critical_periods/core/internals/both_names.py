@@ -5,13 +5,9 @@ LightningCLI of one takes the other's classes for strangers.
 """
 
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    pass
+from typing import Any, TypeVar
 
 C = TypeVar("C", bound=type)
-
 
 _TWINS = {
     "Callback": "lightning.pytorch.callbacks.callback",

@@ -4,16 +4,12 @@ import copy
 import gc
 from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.utils.checkpoint
 from torch.utils.data import DataLoader
-
-if TYPE_CHECKING:
-    pass
 
 
 def transferred(trainer: Any, batch: Any, validating: bool) -> Any:

@@ -4,14 +4,10 @@ A Trainer is Any where Lightning does not declare an attribute.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.utils.checkpoint
-
-if TYPE_CHECKING:
-    pass
 
 
 def finish_resumed_epoch(trainer: pl.Trainer, batches: int) -> None:

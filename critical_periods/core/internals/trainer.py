@@ -1,12 +1,11 @@
 """What of a Trainer and its callbacks Lightning does not declare."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 
-if TYPE_CHECKING:
-    pass
+from critical_periods.core.trainer import val_check_interval
 
 
 def in_precision(trainer: pl.Trainer | None, batch: Any) -> Any:
@@ -39,9 +38,7 @@ def stops_before_monitors(early_stopping: Any, trainer: pl.Trainer) -> bool:
     """
     if (chosen := early_stopping._check_on_train_epoch_end) is not None:
         return bool(chosen)
-    # There is no such attribute where it is a time.
-    interval = getattr(trainer, "val_check_interval", None)
-    return interval == 1.0 and trainer.check_val_every_n_epoch == 1
+    return val_check_interval(trainer) == 1.0 and trainer.check_val_every_n_epoch == 1
 
 
 def rate_attributes(finder: Any) -> list[str]:

@@ -37,13 +37,9 @@ def unit_features(output: Tensor) -> Tensor:
     """
     if output.ndim < 2:
         raise UserError(f"features have shape {list(output.shape)}; they must be [B, units, ...].")
-    return (
-        output.mean(1)
-        if output.ndim == 3
-        else output.flatten(2).mean(2)
-        if output.ndim > 3
-        else output
-    )
+    if output.ndim == 3:
+        return output.mean(1)
+    return output.flatten(2).mean(2) if output.ndim > 3 else output
 
 
 def effective_rank(features: Tensor) -> Tensor:
@@ -128,7 +124,8 @@ def gradient_agreement(gradients: Tensor) -> tuple[Tensor, Tensor]:
     """
     if len(gradients) < 2:
         raise UserError("gradients are of one batch; give those of at least two to compare.")
-    products = gradients.double() @ gradients.double().T
+    wide = gradients.double()
+    products = wide @ wide.T
     lengths = products.diagonal().sqrt()
     scale = lengths[:, None] * lengths
     cosines = torch.where(scale > 0, products / scale.clamp(min=torch.finfo(scale.dtype).tiny), 0.0)

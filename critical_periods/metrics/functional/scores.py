@@ -72,10 +72,9 @@ class ScoreRoot(NamedTuple):
 
     def times(self, signs: Tensor) -> Tensor:
         """S ε of signs [B, draws, K, places], one for each column at its place."""
-        terms = (self.factor.unsqueeze(1) * signs).gather(
-            2, self.rank.unsqueeze(1).expand_as(signs)
-        )
-        before = (terms.cumsum(2) - terms).gather(2, self.rank.unsqueeze(1).expand_as(signs))
+        rank = self.rank.unsqueeze(1).expand_as(signs)
+        terms = (self.factor.unsqueeze(1) * signs).gather(2, rank)
+        before = (terms.cumsum(2) - terms).gather(2, rank)
         return self.diagonal.unsqueeze(1) * signs - self.p.unsqueeze(1) * before
 
 
