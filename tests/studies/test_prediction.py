@@ -56,6 +56,11 @@ def test_a_correlation_and_its_interval():
     ]
     (row,) = foretold(points)
     assert row["rho"] > 0.75 and row["rho_within"] == pytest.approx(-1) and row["is_chosen"]
+    # The removal itself, which a measure may be as good as, is never chosen.
+    for one in points:
+        one.courses["removal"] = one.courses["grows"]
+    chosen = {row["measure"]: row["is_chosen"] for row in foretold(points)}
+    assert chosen == {"grows": True, "removal": False}
 
 
 @pytest.fixture
