@@ -24,9 +24,6 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
 STUDIES = ROOT / "experiments" / "studies"
 
-_ENDS = ("", "_low", "_high")
-
-
 # Numbers as text
 
 
@@ -63,6 +60,17 @@ def interval(values: Sequence[float], digits: int = 1, form: str = "{} ({} to {}
     middle = mean(values)
     half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return form.format(*(number(one, digits) for one in (middle, middle - half, middle + half)))
+
+
+def between(row: pd.Series, name: str, digits: int = 1, scale: float = 1) -> str:
+    """A number of a row with the ends of its interval, as :func:`interval` writes them.
+
+    Example:
+        >>> between(pd.Series({"gap": 0.02, "gap_low": -0.005, "gap_high": 0.045}), "gap", 1, 100)
+        '2.0 (−0.5 to 4.5)'
+    """
+    ends = (number(scale * row[f"{name}{end}"], digits) for end in ("", "_low", "_high"))
+    return "{} ({} to {})".format(*ends)
 
 
 def span(values: Iterable[float], digits: int = 1, scale: float = 1) -> str:
@@ -326,13 +334,9 @@ def matrix(folder: str) -> str:
         cells = [trained_on]
         for name in tested:
             row = of.set_index("tested").loc[name]
-            text = "{} ({} to {})"
-            ends = ("accuracy", "accuracy_low", "accuracy_high")
-            cell = text.format(*(number(100 * row[one]) for one in ends))
+            cell = between(row, "accuracy", scale=100)
             if pd.notna(row["difference"]):
-                ends = ("difference", "difference_low", "difference_high")
-                differs = text.format(*(number(100 * row[one]) for one in ends))
-                cell += f"; against the diagonal {differs}"
+                cell += f"; against the diagonal {between(row, 'difference', scale=100)}"
             cells.append(cell)
         body.append(cells)
     return markdown(["trained on", *(f"tested on {name}" for name in tested)], body)
@@ -377,8 +381,8 @@ def ladder(folder: str) -> str:
         cells = []
         for variant in variants:
             where: dict[str, Any] = {"variant": variant, "epochs_after": rung}
-            ends = [100 * at(folder, f"gap{end}", "recovery", **where) for end in _ENDS]
-            cells.append("{} ({} to {})".format(*map(number, ends)))
+            ((_, row),) = rows(folder, "recovery", **where).iterrows()
+            cells.append(between(row, "gap", scale=100))
         body.append([number(rung, 0), *cells])
     return markdown(["clean epochs", *variants], body)
 
@@ -388,12 +392,7 @@ def laws(folder: str) -> str:
     body = []
     for variant in table(folder, "recovery")["variant"].unique():
         found = rows(folder, "recovery", variant=variant).iloc[-1]
-        scar, speed = (
-            "{} ({} to {})".format(
-                *(number(scale * found[f"{name}{end}"], digits) for end in _ENDS)
-            )
-            for name, scale, digits in (("scar", 100, 1), ("speed", 1, 2))
-        )
+        scar, speed = between(found, "scar", scale=100), between(found, "speed", 2)
         fit = number(found["fit_p"], 3) if found["fit_p"] == found["fit_p"] else ""
         body.append([variant, scar, speed, fit, found["verdict"]])
     header = ["deficit", "scar (points)", "speed", "p of the fit", "verdict"]
@@ -443,7 +442,7 @@ def guided(folder: str) -> str:
 
 def ppo() -> str:
     """The mean return of our PPO and of stable-baselines3's, by steps taken."""
-    found = pd.read_csv(RESULTS / "ppo.csv")
+    found = benchmark("ppo")
     body = []
     for steps, of_steps in found.groupby("steps"):
         means = [number(of_steps[name].mean(), 0) for name in ("ours", "theirs")]
@@ -906,11 +905,7 @@ def remedies(folder: str) -> str:
     body = []
     for _, row in table(folder, "remedies").iterrows():
         cells = [
-            ""
-            if math.isnan(row[name])
-            else "{} ({} to {})".format(
-                *(number(100 * row[f"{name}{end}"]) for end in ("", "_low", "_high"))
-            )
+            "" if math.isnan(row[name]) else between(row, name, scale=100)
             for name in ("lost", "regained", "clean_cost")
         ]
         epochs = "" if math.isnan(row["epochs_to_match"]) else number(row["epochs_to_match"])
@@ -926,12 +921,9 @@ def foretold(folder: str, most: int = 8) -> str:
     found = found[found["measure"] != "removal"]
     order = found["chosen_rho"].abs().sort_values(ascending=False, kind="stable").index
     body = [
-        [
-            f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2),
-            "{} ({} to {})".format(*(number(row[f"rho{end}"], 2) for end in ("", "_low", "_high"))),
-        ]
+        [f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2), between(row, "rho", 2)]
         for _, row in found.loc[order[:most]].iterrows()
-    ]  # fmt: skip
+    ]
     return markdown(["measure", "taken", "on the seeds that chose", "on those held back"], body)
 
 

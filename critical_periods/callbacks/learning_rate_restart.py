@@ -85,12 +85,12 @@ class LearningRateRestart(pl.Callback):
         if stage != "fit":
             return
         self._latest = -1
-        if self.epoch is None and not windows(trainer, Window):
+        if self.epoch is None and not _awaited(trainer):
             raise UserError(
                 "LearningRateRestart starts the schedule over at the removal of a window, but this "
                 "run has none; set its epoch, such as every_n_epochs for a cycle."
             )
-        in_steps = [one for one in windows(trainer, Window) if one.unit == "step"]
+        in_steps = [one for one in _awaited(trainer) if one.unit == "step"]
         if self.epoch is None and in_steps:
             raise UserError(
                 "LearningRateRestart starts the schedule over as an epoch begins, but the window "
@@ -120,13 +120,7 @@ class LearningRateRestart(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the schedule over where that is due and not done yet."""
         epoch = trainer.current_epoch
-        removals = [
-            end
-            for one in windows(trainer, Window)
-            # Remedies, which say when they begin, are no windows that it waits for.
-            if not hasattr(one, "changes_nothing_before")
-            if (end := one.removal) and one.onset < end
-        ]
+        removals = [end for one in _awaited(trainer) if (end := one.removal) and one.onset < end]
         first = max(removals, default=None) if self.epoch is None else self.epoch
         if epoch == self._latest or not self.is_due(epoch, first):
             return
@@ -142,6 +136,11 @@ class LearningRateRestart(pl.Callback):
         """Checks the epoch against the batches of one; an epoch that is resumed does not start."""
         self._validate_epoch(trainer, trainer.num_training_batches)
         self.on_train_epoch_start(trainer, pl_module)
+
+
+def _awaited(trainer: pl.Trainer) -> list[Window]:
+    """The windows whose removal it waits for: not remedies, which say when they begin."""
+    return [one for one in windows(trainer, Window) if not hasattr(one, "changes_nothing_before")]
 
 
 def _groups(trainer: pl.Trainer) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from critical_periods.core.errors import UserError
-from critical_periods.deficits.deficit import Deficit
+from critical_periods.deficits.deficit import Deficit, in_type_of
 
 
 class Blur(Deficit):
@@ -72,7 +72,7 @@ class Blur(Deficit):
         pixels = images if images.dtype == torch.float64 else images.float()
         pixels = F.interpolate(pixels, small, mode="bilinear", antialias=True)
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
-        return (pixels if images.is_floating_point() else pixels.round()).to(images.dtype)
+        return in_type_of(images, pixels)
 
     def _gaussian(self, images: Tensor, sigma: float) -> Tensor:
         if sigma == 0:
@@ -84,4 +84,4 @@ class Blur(Deficit):
         widths = [2 * min(math.ceil(3 * sigma), side - 1) + 1 for side in images.shape[:-3:-1]]
         pixels = images if images.dtype == torch.float64 else images.float()
         pixels = gaussian_blur(pixels, widths, [sigma, sigma])
-        return (pixels if images.is_floating_point() else pixels.round()).to(images.dtype)
+        return in_type_of(images, pixels)

@@ -88,7 +88,7 @@ class Deficit(nn.Module):
         mixed = torch.lerp(
             views.float(), self._degrade_all(views.clone(), generator).float(), self.strength
         )
-        return (mixed if views.is_floating_point() else mixed.round()).to(views.dtype)
+        return in_type_of(views, mixed)
 
     def _degrade_all(self, views: Tensor, generator: torch.Generator | None) -> Tensor:
         if not self.needs_images:
@@ -162,3 +162,8 @@ class DeficitSlot(nn.Module):
         for deficit in self.in_validation if validating else self.active:
             batch = deficit(batch, generator)
         return batch
+
+
+def in_type_of(images: Tensor, pixels: Tensor) -> Tensor:
+    """Pixels in the type of the images that they were made of; whole numbers are rounded."""
+    return (pixels if images.is_floating_point() else pixels.round()).to(images.dtype)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from critical_periods.core.errors import UserError
-from critical_periods.deficits.deficit import Deficit
+from critical_periods.deficits.deficit import Deficit, in_type_of
 
 
 class LowContrast(Deficit):
@@ -41,7 +41,7 @@ class LowContrast(Deficit):
         pixels = images if images.is_floating_point() else images.float()
         mean = pixels.mean((-2, -1), keepdim=True)
         faded = mean + self.contrast * (pixels - mean)
-        return (faded if images.is_floating_point() else faded.round()).to(images.dtype)
+        return in_type_of(images, faded)
 
 
 class Greyscale(Deficit):
@@ -59,4 +59,4 @@ class Greyscale(Deficit):
         """Images [N, C, H, W] whose channels are alike; whole numbers are rounded."""
         pixels = images if images.is_floating_point() else images.float()
         grey = pixels.mean(-3, keepdim=True).expand_as(pixels)
-        return (grey if images.is_floating_point() else grey.round()).to(images.dtype).clone()
+        return in_type_of(images, grey).clone()

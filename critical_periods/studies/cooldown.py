@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from critical_periods.callbacks.learning_rate_restart import LearningRateRestart
+from critical_periods.callbacks.remedies.rate_change import RateChange
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import connect
 from critical_periods.core.trainer import batches_of_epochs, callbacks_of, is_ours
@@ -92,10 +93,13 @@ def validate_constant_rate(
         epochs: of the longest run.
 
     Raises:
-        UserError: a scheduler goes on to change the rate, or a callback starts one over.
+        UserError: a scheduler goes on to change the rate, or a callback does, or starts one over.
     """
     if any(isinstance(one, LearningRateRestart) for one in callbacks_of(trainer)):
         raise UserError(f"LearningRateRestart {_FIGHTS}; leave it out.")
+    for one in callbacks_of(trainer):
+        if isinstance(one, RateChange) and one.onset > first:
+            raise UserError(f"{one.described} {_FIGHTS}; leave it out, or let it begin before.")
     if not is_ours(model):
         with suppress(Exception):  # What it needs beside its setup is not known.
             connect(trainer, model, data)

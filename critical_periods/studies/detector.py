@@ -39,7 +39,6 @@ def detections(folder: StudyFolder, plan: Plan, rows: Sequence[Row], ends: Ends)
         UserError: the measure was not logged, or there are too few seeds.
     """
     table = []
-    runs = {(repr(run.variation), run.seed, run.window.removal): run for run in deficit_runs(plan)}
     for points in variations(folder, plan, rows):
         losses: dict[int, dict[int, float]] = {}
         for one in points:
@@ -54,13 +53,13 @@ def detections(folder: StudyFolder, plan: Plan, rows: Sequence[Row], ends: Ends)
         picked = {}
         for seed in seeds:
             run = next(
-                of for (_, s, removal), of in runs.items()
-                if s == seed and removal == removals[-1] and _is_of(of, points[0])
+                one for one in deficit_runs(plan)
+                if one.seed == seed and one.window.removal == removals[-1]
+                and _is_of(one, points[0])
             )  # fmt: skip
             epoch = detected(_measured(folder, run, ends.measure, points[0]), ends.rule)
             picked[seed] = next((one for one in removals if one > epoch), removals[-1])
         choosing, held = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
-
         means = [
             {removal: sum(losses[seed][removal] for seed in of) for removal in removals}
             for of in (held, choosing)

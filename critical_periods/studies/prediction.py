@@ -19,8 +19,23 @@ from critical_periods.studies.tables import short
 LEAST_SEEDS = 5
 """Two to choose by, and three that are held back."""
 _MEASURE = "final_accuracy"
+_FORMS = ("at", "mean", "slope")
 _RESAMPLES = 1000
 Numbers = NDArray[np.float64]
+
+
+class Point(NamedTuple):
+    """A run with a deficit: its variation, what it has lost, what was measured until then."""
+
+    settings: Row
+    seed: int
+    removal: int
+    loss: float
+    courses: dict[str, dict[str, float]]
+
+    def of(self, name: str) -> dict[str, float]:
+        """The forms of a measure."""
+        return self.courses.get(name, {})
 
 
 class Judged(NamedTuple):
@@ -46,7 +61,8 @@ def predictions(
     that chose), ``rho``, ``rho_low``, ``rho_high`` (of those held back, with :func:`judge`'s
     interval), ``rho_within`` (the same among the runs of one removal alone), ``predicts`` (whether
     the interval leaves 0 out on the side of ``chosen_rho``), ``is_chosen`` (whether no other
-    measure has a larger ``chosen_rho``), ``seeds``, ``held_back_seeds``, ``points`` (held back).
+    measure, the removal aside, has a larger ``chosen_rho``; never of that itself), ``seeds``,
+    ``held_back_seeds``, ``points`` (held back).
     The measure called ``removal`` is the epoch of the removal itself: where a deficit costs more
     the longer it lasts, whatever grows with epochs predicts as well, and ``rho_within`` says what a
     measure adds.
@@ -63,7 +79,7 @@ def predictions(
     return [row for points in variations(folder, plan, rows) for row in foretold(points, measures)]
 
 
-def foretold(points: "Sequence[Point]", measures: Sequence[str] = ()) -> list[Row]:
+def foretold(points: Sequence[Point], measures: Sequence[str] = ()) -> list[Row]:
     """The rows of :func:`predictions` of one variation, by its points."""
     first = points[0]
     seeds = sorted({one.seed for one in points})
@@ -91,26 +107,10 @@ def foretold(points: "Sequence[Point]", measures: Sequence[str] = ()) -> list[Ro
         if form and all(form in one.of(name) for one in held):
             row = _judged(held, name, rhos[form], form)
             found.append({**first.settings, **row, **sizes, "points": len(held)})
-    sizes_of = [abs(row["chosen_rho"]) for row in found if row["measure"] != "removal"]
-    most = max(sizes_of, default=0.0)
-    return [{**row, "is_chosen": abs(row["chosen_rho"]) == most} for row in found]
-
-
-_FORMS = ("at", "mean", "slope")
-
-
-class Point(NamedTuple):
-    """A run with a deficit: its variation, what it has lost, what was measured until then."""
-
-    settings: Row
-    seed: int
-    removal: int
-    loss: float
-    courses: dict[str, dict[str, float]]
-
-    def of(self, name: str) -> dict[str, float]:
-        """The forms of a measure."""
-        return self.courses.get(name, {})
+    # The removal is what the measures are compared with, and none of them.
+    sizes_of = {n: abs(row["chosen_rho"]) for row in found if (n := row["measure"]) != "removal"}
+    most = max(sizes_of.values(), default=0.0)
+    return [{**row, "is_chosen": sizes_of.get(row["measure"]) == most} for row in found]
 
 
 def variations(folder: StudyFolder, plan: Plan, rows: Sequence[Row]) -> Iterator[list[Point]]:
@@ -135,10 +135,8 @@ def variations(folder: StudyFolder, plan: Plan, rows: Sequence[Row]) -> Iterator
 def deficit_runs(plan: Plan) -> Iterator[Run]:
     """The runs with a deficit and without a remedy."""
     for run in plan.runs:
-        if run.window.onset < run.window.removal and run.variation.get("remedy") in (
-            None,
-            NO_REMEDY,
-        ):
+        is_plain = run.variation.get("remedy", NO_REMEDY) == NO_REMEDY
+        if run.window.onset < run.window.removal and is_plain:
             yield run
 
 

@@ -290,6 +290,11 @@ class StudyFile(_Fields):
                 "recovery begins at removals; give windows.removal and one windows.epochs_after, "
                 "without a cooldown or onsets."
             )
+        if self.ends and not isinstance(self.windows, Removals):
+            raise UserError(
+                "ends compares removals of runs that are alike; give windows.removal and one "
+                "windows.epochs_after, without a cooldown or onsets."
+            )
         return self
 
     @model_validator(mode="after")

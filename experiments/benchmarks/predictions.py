@@ -5,7 +5,7 @@ foretells the loss, one that has nothing to do with it, and one that foretells i
 choose alone. A set is right where the first is said to predict and the others are not. Nothing is
 trained.
 
-    python experiments/benchmarks/predictions.py [--sets N] [--seeds N] [--noise SD]
+    python experiments/benchmarks/predictions.py [--sets N]
 
 prints the rows of ``experiments/results/predictions.csv``: of how many sets each measure was said
 to predict, and how many were right in all three. ``noise`` is the standard deviation of what the

@@ -70,6 +70,9 @@ def test_a_restart_waits_for_the_deficit_alone():
     _, diary, _ = train(deficit, LearningRateRestart(), Patching(onset=1, removal=2), epochs=3)
     rates = diary.epochs("rate")
     assert rates[1] == rates[0] > rates[2]
+    # With remedies alone there is no removal that it could wait for.
+    with pytest.raises(UserError, match="removal of a window, but this run has none"):
+        train(LearningRateRestart(), Patching(onset=1, removal=2), epochs=3)
 
 
 # Third parties' projects, with a rate of 0, so that nothing but the remedies changes weights.

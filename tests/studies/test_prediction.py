@@ -56,6 +56,11 @@ def test_a_correlation_and_its_interval():
     ]
     (row,) = foretold(points)
     assert row["rho"] > 0.75 and row["rho_within"] == pytest.approx(-1) and row["is_chosen"]
+    # The removal itself, which a measure may be as good as, is never chosen.
+    for one in points:
+        one.courses["removal"] = one.courses["grows"]
+    chosen = {row["measure"]: row["is_chosen"] for row in foretold(points)}
+    assert chosen == {"grows": True, "removal": False}
 
 
 @pytest.fixture
@@ -127,4 +132,8 @@ def test_the_command(study, capsys, monkeypatch):
     assert main([*command, "--measure", "nothing"]) == 1 or "nothing" in capsys.readouterr().err
     assert main([*command, "--set", "ends={measure: x, rule: jumps}"]) != 0
     assert "ends.rule is 'jumps'; it must be 'falls' or 'rises'" in capsys.readouterr().err
+    # Of several onsets, or rungs, there is more than one loss for a removal.
+    more = ["--set", "ends={measure: x, rule: falls}", "--set", "windows={onset: [0], epochs: 3}"]
+    assert main([*command, *more]) != 0
+    assert "ends compares removals of runs that are alike" in capsys.readouterr().err
     assert json.loads(folder.plan_file.read_text())["study"] == "small"

@@ -116,18 +116,17 @@ class DormantUnitReset(Repeated):
             self._reset(trainer, pl_module, found)
 
     def _reset(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch) -> None:
-        network = network_of(pl_module, self.project)
+        network, chosen = network_of(pl_module, self.project), [*(self._links or {}).values()]
         dormant_units: list[Tensor] = []
         # All are looked at before any is changed.
         with undisturbed(pl_module):
-            for link in (self._links or {}).values():
+            for link in chosen:
                 taken, _ = passed(network, batch.inputs, link)
                 means: Any = link.by_unit(taken.float().abs()).flatten(1).mean(1)
                 means = trainer.strategy.reduce(means, reduce_op="mean")
                 dormant_units.append(dormant(means, self.threshold))
         with torch.no_grad():
-            pairs = zip((self._links or {}).values(), dormant_units, strict=True)
-            for place, (link, units) in enumerate(pairs):
+            for place, (link, units) in enumerate(zip(chosen, dormant_units, strict=True)):
                 self._begin_anew(trainer, link, units, self.drawn_anew(trainer, link.first, place))
 
     def _begin_anew(self, trainer: pl.Trainer, link: Link, units: Tensor, fresh: nn.Module) -> None:

@@ -95,7 +95,7 @@ class Repeated(Remedy):
         self._seed, self._latest = state_dict["seed"], state_dict["latest"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Checks that its window, and a second time to act, lie within the run."""
+        """Checks that its window lies within the run, and takes the seed of that."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             # A checkpoint's are loaded after this and stay.
