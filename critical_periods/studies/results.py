@@ -154,7 +154,7 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
                     point |= summary(f"{measure}{group}", values.values())
             if is_pretraining and window.onset < window.removal:
                 # On the target alone, for as many epochs on it.
-                rest = {"onset": 0, "removal": 0, "epochs": _target_epochs(window)}
+                rest = {"onset": 0, "removal": 0, "epochs": window.outside}
                 alone, _ = _by_seed(rows, {**start, **rest})
                 of_target = _groups("final_accuracy", here, alone)[1:]
                 for group, values in zip(("", "_difference"), of_target, strict=True):
@@ -187,10 +187,6 @@ def summary(name: str, values: Collection[float]) -> dict[str, float]:
         return {}
     names = (f"{name}{end}" for end in _ENDS)
     return dict(zip(names, map(short, summarise(list(values))), strict=True))
-
-
-def _target_epochs(window: Schedule) -> int:
-    return window.epochs - window.removal + window.onset
 
 
 def differences(measure: str, rows: Sequence[Row], start: Row) -> dict[int, float]:
