@@ -315,14 +315,14 @@ def pretraining(folder: str) -> str:
     return markdown([*header, "over as many target epochs"], body)
 
 
-def best_removal(folder: str, variant: str) -> str:
-    """Whether pre-training ends best early: what its first removal has more than its last."""
+def last_removal(folder: str, variant: str) -> str:
+    """What pre-training that is removed last has more than what is removed first, by seed."""
     found = rows(folder, variant=variant).query("onset < removal")["removal"]
-    first, last = (
+    last, first = (
         by_seed(folder, "final_accuracy", variant=variant, removal=one)
-        for one in (found.min(), found.max())
+        for one in (found.max(), found.min())
     )
-    return interval(list(100 * (first - last)))
+    return interval(list(100 * (last - first)))
 
 
 def matrix(folder: str) -> str:

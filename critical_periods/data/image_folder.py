@@ -174,16 +174,17 @@ train/<class>/* and test/<class>/* or val/<class>/*, or FER2013's fer2013/.
             raise UserError(
                 f"FER2013 cannot be read from root={str(self.root)!r} ({reason(error)})."
             ) from error
-        chosen, names = list(self.classes), [None if y is None else _FER[y] for _, y in data]
-        if None in names:
-            raise UserError(
-                f"{self.root / 'fer2013'} has no labels to test on; put fer2013.csv or "
-                "icml_face_data.csv there, which have them."
-            )
-        kept = [place for place, name in enumerate(names) if name in chosen]
-        colours = (np.asarray(data[place][0].convert("RGB")) for place in kept)
-        pixels = torch.stack([_square(picture, self.size) for picture in colours])
-        return Images(pixels, torch.tensor([chosen.index(str(names[place])) for place in kept]))
+        chosen, pixels, target = list(self.classes), [], []
+        for picture, number in data:
+            if number is None:
+                raise UserError(
+                    f"{self.root / 'fer2013'} has no labels to test on; put fer2013.csv or "
+                    "icml_face_data.csv there, which have them."
+                )
+            if (name := _FER[number]) in chosen:
+                pixels.append(_square(np.asarray(picture.convert("RGB")), self.size))
+                target.append(chosen.index(name))
+        return Images(torch.stack(pixels), torch.tensor(target))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """As every batch; of five crops each where that is evaluated."""

@@ -1,15 +1,9 @@
 """The matrix of a study with a CrossDatasetMatrix: trained on each data set, tested on each."""
 
-from typing import Any
-
 from critical_periods.studies.divergence import diverged_in
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan
-from critical_periods.studies.results import Row, settings
-from critical_periods.studies.statistics import summarise
-from critical_periods.studies.tables import short
-
-_ENDS = ("", "_sd", "_low", "_high")
+from critical_periods.studies.results import Row, settings, summary
 
 
 def cross(study: StudyFolder, plan: Plan) -> list[Row]:
@@ -27,17 +21,12 @@ def cross(study: StudyFolder, plan: Plan) -> list[Row]:
     for known, by_tested in found.values():
         for tested, accuracies in by_tested.items():
             row: Row = {**known, "tested": tested, "seeds": len(accuracies)}
-            row |= _summary("accuracy", accuracies)
+            row |= summary("accuracy", accuracies.values())
             itself = {**known, "variant": tested}
             _, reference = found.get(repr(itself), ({}, {}))
             own: dict[int, float] = reference.get(tested, {})
             pairs = {seed: accuracies[seed] - own[seed] for seed in accuracies if seed in own}
             if pairs and itself != known:
-                row |= _summary("difference", pairs)
+                row |= summary("difference", pairs.values())
             rows.append(row)
     return rows
-
-
-def _summary(name: str, values: dict[int, float]) -> dict[str, Any]:
-    numbers = map(short, summarise(list(values.values())))
-    return dict(zip((f"{name}{end}" for end in _ENDS), numbers, strict=True))

@@ -14,7 +14,7 @@ from critical_periods.studies.prediction import (
     named,
     variations,
 )
-from critical_periods.studies.results import Row, settings
+from critical_periods.studies.results import Row, settings, summary
 from critical_periods.studies.statistics import summarise
 from critical_periods.studies.study_file import Ends
 from critical_periods.studies.tables import short
@@ -70,8 +70,7 @@ def detections(folder: StudyFolder, plan: Plan, rows: Sequence[Row], ends: Ends)
         row |= {"held_back_seeds": len(held)}
         row |= {"detected_removal": short(sum(picked[s] for s in held) / len(held))}
         row |= {"best_removal": least}
-        names = (f"regret{end}" for end in ("", "_sd", "_low", "_high"))
-        row |= zip(names, map(short, summarise(regrets)), strict=True)
+        row |= summary("regret", regrets)
         against = summarise([losses[seed][fixed] - losses[seed][least] for seed in held])
         table.append({**row, "fixed_removal": fixed, "fixed_regret": short(against.mean)})
     return table

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from critical_periods.studies.design import Design
 from critical_periods.studies.healing import healing, sign_flip_p
 from critical_periods.studies.plan import Plan, Run
-from critical_periods.studies.results import Row, differences, settings
-from critical_periods.studies.statistics import average, summarise
+from critical_periods.studies.results import Row, differences, settings, summary
+from critical_periods.studies.statistics import average
 from critical_periods.studies.study_file import LEAST_RUNGS
 from critical_periods.studies.tables import short
 
@@ -53,8 +53,7 @@ def recovery(plan: Plan, rows: Sequence[Row]) -> list[Row]:
         against = gaps.get((other, removal), {}) if other != variation else {}
         for rung, by_seed in found.items():
             row: Row = {**settings(of_rungs[rung]), "epochs_after": rung, "seeds": len(by_seed)}
-            ends = map(short, summarise(list(by_seed.values())))
-            row |= zip(("gap", "gap_sd", "gap_low", "gap_high"), ends, strict=True)
+            row |= summary("gap", by_seed.values())
             control = against.get(rung, {})
             if more := [gap - control[seed] for seed, gap in by_seed.items() if seed in control]:
                 row["more_than_control"] = short(average(more))

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, Run
-from critical_periods.studies.results import Row, settings
+from critical_periods.studies.results import Row, settings, summary
 from critical_periods.studies.schedule import Schedule
-from critical_periods.studies.statistics import average, summarise
+from critical_periods.studies.statistics import average
 from critical_periods.studies.study_file import NO_REMEDY
 from critical_periods.studies.tables import short
 
@@ -51,10 +51,10 @@ def remedies(folder: StudyFolder, plan: Plan, rows: Sequence[Row]) -> list[Row]:
         here, without = found[variation, window], found.get((plain, window), {})
         healthy = found.get((plain, clean), {})
         row: Row = {**settings(next(iter(of.values()))), "seeds": len(here)}
-        row |= _summary("lost", healthy, here)
+        row |= summary("lost", _difference(healthy, here))
         if variation != plain:
-            row |= _summary("regained", here, without)
-            row |= _summary("clean_cost", healthy, found.get((variation, clean), {}))
+            row |= summary("regained", _difference(here, without))
+            row |= summary("clean_cost", _difference(healthy, found.get((variation, clean), {})))
         epochs = {s: _matched(folder, of[s], without[s]) for s in here if s in without}
         if matched := [float(one) for one in epochs.values() if one is not None]:
             row |= {"epochs_to_match": short(average(matched))}
@@ -62,13 +62,9 @@ def remedies(folder: StudyFolder, plan: Plan, rows: Sequence[Row]) -> list[Row]:
     return table
 
 
-def _summary(name: str, more: Mapping[int, float], less: Mapping[int, float]) -> Row:
-    """The statistics of a difference, by the seeds that have both."""
-    differences = [more[seed] - less[seed] for seed in more if seed in less]
-    if not differences:
-        return {}
-    names = (f"{name}{end}" for end in ("", "_sd", "_low", "_high"))
-    return dict(zip(names, map(short, summarise(differences)), strict=True))
+def _difference(more: Mapping[int, float], less: Mapping[int, float]) -> list[float]:
+    """A difference, by the seeds that have both."""
+    return [more[seed] - less[seed] for seed in more if seed in less]
 
 
 def _matched(folder: StudyFolder, run: Run, accuracy: float) -> int | None:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from critical_periods.studies import configs
@@ -151,18 +151,14 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
             for measure in _MEANT:
                 groups = _groups(measure, here, control)
                 for group, values in zip(_GROUPS, groups, strict=True):
-                    found = summarise(list(values.values())) if values else ()
-                    names = (f"{measure}{group}{end}" for end in _ENDS)
-                    point |= dict(zip(names, map(short, found), strict=False))
+                    point |= summary(f"{measure}{group}", values.values())
             if is_pretraining and window.onset < window.removal:
                 # On the target alone, for as many epochs on it.
-                rest = {"onset": 0, "removal": 0, "epochs": _target_epochs(window)}
+                rest = {"onset": 0, "removal": 0, "epochs": window.outside}
                 alone, _ = _by_seed(rows, {**start, **rest})
                 of_target = _groups("final_accuracy", here, alone)[1:]
                 for group, values in zip(("", "_difference"), of_target, strict=True):
-                    found = summarise(list(values.values())) if values else ()
-                    names = (f"final_accuracy_target{group}{end}" for end in _ENDS)
-                    point |= dict(zip(names, map(short, found), strict=False))
+                    point |= summary(f"final_accuracy_target{group}", values.values())
             # Each rung of a ladder is a curve, and a deficit of no epochs a point of all of them.
             rungs = plan.rungs if window.removal == 0 else [window.epochs - window.removal]
             for rung in (rungs if plan.design else [0]) if here else []:
@@ -180,8 +176,17 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     return table
 
 
-def _target_epochs(window: Schedule) -> int:
-    return window.epochs - window.removal + window.onset
+def summary(name: str, values: Collection[float]) -> dict[str, float]:
+    """Columns of a table: the mean over seeds, its spread and interval; none of no seed.
+
+    Example:
+        >>> summary("gap", [0.25, 0.25])
+        {'gap': 0.25, 'gap_sd': 0.0, 'gap_low': 0.25, 'gap_high': 0.25}
+    """
+    if not values:
+        return {}
+    names = (f"{name}{end}" for end in _ENDS)
+    return dict(zip(names, map(short, summarise(list(values))), strict=True))
 
 
 def differences(measure: str, rows: Sequence[Row], start: Row) -> dict[int, float]:

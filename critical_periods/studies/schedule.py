@@ -21,6 +21,16 @@ class Schedule(NamedTuple):
         onset, removal = self.onset, min(self.removal, stop)
         return (onset, removal) if onset < removal else (0, 0)
 
+    @property
+    def outside(self) -> int:
+        """How many epochs are without the deficit.
+
+        Example:
+            >>> Schedule(2, 6, 9).outside
+            5
+        """
+        return self.epochs - self.removal + self.onset
+
 
 Past = tuple[int, int]
 

@@ -215,8 +215,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         owners = [fields, *file.variants.values()]
         if any(configs.is_pretraining(of.get("window") or {}) for of in owners):
             # As many epochs on the target, too.
-            rests = (one.epochs - one.removal + one.onset for one in deficits)
-            controls += [Schedule(0, 0, rest) for rest in rests if rest]
+            controls += [Schedule(0, 0, one.outside) for one in deficits if one.outside]
         base_file = path.parent / file.base
         return Study(
             name=path.stem,

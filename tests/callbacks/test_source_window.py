@@ -150,7 +150,8 @@ def test_other_mistakes():
         SourceWindow(nn.Linear(1, 1))
     with pytest.raises(UserError, match="two windows are open at once"):
         train(window(0, 2), window(1))
-    train(window(0, 2), window(2), window(1, 1))
+    # A window of no epochs is never open.
+    train(window(0, 2), window(2), window(0, 0), window(1, 1))
     with pytest.raises(
         UserError, match="the class 'surprise' and the source of SourceWindow has not"
     ):

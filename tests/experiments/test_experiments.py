@@ -9,6 +9,7 @@ import pytest
 from test_cifar10 import write_folder
 from test_mnist import write as write_mnist
 
+from critical_periods.cli import main
 from critical_periods.data import MovingDigitsDataModule
 from critical_periods.data.video.moving_digits_video import write_videos
 from critical_periods.studies import worker
@@ -115,6 +116,15 @@ def test_every_study_of_our_own_can_be_planned(name, cifar10):
         one = [s for s in plan.segments.values() if s.window == (0, 0)]
         longest = removal + plan.design.epochs_after[-1]
         assert sum(s.stop - s.start for s in one) <= 1.25 * longest
+
+
+def test_the_command_for_folders_of_faces_names_both_of_them(capsys):
+    roots = ["--data.root=RAF-DB", "--trainer.callbacks.init_args.data.init_args.root=AFFECTNET"]
+    config = str(STUDIES.parent / "huang2023_folders.yaml")
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--config", config, *roots, "--print_config"])
+    printed = capsys.readouterr().out
+    assert "root: RAF-DB" in printed and "root: AFFECTNET" in printed
 
 
 def test_every_small_study_has_a_full_one():

@@ -104,8 +104,8 @@ class SourceWindow(Window):
         if self.onset == self.removal:
             return
         for other in windows(trainer, SourceWindow):
-            ends = (one.removal or float("inf") for one in (self, other))
-            if other is not self and max(self.onset, other.onset) < min(ends):
+            first = max(self.onset, other.onset)
+            if other is not self and self.is_open(first) and other.is_open(first):
                 raise UserError(
                     f"two windows are open at once, {self.described} and {other.described}; an "
                     "epoch is on one source alone."
