@@ -162,6 +162,15 @@ def test_rounds_on_slurm_follow_one_another(
             assert main(["study", "submit", *files]) == 0
     assert main(["study", "wait", *files]) == 0
     assert len(load_study(out).adaptive) == 17
+    # It has ended, but not for a larger budget, nor for other settings.
+    for change, last in (("budget=17", ""), ("budget=22", "next.sh"), ("threshold=0.1", "next.sh")):
+        scripts.clear()
+        again = [*files, "--set", f"windows.adaptive.{change}"]
+        assert main(["study", "run", *again, "--launcher", "slurm"]) == 0
+        assert scripts[-1:] == [last] * bool(last)
+    # Of other settings there are no runs yet, and no boundary.
+    study = load_study(out)
+    assert study.adaptive.empty and study.boundary.empty
 
 
 @pytest.mark.parametrize(
