@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from errno import EACCES, EPERM, EROFS
 from importlib import import_module
@@ -51,12 +52,13 @@ def prepared_plan(options: argparse.Namespace, folder: StudyFolder) -> tuple[Pla
     And, of an adaptive study, what chooses its next runs.
     """
     plan, rounds = new_plan(options, folder)
-    try:
+    before = None
+    with suppress(UserError, OSError):  # There is none, or a damaged one, which is written anew.
         before = folder.read_plan()
-    except (UserError, OSError):
-        pass  # There is none, or a damaged one, which is written anew.
-    else:
+    if before is not None:
         _check_owner(folder, before, plan.study)
+    if rounds is not None:
+        rounds.take_up(folder, before)
     plan = folder.settled(plan)
     folder.write_plan(plan)
     print(outline(plan))

@@ -13,7 +13,14 @@ from critical_periods.studies.lattice import design, space_of
 from critical_periods.studies.names import Resolved
 from critical_periods.studies.plan import Plan, Segment, make_plan
 from critical_periods.studies.resolve import resolve
-from critical_periods.studies.rounds import Chosen, Fit, Round, read_record, write_record
+from critical_periods.studies.rounds import (
+    Chosen,
+    Fit,
+    Round,
+    forget_record,
+    read_record,
+    write_record,
+)
 from critical_periods.studies.space import Trained
 from critical_periods.studies.study import Study, Variation
 
@@ -53,6 +60,23 @@ class Rounds:
     def plan(self, folder: StudyFolder | None) -> Plan:
         """The runs that are chosen up to now, those of the initial design at least."""
         return self._plan(self._read(folder))
+
+    def take_up(self, folder: StudyFolder, before: Plan | None) -> None:
+        """Has the record say nothing of other settings, and of no end that was by another budget.
+
+        Args:
+            folder: of the study.
+            before: the plan that was last run there, if there is one.
+
+        Raises:
+            UserError: the record cannot be written.
+        """
+        record = read_record(folder)
+        with folder.writing():
+            if record is not None and record.key != self._key:
+                forget_record(folder)
+            elif record is not None and (before is None or before.adaptive != self.space):
+                write_record(folder, self._key, self._read(folder))
 
     def advance(self, folder: StudyFolder) -> Plan | None:
         """The plan with the next round; ``None`` if runs are missing, or none is to come.

@@ -191,9 +191,15 @@ class StudyFolder:
 
     def write_plan(self, plan: Plan) -> None:
         """Keeps the plan for workers, ``status`` and ``plot``; UserError if it cannot."""
-        try:
+        with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.plan_file, plan.to_json())
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Has what cannot be written here be told in a sentence, as a UserError."""
+        try:
+            yield
         except OSError as error:
             raise UserError(f"--output {self.path} cannot be written: {error.strerror}.") from error
 

@@ -85,9 +85,7 @@ def compared(name: str, runs: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         below, above = (line["high"] < threshold).to_numpy(), (line["low"] > threshold).to_numpy()
         high = float(lengths[above][0]) if above.any() else np.inf
         low = float(max([0.0, *lengths[below & (lengths < high)]]))
-        row: dict[str, Any] = dict(
-            zip([one for one in axes if one != "length"], place, strict=True)
-        )
+        row: dict[str, Any] = dict(zip(along, place, strict=True))
         row |= {"grid": short(crossing(lengths, line["loss"].to_numpy(), threshold))}
         row |= {"grid_low": low, "grid_high": high}
         fine = np.linspace(lengths[0], lengths[-1], 181)

@@ -39,6 +39,7 @@ from torchvision.datasets import CIFAR10, ImageFolder
 from critical_periods.data import StereoCIFAR10DataModule
 from critical_periods.data.batch_stage import Images
 from critical_periods.models import SplitResNet18
+from critical_periods.runs.precision import fastest_precision
 from critical_periods.tasks import ClassificationTask
 
 BATCH = 128
@@ -181,10 +182,10 @@ def compare(
 ) -> list[tuple[float, float]]:
     """Images a second of ours and of the conventional pipeline, a pair a round.
 
-    Ours is in the precision that is faster here, by :func:`product_ratio`.
+    Ours is in the precision that ``trainer.precision: auto`` has here.
     """
     turns = TakeTurns(steps, Conventional(root, width, theirs, workers).block)
-    ours: Any = "bf16-mixed" if product_ratio() > 1.2 else "32-true"
+    ours: Any = fastest_precision(DEVICE.type)
     data = NoiseDataModule() if root is None else StereoCIFAR10DataModule(root)
     trainer = pl.Trainer(
         accelerator=DEVICE.type, devices=1, precision=ours, callbacks=[turns],

@@ -121,15 +121,23 @@ def test_a_study_chooses_its_runs_and_ends_with_the_same_bytes_however_often_it_
                 study.folder.segment(one.segment).discard()
         assert main(words) == 0
         assert kept(out) == before
-    # The number of threads is no part of the bits.
+    # The number of threads is no part of the bits, and is left as it was.
+    threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    again = load_study(out).boundary
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(1)
+    try:
+        asked = torch.get_num_threads()
+        again = load_study(out).boundary
+        assert torch.get_num_threads() == asked
+    finally:
+        torch.set_num_threads(threads)
     assert again.equals(surface)
     # Of other settings it chooses anew.
     rounds = Rounds(read_study(path, ["windows.adaptive.threshold=0.1"]))
     assert len(rounds.plan(study.folder).runs) < len(study.plan.runs)
+    # Where runs of the initial design have been damaged since, there are tables, but no boundary.
+    study.folder.segment(study.plan.runs[0].segment).discard()
+    damaged = load_study(out)
+    assert len(damaged.adaptive) == 22 and damaged.boundary.empty
 
 
 def test_rounds_on_slurm_follow_one_another(
@@ -162,6 +170,15 @@ def test_rounds_on_slurm_follow_one_another(
             assert main(["study", "submit", *files]) == 0
     assert main(["study", "wait", *files]) == 0
     assert len(load_study(out).adaptive) == 17
+    # It has ended, but not for a larger budget, nor for other settings.
+    for change, last in (("budget=17", ""), ("budget=22", "next.sh"), ("threshold=0.1", "next.sh")):
+        scripts.clear()
+        again = [*files, "--set", f"windows.adaptive.{change}"]
+        assert main(["study", "run", *again, "--launcher", "slurm"]) == 0
+        assert scripts[-1:] == [last] * bool(last)
+    # Of other settings there are no runs yet, and no boundary.
+    study = load_study(out)
+    assert study.adaptive.empty and study.boundary.empty
 
 
 @pytest.mark.parametrize(

@@ -50,11 +50,9 @@ def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
         launch(study, study.read_plan(), request)
         return
     end([job for job in jobs(study) if job.segments == (PLAN,)])
-    try:
+    with study.writing():
         planned.parent.mkdir(parents=True, exist_ok=True)
         _forget_planning(study)
-    except OSError as error:
-        raise UserError(f"--output {study.path} cannot be written: {error.strerror}.") from error
     # Nothing is trained, but a run is built, which asks for what it is to be trained on.
     configs = [of.configured(of.variations[0])]
     *_, gpus = shape(Plan(of.name, configs, {}, [], of.threshold), of.slurm, of.packed)
