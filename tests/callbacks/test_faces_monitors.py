@@ -4,6 +4,7 @@ import csv
 import functools
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from critical_periods.callbacks import (
     ExcitationMonitor,
     RegionMonitor,
 )
+from critical_periods.callbacks.monitors.confusion_matrix_monitor import class_names
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.data import DigitsDataModule, FacesDataModule
@@ -261,3 +263,15 @@ def test_a_study_gives_the_matrix_with_paired_intervals(tmp_path):
     own, other = table[table["tested"] == "wild"].itertuples(index=False)
     assert own.difference == pytest.approx(own.accuracy - other.accuracy, abs=1e-6)
     assert own.difference_low <= own.difference <= own.difference_high
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["cat", "dog"], ["cat", "dog"]), (("cat",), ["cat", "1"]), ([3, 7], ["3", "7"]),
+        (None, ["0", "1"]), ("ab", ["0", "1"]), (["a", "b", "c"], ["0", "1"]),
+    ],
+)  # fmt: skip
+def test_classes_are_called_as_the_data_calls_them(given, names):
+    trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(class_names=given))
+    assert class_names(trainer, 2) == names

@@ -81,5 +81,9 @@ class ConfusionMatrixMonitor(Monitor):
 
 def class_names(trainer: pl.Trainer, number: int) -> list[str]:
     """The names of the classes, as far as the data knows them, or else their numbers."""
-    known = list(getattr(datamodule_of(trainer), "class_names", ()))
+    given = getattr(datamodule_of(trainer), "class_names", None)
+    # That of a third party's data may be anything, or the names of other classes.
+    known = [*map(str, given)] if isinstance(given, (list, tuple)) else []
+    if len(known) > number:
+        known = []
     return known + [str(place) for place in range(len(known), number)]
