@@ -72,7 +72,7 @@ def boundary(folder: StudyFolder, plan: Plan) -> list[Row]:
     runs = [run for one in record.rounds for run in one.runs]
     lost = losses(folder, plan, runs)
     fits = [one.fit for one in record.rounds if one.fit is not None]
-    # Without a fit the initial design was never finished; damaged since, it is not any more.
+    # Without a fit the initial design has not finished; nor has it, where runs were damaged since.
     if not fits or len(lost) < len(record.rounds[0].runs):
         return []
     found = posterior(space, runs[: len(lost)], lost, fits[-1], _plane(space))
