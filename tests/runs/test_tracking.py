@@ -54,14 +54,17 @@ def history(folder: Path, id_: str = "*") -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    # It reads the environment once in a process, and leaves where its service is there: to be
+    # ended before monkeypatch keeps what it removes, and put back no address of one that is over.
+    wandb.teardown()
     for name in [name for name in os.environ if name.startswith("WANDB_") or name == "NETRC"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     # What the code sets for the process goes when the test does.
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setattr("sys.stdin", None)
-    # It reads the environment once in a process.
+    yield
     wandb.teardown()
 
 
