@@ -1,5 +1,6 @@
 """What all tests share: no test waits for Weights & Biases or prints its banner."""
 
+import gc
 import logging
 import os
 import signal
@@ -30,6 +31,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest come first, the others in their order."""
     place = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays; the collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Some libraries complain of what is left when Python ends."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

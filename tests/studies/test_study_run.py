@@ -744,6 +744,7 @@ def test_plot_writes_everything_again(study, trained, monkeypatch, capsys):
     files = ("results.csv", "curve.csv", "curve.png", "curve.pdf", "rsv.csv", "rsv.png", "rsv.pdf")
     before = {file: (out / file).read_bytes() for file in files}
     for file in files:
+        assert before[file].startswith({".png": b"\x89PNG", ".pdf": b"%PDF"}.get(file[-4:], b""))
         (out / file).unlink()
     assert run(study, command="plot") == 0
     assert before == {file: (out / file).read_bytes() for file in files}
