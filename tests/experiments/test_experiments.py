@@ -258,7 +258,7 @@ def test_every_full_study_gives_its_tables_and_figures(
     drawn: list[str] = []
 
     def draw(figure: Figure, path: Path) -> None:
-        """Into nothing: what files they become is tested elsewhere, and takes four times as long."""
+        """Into nothing: what files they become is tested elsewhere, and takes longer."""
         figure.draw_without_rendering()
         drawn.append(path.name)
 
