@@ -23,7 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 LONGEST = (
     "slurm/test_slurm.py", "experiments/test_experiments.py", "studies/test_study_run.py",
     "runs/test_tracking.py", "slurm/test_packed_jobs.py", "studies/test_disturbed.py",
-    "experiments/test_notebooks.py",
+    "experiments/test_notebooks.py", "data/video/test_kinetics.py", "docs/test_site.py",
+    "data/test_cifar10.py", "data/video/test_shards.py", "runs/test_callbacks.py",
 )  # fmt: skip
 
 

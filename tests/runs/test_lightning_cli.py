@@ -15,6 +15,7 @@ import torch
 from small_study import write_run
 
 from critical_periods.cli import main
+from critical_periods.runs.lightning_cli import CLI
 
 
 def test_fit_goes_on_from_a_checkpoint():
@@ -182,6 +183,23 @@ def test_one_batch_is_not_all_of_them(capsys, batches):
     with pytest.raises(SystemExit):
         main([*words, "--print_config"])
     assert f"  limit_train_batches: {batches}\n" in capsys.readouterr().out
+
+
+def test_one_command_needs_no_parser_of_the_others(monkeypatch):
+    made, prepare = [], CLI._prepare_subcommand_parser
+
+    def count(self: CLI, kind: type, name: str, **settings: Any) -> Any:
+        made.append(name)
+        return prepare(self, kind, name, **settings)
+
+    monkeypatch.setattr(CLI, "_prepare_subcommand_parser", count)
+    for words, commands in (
+        (["test"], ["test"]), (["--print_config"], ["fit", "validate", "test", "predict"]),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            CLI([*words, "--help"])
+        assert made == commands
+        made.clear()
 
 
 def test_no_epoch_at_all():

@@ -596,7 +596,7 @@ def test_a_halfway_checkpoint_that_is_damaged_is_left_aside(study, original, mon
 def test_killed_between_the_last_writes(study, original, monkeypatch, trained):
     """With the checkpoint written, but not all that says so, the segment is trained again."""
     folder = folder_of(study)
-    name = find(folder.read_plan(), (0, 2), 7)
+    name = find(folder.read_plan(), (0, 2), 2)
     files, intact = folder.segment(name), folder_of(original).segment(name)
 
     def die(*args: Any) -> None:
@@ -612,7 +612,7 @@ def test_killed_between_the_last_writes(study, original, monkeypatch, trained):
         worker.work(folder)
         assert trained == [name, name]
         trained.clear()
-        assert files.is_intact(7) and files.metrics.read_bytes() == intact.metrics.read_bytes()
+        assert files.is_intact(2) and files.metrics.read_bytes() == intact.metrics.read_bytes()
         assert_equal(files.checkpoint, intact.checkpoint)
 
 
