@@ -888,15 +888,17 @@ def lags_called_scars(draw: int) -> str:
 
 
 def planted_predictions() -> str:
-    """In how many sets of planted histories each measure was said to predict."""
+    """In how many sets of planted histories each measure was said to predict, and the verdicts."""
     names = ("predicts", "does_not", "predicts_where_chosen")
     body = [
         [f"{row['seeds']:.0f}", f"{row['noise']:.1f}", f"{row['sets']:.0f}"]
         + [f"{row[name]:.0f}" for name in names]
-        + [percent(row["right"])]
+        + [percent(row["right"]), percent(row["undecided"] / (3 * row["sets"]), 0)]
+        + [percent(row["given_right"])]
         for _, row in benchmark("predictions").iterrows()
     ]
     header = ["seeds", "noise", "sets", "predicts", "does not", "where chosen alone", "right"]
+    header += ["undecided", "verdicts that are right"]
     return markdown(header, body)
 
 
@@ -921,10 +923,12 @@ def foretold(folder: str, most: int = 8) -> str:
     found = found[found["measure"] != "removal"]
     order = found["chosen_rho"].abs().sort_values(ascending=False, kind="stable").index
     body = [
-        [f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2), between(row, "rho", 2)]
+        [f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2), between(row, "rho", 2),
+         row["verdict"]]
         for _, row in found.loc[order[:most]].iterrows()
-    ]
-    return markdown(["measure", "taken", "on the seeds that chose", "on those held back"], body)
+    ]  # fmt: skip
+    header = ["measure", "taken", "on the seeds that chose", "on those held back", "verdict"]
+    return markdown(header, body)
 
 
 def graded(folder: str) -> str:
