@@ -917,10 +917,11 @@ def remedies(folder: str) -> str:
     return markdown(header, body)
 
 
-def foretold(folder: str, most: int = 8) -> str:
+def foretold(folder: str, most: int = 8, removal: bool = False) -> str:
     """The measures with the largest correlations by the seeds that chose, judged by the others."""
     found = table(folder, "predictions")
-    found = found[found["measure"] != "removal"]
+    if not removal:
+        found = found[found["measure"] != "removal"]
     order = found["chosen_rho"].abs().sort_values(ascending=False, kind="stable").index
     body = [
         [f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2), between(row, "rho", 2),
@@ -928,6 +929,19 @@ def foretold(folder: str, most: int = 8) -> str:
         for _, row in found.loc[order[:most]].iterrows()
     ]  # fmt: skip
     header = ["measure", "taken", "on the seeds that chose", "on those held back", "verdict"]
+    return markdown(header, body)
+
+
+def detector(folder: str) -> str:
+    """What a detector of the end of the critical period costs on the seeds held back, in points."""
+    body = [
+        [f"`{row['measure']}` {row['rule']}", number(row["detected_removal"], 1),
+         f"{row['best_removal']:.0f}", between(row, "regret", scale=100),
+         f"{row['fixed_removal']:.0f}", number(100 * row["fixed_regret"])]
+        for _, row in table(folder, "ends").iterrows()
+    ]  # fmt: skip
+    header = ["detector", "removal it asks for", "best removal", "regret"]
+    header += ["removal for all", "regret of that"]
     return markdown(header, body)
 
 

@@ -199,11 +199,12 @@ def _media(
     for table in tables.values():
         table.attrs["window"] = plan.kind_of_window
     # The boundary of an adaptive study takes a fit, and its runs lie on no curve.
-    names = TABLES if final is None else (*ADAPTIVE, *TABLES)
+    grows = final is None and plan.adaptive is not None
+    names = TABLES if grows else (*ADAPTIVE, *TABLES)
     tables |= {name: loaded.table(name) for name in names if loaded.rows(name)}
-    drawn: dict[str, Callable[[], Figure | Path]] = {**figures(tables, plan.study)}
-    if final is None and plan.adaptive is not None:
-        drawn.pop("curve", None)
+    drawn: dict[str, Callable[[], Figure | Path]] = {}
+    if not grows:
+        drawn |= figures(tables, plan.study)
     if final is not None:
         drawn = {name: partial(Path, study.path / f"{name}.png") for name in drawn}
     fisher = lines(tables["fisher"]) if "fisher" in tables else {}

@@ -20,6 +20,7 @@ from critical_periods.studies.rounds import read_record, write_record
 from critical_periods.studies.schedule import Schedule, branches
 from critical_periods.studies.space import Space, Trained
 from critical_periods.studies.study import read_study
+from critical_periods.studies.summary import _media
 from critical_periods.studies.tables import write_table
 
 FIELDS: dict[str, Any] = {
@@ -108,6 +109,9 @@ def test_a_study_chooses_its_runs_and_ends_with_the_same_bytes_however_often_it_
     assert found["probability_low"] <= found["probability"] <= found["probability_high"]
     assert found["probability"] == pytest.approx((wanted > 0.06).mean(), abs=0.03)
     assert (out / "boundary.png").exists() and not (out / "curve.png").exists()
+    # Weights & Biases gets it at the end, and no curve meanwhile.
+    for final, shown in ((study, {"boundary"}), (None, set())):
+        assert _media(study.folder, study.plan, {"curve": study.curve}, final).keys() == shown
     before = kept(out)
 
     # Killed after the first round, in the second, and before a choice was written.
