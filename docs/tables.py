@@ -632,6 +632,13 @@ def trace_se(folder: str, epoch: float, **where: Any) -> str:
     return f"{number(ends[0], digits)} ± {number(ends[1], digits)}"
 
 
+def share_se(folder: str, layer: str, epoch: float, **where: Any) -> str:
+    """A layer's share of the network's Fisher trace after an epoch ± its standard error."""
+    where = {"onset": 0, "removal": 0, "layer": layer, "epoch": epoch, **where}
+    ends = [at(folder, name, "traces", **where) for name in ("share", "share_se")]
+    return f"{number(100 * ends[0], 0)} ± {number(100 * ends[1], 0)} %"
+
+
 def every(folder: str, name: str) -> str:
     """A cadence of the first callback of a study's runs."""
     return number(setting(folder, "trainer.callbacks")[0]["init_args"][name], 0)
@@ -888,15 +895,17 @@ def lags_called_scars(draw: int) -> str:
 
 
 def planted_predictions() -> str:
-    """In how many sets of planted histories each measure was said to predict."""
+    """In how many sets of planted histories each measure was said to predict, and the verdicts."""
     names = ("predicts", "does_not", "predicts_where_chosen")
     body = [
         [f"{row['seeds']:.0f}", f"{row['noise']:.1f}", f"{row['sets']:.0f}"]
         + [f"{row[name]:.0f}" for name in names]
-        + [percent(row["right"])]
+        + [percent(row["right"]), percent(row["undecided"] / (3 * row["sets"]), 0)]
+        + [percent(row["given_right"])]
         for _, row in benchmark("predictions").iterrows()
     ]
     header = ["seeds", "noise", "sets", "predicts", "does not", "where chosen alone", "right"]
+    header += ["undecided", "verdicts that are right"]
     return markdown(header, body)
 
 
@@ -915,16 +924,32 @@ def remedies(folder: str) -> str:
     return markdown(header, body)
 
 
-def foretold(folder: str, most: int = 8) -> str:
+def foretold(folder: str, most: int = 8, removal: bool = False) -> str:
     """The measures with the largest correlations by the seeds that chose, judged by the others."""
     found = table(folder, "predictions")
-    found = found[found["measure"] != "removal"]
+    if not removal:
+        found = found[found["measure"] != "removal"]
     order = found["chosen_rho"].abs().sort_values(ascending=False, kind="stable").index
     body = [
-        [f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2), between(row, "rho", 2)]
+        [f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2), between(row, "rho", 2),
+         row["verdict"]]
         for _, row in found.loc[order[:most]].iterrows()
-    ]
-    return markdown(["measure", "taken", "on the seeds that chose", "on those held back"], body)
+    ]  # fmt: skip
+    header = ["measure", "taken", "on the seeds that chose", "on those held back", "verdict"]
+    return markdown(header, body)
+
+
+def detector(folder: str) -> str:
+    """What a detector of the end of the critical period costs on the seeds held back, in points."""
+    body = [
+        [f"`{row['measure']}` {row['rule']}", number(row["detected_removal"], 1),
+         f"{row['best_removal']:.0f}", between(row, "regret", scale=100),
+         f"{row['fixed_removal']:.0f}", number(100 * row["fixed_regret"])]
+        for _, row in table(folder, "ends").iterrows()
+    ]  # fmt: skip
+    header = ["detector", "removal it asks for", "best removal", "regret"]
+    header += ["removal for all", "regret of that"]
+    return markdown(header, body)
 
 
 def graded(folder: str) -> str:

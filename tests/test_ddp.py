@@ -14,11 +14,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from critical_periods.callbacks import (
+    BiasReset,
     DeficitWindow,
+    DormantUnitReset,
     FisherMonitor,
+    GradualChange,
+    InitialWeightDecay,
+    LayerReset,
     LearningRateRestart,
+    Patching,
+    RateChange,
     ReconstructionMonitor,
     RegularizationWindow,
+    ShrinkPerturb,
     SourceVarianceMonitor,
     SourceWindow,
     SubsetWindow,
@@ -133,6 +141,38 @@ def fit_narrow_epochs(folder: Path, name: str, resume: str | None = None) -> Non
     torch.save(result, folder / f"{name}_{trainer.global_rank}.pt")
 
 
+class Deep(TwoEyes):
+    """With units that one next layer alone takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(8 * 49, 24), nn.ReLU(), nn.Linear(24, 10))
+
+
+def fit_remedied(folder: Path, name: str, processes: int, resume: str | None = None) -> None:
+    """Trains with all remedies, from epoch 1 on."""
+    pl.seed_everything(3, verbose=False)
+    optimizer = functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+    schedule = functools.partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.8)
+    task = ClassificationTask(Deep(), optimizer=optimizer, lr_scheduler=schedule)
+    saver = ModelCheckpoint(folder / name, filename="{step}", save_top_k=-1, every_n_train_steps=1)
+    data, source = (
+        StereoDigitsDataModule(batch_size=32 // processes, limit_train=images, width=16)
+        for images in (96, 64)
+    )
+    trainer = quiet_trainer(
+        ShrinkPerturb(0.9, 0.01, onset=1, removal=3, every_n_epochs=2), LayerReset(["head.2"], 1),
+        DormantUnitReset(0.9, onset=1, every_n_epochs=1), InitialWeightDecay(0.1, 1, 3),
+        Patching(onset=1, removal=3), BiasReset(0.01, 2), RateChange(2.0, 2),
+        LearningRateRestart(1), SourceWindow(source, 0, 1), GradualChange(1, 3), saver,
+        max_epochs=4, devices=processes, strategy="ddp" if processes > 1 else "auto",
+        enable_checkpointing=True,
+    )  # fmt: skip
+    checkpoint = None if resume is None else folder / resume
+    trainer.fit(task, data, ckpt_path=checkpoint, weights_only=True)
+    torch.save({"weights": task.state_dict()}, folder / f"{name}_{trainer.global_rank}.pt")
+
+
 def narrow_data(images: int = 100) -> StereoDigitsDataModule:
     return StereoDigitsDataModule(batch_size=10, limit_train=images, width=16)
 
@@ -173,6 +213,9 @@ def run_process(rank: int, folder: Path) -> None:
     for step in (6, 9, 15):
         fit_narrow_epochs(folder, f"narrow_from_{step}", f"narrow/step={step}.ckpt")
     fit_masked(folder, "masked_two", WORLD)
+    fit_remedied(folder, "remedied", WORLD)
+    for step in (4, 7, 8):
+        fit_remedied(folder, f"remedied_from_{step}", WORLD, f"remedied/step={step}.ckpt")
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +224,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     context = start_processes(run_process, folder)
     fit(folder, "one", 1, **BLUR)
     fit_masked(folder, "masked_one", 1)
+    fit_remedied(folder, "remedied_one", 1)
     join_processes(context)
     return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pt")}
 
@@ -243,6 +287,14 @@ def test_two_processes_share_a_subset_and_resume_to_the_bit(results):
         assert resumed["indices"] == two["indices"][step:], f"step {step}"
         for name, weight in two["weights"].items():
             assert torch.equal(resumed["weights"][name], weight), f"step {step}: {name}"
+
+
+def test_two_processes_are_remedied_as_one_and_resume_to_the_bit(results):
+    whole, one = results["remedied_0"]["weights"], results["remedied_one_0"]["weights"]
+    for name, weight in whole.items():
+        torch.testing.assert_close(weight, one[name], rtol=1e-4, atol=1e-5)
+        for other in ("remedied_1", *(f"remedied_from_{step}_0" for step in (4, 7, 8))):
+            assert torch.equal(results[other]["weights"][name], weight), f"{other}: {name}"
 
 
 def test_two_processes_reconstruct_as_one(results):

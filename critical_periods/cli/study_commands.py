@@ -18,12 +18,15 @@ from critical_periods.core.errors import UserError
 from critical_periods.core.processes import Terminated
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers import slurm
-from critical_periods.studies.launchers.launcher import Request, launcher, launcher_of
+from critical_periods.studies.launchers.batch_script import NEXT
+from critical_periods.studies.launchers.launcher import Launcher, Request, launcher, launcher_of
 from critical_periods.studies.launchers.progress import show_progress
 from critical_periods.studies.outline import outline
-from critical_periods.studies.rounds import has_ended
+from critical_periods.studies.plan import Plan
+from critical_periods.studies.rounds import has_ended, stage
 from critical_periods.studies.study import read_study
 from critical_periods.studies.study_file import StudyFile
+from critical_periods.studies.worker import missing
 
 _POLL_SECONDS = 5
 
@@ -39,11 +42,14 @@ def run(options: argparse.Namespace) -> int:
     """Trains what is missing, or has it trained."""
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs} must be at least 1.")
+    _refuse_another_launchers(options)
     at, folder = launcher(options.launcher), StudyFolder(options.output)
     request = _request(options)
     if why := cannot_plan():
         at.launch_planning(folder, request, why)
         return 0
+    if options.launcher == "slurm" and request.study.adaptive is not None:
+        slurm.end_choosing(folder)
     plan, rounds = prepared_plan(options, folder)
     try:
         why_ended = at.launch(folder, plan, request)
@@ -59,15 +65,29 @@ def run(options: argparse.Namespace) -> int:
     return finish(folder, plan, why_ended) if at.WAITS else 0
 
 
+def _refuse_another_launchers(options: argparse.Namespace) -> None:
+    """Refuses what the launcher would not heed."""
+    if options.launcher == "slurm":
+        if options.jobs is not None:
+            how = "--packed N trains N side by side in a job, slurm.array_limit bounds the jobs"
+            raise UserError(f"--jobs {options.jobs} is of trainings on this machine; {how}.")
+        return
+    packed = any(change.startswith("packed=") for change in options.set)
+    for name, given in (("--per", options.per is not None), ("--packed", packed)):
+        if given:
+            raise UserError(f"{name} is of jobs of Slurm; add --launcher slurm, or leave it out.")
+
+
 def _request(options: argparse.Namespace) -> Request:
     """What a launcher has to know, with the commands that jobs run, from whatever folder."""
     changes = [word for change in options.set for word in ("--set", change)]
     files = [str(options.study.absolute()), "--output", str(options.output.absolute())]
     names = ("plot", "prepare", "advance", "submit")
     commands = {name: ["study", name, *files, *changes] for name in names}
-    commands["submit"] += ["--per", options.per]
+    per = options.per or "path"
+    commands["submit"] += ["--per", per]
     study = read_study(options.study, options.set)
-    return Request(study, commands, options.jobs, options.per == "path")
+    return Request(study, commands, options.jobs, per == "path")
 
 
 def prepare(options: argparse.Namespace) -> int:
@@ -83,12 +103,16 @@ def advance(options: argparse.Namespace) -> int:
     """Chooses the next round in the last job of one; 1 where that one is not finished."""
     from critical_periods.studies.adaptive import Rounds
 
+    was_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
     _forget_job()
     folder = StudyFolder(options.output)
     if Rounds(read_study(options.study, options.set)).advance(folder) or has_ended(folder):
         return 0
-    print("Runs of the last round are not done; run the study again.", file=sys.stderr)
-    return 1
+    plan = folder.read_plan()
+    # It may have chosen before it was requeued, and have submitted nothing of it yet.
+    if was_requeued and missing(folder, plan):
+        return 0
+    return finish(folder, plan)
 
 
 def _forget_job() -> None:
@@ -121,6 +145,10 @@ def status(options: argparse.Namespace) -> int:
     _, plan = kept_plan(options)
     print(outline(plan, folder, queue))
     say_design(plan)
+    if plan.adaptive is not None:
+        print(stage(folder))
+        if job := queue.get(NEXT):
+            print(f"The job that chooses it is {job}.")
     return 0
 
 
@@ -132,10 +160,20 @@ def wait(options: argparse.Namespace) -> int:
     while is_planned():
         time.sleep(_POLL_SECONDS)
     _, plan = kept_plan(options)
-    show_progress(folder, plan, at.going_on(folder, plan), _POLL_SECONDS)
-    if plan.adaptive is not None:  # It has grown.
-        plan = folder.read_plan()
-    return finish(folder, plan)
+    while (following := _follow(at, folder, plan)).runs != plan.runs:
+        plan = following
+    return finish(folder, following)
+
+
+def _follow(at: Launcher, folder: StudyFolder, plan: Plan) -> Plan:
+    """Shows how far a plan is while it goes on; what has become of it, as adaptive ones grow."""
+    goes_on = at.going_on(folder, plan)
+
+    def is_going_on() -> bool:
+        return goes_on() and (plan.adaptive is None or folder.read_plan().runs == plan.runs)
+
+    show_progress(folder, plan, is_going_on, _POLL_SECONDS)
+    return folder.read_plan()
 
 
 def cancel(options: argparse.Namespace) -> int:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from critical_periods.core.errors import UserError, reason
 from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.launchers.batch_script import NEXT
 from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan, make_plan
+from critical_periods.studies.rounds import has_ended, stage
 from critical_periods.studies.study import Study, read_study
 
 if TYPE_CHECKING:
@@ -151,7 +153,12 @@ def finish(folder: StudyFolder, plan: Plan, why: Sequence[str] = ()) -> int:
             f"in {folder.path}, and run the study again to train what is missing.",
             file=sys.stderr,
         )
-    return 1 if undone else 0
+    to_come = not undone and plan.adaptive is not None and not has_ended(folder)
+    if to_come:
+        log = folder.path / "slurm" / f"{NEXT}.log"
+        see = f"; see {log}" if log.exists() else ""
+        print(f"{stage(folder)} Run the study again, which does so{see}.", file=sys.stderr)
+    return 1 if undone or to_come else 0
 
 
 def _write_report(folder: StudyFolder, plan: Plan) -> list[str]:

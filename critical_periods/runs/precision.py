@@ -1,11 +1,16 @@
 """The precision in which a machine trains fastest, measured."""
 
+import os
 import time
 from functools import cache
 from typing import Any
 
 import torch
 
+from critical_periods.core.errors import UserError
+
+# What the first process of a training has measured, for those that Lightning starts beside it.
+_MEASURED = "CRITICAL_PERIODS_PRECISION"
 # A GPU takes no longer to multiply small matrices than to be asked to, in either precision.
 _SIZES, _ROUNDS = {"cpu": 512, "cuda": 2048}, 5
 # What a product has to gain before casts to it and back are worth it.
@@ -17,11 +22,25 @@ def resolved_precision(trainer: Any) -> str | None:
 
     Args:
         trainer: settings of a trainer, a dict or what behaves like one.
+
+    Raises:
+        UserError: it is one of several processes that torchrun or srun has started, which might
+            measure differently.
     """
     settings = trainer if hasattr(trainer, "get") else {}
     if settings.get("precision") != "auto":
         return None
-    return fastest_precision(str(settings.get("accelerator") or "auto"))
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE") != "1"
+    by_srun = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+    if by_torchrun or by_srun:
+        raise UserError(
+            f"trainer.precision is 'auto', which each of the processes that "
+            f"{'srun' if by_srun else 'torchrun'} has started would measure for itself; set it to "
+            "bf16-mixed or 32-true."
+        )
+    if int(os.environ.get("LOCAL_RANK") or 0) == 0 or _MEASURED not in os.environ:
+        os.environ[_MEASURED] = fastest_precision(str(settings.get("accelerator") or "auto"))
+    return os.environ[_MEASURED]
 
 
 @cache

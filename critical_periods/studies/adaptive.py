@@ -99,15 +99,15 @@ class Rounds:
         elif left > 0:
             count = min(self.space.batch, left)
             following, why = next_runs(found, self.space, rounds, count), ""
-        write_record(folder, self._key, [*rounds, following])
         chosen = len(following.runs)
+        if chosen:
+            # Before the record, as whoever is killed in between chooses the same again.
+            plan = self._plan([*rounds, following])
+            folder.write_plan(plan)
+        write_record(folder, self._key, [*rounds, following])
         why = why or (f"{chosen} more are trained." if chosen else "All runs are trained.")
         print(f"After {len(runs)} runs {found.fit.sentence}. {why}", flush=True)
-        if not chosen:
-            return None
-        plan = self._plan([*rounds, following])
-        folder.write_plan(plan)
-        return plan
+        return plan if chosen else None
 
     def _read(self, folder: StudyFolder | None) -> list[Round]:
         """The rounds of these settings in the record that have runs; else the initial design."""

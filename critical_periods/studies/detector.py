@@ -11,6 +11,8 @@ from critical_periods.studies.prediction import (
     LEAST_SEEDS,
     Point,
     deficit_runs,
+    divided,
+    during,
     named,
     variations,
 )
@@ -27,9 +29,8 @@ def detections(folder: StudyFolder, plan: Plan, rows: Sequence[Row], ends: Ends)
     measure is below (``falls``) or above (``rises``) the one that was measured before, that the
     deficit is to go: at the study's first removal from then on, or its last where it never does.
     Its regret is the loss of final accuracy with that removal minus the one with the best removal,
-    which has the least mean loss over the seeds that are held back. These are half of the seeds, as
-    in :func:`predictions`. The other half chooses one removal for all, which is what the detector
-    has to be compared with.
+    which has the least mean loss over the seeds that are held back, as ``study predict`` does. The
+    others choose one removal for all, which is what the detector has to be compared with.
 
     Columns: ``variant`` and every varied field, ``measure``, ``rule``, ``held_back_seeds``,
     ``detected_removal`` (a mean), ``best_removal``, ``regret`` with ``_sd``, ``_low`` and
@@ -57,9 +58,10 @@ def detections(folder: StudyFolder, plan: Plan, rows: Sequence[Row], ends: Ends)
                 if one.seed == seed and one.window.removal == removals[-1]
                 and _is_of(one, points[0])
             )  # fmt: skip
-            epoch = detected(_measured(folder, run, ends.measure, points[0]), ends.rule)
+            history = during(folder, plan, run)
+            epoch = detected(_measured(history, ends.measure, points[0]), ends.rule)
             picked[seed] = next((one for one in removals if one > epoch), removals[-1])
-        choosing, held = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]
+        choosing, held = divided(seeds)
         means = [
             {removal: sum(losses[seed][removal] for seed in of) for removal in removals}
             for of in (held, choosing)
@@ -88,8 +90,9 @@ def detected(measured: Sequence[tuple[int, float]], rule: str) -> float:
     return next((epoch for (_, old), (epoch, new) in pairs if sign * (new - old) > 0), math.inf)
 
 
-def _measured(folder: StudyFolder, run: Run, measure: str, point: Point) -> list[tuple[int, float]]:
-    history = folder.segment(run.segment).history()[run.window.onset : run.window.removal]
+def _measured(
+    history: Sequence[dict[str, str]], measure: str, point: Point
+) -> list[tuple[int, float]]:
     found = [(int(one["epoch"]), float(one[measure])) for one in history if one.get(measure)]
     if not found:
         known = [name for name in point.courses if name != "removal"]

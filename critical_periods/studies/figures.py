@@ -16,6 +16,8 @@ from critical_periods.plots.remedies import plot_remedies
 from critical_periods.plots.rsv import plot_rsv
 from critical_periods.plots.style import lines, numbers
 
+ADAPTIVE = ("adaptive", "boundary")
+"""The tables of an adaptive study, which its only figure is drawn from."""
 _PLOTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "agent": through_epochs.plot_success,
     "fisher": through_epochs.plot_fisher,
@@ -34,7 +36,7 @@ def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callabl
     found: dict[str, Callable[[], Figure]] = {}
     if "adaptive" in tables:
         # Its runs lie on no curve.
-        both = [tables[name] for name in ("boundary", "adaptive") if name in tables]
+        both = [tables[name] for name in ADAPTIVE[::-1] if name in tables]
         return {"boundary": titled(plot_boundary, *both)} if len(both) == 2 else {}
     if curves.curve_panels(curve):
         found["curve"] = titled(curves.plot_curve, curve)

@@ -117,8 +117,8 @@ def posterior(
         )
     if len(set(values)) == 1:
         raise UserError(
-            f"each of the {len(values)} runs has lost {values[0]:g}, so that there is no boundary "
-            "to find; widen the axes of windows.adaptive."
+            f"each of the {len(values)} runs has lost {values[0] + 0:g}, so that there is no "
+            "boundary to find; widen the axes of windows.adaptive."
         )
     keeps = before is not None and len(pairs) < 2 * before.chosen_at
     choice = before.choice if keeps and before is not None else None

@@ -18,6 +18,8 @@ from critical_periods.studies.tables import short
 
 LEAST_SEEDS = 5
 """Two to choose by, and three that are held back."""
+WORTH = 0.5
+"""A rank correlation that is smaller says nothing of use: less than a quarter of the variance."""
 _MEASURE = "final_accuracy"
 _FORMS = ("at", "mean", "slope")
 _RESAMPLES = 1000
@@ -52,8 +54,8 @@ def predictions(
     """One row for each variation and measure that was logged while the deficit was there.
 
     Points are the runs with a deficit (without a remedy): the measure, and the loss at the end,
-    which is the final accuracy of the clean run of the same length and seed minus this run's. Half
-    of the seeds, those that come first, choose by the size of Spearman's rank correlation what of a
+    which is the final accuracy of the clean run of the same length and seed minus this run's. A
+    third of the seeds (:func:`divided`) choose by the size of Spearman's rank correlation what of a
     measure is taken: the value ``at`` the removal (the last before it), its ``mean`` until then, or
     its ``slope`` against epochs. The other seeds, which are held back, judge that.
 
@@ -62,7 +64,8 @@ def predictions(
     interval), ``rho_within`` (the same among the runs of one removal alone), ``predicts`` (whether
     the interval leaves 0 out on the side of ``chosen_rho``), ``is_chosen`` (whether no other
     measure, the removal aside, has a larger ``chosen_rho``; never of that itself), ``seeds``,
-    ``held_back_seeds``, ``points`` (held back).
+    ``held_back_seeds``, ``points`` (held back), and ``verdict``: ``predicts``; ``does not``, where
+    the interval ends below :data:`WORTH` on the side of ``chosen_rho``; ``undecided`` otherwise.
     The measure called ``removal`` is the epoch of the removal itself: where a deficit costs more
     the longer it lasts, whatever grows with epochs predicts as well, and ``rho_within`` says what a
     measure adds.
@@ -95,10 +98,10 @@ def foretold(points: Sequence[Point], measures: Sequence[str] = ()) -> list[Row]
                 f"{name!r} was not logged in {named(first)} while the deficit was there; "
                 f"{near(name, known)}"
             )
-    choosing = set(seeds[: len(seeds) // 2])
+    choosing, others = divided(seeds)
     chosen = [one for one in points if one.seed in choosing]
-    held = [one for one in points if one.seed not in choosing]
-    sizes = {"seeds": len(choosing), "held_back_seeds": len(seeds) - len(choosing)}
+    held = [one for one in points if one.seed in others]
+    sizes = {"seeds": len(choosing), "held_back_seeds": len(others)}
     found: list[Row] = []
     for name in measures or sorted(known):
         rhos = {form: _rho(chosen, name, form) for form in _FORMS}
@@ -106,11 +109,32 @@ def foretold(points: Sequence[Point], measures: Sequence[str] = ()) -> list[Row]
         _, form = max(((abs(rho), form) for form, rho in rhos.items()), default=(0, ""))
         if form and all(form in one.of(name) for one in held):
             row = _judged(held, name, rhos[form], form)
-            found.append({**first.settings, **row, **sizes, "points": len(held)})
+            row |= {**sizes, "points": len(held), "verdict": _verdict(row)}
+            found.append({**first.settings, **row})
     # The removal is what the measures are compared with, and none of them.
     sizes_of = {n: abs(row["chosen_rho"]) for row in found if (n := row["measure"]) != "removal"}
     most = max(sizes_of.values(), default=0.0)
     return [{**row, "is_chosen": sizes_of.get(row["measure"]) == most} for row in found]
+
+
+def divided(seeds: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The seeds that choose, which are the first third but at least two, and those held back.
+
+    A choice between three forms needs few; what judges it, and its interval, all that there are.
+
+    Example:
+        >>> divided(range(5)), divided(range(9))
+        (([0, 1], [2, 3, 4]), ([0, 1, 2], [3, 4, 5, 6, 7, 8]))
+    """
+    first = max(2, len(seeds) // 3)
+    return [*seeds[:first]], [*seeds[first:]]
+
+
+def _verdict(row: Row) -> str:
+    if row["predicts"]:
+        return "predicts"
+    far = row["rho_high"] if row["chosen_rho"] > 0 else -row["rho_low"]
+    return "does not" if far < WORTH else "undecided"
 
 
 def variations(folder: StudyFolder, plan: Plan, rows: Sequence[Row]) -> Iterator[list[Point]]:
@@ -121,7 +145,9 @@ def variations(folder: StudyFolder, plan: Plan, rows: Sequence[Row]) -> Iterator
         losses = differences(_MEASURE, rows, start)
         if run.seed in losses and math.isfinite(losses[run.seed]):
             known = {n: one for n, one in start.items() if n not in run.window._asdict()}
-            courses = _courses(folder, run) | {"removal": {"at": float(run.window.removal)}}
+            courses = _courses(during(folder, plan, run)) | {
+                "removal": {"at": float(run.window.removal)}
+            }
             point = Point(known, run.seed, run.window.removal, -losses[run.seed], courses)
             found.setdefault(repr(known), []).append(point)
     if not found:
@@ -157,9 +183,14 @@ def course(measured: Sequence[tuple[int, float]]) -> dict[str, float]:
     return found
 
 
-def _courses(folder: StudyFolder, run: Run) -> dict[str, dict[str, float]]:
-    """Of each measure that was logged in the deficit's epochs, the course."""
-    history = folder.segment(run.segment).history()[run.window.onset : run.window.removal]
+def during(folder: StudyFolder, plan: Plan, run: Run) -> list[dict[str, str]]:
+    """What was logged in the epochs with the deficit, which are of the first stage."""
+    (_, name), *_ = plan.stages(run)
+    return folder.segment(name).history()[run.window.onset : run.window.removal]
+
+
+def _courses(history: Sequence[dict[str, str]]) -> dict[str, dict[str, float]]:
+    """Of each measure that was logged in some epochs, the course."""
     keys = history[0].keys() - {"epoch"} if history else set[str]()
     found = {
         key: course([(int(one["epoch"]), float(one[key])) for one in history if one.get(key)])
@@ -207,10 +238,13 @@ def judge(
 ) -> Judged:
     """Spearman's rank correlation of points, and its interval over the seeds that they are of.
 
-    Of two intervals the ends that are further out are taken: the percentiles of 1,000 resamples of
-    the seeds, widened for few of them to Φ(±t √(n / (n - 1))) (Hesterberg 2015, section 5.3), and
+    Of three intervals the ends that are further out are taken: the percentiles of 1,000 resamples
+    of the seeds, widened for few of them to Φ(±t √(n / (n - 1))) (Hesterberg 2015, section 5.3);
     Student's of the jackknife's pseudo-values n ρ - (n - 1) ρ₋ᵢ, as three seeds have but ten
-    different resamples. A correlation that does not exist, of values that are all alike, is 0.
+    different resamples; and, as seeds may agree by chance, that of m points which were independent,
+    tanh(artanh ρ ± z √(1.06 / (m - 3))) (Fieller, Hartley & Pearson 1957), in which a perfect ρ
+    counts as the next one below it. A correlation that does not exist, of values that are all
+    alike, is 0.
 
     Args:
         values: of a measure.
@@ -221,7 +255,7 @@ def judge(
     Example:
         >>> found = judge([1, 2, 3, 4, 5, 6], [2, 3, 5, 7, 9, 11], [0, 0, 1, 1, 2, 2])
         >>> [round(one, 3) for one in found]
-        [1.0, 1.0, 1.0]
+        [1.0, 0.536, 1.0]
     """
     x, y = np.asarray(values, dtype=float), np.asarray(losses, dtype=float)
     names = sorted(set(seeds))
@@ -245,9 +279,21 @@ def judge(
     pseudo = n * np.nan_to_num(rho) - (n - 1) * others
     half = quantile * pseudo.std(ddof=1) / math.sqrt(n)
     middle = float(np.nan_to_num(rho))
+    least, most = _of_points(middle, len(x), level)
     return Judged(
-        middle, float(max(-1.0, min(low, middle - half))), float(min(1.0, max(high, middle + half)))
+        middle,
+        float(max(-1.0, min(low, middle - half, least))),
+        float(min(1.0, max(high, middle + half, most))),
     )
+
+
+def _of_points(rho: float, m: int, level: float) -> tuple[float, float]:
+    if m <= 3:
+        return -1.0, 1.0
+    largest = 1 - 12 / (m * (m**2 - 1))
+    z, half = math.atanh(max(-largest, min(rho, largest))), math.sqrt(1.06 / (m - 3))
+    half *= float(norm.ppf((1 + level) / 2))
+    return math.tanh(z - half), math.tanh(z + half)
 
 
 def _spearman(x: Numbers, y: Numbers) -> Numbers:

@@ -28,7 +28,8 @@ def remedies(folder: StudyFolder, plan: Plan, rows: Sequence[Row]) -> list[Row]:
 
     A remedy takes no epochs beside those that all runs have. ``epochs_to_match`` is how many it
     takes after the removal to reach, in validation, the final accuracy without a remedy: a mean
-    over ``matched_seeds``, those that reach it.
+    over ``matched_seeds``, those that reach it. Where that is the accuracy of a second stage, the
+    rest of the first counts, too.
     """
     if not any("remedy" in run.variation for run in plan.runs):
         return []
@@ -55,7 +56,7 @@ def remedies(folder: StudyFolder, plan: Plan, rows: Sequence[Row]) -> list[Row]:
         if variation != plain:
             row |= summary("regained", _difference(here, without))
             row |= summary("clean_cost", _difference(healthy, found.get((variation, clean), {})))
-        epochs = {s: _matched(folder, of[s], without[s]) for s in here if s in without}
+        epochs = {s: _matched(folder, plan, of[s], without[s]) for s in here if s in without}
         if matched := [float(one) for one in epochs.values() if one is not None]:
             row |= {"epochs_to_match": short(average(matched))}
         table.append({**row, "matched_seeds": len(matched)})
@@ -67,12 +68,14 @@ def _difference(more: Mapping[int, float], less: Mapping[int, float]) -> list[fl
     return [more[seed] - less[seed] for seed in more if seed in less]
 
 
-def _matched(folder: StudyFolder, run: Run, accuracy: float) -> int | None:
+def _matched(folder: StudyFolder, plan: Plan, run: Run, accuracy: float) -> int | None:
     """After how many epochs since the removal a run has reached an accuracy."""
-    history = folder.segment(run.segment).history()[run.window.removal :]
+    history, removal = folder.segment(run.segment).history(), run.window.removal
+    has_second = len(plan.stages(run)) > 1
+    past = run.window.epochs - removal if has_second else 0
     reached = (
         number
-        for number, epoch in enumerate(history, start=1)
+        for number, epoch in enumerate(history[0 if has_second else removal :], start=past + 1)
         if epoch.get("val/accuracy") and float(epoch["val/accuracy"]) >= accuracy
     )
     return next(reached, None)

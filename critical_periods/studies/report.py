@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from critical_periods.plots.style import save
-from critical_periods.studies.figures import figures
+from critical_periods.studies.figures import ADAPTIVE, figures
 from critical_periods.studies.folder import StudyFolder, write_json
 from critical_periods.studies.loading import LoadedStudy
 from critical_periods.studies.measurements import TABLES
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.summary import update_summary
 from critical_periods.studies.tables import write_table
-
-_ADAPTIVE = ("adaptive", "boundary")
 
 
 def write_report(folder: StudyFolder, plan: Plan, study: LoadedStudy | None = None) -> list[str]:
@@ -42,7 +40,7 @@ def write_report(folder: StudyFolder, plan: Plan, study: LoadedStudy | None = No
     study = study or LoadedStudy(folder, plan)
     if not study.rows("results"):
         return []
-    optional = ("recovery", "remedies", *_ADAPTIVE, *TABLES)
+    optional = ("recovery", "remedies", *ADAPTIVE, *TABLES)
     tables = ["results", "curve", *filter(study.rows, optional)]
     for name in tables:
         write_table(folder.path / f"{name}.csv", study.rows(name))

@@ -96,6 +96,20 @@ def has_ended(folder: StudyFolder) -> bool:
     return record is not None and not record.rounds[-1].runs
 
 
+def stage(folder: StudyFolder) -> str:
+    """How far the rounds are, for people."""
+    record = read_record(folder)
+    if record is None or (fit := record.rounds[-1].fit) is None:
+        return "Round 1 is yet to be chosen, when the initial design is trained."
+    if not record.rounds[-1].runs:
+        return f"It has ended: by {fit.runs} runs {fit.sentence}."
+    number = len(record.rounds) - 1
+    return (
+        f"Round {number} was chosen by {fit.runs} runs: {fit.sentence}. Round {number + 1} is yet "
+        "to be chosen, when that is trained."
+    )
+
+
 def write_record(folder: StudyFolder, key: str, rounds: Sequence[Round]) -> None:
     """Keeps the rounds."""
     tree = asdict(Record(key, tuple(rounds)))

@@ -41,7 +41,7 @@ _WANTED = {
     "model_type": "hold fields",
     "string_type": "be text",
     "too_long": "hold at most {max_length} values",
-    "too_short": "hold at least one value",
+    "too_short": "hold at least {min_length} values",
 }
 
 # YAML has null for a field that is left empty.
@@ -143,7 +143,7 @@ def _form(value: Any) -> Removals | Ladder | Onsets | Adaptive:
     known = removals | onsets | {"cooldown"}
     for name in names - known:
         if isinstance(name, str):
-            raise UserError(f"unknown field 'windows.{name}'; {near(name, known)}")
+            raise UserError(f"unknown field 'windows.{name}'; {near(name, {*known, 'adaptive'})}")
     if isinstance(value, dict) and names | {"cooldown"} == set(Ladder.model_fields):
         is_list = isinstance(value["epochs_after"], list)
         if is_list and "cooldown" not in names:
@@ -310,6 +310,11 @@ class StudyFile(_Fields):
                         f"{name} is of a study with all its runs; leave it out of one with "
                         "windows.adaptive, and give a setting that varies as an axis there."
                     )
+            if "threshold" in self.model_fields_set:
+                raise UserError(
+                    "threshold is where a curve is said to begin, which an adaptive study has "
+                    "not; set windows.adaptive.threshold alone."
+                )
         return self
 
     @model_validator(mode="after")
@@ -341,7 +346,10 @@ def message(error: ValidationError) -> str:
     kind, value, context = first["type"], first["input"], first.get("ctx", {})
     if kind == "value_error":
         return str(context["error"])
-    *owners, last = map(str, first["loc"])
+    where = first["loc"]
+    if where[-1] == "int" and len(where) > 1:  # The first of two that an end of an axis may be.
+        where, kind = where[:-1], "float_type"
+    *owners, last = map(str, where)
     owner, name = ".".join(owners), ".".join([*owners, last])
     if kind == "missing":
         return f"the field {name!r} is missing; {owner or 'a study'} needs it."
@@ -361,5 +369,6 @@ def message(error: ValidationError) -> str:
     if name in ("base", "finetuning.base"):
         return f"{name} is {value!r}; it must name a config file."
     must = _WANTED.get(kind, first["msg"].removeprefix("Input should ")).format(**context)
-    subject = f"{owner} holds" if isinstance(first["loc"][-1], int) else f"{name} is"
+    must = must.replace("at least 1 values", "at least one value")
+    subject = f"{owner} holds" if isinstance(where[-1], int) else f"{name} is"
     return f"{subject} {value!r}; it must {must}."

@@ -24,7 +24,7 @@ from critical_periods.plots.rsv import plot_rsv_through_epochs
 from critical_periods.plots.style import by_rung, by_window, lines, numbers
 from critical_periods.plots.through_epochs import plot_fisher
 from critical_periods.runs.tracking import is_disabled, wandb_logger
-from critical_periods.studies.figures import figures
+from critical_periods.studies.figures import ADAPTIVE, figures
 from critical_periods.studies.folder import StudyFolder, write_json
 from critical_periods.studies.loading import LoadedStudy
 from critical_periods.studies.measurements import TABLES
@@ -198,8 +198,13 @@ def _media(
     tables = {name: tables[name] for name in ("curve", "recovery") if name in tables}
     for table in tables.values():
         table.attrs["window"] = plan.kind_of_window
-    tables |= {name: loaded.table(name) for name in TABLES if loaded.rows(name)}
-    drawn: dict[str, Callable[[], Figure | Path]] = {**figures(tables, plan.study)}
+    # The boundary of an adaptive study takes a fit, and its runs lie on no curve.
+    grows = final is None and plan.adaptive is not None
+    names = TABLES if grows else (*ADAPTIVE, *TABLES)
+    tables |= {name: loaded.table(name) for name in names if loaded.rows(name)}
+    drawn: dict[str, Callable[[], Figure | Path]] = {}
+    if not grows:
+        drawn |= figures(tables, plan.study)
     if final is not None:
         drawn = {name: partial(Path, study.path / f"{name}.png") for name in drawn}
     fisher = lines(tables["fisher"]) if "fisher" in tables else {}
@@ -239,7 +244,7 @@ def _log_artifact(run: Any, folder: Path, plan: Plan) -> None:
     import wandb
 
     artifact = wandb.Artifact(f"study-{run.id}", type="study", metadata={"study": plan.study})
-    for name in ("plan.json", "results.csv", "curve.csv"):
+    for name in ("plan.json", "results.csv", "curve.csv", "adaptive.csv"):
         if (folder / name).exists():
             artifact.add_file(str(folder / name))
     run.log_artifact(artifact)

@@ -33,6 +33,7 @@ OWN = {
     "boundary_digits_grid": 219,
     "boundary_paths_grid": 1420,
     "deficits_cifar10": 620,
+    "ends_digits": 66,
     "graded_digits": 64,
     "recovery_cifar10": 575,
     "recovery_cifar10_mini": 115,

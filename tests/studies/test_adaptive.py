@@ -20,6 +20,7 @@ from critical_periods.studies.rounds import read_record, write_record
 from critical_periods.studies.schedule import Schedule, branches
 from critical_periods.studies.space import Space, Trained
 from critical_periods.studies.study import read_study
+from critical_periods.studies.summary import _media
 from critical_periods.studies.tables import write_table
 
 FIELDS: dict[str, Any] = {
@@ -108,6 +109,9 @@ def test_a_study_chooses_its_runs_and_ends_with_the_same_bytes_however_often_it_
     assert found["probability_low"] <= found["probability"] <= found["probability_high"]
     assert found["probability"] == pytest.approx((wanted > 0.06).mean(), abs=0.03)
     assert (out / "boundary.png").exists() and not (out / "curve.png").exists()
+    # Weights & Biases gets it at the end, and no curve meanwhile.
+    for final, shown in ((study, {"boundary"}), (None, set())):
+        assert _media(study.folder, study.plan, {"curve": study.curve}, final).keys() == shown
     before = kept(out)
 
     # Killed after the first round, in the second, and before a choice was written.
@@ -141,7 +145,10 @@ def test_a_study_chooses_its_runs_and_ends_with_the_same_bytes_however_often_it_
 
 
 def test_rounds_on_slurm_follow_one_another(
-    tmp_path: Path, pretended: list[int], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    pretended: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     """Slurm is replaced by what it is told: which scripts are submitted, after which jobs."""
     path, out = adaptive(tmp_path, budget=17), tmp_path / "out"
@@ -162,8 +169,17 @@ def test_rounds_on_slurm_follow_one_another(
             text = (out / "slurm" / last).read_text()
             assert "study advance" in text and "&&" in text and "study submit" in text
             folder = StudyFolder(out)
-            # As long as a run is missing, it goes no further.
+            # As long as a run is missing, it goes no further, but where it was requeued after it
+            # had chosen, and before it had submitted.
+            for count, code in (("0", 1), ("1", 0)):
+                monkeypatch.setenv("SLURM_RESTART_COUNT", count)
+                assert main(["study", "advance", *files]) == code
+            failing = folder.segment([*folder.read_plan().segments][-1])
+            failing.path.mkdir(parents=True, exist_ok=True)
+            failing.error.write_text("No space.")
             assert main(["study", "advance", *files]) == 1
+            assert "failed: No space." in capsys.readouterr().err
+            failing.forget_failure()
             pretend(folder, folder.read_plan())
             scripts.clear()
             assert main(["study", "advance", *files]) == 0
@@ -190,6 +206,8 @@ def test_rounds_on_slurm_follow_one_another(
         ({"initial": 9}, "windows.adaptive.initial is 9; it must be at least 10."),
         ({"lenght": [1, 2]}, "unknown field 'windows.adaptive.lenght'; did you mean 'length'?"),
         ({"onset": [9, 1]}, "windows.adaptive.onset is [9, 1]; give the lower end first."),
+        ({"onset": [5]}, "onset is [5]; it must hold at least 2 values."),
+        ({"deficit.init_args.p": ["a", 1]}, "init_args.p holds 'a'; it must be a number."),
         ({"onset": [0, 1, 2]}, "onset is [0, 1, 2]; it must hold at most 2 values."),
         ({"epochs": 20}, "reach to epoch 24, beyond the last, windows.adaptive.epochs=20."),
         ({"onset": [0, 0], "length": [2, 2]}, "no axis of windows.adaptive has two ends"),
@@ -209,6 +227,12 @@ def test_what_cannot_be_adapted_is_one_sentence(
     assert main(["study", "plan", str(adaptive(tmp_path, **changes))]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_a_threshold_of_a_curve_is_none_of_an_adaptive_study(tmp_path: Path, capsys: Any):
+    words = ["study", "plan", str(adaptive(tmp_path)), "--set", "threshold=0.1"]
+    assert main(words) == 2
+    assert "set windows.adaptive.threshold alone" in capsys.readouterr().err
 
 
 def test_without_gpytorch_the_way_out_is_said(tmp_path: Path, capsys: Any, monkeypatch: Any):

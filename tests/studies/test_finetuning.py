@@ -14,11 +14,13 @@ from critical_periods.core.errors import UserError
 from critical_periods.studies import report
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, make_plan
+from critical_periods.studies.prediction import variations
+from critical_periods.studies.remedies import remedies
 from critical_periods.studies.resolve import resolve
 from critical_periods.studies.results import results
 from critical_periods.studies.segment import segment_config
 from critical_periods.studies.study import read_study
-from critical_periods.studies.tables import read_table
+from critical_periods.studies.tables import read_table, write_table
 from critical_periods.studies.worker import work
 
 Tree = dict[str, Any]
@@ -185,6 +187,35 @@ def test_results_are_of_the_second_stage_with_the_first_beside_it(done: tuple[St
         assert row["rsv_mean"] == pytest.approx(float(second[-1]["rsv/encoder/mean"]), rel=1e-5)
         accuracies = [float(epoch["val/accuracy"]) for epoch in second]
         assert row["final_accuracy"] == pytest.approx(sum(accuracies) / 2, rel=1e-5)
+
+
+def test_remedies_act_in_the_first_stage_and_are_judged_by_the_second(tmp_path: Path):
+    windows = {"removal": [1], "epochs_after": 2}
+    recovery = {"patch": [{"class_path": "Patching", "init_args": {"removal": 1}}]}
+    path = write(tmp_path, {"windows": windows, "recovery": recovery, "seeds": [*range(5)]})
+    plan, folder = plan_of(path), StudyFolder(tmp_path / "out")
+    remedied = [run for run in plan.runs if run.variation["remedy"] == "patch"]
+    patched = {plan.stages(run)[0][1] for run in remedied}
+    assert len(patched) == len({run.segment for run in remedied}) == 2 * 5
+    for name, segment in plan.segments.items():
+        callbacks = segment_config(plan, segment)["trainer"]["callbacks"]
+        assert (name in patched) == any("Patch" in one["class_path"] for one in callbacks)
+        rows = [
+            {"epoch": e, "val/accuracy": 0.4 + 0.1 * e + 0.01 * segment.seed, "x": e}
+            if segment.finetunes
+            else {"epoch": e, "x": 10 + segment.seed}
+            for e in range(segment.stop)
+        ]
+        folder.segment(name).path.mkdir(parents=True)
+        write_table(folder.segment(name).metrics, rows)
+        folder.segment(name).checkpoint.touch()
+        folder.segment(name).mark_done({})
+    rows = results(folder, plan)
+    # The mean of the last epochs of the second stage, so that its second reaches it, after two of
+    # the first.
+    assert {row["epochs_to_match"] for row in remedies(folder, plan, rows)} == {4.0}
+    (points,) = variations(folder, plan, rows)
+    assert [one.of("x")["at"] for one in points] == [10, 11, 12, 13, 14]
 
 
 def test_its_figures_show_both_stages(done: tuple[StudyFolder, Plan], monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from small_study import changed, plan_of, write_study
 
 import critical_periods
+from critical_periods.core.errors import UserError
 from critical_periods.runs import precision
 from critical_periods.studies.names import Resolved, SegmentNames
 from critical_periods.studies.plan import Plan, make_plan
@@ -170,6 +171,7 @@ def test_names_depend_on_what_determines_bits(field, value):
 def test_automatic_precision_is_the_one_that_is_faster_here(fastest, monkeypatch):
     """In the plan, so in what its segments train, and in their names; and of a run alone."""
     asked: list[str] = []
+    monkeypatch.setenv("CRITICAL_PERIODS_PRECISION", "")
     monkeypatch.setattr(precision, "fastest_precision", lambda of: asked.append(of) or fastest)
     by_itself, by_name = (
         plan_with(windows_to(2), {"trainer.precision": one}) for one in ("auto", fastest)
@@ -178,6 +180,13 @@ def test_automatic_precision_is_the_one_that_is_faster_here(fastest, monkeypatch
     assert by_itself.configs[0][0]["trainer"]["precision"] == fastest
     assert precision.resolved_precision({"precision": "auto", "accelerator": "cpu"}) == fastest
     assert asked[-1] == "cpu" and precision.resolved_precision({"precision": 32}) is None
+    # Of processes that Lightning starts beside it, none measures for itself, nor may others.
+    monkeypatch.setattr(precision, "fastest_precision", lambda of: "another")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert precision.resolved_precision({"precision": "auto"}) == fastest
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(UserError, match="processes that srun has started would measure"):
+        precision.resolved_precision({"precision": "auto"})
 
 
 def test_names_depend_on_seed_data_and_version(monkeypatch):

@@ -14,9 +14,16 @@ from critical_periods.core.errors import UserError
 from critical_periods.core.errors import reason as why_of
 from critical_periods.core.files import write_text
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.launchers.batch_script import PLAN, planning_script
+from critical_periods.studies.launchers.batch_script import NEXT, PLAN, planning_script
 from critical_periods.studies.launchers.launcher import Request
-from critical_periods.studies.launchers.slurm_queue import SlurmError, end, jobs, prefix, sbatch
+from critical_periods.studies.launchers.slurm_queue import (
+    SlurmError,
+    end,
+    jobs,
+    prefix,
+    sbatch,
+    settled,
+)
 from critical_periods.studies.launchers.slurm_submission import shape, submit
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.rounds import has_ended
@@ -68,6 +75,15 @@ def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
     print(f"Submitted job {number}, which plans the study and submits the rest, as here {why}.")
 
 
+def end_choosing(study: StudyFolder) -> None:
+    """Ends the job that chooses the next round, as another follows, by what the file says now.
+
+    Were it at it, it would write another plan than the one that is written here.
+    """
+    end([job for job in jobs(study) if job.segments == (NEXT,)])
+    settled(study)
+
+
 def keep_planned(study: StudyFolder, of: Study) -> None:
     """Notes of a plan that a job has made from which study file it is, until it is submitted."""
     write_text(study.path / "slurm" / _PLANNED, _digest(of))
@@ -108,7 +124,10 @@ def _digest(study: Study) -> str:
 
 
 def states(study: StudyFolder) -> dict[str, str]:
-    """What the queue says of segments: ``queued (<reason>)`` or ``running (<time> left)``."""
+    """What the queue says of segments: ``queued (<reason>)`` or ``running (<time> left)``.
+
+    And of the job that chooses the next round, by the name ``next``.
+    """
     found = {}
     for job in jobs(study):
         waiting = [name for name in job.segments if not study.segment(name).is_done()]
@@ -134,12 +153,17 @@ def going_on(study: StudyFolder, plan: Plan) -> Callable[[], bool]:
     """What says, whenever it is called, whether jobs of the study wait or run.
 
     While Slurm does not answer they are taken to go on, which is said once, until all segments are
-    done.
+    done, and no round is to come.
 
     Raises:
         UserError: there is no Slurm here.
     """
-    return _patient(lambda: bool(jobs(study)), lambda: bool(missing(study, plan)))
+    is_adaptive = plan.adaptive is not None
+
+    def meanwhile() -> bool:
+        return bool(missing(study, plan)) or (is_adaptive and not has_ended(study))
+
+    return _patient(lambda: bool(jobs(study)), meanwhile)
 
 
 def _patient(ask: Callable[[], bool], meanwhile: Callable[[], bool]) -> Callable[[], bool]:
