@@ -16,6 +16,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers that run side by side would wait for one another's threads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Until all is imported.
+gc.disable()
+
 # What a shell starts in the background ignores Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -44,6 +47,7 @@ def pytest_collection_finish() -> None:
     """What has been imported by now stays; the collector need not go through it again and again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
