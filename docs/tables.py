@@ -632,6 +632,13 @@ def trace_se(folder: str, epoch: float, **where: Any) -> str:
     return f"{number(ends[0], digits)} ± {number(ends[1], digits)}"
 
 
+def share_se(folder: str, layer: str, epoch: float, **where: Any) -> str:
+    """A layer's share of the network's Fisher trace after an epoch ± its standard error."""
+    where = {"onset": 0, "removal": 0, "layer": layer, "epoch": epoch, **where}
+    ends = [at(folder, name, "traces", **where) for name in ("share", "share_se")]
+    return f"{number(100 * ends[0], 0)} ± {number(100 * ends[1], 0)} %"
+
+
 def every(folder: str, name: str) -> str:
     """A cadence of the first callback of a study's runs."""
     return number(setting(folder, "trainer.callbacks")[0]["init_args"][name], 0)

@@ -97,5 +97,5 @@ def _parser(known: Mapping[str, tuple[_Command, str]]) -> argparse.ArgumentParse
             )  # fmt: skip
         if name in ("run", "submit"):
             text = "what a job of Slurm trains: a path of the tree (the default) or a segment"
-            add("--per", choices=("path", "segment"), default="path", help=text)
+            add("--per", choices=("path", "segment"), help=text)
     return parser

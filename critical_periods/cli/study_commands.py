@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """Trains what is missing, or has it trained."""
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs} must be at least 1.")
+    _refuse_another_launchers(options)
     at, folder = launcher(options.launcher), StudyFolder(options.output)
     request = _request(options)
     if why := cannot_plan():
@@ -64,15 +65,29 @@ def run(options: argparse.Namespace) -> int:
     return finish(folder, plan, why_ended) if at.WAITS else 0
 
 
+def _refuse_another_launchers(options: argparse.Namespace) -> None:
+    """Refuses what the launcher would not heed."""
+    if options.launcher == "slurm":
+        if options.jobs is not None:
+            how = "--packed N trains N side by side in a job, slurm.array_limit bounds the jobs"
+            raise UserError(f"--jobs {options.jobs} is of trainings on this machine; {how}.")
+        return
+    packed = any(change.startswith("packed=") for change in options.set)
+    for name, given in (("--per", options.per is not None), ("--packed", packed)):
+        if given:
+            raise UserError(f"{name} is of jobs of Slurm; add --launcher slurm, or leave it out.")
+
+
 def _request(options: argparse.Namespace) -> Request:
     """What a launcher has to know, with the commands that jobs run, from whatever folder."""
     changes = [word for change in options.set for word in ("--set", change)]
     files = [str(options.study.absolute()), "--output", str(options.output.absolute())]
     names = ("plot", "prepare", "advance", "submit")
     commands = {name: ["study", name, *files, *changes] for name in names}
-    commands["submit"] += ["--per", options.per]
+    per = options.per or "path"
+    commands["submit"] += ["--per", per]
     study = read_study(options.study, options.set)
-    return Request(study, commands, options.jobs, options.per == "path")
+    return Request(study, commands, options.jobs, per == "path")
 
 
 def prepare(options: argparse.Namespace) -> int:

@@ -183,6 +183,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the table")
     parser.add_argument("--seeds", type=int, help="how many, from 0 on")
     options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / f"reliability_{options.part}.csv"
     arguments: dict[str, Any] = {} if options.seeds is None else {"seeds": options.seeds}
     rows: list[Row] = []

@@ -4,10 +4,10 @@
 
 reads the folder of a study whose runs have a ``FisherMonitor`` and prints the rows of
 ``traces.csv``: for each window, epoch and layer (``network`` for all of them) the mean over seeds
-of the trace, in nats² per squared unit of weight, and its standard error, sd / √n. Where it was
-measured by steps, ``epoch`` is the share of epochs that have passed. Of one seed the network's
-standard error is that over the samples. The figure has the network's trace, by logarithm, in a band
-of one standard error.
+of the trace, in nats² per squared unit of weight, and of the layer's share of the network's, each
+with its standard error, sd / √n. Where it was measured by steps, ``epoch`` is the share of epochs
+that have passed. Of one seed the network's standard error is that over the samples. The figure has
+the network's trace, by logarithm, in a band of one standard error.
 """
 
 from __future__ import annotations
@@ -47,8 +47,17 @@ def traces(history: pd.DataFrame) -> pd.DataFrame:
         block(name.removeprefix(PREFIX).strip("/")) or "network" for name in long["layer"]
     ]
     of_seeds = long.groupby([*keys, "layer"], sort=False)["trace"].sum().reset_index()
-    of_layers = of_seeds.groupby([*WINDOW, "epoch", "layer"], sort=False)["trace"]
-    found = of_layers.agg(seeds="count", fisher_trace="mean", fisher_trace_se="sem").reset_index()
+    whole = of_seeds[of_seeds["layer"] == "network"].set_index(keys)["trace"].rename("whole")
+    of_seeds["share"] = of_seeds["trace"] / of_seeds.join(whole, on=keys)["whole"]
+    found = (
+        of_seeds.groupby([*WINDOW, "epoch", "layer"], sort=False)
+        .agg(
+            seeds=("trace", "count"),
+            fisher_trace=("trace", "mean"), fisher_trace_se=("trace", "sem"),
+            share=("share", "mean"), share_se=("share", "sem"),
+        )
+        .reset_index()
+    )  # fmt: skip
     if f"{PREFIX}_se" in history:
         errors = history.groupby([*WINDOW, "epoch"])[f"{PREFIX}_se"].first()
         of_samples = found.join(errors, on=[*WINDOW, "epoch"])[f"{PREFIX}_se"]

@@ -790,9 +790,16 @@ def test_folders_that_hold_no_study_or_another_one(study, tmp_path, capsys):
     assert message(study, tmp_path / "file" / "out", "run") == (
         f"--output {tmp_path / 'file' / 'out'} cannot be written: Not a directory."
     )
-    words = ["study", "run", str(study), "--output", str(out), "--jobs", "0"]
-    assert main(words) == 2
-    assert capsys.readouterr().err == "critical-periods: error: --jobs 0 must be at least 1.\n"
+    for words, said in (
+        (["--jobs", "0"], "--jobs 0 must be at least 1."),
+        (["--per", "segment"], "--per is of jobs of Slurm; add --launcher slurm, or leave it out."),
+        (["--packed", "2"], "--packed is of jobs of Slurm; add --launcher slurm, or leave it out."),
+        (["--jobs", "2", "--launcher", "slurm"],
+         "--jobs 2 is of trainings on this machine; --packed N trains N side by side in a job, "
+         "slurm.array_limit bounds the jobs."),
+    ):  # fmt: skip
+        assert main(["study", "run", str(study), "--output", str(out), *words]) == 2
+        assert capsys.readouterr().err == f"critical-periods: error: {said}\n"
 
 
 # Many workers.
