@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from critical_periods.studies import configs
@@ -105,9 +106,14 @@ def _measured(epoch: Mapping[str, str], measures: Mapping[str, str]) -> dict[str
     found: dict[str, float] = {}
     for column, pattern in measures.items():
         for key, value in epoch.items():
-            if value and re.fullmatch(pattern.replace("*", "[^/]+"), key):
+            if value and _is_of(pattern, key):
                 found.setdefault(column, short(float(value)))
     return found
+
+
+@cache
+def _is_of(pattern: str, key: str) -> bool:
+    return re.fullmatch(pattern.replace("*", "[^/]+"), key) is not None
 
 
 def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:

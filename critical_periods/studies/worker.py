@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,13 +28,27 @@ def work(study: StudyFolder) -> None:
     that fails leaves ``error.txt`` and keeps its descendants waiting; the others go on.
     """
     plan = study.read_plan()
-    while waiting := missing(study, plan):
-        for name in ready(study, plan, waiting):
+    following: dict[str | None, list[str]] = defaultdict(list)
+    waiting = dict.fromkeys(missing(study, plan))
+    for name in waiting:
+        following[plan.segments[name].parent].append(name)
+    # Before each only the next ones are looked at, not the thousands that a study may have.
+    now = [name for name in waiting if plan.segments[name].parent not in waiting]
+    while now:
+        for name in ready(study, plan, now):
             if _train(study, plan, name):
                 break
         else:
             # Other workers train all that is ready.
             time.sleep(_POLL_SECONDS)
+        now = [one for name in now for one in _next(study.segment(name), name, following[name])]
+
+
+def _next(folder: SegmentFolder, name: str, following: list[str]) -> list[str]:
+    """What is to be trained in the place of a segment: itself, those after it, or none of them."""
+    if folder.error.exists():
+        return []
+    return following if folder.is_done() else [name]
 
 
 def missing(study: StudyFolder, plan: Plan) -> list[str]:
