@@ -252,7 +252,7 @@ class StudyFolder:
         return replace(plan, registered=registered or Design())
 
     def failures(self, plan: Plan) -> dict[str, str]:
-        """For each segment that a failure keeps from being trained the one that failed, maybe it."""
+        """The segment that failed for each that cannot be trained for it, which may be itself."""
         found: dict[str, str] = {}
         for name, segment in plan.segments.items():
             if self.segment(name).error.exists():

@@ -16,7 +16,7 @@ from critical_periods.core.errors import ERROR_PREFIX, UserError
 from critical_periods.core.files import no_space, write_text
 from critical_periods.core.processes import start_child
 from critical_periods.studies.folder import SegmentFolder, StudyFolder
-from critical_periods.studies.plan import Plan
+from critical_periods.studies.plan import Plan, Segment
 
 _POLL_SECONDS = 0.5
 
@@ -41,14 +41,14 @@ def work(study: StudyFolder) -> None:
         else:
             # Other workers train all that is ready.
             time.sleep(_POLL_SECONDS)
-        now = [one for name in now for one in _next(study.segment(name), name, following[name])]
+        now = [one for name in now for one in _next(study, plan.segments[name], following[name])]
 
 
-def _next(folder: SegmentFolder, name: str, following: list[str]) -> list[str]:
+def _next(study: StudyFolder, segment: Segment, following: list[str]) -> list[str]:
     """What is to be trained in the place of a segment: itself, those after it, or none of them."""
-    if folder.error.exists():
+    if any(study.segment(one).error.exists() for one in (segment.parent, segment.name) if one):
         return []
-    return following if folder.is_done() else [name]
+    return following if study.segment(segment.name).is_done() else [segment.name]
 
 
 def missing(study: StudyFolder, plan: Plan) -> list[str]:
