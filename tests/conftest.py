@@ -1,5 +1,6 @@
 """What all tests share: no test waits for Weights & Biases or prints its banner."""
 
+import gc
 import logging
 import os
 import signal
@@ -22,14 +23,32 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 LONGEST = (
     "slurm/test_slurm.py", "experiments/test_experiments.py", "studies/test_study_run.py",
     "runs/test_tracking.py", "slurm/test_packed_jobs.py", "studies/test_disturbed.py",
-    "experiments/test_notebooks.py",
+    "experiments/test_notebooks.py", "data/video/test_kinetics.py", "docs/test_site.py",
+    "data/test_cifar10.py", "data/video/test_shards.py", "runs/test_callbacks.py",
 )  # fmt: skip
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, as some tests wait: for Slurm, a service, another process."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest come first, the others in their order."""
     place = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays; the collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Some libraries complain of what is left when Python ends."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,8 @@ import torch
 WORLD = 2
 
 # A process without threads imports once what all of them need, and they start as copies of it.
-multiprocessing.set_forkserver_preload(["pytorch_lightning", "critical_periods.data.video"])
+_SHARED = ("pytorch_lightning", "critical_periods.data.video", "pandas", "sklearn.datasets", "timm")
+multiprocessing.set_forkserver_preload([*_SHARED, "pytest"])
 
 
 def start_processes(run: Callable[[int, Path], None], folder: Path) -> Any:

@@ -42,7 +42,7 @@ from critical_periods.runs.epoch_sums import EpochSums
 from critical_periods.runs.lightning_callbacks import listed, sentence_of, try_folder
 from critical_periods.runs.messages import sentence, whole
 from critical_periods.runs.precision import resolved_precision
-from critical_periods.runs.tracking import wandb_logger
+from critical_periods.runs.tracking import is_disabled, wandb_logger
 
 # Settings of the trainer that are numbers of batches, or shares of them.
 _BATCHES = (
@@ -81,6 +81,8 @@ class CLI(LightningCLI):
     ) -> None:
         self._logger = logger
         self._checkpoint: dict[str, Any] | None = None
+        words = args if isinstance(args, list) else sys.argv[1:] if args is None else []
+        self._command = words[0] if words else None
         try:
             super().__init__(
                 pl.LightningModule,
@@ -113,6 +115,11 @@ class CLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that takes no abbreviations, which would hide misspelt fields."""
         return super().init_parser(allow_abbrev=False, **kwargs)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one that is asked for, as the parser of each takes its time; all where none is."""
+        every = super().subcommands()
+        return {name: of for name, of in every.items() if name == self._command} or every
 
     def add_arguments_to_parser(self, parser: ArgumentParser) -> None:
         """Adds what a run's bits depend on beside the trainer, the model and the data."""
@@ -229,7 +236,7 @@ class CLI(LightningCLI):
             return {}
         loggers: list[Logger | None] = [CSVLogger(folder, name="")]
         # A run for trial is none; Lightning takes its loggers away, but one has begun by then.
-        if not trainer["fast_dev_run"]:
+        if not trainer["fast_dev_run"] and not is_disabled():
             config = self._of_run(yaml.safe_load(self.parser.dump(self.config)))
             loggers.append(wandb_logger(folder, config=config))
         return {"logger": [*filter(None, loggers)]}

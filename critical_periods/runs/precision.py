@@ -58,7 +58,9 @@ def fastest_precision(accelerator: str = "auto") -> str:
         True
     """
     is_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if not is_cuda and accelerator not in ("auto", "cpu"):
+    # Which Lightning chooses on a Mac.
+    is_mps = accelerator == "auto" and torch.backends.mps.is_available()
+    if not is_cuda and (is_mps or accelerator not in ("auto", "cpu")):
         return "32-true"
     device = torch.device("cuda" if is_cuda else "cpu")
     kinds = (torch.float32, torch.bfloat16)

@@ -125,7 +125,9 @@ def _resolved(
         if first_constant is not None:
             validate_constant_rate(cli.trainer, cli.model, data, first_constant, max(ends))
         fingerprint = str(data.fingerprint())
-    resolved: Config = _without_nulls(yaml.safe_load(cli.parser.dump(cli.config)))
+    resolved: Config = _without_nulls(
+        yaml.safe_load(cli.parser.dump(cli.config, skip_validation=True))
+    )
     for callback in filter(is_window, resolved["trainer"]["callbacks"]):
         # Settled by the above, and no part of what tells one segment from another.
         callback.get("init_args", {}).pop("unit", None)

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from test_cifar10 import write_folder
 from test_mnist import write as write_mnist
 
 from critical_periods.cli import main
 from critical_periods.data import MovingDigitsDataModule
 from critical_periods.data.video.moving_digits_video import write_videos
-from critical_periods.studies import worker
+from critical_periods.studies import report, worker
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, make_plan
-from critical_periods.studies.report import write_report
 from critical_periods.studies.resolve import resolve
 from critical_periods.studies.study import read_study
 from critical_periods.studies.tables import read_table
@@ -252,8 +252,18 @@ CUTS: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kinetics, tmp_path):
+def test_every_full_study_gives_its_tables_and_figures(
+    name, cifar10, mnist, kinetics, tmp_path, monkeypatch
+):
     cuts, figures = CUTS[name]
+    drawn: list[str] = []
+
+    def draw(figure: Figure, path: Path) -> None:
+        """Into nothing: what files they become is tested elsewhere, and takes longer."""
+        figure.draw_without_rendering()
+        drawn.append(path.name)
+
+    monkeypatch.setattr(report, "save", draw)
     if name in MADE:
         always = ["seeds=[0]", "data.init_args.limit_train=30", "trainer.check_val_every_n_epoch=1"]
     elif "park2022" in name:
@@ -300,10 +310,10 @@ def test_every_full_study_gives_its_tables_and_figures(name, cifar10, mnist, kin
     tables = [f"{kind}.csv" for kind in kinds if any(one.startswith(kind) for one in figures)]
     tables = ["results.csv", "curve.csv", *tables]
     names = figures if figures == ["reconstruction"] else ["curve", *figures]
-    assert sorted(write_report(folder, plan)) == sorted([*tables, *(f"{n}.png" for n in names)])
-    for figure in names:
-        assert (folder.path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
-        assert (folder.path / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+    assert sorted(report.write_report(folder, plan)) == sorted(
+        [*tables, *(f"{n}.png" for n in names)]
+    )
+    assert sorted(drawn) == sorted(names)
 
     results = read_table(folder.path / "results.csv")
     assert len(results) == len(plan.runs)

@@ -15,6 +15,7 @@ import torch
 from small_study import write_run
 
 from critical_periods.cli import main
+from critical_periods.runs.lightning_cli import CLI
 
 
 def test_fit_goes_on_from_a_checkpoint():
@@ -37,11 +38,9 @@ def test_fit_goes_on_from_a_checkpoint():
     )
 
 
-@pytest.mark.parametrize("step", [1, 4, 5, 6])
-@pytest.mark.parametrize("stops", [True, False], ids=["stopped", "passed"])
-def test_a_mean_of_an_epoch_is_of_all_of_it(step, stops):
+def test_a_mean_of_an_epoch_is_of_all_of_it():
     """Also where a run went on within it, from a stop or from a checkpoint on the way."""
-    saver = {"every_n_train_steps": 1, "save_top_k": -1, "filename": "{step}", "dirpath": "x"}
+    saver = {"every_n_train_steps": 1, "save_top_k": -1, "filename": "{step}", "dirpath": "passed"}
     # Five batches an epoch.
     file = write_run({
         "trainer.callbacks": [{"class_path": "ModelCheckpoint", "init_args": saver}],
@@ -50,21 +49,23 @@ def test_a_mean_of_an_epoch_is_of_all_of_it(step, stops):
         },
     })  # fmt: skip
 
-    def losses(version: int) -> dict[str, str]:
-        with open(f"logs/version_{version}/metrics.csv") as rows:
+    def losses(version: str, *words: str) -> dict[str, str]:
+        words = (*words, f"--trainer.logger.version={version}")
+        assert main(["fit", "--config", file, *words]) == 0
+        with open(f"logs/{version}/metrics.csv") as rows:
             return {row["epoch"]: row["train/loss"] for row in csv.DictReader(rows)
                     if row["train/loss"]}  # fmt: skip
 
-    words = ["fit", "--config", file]
-    assert main([*words]) == 0
-    if stops:
-        assert main([*words, f"--trainer.max_steps={step}", "--trainer.logger.version=9"]) == 0
-    assert main([*words, "--ckpt_path", f"x/step={step}.ckpt", "--trainer.logger.version=1"]) == 0
-    whole, resumed = losses(0), losses(1)
-    # The last batch's checkpoint is followed by none that the mean could be logged with.
-    if step == 5:
-        whole.pop("0")
-    assert len(resumed) >= 1 and resumed == {epoch: whole[epoch] for epoch in resumed}
+    whole = losses("whole")
+    for step in (1, 4, 5, 6):
+        to_stop = (f"--trainer.max_steps={step}", f"--trainer.callbacks.dirpath=stopped_{step}")
+        losses(f"to_{step}", *to_stop)
+        for folder in (f"stopped_{step}", "passed"):
+            go_on = ("--ckpt_path", f"{folder}/step={step}.ckpt", "--trainer.callbacks=[]")
+            resumed = losses(f"{folder}_from_{step}", *go_on)
+            # The last batch's checkpoint is followed by none that the mean could be logged with.
+            logged = {"0", "1"} if step < 5 else {"1"}
+            assert resumed == {epoch: whole[epoch] for epoch in logged}, (folder, step)
 
 
 def test_checkpoints_are_never_half_written(monkeypatch, capsys):
@@ -97,10 +98,10 @@ def test_checkpoints_execute_nothing(here, capsys):
 
     torch.save({"state_dict": {}, "attack": Attack()}, "attack.ckpt")
     Path("plain.ckpt").write_bytes(pickle.dumps(Attack(), protocol=2))
-    for checkpoint in ("attack.ckpt", "plain.ckpt"):
-        for command in ("fit", "validate", "test", "predict"):
-            assert main([command, "--config", write_run(), "--ckpt_path", checkpoint]) == 2
-            assert "so it was not loaded." in capsys.readouterr().err
+    commands = [(command, "attack.ckpt") for command in ("fit", "validate", "test", "predict")]
+    for command, checkpoint in (*commands, ("fit", "plain.ckpt")):
+        assert main([command, "--config", write_run(), "--ckpt_path", checkpoint]) == 2
+        assert "so it was not loaded." in capsys.readouterr().err
     assert not (here / "executed").exists()
 
 
@@ -182,6 +183,23 @@ def test_one_batch_is_not_all_of_them(capsys, batches):
     with pytest.raises(SystemExit):
         main([*words, "--print_config"])
     assert f"  limit_train_batches: {batches}\n" in capsys.readouterr().out
+
+
+def test_one_command_needs_no_parser_of_the_others(monkeypatch):
+    made, prepare = [], CLI._prepare_subcommand_parser
+
+    def count(self: CLI, kind: type, name: str, **settings: Any) -> Any:
+        made.append(name)
+        return prepare(self, kind, name, **settings)
+
+    monkeypatch.setattr(CLI, "_prepare_subcommand_parser", count)
+    for words, commands in (
+        (["test"], ["test"]), (["--print_config"], ["fit", "validate", "test", "predict"]),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            CLI([*words, "--help"])
+        assert made == commands
+        made.clear()
 
 
 def test_no_epoch_at_all():

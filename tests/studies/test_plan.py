@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+import torch
 from small_study import changed, plan_of, write_study
 
 import critical_periods
@@ -187,6 +188,15 @@ def test_automatic_precision_is_the_one_that_is_faster_here(fastest, monkeypatch
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     with pytest.raises(UserError, match="processes that srun has started would measure"):
         precision.resolved_precision({"precision": "auto"})
+
+
+def test_a_mac_trains_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    measure = precision.fastest_precision.__wrapped__
+    # Half as many bytes take half as long.
+    monkeypatch.setattr(precision, "_seconds", lambda matrix: float(matrix.element_size()))
+    assert (measure("auto"), measure("cpu")) == ("32-true", "bf16-mixed")
 
 
 def test_names_depend_on_seed_data_and_version(monkeypatch):
