@@ -214,7 +214,7 @@ def run_process(rank: int, folder: Path) -> None:
         fit_narrow_epochs(folder, f"narrow_from_{step}", f"narrow/step={step}.ckpt")
     fit_masked(folder, "masked_two", WORLD)
     fit_remedied(folder, "remedied", WORLD)
-    for step in (4, 7, 8):
+    for step in (4, 7):
         fit_remedied(folder, f"remedied_from_{step}", WORLD, f"remedied/step={step}.ckpt")
 
 
@@ -293,7 +293,7 @@ def test_two_processes_are_remedied_as_one_and_resume_to_the_bit(results):
     whole, one = results["remedied_0"]["weights"], results["remedied_one_0"]["weights"]
     for name, weight in whole.items():
         torch.testing.assert_close(weight, one[name], rtol=1e-4, atol=1e-5)
-        for other in ("remedied_1", *(f"remedied_from_{step}_0" for step in (4, 7, 8))):
+        for other in ("remedied_1", *(f"remedied_from_{step}_0" for step in (4, 7))):
             assert torch.equal(results[other]["weights"][name], weight), f"{other}: {name}"
 
 

@@ -141,8 +141,9 @@ def finish(folder: StudyFolder, plan: Plan, why: Sequence[str] = ()) -> int:
         sentence = folder.segment(name).error.read_text(encoding="utf-8").strip()
         print(f"Segment {name} failed: {sentence}", file=sys.stderr)
     undone = [name for name in plan.segments if not folder.segment(name).is_done()]
+    failures = folder.failures(plan)
     for name in failed:
-        untried = [one for one in undone if one != name and folder.failure(plan, one) == name]
+        untried = [one for one in undone if one != name and failures.get(one) == name]
         if untried:
             print(f"Not tried, as it goes on from {name}: {', '.join(untried)}.", file=sys.stderr)
     if undone:

@@ -18,6 +18,7 @@ from pytorch_lightning import loggers
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from critical_periods.core.errors import UserError, near, reason
+from critical_periods.core.internals import list_packages_once
 from critical_periods.core.trainer import attempt
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ def _start_again(mode: str, settings: dict[str, Any]) -> "Run":
 def _start(mode: str, settings: dict[str, Any]) -> "Run":
     import wandb
 
+    list_packages_once()
     if "id" in settings:
         _forget_earlier(Path(settings["dir"]), settings["id"])
     if not mode:

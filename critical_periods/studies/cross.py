@@ -1,6 +1,6 @@
 """The matrix of a study with a CrossDatasetMatrix: trained on each data set, tested on each."""
 
-from critical_periods.studies.divergence import diverged_in
+from critical_periods.studies.divergence import diverged_in, logged
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.results import Row, settings, summary
@@ -14,8 +14,10 @@ def cross(study: StudyFolder, plan: Plan) -> list[Row]:
         if not segment.is_done() or diverged_in(study, plan, run.segment) is not None:
             continue
         _, by_tested = found.setdefault(repr(known), (known, {}))
-        for key, value in segment.history()[-1].items():
-            if key.startswith("cross/") and value:
+        keys = [key for key in logged(segment) if key.startswith("cross/")]
+        last = segment.history()[-1] if keys else {}
+        for key in keys:
+            if value := last[key]:
                 by_tested.setdefault(key.removeprefix("cross/"), {})[run.seed] = float(value)
     rows = []
     for known, by_tested in found.values():

@@ -3,6 +3,8 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -21,8 +23,13 @@ def lost(measured: Mapping[str, Any]) -> str | None:
         >>> lost({"val/accuracy": "nan", "train/loss": "0.5", "val_loss": "nan"})
         'val_loss'
     """
-    losses = (key for key in measured if "loss" in re.split(r"[^a-z]+", key.lower()))
+    losses = filter(_is_loss, measured)
     return next((key for key in losses if not math.isfinite(float(measured[key] or 0))), None)
+
+
+@cache
+def _is_loss(key: str) -> bool:
+    return "loss" in re.split(r"[^a-z]+", key.lower())
 
 
 def diverged_in(study: StudyFolder, plan: Plan, name: str) -> int | None:
@@ -32,9 +39,26 @@ def diverged_in(study: StudyFolder, plan: Plan, name: str) -> int | None:
     """
     segment = study.segment(name)
     if segment.is_done():
-        return next((int(epoch["epoch"]) for epoch in segment.history() if lost(epoch)), None)
+        return _outcome(segment)[1]
     epochs = (study.segment(one.name).diverged_in() for one in plan.lineage(name))
     return next((epoch for epoch in epochs if epoch is not None), None)
+
+
+def logged(segment: SegmentFolder) -> tuple[str, ...]:
+    """The keys that the run up to the end of a segment that is done has logged."""
+    return _outcome(segment)[0]
+
+
+def _outcome(segment: SegmentFolder) -> tuple[tuple[str, ...], int | None]:
+    found = segment.metrics.stat()
+    return _read_outcome(segment.path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(1 << 16)
+def _read_outcome(path: Path, size: int, time: int) -> tuple[tuple[str, ...], int | None]:
+    """What each table asks of each history, read once as long as that stays as it is."""
+    history = SegmentFolder(path).history()
+    return (*history[0],), next((int(epoch["epoch"]) for epoch in history if lost(epoch)), None)
 
 
 class DivergenceCheck(pl.Callback):

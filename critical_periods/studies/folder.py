@@ -6,8 +6,8 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from csv import DictReader
 from csv import Error as CsvError
+from csv import reader
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,8 @@ class SegmentFolder:
         """The metrics of the run's epochs up to the segment's last; UserError if damaged."""
         try:
             with self.metrics.open(newline="", encoding="utf-8") as file:
-                rows = list(DictReader(file))
+                keys, *lines = filter(None, reader(file))
+            rows = [dict(zip(keys, line, strict=True)) for line in lines]
         except (ValueError, CsvError):
             rows = []
         if not rows or [row.get("epoch") for row in rows] != [str(n) for n in range(len(rows))]:
@@ -152,20 +153,32 @@ class SegmentFolder:
         return intact
 
     def _stamps(self) -> dict[str, list[int]]:
-        files = (self.checkpoint, checksum_file(self.checkpoint), self.metrics)
-        stats = {path.name: path.stat() for path in files if path.exists()}
-        return {name: [found.st_size, found.st_mtime_ns] for name, found in stats.items()}
+        stamps = {}
+        for path in (self.checkpoint, checksum_file(self.checkpoint), self.metrics):
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                stamps[path.name] = [found.st_size, found.st_mtime_ns]
+        return stamps
 
-    def remove_leftovers(self) -> None:
-        """Takes away what a killed process left behind, for whoever holds the segment's lock.
+    def leftovers(self) -> list[Path]:
+        """What a killed process left behind.
 
         That is how far it was, parts of files and, of one that was done, what it would have gone on
         from.
         """
-        left = [self.progress, *self.path.rglob("*.part")]
+        inside = [(folder, *dirs, *files) for folder, dirs, files in os.walk(self.path)]
+        parts = [
+            Path(folder, name) for folder, *names in inside for name in names
+            if name.endswith(".part")
+        ]  # fmt: skip
+        rest = [self.progress]
         if self.is_done():
-            left += [self.halfway, checksum_file(self.halfway)]
-        for path in left:
+            rest += [self.halfway, checksum_file(self.halfway)]
+        return parts + [path for path in rest if path.exists()]
+
+    def remove_leftovers(self) -> None:
+        """Takes them away, for whoever holds the segment's lock."""
+        for path in self.leftovers():
             if path.is_dir():  # of shards
                 shutil.rmtree(path)
             else:
@@ -184,10 +197,14 @@ class StudyFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.plan_file = path / "plan.json"
+        # They are asked for again and again, and paths take longer to make than to look at.
+        self._segments: dict[str, SegmentFolder] = {}
 
     def segment(self, name: str) -> SegmentFolder:
         """The folder of a segment."""
-        return SegmentFolder(self.path / "segments" / name)
+        if name not in self._segments:
+            self._segments[name] = SegmentFolder(self.path / "segments" / name)
+        return self._segments[name]
 
     def write_plan(self, plan: Plan) -> None:
         """Keeps the plan for workers, ``status`` and ``plot``; UserError if it cannot."""
@@ -234,10 +251,15 @@ class StudyFolder:
         registered = None if before is None else before.registered
         return replace(plan, registered=registered or Design())
 
-    def failure(self, plan: Plan, name: str) -> str | None:
-        """The segment whose failure keeps one from being trained, maybe itself, if there is one."""
-        failed = (one.name for one in plan.lineage(name) if self.segment(one.name).error.exists())
-        return next(failed, None)
+    def failures(self, plan: Plan) -> dict[str, str]:
+        """The segment that failed for each that cannot be trained for it, which may be itself."""
+        found: dict[str, str] = {}
+        for name, segment in plan.segments.items():
+            if self.segment(name).error.exists():
+                found[name] = name
+            elif segment.parent in found:
+                found[name] = found[segment.parent]
+        return found
 
     def discard_damaged(self, plan: Plan) -> list[str]:
         """Takes away done segments whose files are not what was written; returns them."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from critical_periods.core.errors import UserError
 from critical_periods.studies.cross import cross
-from critical_periods.studies.divergence import diverged_in
+from critical_periods.studies.divergence import diverged_in, logged
 from critical_periods.studies.folder import SegmentFolder, StudyFolder
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.results import Row, settings
@@ -52,9 +52,8 @@ def _histories(
     for known, segments in _done(study, plan):
         found: dict[_Place, dict[str, list[float]]] = {}
         for segment in segments:
-            history = segment.history()
-            cells = _cells(history[0], columns)
-            for epoch in history:
+            cells = _cells(logged(segment), columns)
+            for epoch in segment.history() if cells else ():
                 sums: dict[tuple[str, _Place], float] = {}
                 for key, (column, parts) in cells.items():
                     if epoch[key]:

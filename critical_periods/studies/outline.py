@@ -25,6 +25,7 @@ def outline(
         small: 0 runs in 2 segments; trains 4 epochs, separate runs would train 0.
     """
     what, labels = plan.kind_of_window, plan.labels()
+    failures = {} if folder is None else folder.failures(plan)
     lines: list[str] = []
     counts: Counter[str] = Counter()
     children: dict[str | None, list[Segment]] = defaultdict(list)
@@ -50,7 +51,8 @@ def outline(
                 if state == "running" and (reached := one.epochs_done()) is not None:
                     text += f", epoch {reached} of {segment.stop}"
                 counts[state] += 1
-                line += f"  [{text}{_why(plan, folder, segment.name)}]"
+                failed = None if state == "done" else failures.get(segment.name)
+                line += f"  [{text}{_why(folder, segment.name, failed)}]"
             lines.append(line)
             grow(segment.name, depth + 1)
 
@@ -96,9 +98,8 @@ def _adaptive(plan: Plan) -> list[str]:
     ]
 
 
-def _why(plan: Plan, folder: StudyFolder, name: str) -> str:
+def _why(folder: StudyFolder, name: str, failed: str | None) -> str:
     """What is behind the state of a segment that is not done: a divergence, a parent's failure."""
-    failed = None if folder.segment(name).is_done() else folder.failure(plan, name)
     if failed == name:
         epoch = folder.segment(name).diverged_in()
         return "" if epoch is None else f": diverged in epoch {epoch}"

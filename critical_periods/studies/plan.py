@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import TypeAdapter
@@ -181,7 +181,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as text, the same for the same study."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return json.dumps(self, default=vars, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:

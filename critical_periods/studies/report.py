@@ -56,8 +56,8 @@ def write_report(folder: StudyFolder, plan: Plan, study: LoadedStudy | None = No
 
 def _failures(folder: StudyFolder, plan: Plan) -> list[dict[str, Any]]:
     """The segments that failed, as ``report.json`` has them."""
-    found = {name: folder.failure(plan, name) for name in plan.segments}
-    found = {name: of for name, of in found.items() if not folder.segment(name).is_done()}
+    failures = folder.failures(plan).items()
+    found = {name: of for name, of in failures if not folder.segment(name).is_done()}
     return [
         {
             "segment": name,

@@ -3,7 +3,9 @@
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from critical_periods.studies import configs
@@ -105,9 +107,14 @@ def _measured(epoch: Mapping[str, str], measures: Mapping[str, str]) -> dict[str
     found: dict[str, float] = {}
     for column, pattern in measures.items():
         for key, value in epoch.items():
-            if value and re.fullmatch(pattern.replace("*", "[^/]+"), key):
+            if value and _is_of(pattern, key):
                 found.setdefault(column, short(float(value)))
     return found
+
+
+@cache
+def _is_of(pattern: str, key: str) -> bool:
+    return re.fullmatch(pattern.replace("*", "[^/]+"), key) is not None
 
 
 def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
@@ -134,7 +141,7 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
         variations.setdefault(json.dumps(run.variation), {})[run.window] = run
     has_diverged = any("diverged_epoch" in row for row in rows)
     is_pretraining = any(configs.is_pretraining(window) for _, window in plan.configs)
-    table: list[Row] = []
+    table, of = [], _Rows(rows)
     for windows in variations.values():
         points: list[Row] = []
         lost: dict[int, dict[int, dict[int, float]]] = {}
@@ -143,10 +150,10 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
             if window.onset == window.removal and window.epochs != shortest:
                 continue
             start = settings(run)
-            here, diverged = _by_seed(rows, start)
+            here, diverged = of.by_seed(start)
             if not here and not diverged:
                 continue
-            control, _ = _by_seed(rows, {**start, "onset": 0, "removal": 0})
+            control, _ = of.by_seed({**start, "onset": 0, "removal": 0})
             point: Row = {**start, "seeds": len(here)}
             for measure in _MEANT:
                 groups = _groups(measure, here, control)
@@ -155,7 +162,7 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
             if is_pretraining and window.onset < window.removal:
                 # On the target alone, for as many epochs on it.
                 rest = {"onset": 0, "removal": 0, "epochs": window.outside}
-                alone, _ = _by_seed(rows, {**start, **rest})
+                alone, _ = of.by_seed({**start, **rest})
                 of_target = _groups("final_accuracy", here, alone)[1:]
                 for group, values in zip(("", "_difference"), of_target, strict=True):
                     point |= summary(f"final_accuracy_target{group}", values.values())
@@ -191,8 +198,9 @@ def summary(name: str, values: Collection[float]) -> dict[str, float]:
 
 def differences(measure: str, rows: Sequence[Row], start: Row) -> dict[int, float]:
     """A measure of the runs with some settings minus that of their controls, by seed."""
-    here, _ = _by_seed(rows, start)
-    control, _ = _by_seed(rows, {**start, "onset": 0, "removal": 0})
+    of = _Rows(rows)
+    here, _ = of.by_seed(start)
+    control, _ = of.by_seed({**start, "onset": 0, "removal": 0})
     return _groups(measure, here, control)[-1]
 
 
@@ -202,11 +210,23 @@ def marked(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     return [{**row, "design_changed": changes} if changes else row for row in rows]
 
 
-def _by_seed(rows: Sequence[Row], wanted: Row) -> tuple[dict[int, Row], list[Row]]:
-    """The rows of a window by their seeds, and those that have diverged."""
-    found = [row for row in rows if all(row.get(n) == wanted[n] for n in wanted)]
-    diverged = [row for row in found if "diverged_epoch" in row]
-    return {row["seed"]: row for row in found if row not in diverged}, diverged
+class _Rows:
+    """Rows of runs, found by their settings without looking at all of them each time."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+        self._by: dict[tuple[str, ...], dict[tuple[Any, ...], list[Row]]] = {}
+
+    def by_seed(self, wanted: Row) -> tuple[dict[int, Row], list[Row]]:
+        """The rows of a window by their seeds, and those that have diverged."""
+        names = (*wanted,)
+        if names not in self._by:
+            self._by[names] = defaultdict(list)
+            for row in self._rows:
+                self._by[names][(*map(row.get, names),)].append(row)
+        found = self._by[names].get((*wanted.values(),), [])
+        diverged = [row for row in found if "diverged_epoch" in row]
+        return {row["seed"]: row for row in found if "diverged_epoch" not in row}, diverged
 
 
 def _groups(

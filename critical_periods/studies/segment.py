@@ -198,7 +198,7 @@ def train_segment(
     if facts:
         # After what is logged, as a segment that is done does not say it again.
         folder.mark_done(facts)
-        for path in (folder.halfway, checksum_file(folder.halfway)):
+        for path in (folder.halfway, checksum_file(folder.halfway), folder.progress):
             path.unlink(missing_ok=True)
 
 

@@ -34,8 +34,8 @@ from critical_periods.studies.results import curve, ended, marked, results
 from critical_periods.studies.seen import SEEN
 from critical_periods.studies.tables import as_table
 
-# Of a study of thousands of runs, only so many latest states of the tables are sent again.
-_STATES = 100
+# At once, only so many latest states of the tables are sent, of no more rows in all than these.
+_STATES, _ROWS = 100, 10_000
 # Whoever starts trainings spends at most one part in so many of its time on the summary.
 _SHARE = 10
 
@@ -119,7 +119,8 @@ def _log(
         final = None
         rows = results(study, replace(plan, runs=[plan.runs[place] for place in places]))
     sent = int(dict(run.summary).get("runs", 0)) if run.resumed else 0
-    for known in range(max(sent, len(order) - _STATES) + 1, len(order) + 1):
+    states = min(_STATES, 1 + _ROWS // len(order))
+    for known in range(max(sent, len(order) - states) + 1, len(order) + 1):
         now = [rows[places.index(place)] for place in sorted(order[:known])]
         is_last = known == len(order)
         if final and is_last:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from critical_periods.core.errors import ERROR_PREFIX, UserError
 from critical_periods.core.files import no_space, write_text
 from critical_periods.core.processes import start_child
 from critical_periods.studies.folder import SegmentFolder, StudyFolder
-from critical_periods.studies.plan import Plan
+from critical_periods.studies.plan import Plan, Segment
 
 _POLL_SECONDS = 0.5
 
@@ -27,13 +28,27 @@ def work(study: StudyFolder) -> None:
     that fails leaves ``error.txt`` and keeps its descendants waiting; the others go on.
     """
     plan = study.read_plan()
-    while waiting := missing(study, plan):
-        for name in ready(study, plan, waiting):
+    following: dict[str | None, list[str]] = defaultdict(list)
+    waiting = dict.fromkeys(missing(study, plan))
+    for name in waiting:
+        following[plan.segments[name].parent].append(name)
+    # Before each only the next ones are looked at, not the thousands that a study may have.
+    now = [name for name in waiting if plan.segments[name].parent not in waiting]
+    while now:
+        for name in ready(study, plan, now):
             if _train(study, plan, name):
                 break
         else:
             # Other workers train all that is ready.
             time.sleep(_POLL_SECONDS)
+        now = [one for name in now for one in _next(study, plan.segments[name], following[name])]
+
+
+def _next(study: StudyFolder, segment: Segment, following: list[str]) -> list[str]:
+    """What is to be trained in the place of a segment: itself, those after it, or none of them."""
+    if any(study.segment(one).error.exists() for one in (segment.parent, segment.name) if one):
+        return []
+    return following if study.segment(segment.name).is_done() else [segment.name]
 
 
 def missing(study: StudyFolder, plan: Plan) -> list[str]:

@@ -3,8 +3,8 @@
 Every row is a ratio of times (of variances, where it says so) that were taken in turns in one run:
 how often ours goes into another's, or how often a limit goes into ours. A row gives what it is
 compared with, the ratio's median, least and greatest over the rounds, and the limit that it is to
-keep. Rows whose peer is not installed (``pip install 'critical-periods[bench]'``) are left out,
-and named.
+keep. Rows whose peer is not installed (``pip install 'critical-periods[bench]'``, a compiler of
+C++) are left out, and named.
 
     python experiments/benchmarks/bench.py --output experiments/results/bench.csv
 
@@ -20,20 +20,20 @@ import copy
 import csv
 import logging
 import os
-import subprocess
-import sys
+import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import throughput
 import torch
+from bench_rows import Row, Work, in_turns, ratios
+from bench_studies import command_rows, resuming_rows, segment_rows
+from bench_training import compiled_rows, seed_rows, training_rows
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -46,49 +46,6 @@ from critical_periods.models import AllCNN, SplitResNet18
 
 ROUNDS = 5
 HEADER = ["what", "peer", "median", "least", "greatest", "rounds", "limit", "met", "machine", "day"]
-ROOT = Path(__file__).parents[2]
-Work = Callable[[], Any]
-
-
-class Row(NamedTuple):
-    """One line of the table.
-
-    Attributes:
-        what: is measured.
-        peer: what it is compared with.
-        ratios: of each round.
-        limit: of the median.
-        at_least: whether it is to be at least that, or at most.
-    """
-
-    what: str
-    peer: str
-    ratios: Sequence[float]
-    limit: float
-    at_least: bool = True
-
-    def cells(self) -> list[object]:
-        middle = median(self.ratios)
-        met = middle >= self.limit if self.at_least else middle <= self.limit
-        ends = (f"{one:.3g}" for one in (middle, min(self.ratios), max(self.ratios)))
-        sign = "at least" if self.at_least else "at most"
-        return [self.what, self.peer, *ends, len(self.ratios), f"{sign} {self.limit:g}", met]
-
-
-def seconds(work: Work) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
-def in_turns(works: dict[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, round by round, after a first one that warms up."""
-    taken = [{name: seconds(work) for name, work in works.items()} for _ in range(rounds + 1)]
-    return {name: [one[name] for one in taken[1:]] for name in works}
-
-
-def ratios(taken: dict[str, list[float]], of: str, by: str) -> list[float]:
-    return [one / other for one, other in zip(taken[of], taken[by], strict=True)]
 
 
 # The Fisher trace.
@@ -289,50 +246,7 @@ def rsv_rows(rounds: int, pairs: int, draws: int, width: int) -> Iterator[Row]:
     yield Row("RSV", "whole passes, once a view", ratios(taken, "two", "ours"), 2)
 
 
-# Training, studies, videos.
-
-
-def training_rows(rounds: int, batches: int, width: int) -> Iterator[Row]:
-    throughput.WARM_UP = 1
-    for theirs in ("32-true", "bf16-mixed"):
-        with redirect_stdout(sys.stderr):
-            rates = throughput.compare(None, batches, rounds, width, theirs)
-        peer = f"a conventional pipeline in {theirs}, two workers"
-        yield Row("Training steps of SplitResNet18", peer, [a / b for a, b in rates], 1)
-    yield Row(
-        "A matrix product in bf16",
-        "float32",
-        [throughput.product_ratio() for _ in range(rounds)],
-        1,
-    )
-
-
-def command_rows(rounds: int, runs: int) -> Iterator[Row]:
-    """Seconds of commands, over what they may take."""
-    study = str(ROOT / "experiments/studies/quickstart.yaml")
-    # Each removal has a control of its length.
-    removals, seeds = [*range(50)], [*range(runs // 99)]
-    many = ["--set", f"windows.removal={removals}", f"seeds={seeds}"]
-    commands = {
-        "help": ["--help"],
-        "plan": ["study", "plan", study],
-        "many": ["study", "plan", study, *many],
-    }
-    taken: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(rounds):
-        for name, words in commands.items():
-            before = os.times()
-            arguments = [sys.executable, "-m", "critical_periods", *words]
-            subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
-            after = os.times()
-            taken[name].append(
-                after.children_user + after.children_system
-                - before.children_user - before.children_system
-            )  # fmt: skip
-    plans = [many - few for few, many in zip(taken["plan"], taken["many"], strict=True)]
-    what = f"`study plan` of {99 * len(seeds):,} runs beyond the quickstart's"
-    yield Row(what, "2 seconds", [one / 2 for one in plans], 1, False)
-    yield Row("`critical-periods --help`", "1.5 s", [one / 1.5 for one in taken["help"]], 1, False)
+# Videos.
 
 
 def frame_rows(rounds: int) -> Iterator[Row]:
@@ -370,9 +284,16 @@ def main() -> None:
         "variance": variance_rows(rounds, 4 if small else 60),
         "RSV": rsv_rows(rounds, 2 if small else 10, 8 if small else 128, 4 if small else 16),
         "commands": command_rows(rounds, 99 if small else 9900),
+        "segments": segment_rows(rounds),
+        "resuming": resuming_rows(rounds, 99 if small else 6700),
         "training": training_rows(rounds, 1, 4 if small else 64),
+        "seeds": seed_rows(rounds, 1 if small else 3),
     }
     missing = [name for name in ("nngeometry", "backpack", "torchcodec") if not find_spec(name)]
+    if shutil.which(os.environ.get("CXX", "c++")) and not small:
+        parts["compiled"] = compiled_rows(rounds, 20)
+    else:
+        missing.append("a compiler of C++")
     if "CRITICAL_PERIODS_VIDEOS" in os.environ:
         parts["videos"] = frame_rows(rounds)
     else:

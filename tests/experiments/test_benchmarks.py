@@ -18,6 +18,7 @@ from small_videos import film, write_video
 from critical_periods.metrics.functional import fisher_trace
 from critical_periods.models import AllCNN
 from critical_periods.studies.plan import Plan, Segment
+from critical_periods.studies.results import results
 from critical_periods.studies.study import read_study
 
 BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
@@ -186,3 +187,23 @@ def test_the_table_compares_what_is_the_same(monkeypatch):
     assert row.cells() == ["RSV", "forward passes", "1.2", "1", "1.3", 3, "at most 1.1", False]
     taken = bench.in_turns({"one": lambda: None, "two": lambda: None}, 3)
     assert {name: len(seconds) for name, seconds in taken.items()} == {"one": 3, "two": 3}
+
+
+def test_ways_that_studies_go_without_train_the_same(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    training: Any = import_module("bench_training")
+    seeds = [training.examples(seed) for seed in range(2)]
+    for name in seeds[0]:
+        given = [of[name] for of in seeds]
+        alone = [torch.nn.functional.cross_entropy(net(*views), y) for net, views, y in given]
+        losses, parameters = training.stacked(given)
+        torch.testing.assert_close(losses(), torch.stack(alone))
+        losses().sum().backward()
+        gradient = torch.autograd.grad(alone[1], [*given[1][0].parameters()])
+        for one, of_all in zip(gradient, parameters.values(), strict=True):
+            torch.testing.assert_close(of_all.grad[1], one, atol=1e-5, rtol=1e-4)
+
+    studies: Any = import_module("bench_studies")
+    study, plan = studies.planned(tmp_path, ["windows.removal=[0, 1]", "seeds=[0]"])
+    studies.finished(study, plan)
+    assert study.discard_damaged(plan) == [] and len(results(study, plan)) == len(plan.runs)

@@ -108,6 +108,15 @@ def summary_of(folder: Path, plan: Plan) -> str:
     return id_
 
 
+def test_packages_are_listed_once_for_all_runs_of_a_process(no_account, monkeypatch):
+    looked: list[int] = []
+    monkeypatch.setattr(wandb.util, "working_set", lambda: looked.append(1) or [])
+    for id_ in "ab":
+        logger = tracking.wandb_logger(Path("out"), id_)
+        assert logger is not None and logger.finish(0)
+    assert len(looked) == 1
+
+
 def test_a_study_is_one_group_with_a_summary(no_account, monkeypatch):
     """A run a path, whole from epoch 0; the summary has the tables after each run that ended."""
     from critical_periods.studies.launchers import local

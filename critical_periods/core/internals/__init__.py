@@ -1,4 +1,4 @@
-"""Internals of Lightning, torch and jsonargparse that this package leans on, all in one place.
+"""Internals of Lightning, torch, jsonargparse and W&B that this package leans on, all in one place.
 
 None of these is a promise of its package's, so each has a function here that says what it is for,
 a test in ``tests/core/test_internals.py`` that notices when a release changes it, and an upper
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .options import add_option_type as add_option_type
     from .options import class_parameters as class_parameters
     from .options import set_option_type as set_option_type
+    from .packages import list_packages_once as list_packages_once
     from .resuming import add_epoch_sums as add_epoch_sums
     from .resuming import batches_before_resuming as batches_before_resuming
     from .resuming import epoch_sums as epoch_sums

@@ -4,6 +4,7 @@ What their messages say is read in ``runs/messages.py``, and tested with a mista
 ``tests/runs/mistakes.yaml``.
 """
 
+from functools import cache
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ def add_option_type(parser: "ArgumentParser", option: str, kind: Any) -> None:
     action._typehint |= kind
 
 
+@cache
 def class_parameters(owner: type) -> dict[str, Parameter]:
     """The parameters of a class, those too that it passes on as ``**kwargs``.
 

@@ -33,7 +33,7 @@ def launch(study: StudyFolder, plan: Plan, request: Request) -> list[str]:
     from critical_periods.studies.summary import GrowingSummary
 
     for folder in map(study.segment, plan.segments):
-        if folder.path.exists():
+        if folder.leftovers():
             with suppress(Timeout), folder.held():
                 folder.remove_leftovers()
     if not missing(study, plan):

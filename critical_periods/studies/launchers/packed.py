@@ -66,7 +66,8 @@ def run_packed(study: StudyFolder, plan: Plan, names: Collection[str], number: i
                 break
             time.sleep(_POLL_SECONDS)
         left = [name for name in names if not study.segment(name).is_done()]
-        failed = [name for name in left if study.failure(plan, name) is not None]
+        failures = study.failures(plan)
+        failed = [name for name in left if name in failures]
         if is_told() and len(left) > len(failed):
             return STOPPED
     if any(code < 0 or code > 128 for code in codes):
