@@ -290,10 +290,10 @@ def main() -> None:
         "seeds": seed_rows(rounds, 1 if small else 3),
     }
     missing = [name for name in ("nngeometry", "backpack", "torchcodec") if not find_spec(name)]
-    if shutil.which(os.environ.get("CXX", "c++")) and not small:
-        parts["compiled"] = compiled_rows(rounds, 20)
-    else:
+    if not shutil.which(os.environ.get("CXX", "c++")):
         missing.append("a compiler of C++")
+    elif not small:
+        parts["compiled"] = compiled_rows(rounds, 20)
     if "CRITICAL_PERIODS_VIDEOS" in os.environ:
         parts["videos"] = frame_rows(rounds)
     else:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from critical_periods.core.errors import UserError
 from critical_periods.studies import folder, worker
 from critical_periods.studies import folder as files
 from critical_periods.studies.folder import SegmentFolder, StudyFolder, finalize_checkpoint
-from critical_periods.studies.launchers import local
+from critical_periods.studies.launchers import local, progress
 from critical_periods.studies.launchers.launcher import Request
 from critical_periods.studies.loading import LoadedStudy
 from critical_periods.studies.measurements import TABLES
@@ -161,3 +162,18 @@ def test_before_a_segment_only_the_next_ones_are_looked_at(tmp_path, monkeypatch
     assert study.failures(plan) == dict.fromkeys(["3_17", "3_18", "3_19"], "3_17")
     # Once for all, then for the four that are next and their parents.
     assert counts["is_done"] < 80 * (1 + 2 * 4 + 1)
+
+
+def test_looking_at_thousands_of_segments_leaves_the_core_to_training(tmp_path, monkeypatch):
+    study, plan, _ = many(tmp_path, monkeypatch)
+    clock, slept, goes_on = [0.0], [], iter([True, True, False])
+
+    def look(*_: Any) -> int:
+        clock[0] += 0.25
+        return 0
+
+    fake = SimpleNamespace(monotonic=lambda: clock[0], sleep=slept.append)
+    monkeypatch.setattr(progress, "time", fake)
+    monkeypatch.setattr(progress, "_epochs_done", look)
+    progress.show_progress(study, plan, lambda: next(goes_on))
+    assert slept == [0.5, 2.5, 2.5]

@@ -8,6 +8,9 @@ from tqdm import tqdm
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan
 
+# Looking at thousands of segments takes at most one part in so many of the time of a core.
+_SHARE = 10
+
 
 def show_progress(
     study: StudyFolder, plan: Plan, is_going_on: Callable[[], bool], poll_seconds: float = 0.5
@@ -21,13 +24,16 @@ def show_progress(
     with tqdm(
         total=plan.epochs, initial=before, unit="epoch", disable=None, dynamic_ncols=True
     ) as bar:
-        goes_on = True
+        goes_on, took = True, 0.0
         while goes_on:
-            time.sleep(poll_seconds)
+            time.sleep(max(poll_seconds, _SHARE * took))
             goes_on = is_going_on()
+            looked = time.monotonic()
             now = _epochs_done(study, plan)
+            running = "" if bar.disable else _running(study, plan)
+            took = time.monotonic() - looked
             if not bar.disable:
-                bar.set_postfix_str(_running(study, plan), refresh=False)
+                bar.set_postfix_str(running, refresh=False)
                 bar.update(now - bar.n)
                 bar.refresh()
                 continue
