@@ -33,8 +33,8 @@ LONGEST = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, as some tests wait: for Slurm, a service, another process."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than there are cores, as some tests wait: for Slurm, a service, another process."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -114,8 +115,9 @@ def slurm(folder: Path, most: dict[str, int] | None = None) -> Iterator[None]:
             hurries.join()
         # Of the accounts, whoever asks the database ends before it.
         for name in ("slurmctld", "slurmd.*", "slurmdbd", "mariadb", "munge"):
-            for file in folder.glob(f"{name}.pid"):
-                end(int(file.read_text()))
+            numbers = [int(file.read_text()) for file in folder.glob(f"{name}.pid")]
+            with ThreadPoolExecutor() as side_by_side:
+                list(side_by_side.map(end, numbers))
         del os.environ["SLURM_CONF"]
 
 

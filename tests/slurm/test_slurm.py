@@ -339,7 +339,7 @@ def test_a_study_of_which_something_is(what: str, befallen: dict[str, Future[Non
 
 
 def test_paths_and_what_is_said_of_them_while_slurm_is_silent(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     setup = [f"export WAITS_FOR={tmp_path}/go"]
     path = write_study(
@@ -349,9 +349,14 @@ def test_paths_and_what_is_said_of_them_while_slurm_is_silent(
     output = StudyFolder(tmp_path / "out")
     assert "Submitted 0 jobs" in study(path, "run", "--launcher", "slurm")
     assert re.search(r"\[queued \(.+\)\]|\[running \(.* left\)", study(path, "status"))
+    # Programs of Slurm wait so long for a controller that is down.
+    conf = Path(os.environ["SLURM_CONF"])
+    impatient = conf.with_name("impatient.conf")
+    impatient.write_text(conf.read_text().replace("MessageTimeout=100", "MessageTimeout=15"))
     with subprocess.Popen(
         [sys.executable, "-m", "critical_periods", "study", "wait", path, "--output", output.path],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"SLURM_CONF": str(impatient)},
     ) as waits:  # fmt: skip
         wait_for(lambda: any(job.state == "RUNNING" for job in jobs(output)))
         stop_controller()
@@ -360,7 +365,9 @@ def test_paths_and_what_is_said_of_them_while_slurm_is_silent(
             said = waits.stderr.readline()
             assert re.match("squeue of Slurm failed: .*; it is asked again until it answers.", said)
             capfd.readouterr()
-            assert study(path, "status")
+            with monkeypatch.context() as patch:
+                patch.setenv("SLURM_CONF", str(impatient))
+                assert study(path, "status")
             assert f"What waits and runs is not known: {said[:23]}" in capfd.readouterr().err
             go(path)
             wait_for(lambda: list(output.path.glob("segments/*/done.json")))
