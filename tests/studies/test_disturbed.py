@@ -207,7 +207,8 @@ def test_a_disturbed_study_ends_alike(
             check(folder, whole, devices)
             shutil.rmtree(folder)
         elif code == 130:
-            assert struck[-1].startswith("Ctrl-C") and said(folder).count(STOPPED) == 1
+            # What came after that one hit a study that was ending.
+            assert any("Ctrl-C" in one for one in struck) and said(folder).count(STOPPED) == 1
         elif code == 1:
             # A rank that is killed fails its segment, and a killed worker leaves the rest undone.
             assert set(struck) & {"worker", "rank"} and " segments are not done" in said(folder)
