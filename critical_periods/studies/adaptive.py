@@ -13,6 +13,7 @@ from critical_periods.studies.lattice import design, space_of
 from critical_periods.studies.names import Resolved
 from critical_periods.studies.plan import Plan, Segment, make_plan
 from critical_periods.studies.resolve import resolve
+from critical_periods.studies.results import results
 from critical_periods.studies.rounds import (
     Chosen,
     Fit,
@@ -87,7 +88,7 @@ class Rounds:
 
         rounds = self._read(folder)
         plan, runs = self._plan(rounds), [run for one in rounds for run in one.runs]
-        lost = losses(folder, plan, runs)
+        lost = losses(self.space, results(folder, plan), runs)
         if len(lost) < len(runs):
             return None
         found = posterior(self.space, runs, lost, rounds[-1].fit)

@@ -1,5 +1,7 @@
 """The tables of an adaptive study: its rounds, and the boundary that they have found."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from critical_periods.studies.folder import StudyFolder
@@ -14,8 +16,8 @@ from critical_periods.studies.tables import short
 _PANELS = (0.0, 0.5, 1.0)
 
 
-def adaptive(folder: StudyFolder, plan: Plan) -> list[Row]:
-    """A row a run with a deficit, in the order in which they were chosen.
+def adaptive(folder: StudyFolder, plan: Plan, results: Sequence[Row]) -> list[Row]:
+    """A row a run with a deficit, in the order in which they were chosen, by the results.
 
     Columns: ``round`` (0: the initial design) and ``run``, the axes (``onset``, ``length`` and the
     further ones), ``seed``; ``epochs``, which it trained anew when it was chosen, with its control;
@@ -32,7 +34,7 @@ def adaptive(folder: StudyFolder, plan: Plan) -> list[Row]:
         return []
     rounds = record.rounds
     runs = [(number, run) for number, one in enumerate(rounds) for run in one.runs]
-    lost = losses(folder, plan, [run for _, run in runs])
+    lost = losses(space, results, [run for _, run in runs])
     rows: list[Row] = []
     held: list[bool] = []
     for place, (number, run) in enumerate(runs):
@@ -59,7 +61,7 @@ def adaptive(folder: StudyFolder, plan: Plan) -> list[Row]:
     return rows
 
 
-def boundary(folder: StudyFolder, plan: Plan) -> list[Row]:
+def boundary(folder: StudyFolder, plan: Plan, results: Sequence[Row]) -> list[Row]:
     """What the finished runs say of the loss over the plane of the first two axes that vary.
 
     A row a point: the axes; ``loss`` (mean over seeds, as it is expected), ``loss_sd`` and
@@ -70,7 +72,7 @@ def boundary(folder: StudyFolder, plan: Plan) -> list[Row]:
     if space is None or record is None:
         return []
     runs = [run for one in record.rounds for run in one.runs]
-    lost = losses(folder, plan, runs)
+    lost = losses(space, results, runs)
     fits = [one.fit for one in record.rounds if one.fit is not None]
     # Without a fit the initial design has not finished; nor has it, where runs were damaged since.
     if not fits or len(lost) < len(record.rounds[0].runs):

@@ -1,6 +1,5 @@
 """From finished runs to the probability of impairment, and to the runs that tell most about it."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -17,9 +16,7 @@ from critical_periods.reliability.deep_kernel import DeepKernelGP
 from critical_periods.reliability.learning import choose, expected_feasibility
 from critical_periods.studies import lattice
 from critical_periods.studies.adaptive_settings import LEAST_INITIAL
-from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.plan import Plan
-from critical_periods.studies.results import Row, ended, results
+from critical_periods.studies.results import Row
 from critical_periods.studies.rounds import Chosen, Fit, Round
 from critical_periods.studies.schedule import Schedule
 from critical_periods.studies.space import Space, Trained
@@ -39,12 +36,13 @@ _MOVES, _WIDTH, _PATIENCE = 0.01, 0.05, 2
 _COMPARED = 1000
 
 
-def losses(folder: StudyFolder, plan: Plan, runs: Sequence[Chosen]) -> list[float | None]:
-    """What each run lost beside its control, as many as have ended; ``None`` of a divergence."""
-    assert plan.adaptive is not None
-    space = plan.adaptive
-    rows = zip((run for _, run, _ in ended(folder, plan)), results(folder, plan), strict=True)
-    found = {_key(run.variation, run.window, run.seed): row for run, row in rows}
+def losses(space: Space, rows: Sequence[Row], runs: Sequence[Chosen]) -> list[float | None]:
+    """What each run lost beside its control, as many as have ended; ``None`` of a divergence.
+
+    ``rows`` are those of :func:`~critical_periods.studies.results.results`.
+    """
+    names = [*[*space.axes][2:], *Schedule._fields, "seed"]
+    found = {tuple(row[name] for name in names): row for row in rows}
     measure = next((one for one in _MEASURES if any(one in row for row in found.values())), None)
     if measure is None and any("diverged_epoch" not in row for row in found.values()):
         raise UserError(
@@ -53,18 +51,13 @@ def losses(folder: StudyFolder, plan: Plan, runs: Sequence[Chosen]) -> list[floa
         )
     lost = []
     for run in runs:
-        variation = space.variation(run.point)
         windows = space.window(run.point), Schedule(0, 0, space.epochs)
-        pair = [found.get(_key(variation, window, run.seed)) for window in windows]
+        pair = [found.get((*run.point[2:], *window, run.seed)) for window in windows]
         both = [row for row in pair if row is not None]
         if len(both) < 2:
             break
         lost.append(_lost(both, measure or ""))
     return lost
-
-
-def _key(variation: Row, window: Schedule, seed: int) -> str:
-    return json.dumps([variation, window, seed])
 
 
 def _lost(pair: Sequence[Row], measure: str) -> float | None:

@@ -28,7 +28,7 @@ from critical_periods.studies.segment import segment_config
 from critical_periods.studies.tables import as_table
 
 _ROWS = {"results": results, "rsv_through_epochs": rsv_through_epochs, **TABLES}
-_ROWS |= {"adaptive": adaptive, "boundary": boundary}
+_OF_RESULTS = {"remedies": remedies, "adaptive": adaptive, "boundary": boundary}
 
 
 class LoadedStudy:
@@ -55,8 +55,8 @@ class LoadedStudy:
                 found = curve(self.plan, self.rows("results"))
             elif name == "recovery":
                 found = recovery(self.plan, self.rows("results"))
-            elif name == "remedies":
-                found = remedies(self.folder, self.plan, self.rows("results"))
+            elif name in _OF_RESULTS:
+                found = _OF_RESULTS[name](self.folder, self.plan, self.rows("results"))
             else:
                 found = _ROWS[name](self.folder, self.plan)
             self._rows[name] = marked(self.plan, found)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +69,10 @@ def compared(name: str, runs: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not has_ended(StudyFolder(runs / f"{name}{suffix}")):
             continue
         study = load_study(runs / f"{name}{suffix}")
-        record = read_record(study.folder)
-        assert record is not None
+        record, of = read_record(study.folder), study.plan.adaptive
+        assert record is not None and of is not None and of.kernel == kernel
         chosen = [run for one in record.rounds for run in one.runs]
-        lost = losses(study.folder, study.plan, chosen)
-        of = replace(space, kernel=kernel)
+        lost = losses(of, study.rows("results"), chosen)
         models[kernel] = study, posterior(of, chosen, lost, record.rounds[-1].fit)
     axes, threshold = [*space.axes], space.threshold
     inside = dict.fromkeys(models, 0)

@@ -12,7 +12,7 @@ from small_study import write_study
 from critical_periods.cli import main
 from critical_periods.studies import load_study
 from critical_periods.studies.adaptive import Rounds
-from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.folder import SegmentFolder, StudyFolder
 from critical_periods.studies.lattice import design, places, unit, values, weights
 from critical_periods.studies.launchers import local, slurm_queue
 from critical_periods.studies.plan import Plan
@@ -79,7 +79,10 @@ def kept(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_study_chooses_its_runs_and_ends_with_the_same_bytes_however_often_it_was_killed(
-    tmp_path: Path, pretended: list[int], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    pretended: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     path, out = adaptive(tmp_path), tmp_path / "out"
     words = ["study", "run", str(path), "--output", str(out)]
@@ -126,15 +129,19 @@ def test_a_study_chooses_its_runs_and_ends_with_the_same_bytes_however_often_it_
         assert main(words) == 0
         assert kept(out) == before
     # The number of threads is no part of the bits, and is left as it was.
-    threads = torch.get_num_threads()
+    threads, loaded = torch.get_num_threads(), load_study(out)
+    read, history = [], SegmentFolder.history
+    monkeypatch.setattr(SegmentFolder, "history", lambda one: read.append(one) or history(one))
     torch.set_num_threads(2)
     try:
         asked = torch.get_num_threads()
-        again = load_study(out).boundary
+        again = loaded.boundary
         assert torch.get_num_threads() == asked
     finally:
         torch.set_num_threads(threads)
     assert again.equals(surface)
+    # All tables take what was measured from the results, so that it is read once.
+    assert loaded.adaptive.equals(table) and len(loaded.runs) == len(read) == len(study.plan.runs)
     # Of other settings it chooses anew.
     rounds = Rounds(read_study(path, ["windows.adaptive.threshold=0.1"]))
     assert len(rounds.plan(study.folder).runs) < len(study.plan.runs)
