@@ -51,18 +51,19 @@ def run(options: argparse.Namespace) -> int:
     if options.launcher == "slurm" and request.study.adaptive is not None:
         slurm.end_choosing(folder)
     plan, rounds = prepared_plan(options, folder)
-    try:
-        why_ended = at.launch(folder, plan, request)
-        while at.WAITS and rounds is not None and (following := rounds.advance(folder)) is not None:
-            plan = following
+    with folder.running():
+        try:
             why_ended = at.launch(folder, plan, request)
-    except (KeyboardInterrupt, Terminated) as ended:
-        done = [name for name in plan.segments if folder.segment(name).is_done()]
-        raise type(ended)(
-            f"{len(done)} of {len(plan.segments)} segments are done and kept in {folder.path}; the "
-            "same command goes on from there."
-        ) from ended
-    return finish(folder, plan, why_ended) if at.WAITS else 0
+            while at.WAITS and rounds and (following := rounds.advance(folder)):
+                plan = following
+                why_ended = at.launch(folder, plan, request)
+        except (KeyboardInterrupt, Terminated) as ended:
+            done = [name for name in plan.segments if folder.segment(name).is_done()]
+            raise type(ended)(
+                f"{len(done)} of {len(plan.segments)} segments are done and kept in {folder.path}; "
+                "the same command goes on from there."
+            ) from ended
+        return finish(folder, plan, why_ended) if at.WAITS else 0
 
 
 def _refuse_another_launchers(options: argparse.Namespace) -> None:

@@ -16,6 +16,28 @@ _PATIENCE = 3.0
 _log = logging.getLogger(__name__)
 
 
+def is_held(file: Path) -> bool:
+    """Whether a process holds a lock, which may be this one.
+
+    Raises:
+        OSError: that cannot be found out.
+        NotImplementedError: nor where the file system has no locks.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder, locked(Path(folder) / "lock"):
+        ...     is_held(Path(folder) / "lock"), is_held(Path(folder) / "other")
+        (True, False)
+    """
+    if not file.exists():
+        return False
+    try:
+        with FileLock(file).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 @contextmanager
 def locked(file: Path, waiting: str | None = None) -> Iterator[None]:
     """Holds a lock until the block ends; the system frees it where the process is killed.

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from critical_periods.core.errors import UserError, reason
 from critical_periods.core.files import write_text
+from critical_periods.core.locks import is_held
 from critical_periods.studies.design import Design
 from critical_periods.studies.plan import Plan
 
@@ -67,13 +68,8 @@ class SegmentFolder:
 
     def is_running(self) -> bool:
         """Whether some process trains the segment now."""
-        if not (self.path / "lock").exists():
-            return False
         try:
-            with self.lock().acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
+            return is_held(self.path / "lock")
         except (OSError, NotImplementedError):
             # In another user's folder, what is there while a segment is trained has to do.
             return self.progress.exists()
@@ -219,6 +215,25 @@ class StudyFolder:
             yield
         except OSError as error:
             raise UserError(f"--output {self.path} cannot be written: {error.strerror}.") from error
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Has :meth:`is_running` say until the block ends that a command is at it."""
+        lock = FileLock(self.path / "run.lock")
+        # Who looks holds it for a moment. Of two commands the second one goes on without.
+        with suppress(OSError, NotImplementedError):
+            lock.acquire(timeout=1)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_running(self) -> bool:
+        """Whether a command trains, chooses or reports here."""
+        try:
+            return is_held(self.path / "run.lock")
+        except (OSError, NotImplementedError):
+            return False
 
     def read_plan(self) -> Plan:
         """The plan of the study that was last run here; UserError if it is missing or damaged."""

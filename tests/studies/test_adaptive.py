@@ -1,6 +1,8 @@
 """Adaptive studies, whose trainings are replaced by a formula: only their choices are ours."""
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from small_study import write_study
 
-from critical_periods.cli import main
+from critical_periods.cli import main, study_commands
 from critical_periods.studies import load_study
 from critical_periods.studies.adaptive import Rounds
 from critical_periods.studies.folder import SegmentFolder, StudyFolder
@@ -149,6 +151,37 @@ def test_a_study_chooses_its_runs_and_ends_with_the_same_bytes_however_often_it_
     study.folder.segment(study.plan.runs[0].segment).discard()
     damaged = load_study(out)
     assert len(damaged.adaptive) == 22 and damaged.boundary.empty
+
+
+def test_waiting_goes_on_while_the_next_round_is_chosen(
+    tmp_path: Path, pretended: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    files = [str(adaptive(tmp_path)), "--output", str(tmp_path / "out")]
+    chooses, looked = threading.Event(), threading.Event()
+    finished: list[threading.Thread] = []
+
+    def choose(rounds: Rounds, folder: StudyFolder) -> None:
+        chooses.set()
+        assert looked.wait(60)
+
+    def follow(folder: StudyFolder, plan: Plan, goes_on: Callable[[], bool], _: float) -> None:
+        while goes_on():
+            looked.set()
+            time.sleep(0.1)
+
+    def finish(*_: Any) -> int:
+        finished.append(threading.current_thread())
+        return 0
+
+    monkeypatch.setattr(Rounds, "advance", choose)
+    monkeypatch.setattr(study_commands, "show_progress", follow)
+    monkeypatch.setattr(study_commands, "finish", finish)
+    run = threading.Thread(target=main, args=(["study", "run", *files],))
+    run.start()
+    assert chooses.wait(60) and main(["study", "wait", *files]) == 0
+    looked.set()
+    run.join()
+    assert finished == [run, threading.current_thread()]
 
 
 def test_rounds_on_slurm_follow_one_another(

@@ -87,8 +87,11 @@ def states(study: StudyFolder) -> dict[str, str]:
 
 
 def going_on(study: StudyFolder, plan: Plan) -> Callable[[], bool]:
-    """What says, whenever it is called, whether any segment is trained."""
-    return lambda: any(study.segment(name).state() == "running" for name in plan.segments)
+    """What says, whenever it is called, whether a command runs the study or trains a segment."""
+    return lambda: (
+        study.is_running()
+        or any(study.segment(name).state() == "running" for name in plan.segments)
+    )
 
 
 def cancel(study: StudyFolder) -> int:
