@@ -10,7 +10,7 @@ from typing import Any
 from critical_periods.core.errors import UserError
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.lattice import design, space_of
-from critical_periods.studies.names import Resolved
+from critical_periods.studies.names import Resolved, is_of_training
 from critical_periods.studies.plan import Plan, Segment, make_plan
 from critical_periods.studies.resolve import resolve
 from critical_periods.studies.results import results
@@ -151,6 +151,11 @@ class Rounds:
         found = dict.fromkeys(self.study.adaptive.WINDOW, True)
         further = {name: low for name, (low, _) in ends.items() if name not in found}
         for name in further:
+            if not is_of_training(name):
+                raise UserError(
+                    f"windows.adaptive.{name} is no axis, as it says where a run is trained or how "
+                    "it is observed; give it one value, in set."
+                )
             for end in ends[name]:
                 try:
                     resolved = self._resolve(Variation({}, further | {name: end}))

@@ -10,14 +10,30 @@ from critical_periods.studies.configs import Config
 from critical_periods.studies.remedy import begun
 from critical_periods.studies.roles import said_by, segment_callbacks
 
-# How a run is observed, and where, changes none of its bits; max_epochs is in the schedule.
-_TRAINER_IGNORED = (
+# How a run is observed, and where, changes none of its bits.
+_OBSERVED = (
     "default_root_dir", "enable_autolog_hparams", "enable_checkpointing", "enable_model_summary",
-    "enable_progress_bar", "log_every_n_steps", "logger", "max_epochs", "model_registry",
-    "num_sanity_val_steps", "profiler",
+    "enable_progress_bar", "log_every_n_steps", "logger", "model_registry", "num_sanity_val_steps",
+    "profiler",
 )  # fmt: skip
+# The machine that trains it may change them, by rounding.
+_MACHINE = ("accelerator", "devices", "num_nodes", "strategy")
 # The data itself is in the name by its fingerprint; where it lies is not.
 DATA_IGNORED = ("device_resident", "download", "index_dir", "root")
+_NOT_TRAINED = (
+    "num_threads.", *(f"trainer.{name}." for name in (*_OBSERVED, *_MACHINE)),
+    *(f"data.init_args.{name}." for name in (*DATA_IGNORED, "num_workers")),
+)  # fmt: skip
+
+
+def is_of_training(setting: str) -> bool:
+    """Whether a setting says what is trained, rather than on which machine or how it is observed.
+
+    Example:
+        >>> is_of_training("trainer.gradient_clip_val"), is_of_training("trainer.devices")
+        (True, False)
+    """
+    return not f"{setting.removeprefix('finetuning.')}.".startswith(_NOT_TRAINED)
 
 
 class Resolved(NamedTuple):
@@ -113,7 +129,8 @@ def _until(config: Config, window: tuple[int, int], stop: int) -> Config:
     config = copy.deepcopy(config)
     config.pop("seed_everything", None)
     trainer, data = config["trainer"], config["data"].get("init_args", {})
-    for settings, ignored in ((trainer, _TRAINER_IGNORED), (data, DATA_IGNORED)):
+    # The schedule has max_epochs.
+    for settings, ignored in ((trainer, (*_OBSERVED, "max_epochs")), (data, DATA_IGNORED)):
         for setting in ignored:
             settings.pop(setting, None)
     callbacks = segment_callbacks(trainer["callbacks"])
