@@ -68,10 +68,10 @@ def values(low: Number, high: Number, is_whole: bool) -> list[Number]:
 def places(space: Space) -> Places:
     """The points of the lattice."""
     sizes = [len(found) for found in space.axes.values()]
-    every = np.arange(prod(sizes))
-    if len(every) > MOST_POINTS:
+    every = np.arange(min(prod(sizes), MOST_POINTS))
+    if prod(sizes) > MOST_POINTS:
         rng = np.random.default_rng(fold(Stream.CANDIDATES, FIXED_SEED))
-        every = np.sort(rng.choice(len(every), MOST_POINTS, replace=False))
+        every = np.sort(rng.choice(prod(sizes), MOST_POINTS, replace=False))
     return np.stack(np.unravel_index(every, sizes), axis=1)
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,8 @@ def test_the_lattice_and_its_weights():
     axes = {"onset": values(0, 80, True), "length": [5], "x": values(0, 1, False)}
     space = Space(axes, 90, 0.1, 20, 12, 4, "plain", {"onset": {"normal": [20.0, 5.0]}}, (0, 1))
     of = places(space)
+    wide = replace(space, axes={name: axes["x"] for name in "abcdefgh"})
+    assert places(wide).shape == (20_000, 8)
     assert len(of) == 41 * 41 and unit(space, [space.point(of[-1])]).tolist() == [[1.0, 1.0]]
     found = weights(space, of)
     onset = np.array([space.point(place)[0] for place in of])
