@@ -1041,8 +1041,8 @@ def boundary_lines(name: str) -> str:
             for kernel in kernels
         ]
         body.append([*(f"{row[axis]:g}" for axis in axes), _length(row["grid"]), interval, *cells])
-    header = [*(axis.split(".")[-1] for axis in axes), "grid", "interval of the grid", *kernels]
-    return markdown(header, body)
+    header = [*(axis.split(".")[-1] for axis in axes), "grid", "interval of the grid"]
+    return markdown([*header, *map(_kernel, kernels)], body)
 
 
 def boundary_costs() -> str:
@@ -1060,7 +1060,7 @@ def boundary_costs() -> str:
                     percent(row["covered"]), f"{number(row['probability'], 2)} ({interval})",
                     row["architecture"],
                 ]  # fmt: skip
-            body.append([name, row["study"], *cells, *[""] * (5 - len(cells) + 2)])
+            body.append([name, _kernel(row["study"]), *cells, *[""] * (5 - len(cells) + 2)])
     header = [
         "study",
         "kernel",
@@ -1070,6 +1070,10 @@ def boundary_costs() -> str:
         "lines within its interval",
     ]
     return markdown([*header, "predictions covered", "impaired", "last kernel"], body)
+
+
+def _kernel(name: str) -> str:
+    return f"{name}, the default" if name == "plain" else name
 
 
 def _length(value: float) -> str:

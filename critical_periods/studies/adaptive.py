@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from typing import Any
@@ -30,7 +31,8 @@ class Rounds:
     """Chooses the runs of an adaptive study, round after round, and plans them.
 
     What was chosen is kept in ``adaptive.json``. It follows from the finished runs alone, so that
-    a study that was killed chooses the same, whether the record was written or not.
+    a study that was killed chooses the same, whether the record was written or not. All methods
+    refuse a folder that was planned by another kernel, where the study file leaves that out.
 
     Args:
         study: with ``windows.adaptive``.
@@ -112,9 +114,30 @@ class Rounds:
 
     def _read(self, folder: StudyFolder | None) -> list[Round]:
         """The rounds of these settings in the record that have runs; else the initial design."""
+        if folder is not None:
+            self._refuse_another_kernel(folder)
         record = None if folder is None else read_record(folder)
         rounds = record.rounds if record is not None and record.key == self._key else ()
         return [one for one in rounds if one.runs] or [self._first]
+
+    def _refuse_another_kernel(self, folder: StudyFolder) -> None:
+        """Refuses what was planned by another kernel than one that the study file leaves out.
+
+        Its choices would be lost for a default, which was another once.
+        """
+        assert self.study.adaptive is not None
+        planned = None
+        with suppress(UserError, OSError):  # Missing or damaged, it says nothing of what is here.
+            planned = folder.read_plan().adaptive
+        if planned is None or self.study.adaptive.kernel is not None:
+            return
+        same = replace(self.space, budget=planned.budget, kernel=planned.kernel) == planned
+        if same and planned.kernel != self.space.kernel:
+            raise UserError(
+                f"{folder.path} was planned with windows.adaptive.kernel={planned.kernel}, but the "
+                f"study file has none, which is {self.space.kernel} for its axes; set it to go on, "
+                "or choose another --output."
+            )
 
     def _plan(self, rounds: Iterable[Round]) -> Plan:
         """The tree of all their runs and controls."""

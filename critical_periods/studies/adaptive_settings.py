@@ -41,9 +41,10 @@ class AdaptiveSettings(BaseModel):
     """How many of them begin it, spread evenly over the axes."""
     batch: PositiveInt
     """How many follow in each round."""
-    kernel: Literal["either", "deep", "plain"] = "either"
-    """``plain``, a Gaussian process on the axes themselves, or ``deep``, on what a network makes of
-    them; by default cross-validation decides."""
+    kernel: Literal["either", "deep", "plain"] | None = None
+    """``plain``, a Gaussian process on the axes themselves, ``deep``, on what a network makes of
+    them, or ``either``, as cross-validation decides; by default ``plain`` where up to three axes
+    vary, and ``either`` beyond."""
     distribution: dict[str, dict[str, list[float]]] = {}
     """Which deficits the probability of impairment is about: for an axis ``{normal: [mean, sd]}``,
     ``{lognormal: [mean, sd]}`` or ``{exponential: [mean]}``, cut to its ends; by default all values

@@ -22,12 +22,16 @@ MOST_VALUES = 41
 """Of an axis: on a lattice runs meet, and share their trunks."""
 MOST_POINTS = 20_000
 """That are looked at; of a larger lattice, so many drawn at random."""
+PLAIN_UP_TO = 3
+"""So many axes vary at most where the kernel is plain by default: there are none to reduce."""
 
 
 def space_of(
     settings: AdaptiveSettings, is_whole: Mapping[str, bool], seeds: Sequence[int]
 ) -> Space:
     """The space of a study file, by which of its axes are of whole numbers.
+
+    What the file leaves out, the kernel by the number of axes that vary, is settled here.
 
     Raises:
         UserError: the budget is larger than the number of different runs, or nothing of the
@@ -36,6 +40,9 @@ def space_of(
     ends = settings.axes.items()
     axes = {name: values(low, high, is_whole[name]) for name, (low, high) in ends}
     fields = settings.model_dump(include={*Space.__dataclass_fields__})
+    if settings.kernel is None:
+        varied = sum(len(found) > 1 for found in axes.values())
+        fields["kernel"] = "plain" if varied <= PLAIN_UP_TO else "either"
     space = Space(**fields, axes=axes, seeds=tuple(seeds))
     runs = prod(map(len, axes.values())) * len(space.seeds)
     if space.budget > runs:

@@ -43,9 +43,9 @@ class Space:
     seeds: tuple[int, ...]
 
     def is_of(self, settings: AdaptiveSettings, seeds: Sequence[int]) -> bool:
-        """Whether it is what a study file says."""
+        """Whether it is what a study file says, whatever that leaves out."""
         ends = {name: [found[0], found[-1]] for name, found in self.axes.items()}
-        fields = settings.model_dump(include={*self.__dataclass_fields__})
+        fields = settings.model_dump(include={*self.__dataclass_fields__}, exclude_none=True)
         same = all(getattr(self, name) == value for name, value in fields.items())
         return same and ends == settings.axes and self.seeds == tuple(seeds)
 

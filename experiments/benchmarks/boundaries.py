@@ -2,8 +2,9 @@
 
     python experiments/benchmarks/boundaries.py NAME RUNS --output experiments/results
 
-compares ``RUNS/NAME``, ``RUNS/NAME_deep`` and ``RUNS/NAME_plain`` (the same study with
-``--set windows.adaptive.kernel=deep`` or ``plain``) with ``RUNS/NAME_grid``. It writes
+compares ``RUNS/NAME``, whose kernel is plain by default, ``RUNS/NAME_either`` and
+``RUNS/NAME_deep`` (the same study with ``--set windows.adaptive.kernel=either`` or ``deep``) with
+``RUNS/NAME_grid``. It writes
 ``NAME.csv``, a row a line of the grid along its lengths: the length from which on the loss passes
 the threshold, as the grid has it (straight between its lengths) and as each Gaussian process has
 it, and the interval that the grid leaves: from the last length whose mean loss lies below the
@@ -30,7 +31,7 @@ from critical_periods.studies.rounds import has_ended, read_record
 from critical_periods.studies.statistics import summarise
 from critical_periods.studies.tables import short, write_table
 
-KERNELS = {"either": "", "deep": "_deep", "plain": "_plain"}
+KERNELS = {"either": "_either", "deep": "_deep", "plain": ""}
 MEASURES = ("final_accuracy", "path_share")
 
 

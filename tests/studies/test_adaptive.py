@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 from small_study import write_study
 
 from critical_periods.cli import main, study_commands
+from critical_periods.runs.config_files import read_yaml
 from critical_periods.studies import load_study
 from critical_periods.studies.adaptive import Rounds
+from critical_periods.studies.adaptive_settings import AdaptiveSettings
 from critical_periods.studies.folder import SegmentFolder, StudyFolder
-from critical_periods.studies.lattice import design, places, unit, values, weights
+from critical_periods.studies.lattice import design, places, space_of, unit, values, weights
 from critical_periods.studies.launchers import local, slurm_queue
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.rounds import read_record, write_record
@@ -28,7 +31,7 @@ from critical_periods.studies.tables import write_table
 
 FIELDS: dict[str, Any] = {
     "onset": [0, 12], "length": [2, 12], "epochs": 30, "threshold": 0.06, "budget": 22,
-    "initial": 12, "batch": 5, "kernel": "plain",
+    "initial": 12, "batch": 5,
 }  # fmt: skip
 NO_MONITORS = {"trainer.callbacks": []}
 
@@ -185,6 +188,45 @@ def test_waiting_goes_on_while_the_next_round_is_chosen(
     assert finished == [run, threading.current_thread()]
 
 
+@pytest.mark.parametrize("name", ["boundary_paths", "boundary_digits"])
+def test_up_to_three_axes_the_kernel_is_plain_and_beyond_cross_validation_decides(name: str):
+    path = Path(__file__).parents[2] / "experiments" / "studies" / f"{name}.yaml"
+    fields = read_yaml(path)["windows"]["adaptive"]
+
+    def space(**changes: Any) -> Space:
+        settings = AdaptiveSettings.model_validate(fields | changes)
+        found = space_of(settings, defaultdict(bool), [0, 1, 2])
+        assert found.is_of(settings, [0, 1, 2])
+        return found
+
+    # The committed tables were made with these.
+    assert space() == space(kernel="plain")
+    assert {space(kernel=one).kernel for one in ("deep", "either")} == {"deep", "either"}
+    # An axis of one value is none that a fit takes.
+    fields["onset"] = [0, 0]
+    while (varied := len(space().varied)) < 6:
+        assert space().kernel == ("plain" if varied < 4 else "either")
+        fields[f"model.init_args.{varied}"] = [0, 1]
+
+
+def test_a_folder_of_another_kernel_goes_on_by_that_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path, folder = adaptive(tmp_path), StudyFolder(tmp_path / "out")
+    either = ["--set", "windows.adaptive.kernel=either"]
+    words = [str(path), "--output", str(folder.path)]
+    before = Rounds(read_study(path, either[1:])).plan(folder)
+    folder.write_plan(before)
+    for command in ("run", "plan", "advance"):
+        assert main(["study", command, *words, "--set", "windows.adaptive.budget=30"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "planned with windows.adaptive.kernel=either, but the study file has none" in line
+    assert folder.read_plan() == before
+    # What only reads the folder is about what was planned there.
+    for more in (["status", *words], ["plan", *words, *either]):
+        assert main(["study", *more]) == 0 and not capsys.readouterr().err
+
+
 def test_rounds_on_slurm_follow_one_another(
     tmp_path: Path,
     pretended: list[int],
@@ -260,6 +302,7 @@ def test_rounds_on_slurm_follow_one_another(
         ({"trainer.devices": [1, 2]}, "trainer.devices is no axis, as it says where a run is"),
         ({"trainer.log_every_n_steps": [1, 9]}, "trainer.log_every_n_steps is no axis"),
         ({"data.init_args.num_workers": [0, 2]}, "data.init_args.num_workers is no axis"),
+        ({"kernel": "deeep"}, "kernel is 'deeep'; it must be 'either', 'deep' or 'plain'."),
         ({"distribution": {"onset": {"normal": [3.0]}}}, "it must be [mean, sd]"),
         ({"distribution": {"onst": {"normal": [3.0, 1.0]}}}, "did you mean 'onset'?"),
         ({"distribution": {"onset": {"normal": [9e9, 1.0]}}}, "of which nothing lies on the axes"),
