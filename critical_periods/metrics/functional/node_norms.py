@@ -225,9 +225,6 @@ class NodeNorms:
             if x.shape[1] == 1:
                 return _square(x) * _square(gradient)
             return _square(gradient.mT @ x)
-        if gradient.device.type == "cpu":
-            found = map(self._weight_gradient, x, gradient)
-            return torch.cat([_square(one.unsqueeze(0)) for one in found])
         return _square(torch.vmap(self._weight_gradient)(x, gradient))
 
     def _weight_gradient(self, x: Tensor, gradient: Tensor) -> Tensor:
