@@ -8,15 +8,21 @@ import torch
 from torch import Tensor, nn
 
 import critical_periods.metrics.functional.fisher as fisher
+from critical_periods import models
 from critical_periods.metrics.functional import squared_score_norms
 from critical_periods.metrics.functional.node_norms import UnknownUseError
 from critical_periods.models import (
     MLP,
+    AgentMLP,
     AllCNN,
+    MultiPathLinear,
     MultiViewTransformer,
     ResNet18,
     SplitAllCNN,
+    SplitNetwork,
     SplitResNet18,
+    SplitTimm,
+    TimmClassifier,
 )
 
 Case = tuple[Callable[[], nn.Module], list[tuple[int, ...]]]
@@ -90,11 +96,22 @@ KNOWN: dict[str, Case] = {
     "frames": (Frames, [(3, 2, 6, 6)]),
     "samples first": (lambda: Tokens(True), [(5, 8)]),
     "tokens first": (lambda: Tokens(False), [(5, 8)]),
+    "AgentMLP": (lambda: AgentMLP(12, 4, [5, 6], tanh=True), [(3, 2, 2)]),
     "AllCNN": (lambda: AllCNN(4, depth=1, num_classes=4), [(3, 16, 16)]),
     "MLP": (lambda: MLP([5, 4], 12, 3), [(3, 2, 2)]),
+    "MultiPathLinear": (lambda: MultiPathLinear(3, 5, inputs=8, outputs=4, scale=1), [(8,)]),
     "ResNet18": (lambda: ResNet18(2, 3), [(3, 16, 16)]),
+    "SplitNetwork": (
+        lambda: SplitNetwork([nn.Conv2d(2, 3, 3), nn.Conv2d(2, 3, 5, padding=1)], nn.Flatten()),
+        [(2, 4, 4)] * 2,
+    ),
     "SplitResNet18": (lambda: SplitResNet18(2, 3), [(3, 16, 16)] * 2),
     "SplitAllCNN": (lambda: SplitAllCNN(1, 4, 3), [(3, 16, 16)] * 2),
+    "SplitTimm": (
+        lambda: SplitTimm("test_resnet", "layer2", 3, cifar_stem=True),
+        [(3, 16, 16)] * 2,
+    ),
+    "TimmClassifier": (lambda: TimmClassifier("test_vit", 3, image_size=32), [(3, 32, 32)]),
     "MultiViewTransformer": (
         lambda: MultiViewTransformer(width=16, depth=1, heads=2, patch=4, image_size=8),
         [(3, 8, 8)] * 2,
@@ -167,6 +184,10 @@ def test_what_the_graph_does_not_say_is_taken_by_func_and_said_once(name, said, 
     assert len(said) == 1 and why in said[0] and "by torch.func" in said[0]
     monkeypatch.setattr(fisher, "NormsByGraph", refuse)
     torch.testing.assert_close(found[0], squared_score_norms(network, views), rtol=0, atol=0)
+
+
+def test_there_is_a_case_for_each_network_of_the_package():
+    assert {name for name in models.__all__ if name != "Network"} <= KNOWN.keys()
 
 
 def test_signs_have_less_variance_than_labels_where_a_network_is_sure():
