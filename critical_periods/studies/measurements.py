@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -107,13 +107,14 @@ def rsv_through_epochs(study: StudyFolder, plan: Plan) -> list[Row]:
     The counts of the seeds are added up, and a run's epochs are those of its ancestors, too.
     """
     rows: list[Row] = []
+    # Many runs have the same ancestors.
+    files_of = cache(lambda name: list(study.segment(name).path.glob("rsv/epoch_*.npz")))
     for known, segments in _done(study, plan):
         found: dict[tuple[str, int], tuple[Any, Any]] = {}
         for segment in segments:
             last = plan.segments[segment.path.name]
             for one in plan.lineage(last.name):
-                files = study.segment(one.name).path.glob("rsv/epoch_*.npz")
-                for file in files if one.finetunes == last.finetunes else ():
+                for file in files_of(one.name) if one.finetunes == last.finetunes else ():
                     for layer, (counts, edges) in _histograms(file).items():
                         place = layer, int(file.stem.rpartition("_")[2])
                         found[place] = counts + found.get(place, (0, edges))[0], edges

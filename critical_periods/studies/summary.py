@@ -118,10 +118,11 @@ def _log(
     else:
         final = None
         rows = results(study, replace(plan, runs=[plan.runs[place] for place in places]))
+    of_place = dict(zip(places, rows, strict=True))
     sent = int(dict(run.summary).get("runs", 0)) if run.resumed else 0
-    states = min(_STATES, 1 + _ROWS // len(order))
+    states = min(_STATES, max(1, _ROWS // len(order)))
     for known in range(max(sent, len(order) - states) + 1, len(order) + 1):
-        now = [rows[places.index(place)] for place in sorted(order[:known])]
+        now = [of_place[place] for place in sorted(order[:known])]
         is_last = known == len(order)
         if final and is_last:
             names = filter(final.rows, ("curve", "results", "recovery"))
