@@ -5,19 +5,29 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from critical_periods.plots.style import lines, look_of, numbers, one_panel, window_word
+from critical_periods.plots.style import (
+    legend_below,
+    lines,
+    look_of,
+    numbers,
+    one_panel,
+    window_word,
+)
 
 # Points of accuracy; gaps below, or of the other sign, are drawn there.
 _LEAST = 0.05
+# Between the points of one line and of the next, so that no bar hides another.
+_BESIDE = 1.03
 
 
 def plot_recovery(recovery: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draws the gap to clean runs of the same length against clean epochs, both by logarithm.
 
-    A line for each variation and removal: points are means over seeds, bars their intervals, and
-    the curve is the law that was fitted to all seeds, gap = scar + size · (T / T₀)^-speed, with the
-    verdict beside its name. What is below a twentieth of a point is drawn there, hollow. The dotted
-    line is the margin of the verdict; ``ax`` is drawn into instead of a figure of its own.
+    A line for each variation and removal, a little beside the others: points are means over seeds,
+    bars their intervals, and the curve is the law that was fitted to all seeds,
+    gap = scar + size · (T / T₀)^-speed, with the verdict beside its name. What is below a twentieth
+    of a point is drawn there, hollow. The dotted line is the margin of the verdict; ``ax`` is drawn
+    into instead of a figure of its own.
 
     The table is that of a ladder, ``load_study(folder).recovery``.
 
@@ -40,7 +50,8 @@ def plot_recovery(recovery: pd.DataFrame, ax: Axes | None = None) -> Figure:
         colour, marker = look_of(place)
         low, gap, high = (100 * numbers(rows, f"gap{end}") for end in ("_low", "", "_high"))
         low, high = low.fillna(gap).clip(lower=_LEAST), high.fillna(gap).clip(lower=_LEAST)
-        shown, rungs = gap.clip(lower=_LEAST), rows["epochs_after"]
+        shown = gap.clip(lower=_LEAST)
+        rungs = rows["epochs_after"] * _BESIDE ** (place - (len(names) - 1) / 2)
         verdict = next(iter(rows["verdict"].dropna()), "") if "verdict" in rows else ""
         axis.errorbar(
             rungs, shown, [shown - low, high - shown], color=colour, linestyle="none",
@@ -67,7 +78,10 @@ def plot_recovery(recovery: pd.DataFrame, ax: Axes | None = None) -> Figure:
     axis.minorticks_off()
     axis.set(xlabel=f"Epochs without the {what}", ylabel="Loss of final accuracy (points)")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize="small")
+    if ax is None:
+        legend_below(figure, axis.get_legend_handles_labels()[0])
+    else:
+        axis.legend(frameon=False, fontsize="small")
     if "design_changed" in recovery:
         axis.set_title("The design was changed after training had begun", fontsize="small")
     return figure

@@ -36,7 +36,6 @@ OWN = {
     "ends_digits": 66,
     "graded_digits": 64,
     "recovery_cifar10": 575,
-    "recovery_cifar10_mini": 115,
     "recovery_digits": 360,
     "remedies_cifar10": 68,
     "remedies_digits": 102,
