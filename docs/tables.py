@@ -160,7 +160,7 @@ def by_seed(folder: str, column: str, **where: Any) -> pd.Series:
 
 def losses(folder: str, column: str = "final_accuracy", **where: Any) -> pd.Series:
     """Control minus run, by seed, from ``results.csv``; the mean over several rows of a seed."""
-    found = rows(folder, "results", **where)
+    found = rows(folder, "results", **where).query("onset < removal")
     settings = [name for name in found if name == "variant" or "." in name]
     both = table(folder, "results")
     clean = both[both["onset"] == both["removal"]]
