@@ -137,11 +137,12 @@ def test_the_command(study, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "plasticity/x" in said and "Wrote predictions.csv and ends.csv" in said
     assert len(read_table(folder.path / "ends.csv")) == 1
-    assert main([*command, "--measure", "nothing"]) == 1 or "nothing" in capsys.readouterr().err
+    assert main([*command, "--measure", "nothing"]) == 2
+    assert "'nothing' was not logged in the study while" in capsys.readouterr().err
     assert main([*command, "--set", "ends={measure: x, rule: jumps}"]) != 0
     assert "ends.rule is 'jumps'; it must be 'falls' or 'rises'" in capsys.readouterr().err
     # Of several onsets, or rungs, there is more than one loss for a removal.
     more = ["--set", "ends={measure: x, rule: falls}", "--set", "windows={onset: [0], epochs: 3}"]
     assert main([*command, *more]) != 0
-    assert "ends compares removals of runs that are alike" in capsys.readouterr().err
+    assert "ends compares runs that go on for as many epochs" in capsys.readouterr().err
     assert json.loads(folder.plan_file.read_text())["study"] == "small"
