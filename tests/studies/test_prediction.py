@@ -59,16 +59,37 @@ def test_a_correlation_and_its_interval():
     # The removal alone foretells, and a measure adds nothing among the runs of one removal.
     points = [
         Point({}, seed, removal, removal + 0.001 * seed, {"grows": {"at": removal - 0.01 * seed}})
-        for seed in range(6)
+        for seed in range(9)
         for removal in (1, 2, 3)
     ]
     (row,) = foretold(points)
-    assert row["rho"] > 0.75 and row["rho_within"] == pytest.approx(-1) and row["is_chosen"]
+    assert row["rho"] > 0.75 and row["is_chosen"] and row["verdict"] == "predicts"
+    # Six ranks of each of three removals have the same correlation as all of them together.
+    ranks = [*range(6)] * 3
+    wanted = judge(ranks, [-one for one in ranks], [*range(3, 9)] * 3)
+    found = [row[f"rho_within{end}"] for end in ("", "_low", "_high")]
+    assert found == pytest.approx([*wanted], abs=1e-5) and wanted.high < 0
+    assert row["verdict_within"] == "predicts"
     # The removal itself, which a measure may be as good as, is never chosen.
     for one in points:
         one.courses["removal"] = one.courses["grows"]
     chosen = {row["measure"]: row["is_chosen"] for row in foretold(points)}
     assert chosen == {"grows": True, "removal": False}
+
+
+def test_what_grows_with_the_removal_alone_tells_nothing_within_one():
+    draw, verdicts = np.random.default_rng(2), []
+    for _ in range(12):
+        points = []
+        for seed in range(12):
+            own, other = draw.standard_normal(2)
+            for removal in range(1, 5):
+                grows = removal + other + 0.5 * draw.standard_normal()
+                points.append(Point({}, seed, removal, removal + own, {"grows": {"at": grows}}))
+        (row,) = foretold(points)
+        verdicts.append((row["verdict"], row["verdict_within"]))
+    assert [one for one, _ in verdicts].count("predicts") >= 8
+    assert [one for _, one in verdicts].count("predicts") <= 1
 
 
 @pytest.fixture
@@ -96,6 +117,7 @@ def test_predictions_and_regret_of_a_study(study):
     folder, plan, rows = study
     table = {row["measure"]: row for row in predictions(folder, plan, rows)}
     assert set(table) >= {"plasticity/x", "removal"}
+    assert "rho_within" not in table["removal"] and table["removal"]["verdict"]
     row = table["plasticity/x"]
     assert (row["seeds"], row["held_back_seeds"], row["points"]) == (2, 4, 12)
     assert [one["rho"] for one in predictions(folder, plan, rows, ["plasticity/x"])] == [row["rho"]]
