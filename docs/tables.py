@@ -924,19 +924,57 @@ def remedies(folder: str) -> str:
     return markdown(header, body)
 
 
-def foretold(folder: str, most: int = 8, removal: bool = False) -> str:
-    """The measures with the largest correlations by the seeds that chose, judged by the others."""
+def remedies_that_regain(*folders: str) -> str:
+    """Which remedies have an interval of what they regain that lies above zero, or how many not."""
+    found = pd.concat([table(folder, "remedies") for folder in folders])
+    found = found[found["regained"].notna()]
+    names = found.loc[found["regained_low"] > 0, "remedy"]
+    return ", ".join(names) or f"none of {len(found)}"
+
+
+def foretold(folder: str, most: int = 8, within: bool = False) -> str:
+    """The measures with the largest correlations by the seeds that chose, judged by the others.
+
+    With ``within``, by the runs of one removal alone, too; the removal itself, which then stands
+    last, has none of that.
+    """
     found = table(folder, "predictions")
-    if not removal:
-        found = found[found["measure"] != "removal"]
+    removal = found[found["measure"] == "removal"]
+    found = found.drop(removal.index)
     order = found["chosen_rho"].abs().sort_values(ascending=False, kind="stable").index
-    body = [
-        [f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2), between(row, "rho", 2),
-         row["verdict"]]
-        for _, row in found.loc[order[:most]].iterrows()
-    ]  # fmt: skip
+    shown = found.loc[order[:most]]
+    body = []
+    for _, row in (pd.concat([shown, removal]) if within else shown).iterrows():
+        cells = [f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2)]
+        cells += [between(row, "rho", 2), row["verdict"]]
+        if within:
+            is_there = not math.isnan(row["rho_within"])
+            cells += (
+                [between(row, "rho_within", 2), row["verdict_within"]] if is_there else ["", ""]
+            )
+        body.append(cells)
     header = ["measure", "taken", "on the seeds that chose", "on those held back", "verdict"]
+    header += ["within one removal", "verdict within"] if within else []
     return markdown(header, body)
+
+
+def verdicts_of_measures(folder: str, column: str = "verdict", begin: str = "") -> str:
+    """How many measures, the removal aside, are said to predict, or not to, or undecided."""
+    found = table(folder, "predictions")
+    found = found[(found["measure"] != "removal") & found["measure"].str.startswith(begin)]
+    counts = found[column].value_counts()
+    predict, does_not, open_ = (counts.get(one, 0) for one in ("predicts", "does not", "undecided"))
+    return f"of {len(found)} measures {predict} predict, {does_not} do not, {open_} are undecided"
+
+
+def held_back(folder: str) -> str:
+    """How many seeds judge what a measure foretells."""
+    return number(at(folder, "held_back_seeds", "predictions"), 0)
+
+
+def correlation(folder: str, measure: str) -> str:
+    """The rank correlation of a measure with the loss on the seeds held back."""
+    return between(rows(folder, "predictions", measure=measure).iloc[0], "rho", 2)
 
 
 def detector(folder: str) -> str:

@@ -61,14 +61,15 @@ def predictions(
 
     Columns: ``variant`` and every varied field, ``measure``, ``form``, ``chosen_rho`` (of the seeds
     that chose), ``rho``, ``rho_low``, ``rho_high`` (of those held back, with :func:`judge`'s
-    interval), ``rho_within`` (the same among the runs of one removal alone), ``predicts`` (whether
-    the interval leaves 0 out on the side of ``chosen_rho``), ``is_chosen`` (whether no other
-    measure, the removal aside, has a larger ``chosen_rho``; never of that itself), ``seeds``,
-    ``held_back_seeds``, ``points`` (held back), and ``verdict``: ``predicts``; ``does not``, where
-    the interval ends below :data:`WORTH` on the side of ``chosen_rho``; ``undecided`` otherwise.
-    The measure called ``removal`` is the epoch of the removal itself: where a deficit costs more
-    the longer it lasts, whatever grows with epochs predicts as well, and ``rho_within`` says what a
-    measure adds.
+    interval), ``predicts`` (whether the interval leaves 0 out on the side of ``chosen_rho``),
+    ``is_chosen`` (whether no other measure, the removal aside, has a larger ``chosen_rho``; never
+    of that itself), ``seeds``, ``held_back_seeds``, ``points`` (held back), and ``verdict``:
+    ``predicts``; ``does not``, where the interval ends below :data:`WORTH` on the side of
+    ``chosen_rho``; ``undecided`` otherwise. The measure called ``removal`` is the epoch of the
+    removal itself: where a deficit costs more the longer it lasts, whatever grows with epochs
+    predicts as well. What a measure adds say ``rho_within``, of ranks among the held-back runs of
+    one removal alone, with ``rho_within_low``, ``rho_within_high`` and ``verdict_within``, which
+    takes the side of ``rho_within`` itself.
 
     Args:
         folder: of the study.
@@ -108,8 +109,7 @@ def foretold(points: Sequence[Point], measures: Sequence[str] = ()) -> list[Row]
         rhos = {form: rho for form, rho in rhos.items() if math.isfinite(rho)}
         _, form = max(((abs(rho), form) for form, rho in rhos.items()), default=(0, ""))
         if form and all(form in one.of(name) for one in held):
-            row = _judged(held, name, rhos[form], form)
-            row |= {**sizes, "points": len(held), "verdict": _verdict(row)}
+            row = _judged(held, name, rhos[form], form) | {**sizes, "points": len(held)}
             found.append({**first.settings, **row})
     # The removal is what the measures are compared with, and none of them.
     sizes_of = {n: abs(row["chosen_rho"]) for row in found if (n := row["measure"]) != "removal"}
@@ -130,10 +130,11 @@ def divided(seeds: Sequence[int]) -> tuple[list[int], list[int]]:
     return [*seeds[:first]], [*seeds[first:]]
 
 
-def _verdict(row: Row) -> str:
-    if row["predicts"]:
+def _verdict(found: Judged, side: float) -> str:
+    """What an interval says of a correlation that was expected on the side of a number."""
+    near_end, far = (found.low, found.high) if side > 0 else (-found.high, -found.low)
+    if near_end > 0 and side:
         return "predicts"
-    far = row["rho_high"] if row["chosen_rho"] > 0 else -row["rho_low"]
     return "does not" if far < WORTH else "undecided"
 
 
@@ -211,26 +212,29 @@ def _rho(points: Sequence[Point], name: str, form: str) -> float:
 def _judged(points: Sequence[Point], name: str, chosen_rho: float, form: str) -> Row:
     values = [one.of(name)[form] for one in points]
     losses = [one.loss for one in points]
-    found = judge(values, losses, [one.seed for one in points])
-    # Ranks among the seeds of one removal, which all removals together give their share of.
-    ranks: list[tuple[Numbers, Numbers]] = []
-    for removal in {one.removal for one in points}:
-        places = [place for place, one in enumerate(points) if one.removal == removal]
-        pairs = [rankdata(np.array(of)[places]) for of in (values, losses)]
-        ranks.append((pairs[0] - pairs[0].mean(), pairs[1] - pairs[1].mean()))
-    x, y = (np.concatenate(of) for of in zip(*ranks, strict=True))
-    within = float(x @ y / math.sqrt((x @ x) * (y @ y))) if x.any() and y.any() else math.nan
-    end = found.low if chosen_rho > 0 else found.high
-    return {
-        "measure": name,
-        "form": form,
-        "chosen_rho": short(chosen_rho),
-        "rho": short(found.rho),
-        "rho_low": short(found.low),
-        "rho_high": short(found.high),
-        "rho_within": short(within),
-        "predicts": bool(end * chosen_rho > 0),
-    }
+    seeds, removals = ([getattr(one, of) for one in points] for of in ("seed", "removal"))
+    row: Row = {"measure": name, "form": form, "chosen_rho": short(chosen_rho)}
+    within = (_ranks_within(of, removals) for of in (values, losses))
+    for of, (x, y) in (("", (values, losses)), ("_within", within)):
+        if of and not (any(x) and any(y)):
+            continue
+        found = judge(x, y, seeds)
+        row |= {
+            f"rho{of}": short(found.rho),
+            f"rho{of}_low": short(found.low),
+            f"rho{of}_high": short(found.high),
+            f"verdict{of}": _verdict(found, found.rho if of else chosen_rho),
+        }
+    return {**row, "predicts": row["verdict"] == "predicts"}
+
+
+def _ranks_within(values: Sequence[float], removals: Sequence[int]) -> list[float]:
+    """Ranks among the values of one removal, which is left to tell nothing: their mean is 0."""
+    given, of = np.array(values), np.array(removals)
+    for removal in set(removals):
+        ranks = rankdata(given[of == removal])
+        given[of == removal] = ranks - ranks.mean()
+    return list(given)
 
 
 def judge(

@@ -30,11 +30,12 @@ def begun(callbacks: Iterable[Config], start: int) -> list[Config]:
     return found
 
 
-def validate_remedy(name: str, callbacks: Sequence[Config], epochs_after: int) -> None:
+def validate_remedy(callbacks: Sequence[Config], epochs_after: int) -> None:
     """Refuses a remedy that would change what comes before the removal, or lies beyond the run.
 
     Raises:
-        UserError: a callback does not say from when on it acts, or an epoch is beyond the last.
+        UserError: a callback does not say from when on it acts, or an epoch is before the removal
+            of the deficit or beyond the last.
     """
     for callback in callbacks:
         path, settings = callback["class_path"], callback.get("init_args") or {}
@@ -42,15 +43,22 @@ def validate_remedy(name: str, callbacks: Sequence[Config], epochs_after: int) -
             continue  # Building the run says what is wrong with it.
         if said_by(callback, "changes_nothing_before") is None:
             raise UserError(
-                f"recovery.{name}: {path} does not say (changes_nothing_before) that it changes "
-                "nothing until an epoch, so what comes before the removal could not be shared; "
-                "choose a callback that does, such as Patching or LearningRateRestart."
+                f"{path} does not say (changes_nothing_before) that it changes nothing until an "
+                "epoch, so what comes before the removal could not be shared; choose a callback "
+                "that does, such as Patching or LearningRateRestart."
             )
-        for setting in _EPOCHS:
-            epoch = settings.get(setting)
-            last = epochs_after - (setting != "removal")
-            if type(epoch) is int and epoch > last:
+        given = {name: value for name, value in settings.items() if type(value) is int}
+        begin = given.get("onset", given.get("epoch", 0))
+        limits = {
+            "onset": (0, epochs_after - 1),
+            "epoch": (0, epochs_after - 1),
+            "removal": (begin, epochs_after),
+            "every_n_epochs": (1, epochs_after - begin),
+        }
+        for name, (least, last) in limits.items():
+            if name in given and not least <= given[name] <= last:
                 raise UserError(
-                    f"recovery.{name}: {setting}={epoch} of {path}, which is counted from the "
-                    f"removal, lies beyond the run: windows.epochs_after={epochs_after}."
+                    f"{name}={given[name]} of {path} must lie from {least} to {last}: a remedy's "
+                    "epochs are counted from the removal of the deficit, and "
+                    f"windows.epochs_after={epochs_after} of them follow."
                 )

@@ -48,7 +48,7 @@ def resolve(study: Study) -> tuple[list[Resolved], list[Resolved]]:
             config, window = study.configured(variation)
             remedy, start = study.recovery.get(variation.remedy, []), 0
             if remedy:
-                validate_remedy(variation.remedy, remedy, study.epochs_after)
+                validate_remedy(remedy, study.epochs_after)
                 # Where it begins last stands for all: what follows is as long.
                 start = max(study.remedied(variation))
                 config["trainer"]["callbacks"] += begun(remedy, start)

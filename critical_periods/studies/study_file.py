@@ -284,17 +284,18 @@ class StudyFile(_Fields):
         return value
 
     @model_validator(mode="after")
-    def _has_removals_to_recover_from(self) -> Self:
-        if self.recovery and not isinstance(self.windows, Removals):
-            raise UserError(
-                "recovery begins at removals; give windows.removal and one windows.epochs_after, "
-                "without a cooldown or onsets."
-            )
-        if self.ends and not isinstance(self.windows, Removals):
-            raise UserError(
-                "ends compares removals of runs that are alike; give windows.removal and one "
-                "windows.epochs_after, without a cooldown or onsets."
-            )
+    def _has_removals_to_compare(self) -> Self:
+        if isinstance(self.windows, Removals):
+            return self
+        for name in ("recovery", "ends"):
+            if getattr(self, name):
+                others = {"a ladder": Ladder, "onsets": Onsets, "adaptive": Adaptive}
+                has = next(word for word, form in others.items() if isinstance(self.windows, form))
+                raise UserError(
+                    f"{name} compares runs that go on for as many epochs after each removal, but "
+                    f"windows has {has}; give windows.removal and one number as "
+                    f"windows.epochs_after, and nothing else there, or leave {name} out."
+                )
         return self
 
     @model_validator(mode="after")
@@ -304,7 +305,7 @@ class StudyFile(_Fields):
                 raise UserError(
                     f"windows.adaptive.{name} is no axis; set {_DECIDED[name]} instead."
                 )
-            for name in ("vary", "variants", "recovery"):
+            for name in ("vary", "variants"):
                 if getattr(self, name):
                     raise UserError(
                         f"{name} is of a study with all its runs; leave it out of one with "

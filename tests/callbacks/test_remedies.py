@@ -26,6 +26,7 @@ from critical_periods.callbacks import (
 )
 from critical_periods.callbacks.remedies.links import links
 from critical_periods.core.errors import UserError
+from critical_periods.core.project import Project
 from critical_periods.deficits import Occlusion
 from critical_periods.metrics.functional import effective_rank, stable_rank
 
@@ -316,6 +317,23 @@ class Odd(nn.Module):
 def test_mistakes_get_a_sentence_before_the_first_step(make, sentence, network):
     with pytest.raises(UserError, match=sentence):
         fit(project(network=network, rate=0.1), make(), Untrained())
+
+
+def test_a_network_that_cannot_be_called_is_told_of_before_the_first_step():
+    class Nameless(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = wide()
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    with pytest.raises(UserError, match=r"forward of its own.* Project\(network='net'\)"):
+        fit(Nameless(), DormantUnitReset(), Untrained())
+    fit(Nameless(), DormantUnitReset(project=Project(network="net")))
 
 
 def test_the_first_weights_must_be_known(tmp_path, monkeypatch):

@@ -34,6 +34,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> LoadedStudy:
     return load_study(folder.path)
 
 
+def remedy(name: str, **settings: Any) -> Tree:
+    """A study's field with one remedy."""
+    return {"recovery": {"x": [{"class_path": name, "init_args": settings}]}}
+
+
 def test_remedies_leave_trunks_that_runs_without_them_have(tmp_path):
     plain = plan_of(write_study(tmp_path, STUDY, PLAIN))
     plan = plan_of(write_study(tmp_path, STUDY | {"recovery": RECOVERY}, PLAIN))
@@ -98,16 +103,26 @@ def test_the_table_by_hand(trained):
         (
             {"recovery": {"x": ["RegularizationWindow"]}},
             {},
-            "recovery.x: RegularizationWindow does",
+            "remedy 'x': RegularizationWindow does",
         ),
         ({"recovery": {"x": ["NoSuch"]}}, {}, "remedy 'x': .*NoSuch"),
         (
-            {"recovery": {"x": [{"class_path": "Patching", "init_args": {"removal": 3}}]}},
+            remedy("Patching", removal=3),
             {},
-            "removal=3 of Patching, which is counted from the removal, lies beyond the run",
+            "remedy 'x': removal=3 of Patching must lie from 0 to 2: a remedy's epochs are counted"
+            ".* removal of the deficit, and windows.epochs_after=2 of them follow",
+        ),
+        (remedy("Patching", onset=1, removal=0), {}, "removal=0 of Patching must lie from 1 to 2"),
+        (remedy("Patching", view=2), {}, "view=2 of Patching must lie from 0 to 1: the data has 2"),
+        (remedy("ShrinkPerturb", onset=-1), {}, "onset=-1 of ShrinkPerturb must lie from 0 to 1"),
+        (remedy("ShrinkPerturb", onset=2), {}, "onset=2 of ShrinkPerturb must lie from 0 to 1"),
+        (
+            remedy("LearningRateRestart", epoch=1, every_n_epochs=2),
+            {},
+            "every_n_epochs=2 of LearningRateRestart must lie from 1 to 1",
         ),
         (
-            {"recovery": {"x": [{"class_path": "LayerReset", "init_args": {"layers": ["no"]}}]}},
+            remedy("LayerReset", layers=["no"]),
             {},
             "remedy 'x': layers of LayerReset names 'no', which the network does not have",
         ),
@@ -128,7 +143,15 @@ def test_the_table_by_hand(trained):
         (
             {"recovery": RECOVERY, "windows": {"onset": [0], "epochs": 3}},
             {},
-            "recovery begins at removals; give windows.removal and one windows.epochs_after",
+            "recovery compares runs that .* but windows has onsets; give windows.removal and one",
+        ),
+        (
+            {
+                "recovery": RECOVERY,
+                "windows": {"removal": [1], "epochs_after": [2, 4], "cooldown": 1},
+            },
+            {},
+            "but windows has a ladder; .* or leave recovery out",
         ),
     ],
 )

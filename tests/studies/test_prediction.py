@@ -59,16 +59,37 @@ def test_a_correlation_and_its_interval():
     # The removal alone foretells, and a measure adds nothing among the runs of one removal.
     points = [
         Point({}, seed, removal, removal + 0.001 * seed, {"grows": {"at": removal - 0.01 * seed}})
-        for seed in range(6)
+        for seed in range(9)
         for removal in (1, 2, 3)
     ]
     (row,) = foretold(points)
-    assert row["rho"] > 0.75 and row["rho_within"] == pytest.approx(-1) and row["is_chosen"]
+    assert row["rho"] > 0.75 and row["is_chosen"] and row["verdict"] == "predicts"
+    # Six ranks of each of three removals have the same correlation as all of them together.
+    ranks = [*range(6)] * 3
+    wanted = judge(ranks, [-one for one in ranks], [*range(3, 9)] * 3)
+    found = [row[f"rho_within{end}"] for end in ("", "_low", "_high")]
+    assert found == pytest.approx([*wanted], abs=1e-5) and wanted.high < 0
+    assert row["verdict_within"] == "predicts"
     # The removal itself, which a measure may be as good as, is never chosen.
     for one in points:
         one.courses["removal"] = one.courses["grows"]
     chosen = {row["measure"]: row["is_chosen"] for row in foretold(points)}
     assert chosen == {"grows": True, "removal": False}
+
+
+def test_what_grows_with_the_removal_alone_tells_nothing_within_one():
+    draw, verdicts = np.random.default_rng(2), []
+    for _ in range(12):
+        points = []
+        for seed in range(12):
+            own, other = draw.standard_normal(2)
+            for removal in range(1, 5):
+                grows = removal + other + 0.5 * draw.standard_normal()
+                points.append(Point({}, seed, removal, removal + own, {"grows": {"at": grows}}))
+        (row,) = foretold(points)
+        verdicts.append((row["verdict"], row["verdict_within"]))
+    assert [one for one, _ in verdicts].count("predicts") >= 8
+    assert [one for _, one in verdicts].count("predicts") <= 1
 
 
 @pytest.fixture
@@ -96,6 +117,7 @@ def test_predictions_and_regret_of_a_study(study):
     folder, plan, rows = study
     table = {row["measure"]: row for row in predictions(folder, plan, rows)}
     assert set(table) >= {"plasticity/x", "removal"}
+    assert "rho_within" not in table["removal"] and table["removal"]["verdict"]
     row = table["plasticity/x"]
     assert (row["seeds"], row["held_back_seeds"], row["points"]) == (2, 4, 12)
     assert [one["rho"] for one in predictions(folder, plan, rows, ["plasticity/x"])] == [row["rho"]]
@@ -137,11 +159,12 @@ def test_the_command(study, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "plasticity/x" in said and "Wrote predictions.csv and ends.csv" in said
     assert len(read_table(folder.path / "ends.csv")) == 1
-    assert main([*command, "--measure", "nothing"]) == 1 or "nothing" in capsys.readouterr().err
+    assert main([*command, "--measure", "nothing"]) == 2
+    assert "'nothing' was not logged in the study while" in capsys.readouterr().err
     assert main([*command, "--set", "ends={measure: x, rule: jumps}"]) != 0
     assert "ends.rule is 'jumps'; it must be 'falls' or 'rises'" in capsys.readouterr().err
     # Of several onsets, or rungs, there is more than one loss for a removal.
     more = ["--set", "ends={measure: x, rule: falls}", "--set", "windows={onset: [0], epochs: 3}"]
     assert main([*command, *more]) != 0
-    assert "ends compares removals of runs that are alike" in capsys.readouterr().err
+    assert "ends compares runs that go on for as many epochs" in capsys.readouterr().err
     assert json.loads(folder.plan_file.read_text())["study"] == "small"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from critical_periods.callbacks.monitors.undisturbed import undisturbed
-from critical_periods.callbacks.network import modules_named, name_list, network_of
+from critical_periods.callbacks.network import check_call, modules_named, name_list, network_of
 from critical_periods.callbacks.remedies.links import Link, links, passed
 from critical_periods.callbacks.remedies.remedy import Repeated, forget
 from critical_periods.callbacks.samples import example_batch
@@ -80,9 +80,10 @@ class DormantUnitReset(Repeated):
 
     def check(self, pl_module: pl.LightningModule, example: Batch) -> None:
         """Finds the links; a UserError where a layer is none."""
-        network = network_of(pl_module, self.project)
+        network, inputs = network_of(pl_module, self.project), example.first(2).inputs
+        check_call(network, inputs)
         with undisturbed(pl_module):
-            found = links(network, example.first(2).inputs)
+            found = links(network, inputs)
         for name in self.layers or ():
             if name not in found:
                 raise UserError(

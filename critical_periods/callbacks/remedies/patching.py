@@ -52,10 +52,17 @@ class _Patch(Occlusion):
     """Occlusion where another view is left."""
 
     def check(self, batch: Batch) -> None:
-        """Checks that there are views to choose from."""
-        if len(batch.inputs) < 2:
+        """Checks that there are views to choose from, and this one among them."""
+        count = len(batch.inputs)
+        if count < 2:
             raise UserError(
                 "Patching covers the good eye of two or more, but the data has 1 view; leave it "
                 "out, or choose data of two eyes, such as StereoDigitsDataModule."
+            )
+        assert self.views is not None
+        if self.views[0] >= count:
+            raise UserError(
+                f"view={self.views[0]} of Patching must lie from 0 to {count - 1}: the data has "
+                f"{count} views."
             )
         super().check(batch)
