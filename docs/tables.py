@@ -209,16 +209,6 @@ def epochs_a_seed(folder: str) -> str:
     return number(int(commands()[folder]["epochs"]) / int(rows(folder)["seeds"].max()), 0)
 
 
-def epochs_planned(study: str) -> str:
-    """How many epochs a study that has not been run would train, trunks once."""
-    tree = _yaml(STUDIES / f"{study}.yaml")
-    removals, after = tree["windows"]["removal"], tree["windows"]["epochs_after"]
-    # One clean run as long as the longest; of each deficit one trunk, and a branch a removal.
-    of_deficit = max(removals) + after * len(removals)
-    epochs = max(removals) + after + len(tree["variants"]) * of_deficit
-    return number(epochs * len(tree["seeds"]), 0)
-
-
 def seeds(folder: str) -> str:
     """How many seeds a study was run with."""
     return number(rows(folder)["seeds"].max(), 0)

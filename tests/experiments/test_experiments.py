@@ -32,7 +32,7 @@ with (STUDIES.parent / "results" / "commands.csv").open(encoding="utf-8") as fil
 OWN = {
     "boundary_digits_grid": 219,
     "boundary_paths_grid": 1420,
-    "deficits_cifar10": 620,
+    "deficits_cifar10": 490,
     "ends_digits": 66,
     "graded_digits": 64,
     "recovery_cifar10": 575,
