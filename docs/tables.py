@@ -922,36 +922,31 @@ def remedies_that_regain(*folders: str) -> str:
     return ", ".join(names) or f"none of {len(found)}"
 
 
-def foretold(folder: str, most: int = 8, within: bool = False) -> str:
+def foretold(folder: str, most: int = 8) -> str:
     """The measures with the largest correlations by the seeds that chose, judged by the others.
 
-    With ``within``, by the runs of one removal alone, too; the removal itself, which then stands
-    last, has none of that.
+    Over all removals, and by the runs of one removal alone; the removal itself, which has none of
+    that, stands last.
     """
     found = table(folder, "predictions")
     removal = found[found["measure"] == "removal"]
     found = found.drop(removal.index)
     order = found["chosen_rho"].abs().sort_values(ascending=False, kind="stable").index
-    shown = found.loc[order[:most]]
     body = []
-    for _, row in (pd.concat([shown, removal]) if within else shown).iterrows():
+    for _, row in pd.concat([found.loc[order[:most]], removal]).iterrows():
         cells = [f"`{row['measure']}`", row["form"], number(row["chosen_rho"], 2)]
         cells += [between(row, "rho", 2), row["verdict"]]
-        if within:
-            is_there = not math.isnan(row["rho_within"])
-            cells += (
-                [between(row, "rho_within", 2), row["verdict_within"]] if is_there else ["", ""]
-            )
+        is_there = not math.isnan(row["rho_within"])
+        cells += [between(row, "rho_within", 2), row["verdict_within"]] if is_there else ["", ""]
         body.append(cells)
     header = ["measure", "taken", "on the seeds that chose", "on those held back", "verdict"]
-    header += ["within one removal", "verdict within"] if within else []
-    return markdown(header, body)
+    return markdown([*header, "within one removal", "verdict within"], body)
 
 
-def verdicts_of_measures(folder: str, column: str = "verdict", begin: str = "") -> str:
+def verdicts_of_measures(folder: str, column: str = "verdict") -> str:
     """How many measures, the removal aside, are said to predict, or not to, or undecided."""
     found = table(folder, "predictions")
-    found = found[(found["measure"] != "removal") & found["measure"].str.startswith(begin)]
+    found = found[found["measure"] != "removal"]
     counts = found[column].value_counts()
     predict, does_not, open_ = (counts.get(one, 0) for one in ("predicts", "does not", "undecided"))
     return f"of {len(found)} measures {predict} predict, {does_not} do not, {open_} are undecided"
