@@ -185,7 +185,7 @@ def _start_again(mode: str, settings: dict[str, Any]) -> "Run":
 
     try:
         return _start(mode, settings)
-    except (OSError, wandb.errors.Error):
+    except Exception:  # of a lost service, most are neither wandb's Error nor an OSError
         with suppress(Exception):
             wandb.teardown()
         return _start(mode, settings)

@@ -19,6 +19,7 @@ import pytorch_lightning as pl
 import wandb
 from PIL import Image
 from small_study import planned, write_run, write_study
+from wandb.sdk.mailbox import MailboxClosedError
 from wandb_files import read_records, rows_of
 
 from critical_periods.cli import main
@@ -318,6 +319,18 @@ def test_no_failure_of_its_own_ends_a_training(no_account, monkeypatch, what):
         assert exit_code_of(folder.path, first) == 0
     segment.train_segment(folder, plan, second)
     assert exit_code_of(folder.path, second) == 0
+
+
+def test_a_service_that_is_lost_between_runs_takes_none_with_it(no_account, monkeypatch):
+    """wandb has noticed that it is gone, so that the next run meets a closed mailbox."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    process = wandb.setup().ensure_service()._proc._process  # type: ignore[union-attr]
+    process.kill()
+    process.wait()
+    with pytest.raises((ConnectionError, MailboxClosedError)):
+        wandb.init(dir="probe")
+    tracking.wandb_logger(Path(), "ab").finish(0)
+    assert exit_code_of(Path(), "ab") == 0
 
 
 @pytest.mark.parametrize("ending", ["queue", "sent", "killed"])
