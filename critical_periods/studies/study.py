@@ -28,6 +28,8 @@ from critical_periods.studies.study_file import (
 # What settings of a study's own begin with; all others are of the run.
 _SCHEDULED = ("deficit", "window")
 _FINETUNING = "finetuning"
+# What these hold is named with dots itself.
+_OF_DOTTED = ("set", "variants", "vary", "windows.adaptive.distribution", "windows.adaptive")
 
 
 class Variation(NamedTuple):
@@ -196,9 +198,8 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         value = parse_yaml(text, f"--set {override!r}")
         if first not in StudyFile.model_fields:
             changes[name] = value
-        # What these hold is named with dots itself.
-        elif first in ("set", "variants", "vary") and rest:
-            assign(fields, [first, rest], value)
+        elif holder := next((one for one in _OF_DOTTED if name.startswith(f"{one}.")), None):
+            assign(fields, [*holder.split("."), name.removeprefix(f"{holder}.")], value)
         elif first == _FINETUNING and rest and rest not in Finetuning.model_fields:
             assign(fields, [first, "set", rest], value)
         else:

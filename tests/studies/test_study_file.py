@@ -172,6 +172,17 @@ def test_overrides_of_set_and_vary_keep_dotted_names(tmp_path):
     assert deficit_of(study, study.variations[1])["init_args"]["factor"] == 2
 
 
+def test_overrides_of_axes_keep_dotted_names(tmp_path):
+    adaptive = {"onset": [0, 4], "length": [1, 4], "epochs": 9, "threshold": 0.1, "budget": 12}
+    path = write_study(tmp_path, {"windows": {"adaptive": adaptive | {"initial": 10, "batch": 2}}})
+    of = "windows.adaptive"
+    overrides = [f"{of}.{LR}=[0.1, 0.2]", f"{of}.budget=20"]
+    overrides += [f"{of}.distribution.{LR}={{normal: [0.15, 0.1]}}"]
+    found = read_study(path, overrides).adaptive
+    assert found.axes == {"onset": [0, 4], "length": [1, 4], LR: [0.1, 0.2]}
+    assert found.budget == 20 and found.distribution == {LR: {"normal": [0.15, 0.1]}}
+
+
 def test_fields_left_empty_can_be_set(tmp_path):
     path = write_study(tmp_path)
     (tmp_path / "base.yaml").write_text("trainer:\ndata: {class_path: X, init_args: }")
