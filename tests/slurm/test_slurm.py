@@ -64,14 +64,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+# What dry runs set of torch, and what redirects the output, is of the process.
+_one_at_a_time = threading.Lock()
+
+
 def undisturbed(folder: Path, windows: Any, base: Any = TRAINS) -> Bytes:
     """What a study gives where nothing befalls it."""
     path = write_study(folder, {"windows": windows}, base)
-    assert main(["study", "run", str(path), "--output", str(folder / "out")]) == 0
+    with _one_at_a_time:
+        assert main(["study", "run", str(path), "--output", str(folder / "out")]) == 0
     return {name: (folder / "out" / name).read_bytes() for name in RESULTS}
-
-
-_one_at_a_time = threading.Lock()
 
 
 def study(path: Path, command: str, *words: str) -> str:
@@ -169,6 +171,7 @@ def killed_and_cancelled(folder: Path, expected: Expected) -> None:
     os.kill(int(call("pgrep", "-f", words).split()[-1]), signal.SIGKILL)
 
     first = trains(output)
+    output.path.with_name("waits").unlink()
     call("scontrol", "requeue", first.number)
     is_requeued(first.number)
     trains(output)
@@ -273,7 +276,7 @@ def killed_for_ever(folder: Path, expected: Expected) -> None:
 def failed(folder: Path, expected: Expected) -> None:
     """A parent, without which its child is not trained; the report names the cause."""
     windows = {"removal": [2], "epochs_after": 1}
-    base = TRAINS | {"model.init_args.optimizer.init_args.lr": 1e9}
+    base = TRAINS | {"model.init_args.optimizer.init_args.lr": 1e30}
     path = write_study(folder, {"windows": windows, "slurm": {"partition": "main"}}, base)
     study(path, "run", "--launcher", "slurm")
     output = StudyFolder(folder / "out")

@@ -52,4 +52,5 @@ def test_its_tables_and_networks_are_loaded(folder):
         row = study.runs.loc[place]
         own = study.history.query(f"removal == {row.removal} and epochs == {row.epochs}")
         recorded = own[own["seed"] == row.seed].iloc[-1]
-        assert {key: recorded[key] for key in shown} == shown
+        # Trained on another processor, whose sums differ in their last bits.
+        assert {key: recorded[key] for key in shown} == pytest.approx(shown, rel=1e-5)
