@@ -31,7 +31,7 @@ _PLOTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
 
 def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callable[[], Figure]]:
     """What can be drawn: names of files without their endings, and what draws them."""
-    curve = tables["curve"]
+    curve = tables.get("curve", pd.DataFrame())
     titled = partial(partial, _titled, title)
     found: dict[str, Callable[[], Figure]] = {}
     if "adaptive" in tables:

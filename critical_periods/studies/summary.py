@@ -155,7 +155,7 @@ def _order(study: StudyFolder, plan: Plan) -> list[int]:
 def _tables(tables: dict[str, pd.DataFrame], title: str) -> dict[str, Any]:
     import wandb
 
-    curve = tables["curve"]
+    curve = tables.get("curve", pd.DataFrame())
     shown: dict[str, Any] = {
         f"{name}_table": wandb.Table(columns=list(cells), data=cells.to_numpy().tolist())
         for name, table in tables.items()
