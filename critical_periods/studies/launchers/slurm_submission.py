@@ -14,8 +14,7 @@ from critical_periods.studies.launchers.batch_script import (
     PLAN,
     REPORT,
     batch_script,
-    planning_script,
-    report_script,
+    other_script,
 )
 from critical_periods.studies.launchers.packed import packs
 from critical_periods.studies.launchers.slurm_queue import end, prefix, sbatch, settled
@@ -98,11 +97,8 @@ def submit(
     if (submitted or not (last or (kind == REPORT and _is_reported(study, plan)))) and not full:
         end(last)
         script, name = folder / "slurm" / f"{kind}.sh", f"{prefix(study)}{kind}"
-        text = report_script(settings, name, folder, report)
-        if following is not None:
-            log = script.with_suffix(".log")
-            text = planning_script(settings, name, log, gpus, *following, kind)
-        write_text(script, text)
+        of = (None, report) if following is None else (gpus, *following)
+        write_text(script, other_script(settings, name, script.with_suffix(".log"), kind, *of))
         full = _refusal_of_last(str(script), numbers, kind)
     segments = sum(name in job_of for name in wanted)
     text = f"Submitted {submitted} jobs for {segments} segments"
