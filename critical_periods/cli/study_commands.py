@@ -219,10 +219,28 @@ def table(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Writes and prints what a history foretells."""
-    from critical_periods.cli.predict import predict as write
+    """Writes ``predictions.csv``, and ``ends.csv`` where a detector is given, and prints them."""
+    import pandas as pd
 
-    write(*kept_plan(options), options.measure, read_study(options.study, options.set).ends)
+    from critical_periods.studies.detector import detections
+    from critical_periods.studies.loading import LoadedStudy
+    from critical_periods.studies.prediction import predictions
+    from critical_periods.studies.tables import as_table, write_table
+
+    folder, plan = kept_plan(options)
+    rows = LoadedStudy(folder, plan).rows("results")
+    tables = {"predictions": predictions(folder, plan, rows, options.measure)}
+    if (ends := read_study(options.study, options.set).ends) is not None:
+        tables["ends"] = detections(folder, plan, rows, ends)
+    for name, found in tables.items():
+        write_table(folder.path / f"{name}.csv", found)
+        table = as_table(found)
+        if name == "predictions" and "chosen_rho" in table:
+            order = table["chosen_rho"].abs().sort_values(ascending=False, kind="stable").index
+            table = table.loc[order]
+        with pd.option_context("display.width", None, "display.max_columns", None):
+            print(table.to_string(index=False, float_format="{:.3g}".format))
+    print(f"Wrote {' and '.join(f'{name}.csv' for name in tables)} to {folder.path}.")
     return 0
 
 

@@ -135,7 +135,8 @@ def finish(folder: StudyFolder, plan: Plan, why: Sequence[str] = ()) -> int:
     else:
         written = _write_report(folder, plan)
     if written:
-        print(f"Wrote {', '.join(written[:-1])} and {written[-1]} to {folder.path}.")
+        names = " and ".join(", ".join(written).rsplit(", ", 1))
+        print(f"Wrote {names} to {folder.path}.")
     failed = [name for name in plan.segments if folder.segment(name).error.exists()]
     for name in failed:
         sentence = folder.segment(name).error.read_text(encoding="utf-8").strip()

@@ -10,7 +10,7 @@ from critical_periods.plots.style import lines, one_panel
 def plot_cross(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draws the matrix: rows are trained on, columns tested on; means with 95 % intervals in %.
 
-    The table is that of a study, ``load_study(folder).table("cross")``.
+    The table is that of a study, ``load_study(folder).cross``.
 
     Example:
         >>> table = pd.DataFrame({

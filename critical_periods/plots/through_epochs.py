@@ -45,10 +45,8 @@ _RECONSTRUCTION = {
 def plot_fisher(fisher: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draws the Fisher trace of the whole network against the epoch, a line for each window.
 
-    Lines are means over seeds, bands one standard deviation; a line is broad while its window is
-    open, and the one without a window is black and dashed. Achille, Rovere & Soatto 2019 show the
-    trace of both, and read from it when a network learns most from its data. The table is that of
-    one variation; ``ax`` is drawn into instead of a figure of its own.
+    As :func:`plot_measure` draws it. Achille, Rovere & Soatto 2019 show the trace with a deficit
+    and without one, and read from it when a network learns most from its data.
     """
     figure = plot_measure(fisher, "fisher_trace", "Trace of the Fisher information", ax)
     (ax or figure.axes[0]).set_ylim(bottom=0)
@@ -58,7 +56,7 @@ def plot_fisher(fisher: pd.DataFrame, ax: Axes | None = None) -> Figure:
 def plot_success(agent: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draws the success of an agent against the epoch, a line for each window.
 
-    As :func:`plot_fisher` draws traces; the table is that of one variation.
+    As :func:`plot_measure` draws it; the table is that of a study, ``load_study(folder).agent``.
     """
     figure = plot_measure(agent, "success", "Success on unseen layouts", ax)
     (ax or figure.axes[0]).set_ylim(0, 1)

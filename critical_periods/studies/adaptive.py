@@ -16,10 +16,10 @@ from critical_periods.studies.plan import Plan, Segment, make_plan
 from critical_periods.studies.resolve import resolve
 from critical_periods.studies.results import results
 from critical_periods.studies.rounds import (
+    RECORD,
     Chosen,
     Fit,
     Round,
-    forget_record,
     read_record,
     write_record,
 )
@@ -77,7 +77,7 @@ class Rounds:
         record = read_record(folder)
         with folder.writing():
             if record is not None and record.key != self._key:
-                forget_record(folder)
+                (folder.path / RECORD).unlink()
             elif record is not None and (before is None or before.adaptive != self.space):
                 write_record(folder, self._key, self._read(folder))
 

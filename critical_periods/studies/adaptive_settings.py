@@ -1,10 +1,11 @@
 """What a study file says of an adaptive study."""
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from critical_periods.core.errors import UserError, near
+from critical_periods.studies.schedule import Schedule
 
 if TYPE_CHECKING:
     from critical_periods.reliability.marginals import Marginal
@@ -120,6 +121,6 @@ class Adaptive(BaseModel):
     adaptive: AdaptiveSettings
     """Which ones, and how many."""
 
-    def schedules(self) -> list[Any]:
-        """None that are known before training."""
-        return []
+    def schedules(self) -> list[Schedule]:
+        """The control, which is all that is known before training."""
+        return [Schedule(0, 0, self.adaptive.epochs)]

@@ -94,7 +94,7 @@ def _plane(space: Space) -> np.ndarray:
         if name in varied[:2]:
             on_axes.append(np.arange(len(found)))
         elif name in varied[2:3]:
-            on_axes.append(np.array([round(end * (len(found) - 1)) for end in _PANELS]))
+            on_axes.append(np.unique([round(end * (len(found) - 1)) for end in _PANELS]))
         else:
             on_axes.append(np.array([len(found) // 2]))
     return np.stack(np.meshgrid(*on_axes, indexing="ij"), axis=-1).reshape(-1, len(on_axes))

@@ -54,13 +54,10 @@ class Design:
             return "the verdict was added"
         found = []
         for name in (field.name for field in fields(self)[:-2]):
-            old, new = (list(v) if isinstance(v, tuple) else v for v in _both(self, now, name))
+            both = (getattr(one, name) for one in (self, now))
+            old, new = (list(value) if isinstance(value, tuple) else value for value in both)
             found += [f"{name} {old} → {new}"] if old != new else []
         return "; ".join(found) or "what is trained" * (self.trained != now.trained)
-
-
-def _both(before: Design, now: Design, name: str) -> tuple[object, object]:
-    return getattr(before, name), getattr(now, name)
 
 
 def _hash(tree: object) -> str:

@@ -6,17 +6,9 @@ from itertools import pairwise
 
 from critical_periods.core.errors import UserError, near
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.plan import Plan, Run
-from critical_periods.studies.prediction import (
-    LEAST_SEEDS,
-    Point,
-    deficit_runs,
-    divided,
-    during,
-    named,
-    variations,
-)
-from critical_periods.studies.results import Row, settings, summary
+from critical_periods.studies.plan import Plan
+from critical_periods.studies.prediction import LEAST_SEEDS, Point, divided, named, variations
+from critical_periods.studies.results import Row, summary
 from critical_periods.studies.statistics import summarise
 from critical_periods.studies.study_file import Ends
 from critical_periods.studies.tables import short
@@ -52,15 +44,9 @@ def detections(folder: StudyFolder, plan: Plan, rows: Sequence[Row], ends: Ends)
                 f"regret of a detector needs at least {LEAST_SEEDS}."
             )
         picked = {}
-        for seed in seeds:
-            run = next(
-                one for one in deficit_runs(plan)
-                if one.seed == seed and one.window.removal == removals[-1]
-                and _is_of(one, points[0])
-            )  # fmt: skip
-            history = during(folder, plan, run)
-            epoch = detected(_measured(history, ends.measure, points[0]), ends.rule)
-            picked[seed] = next((one for one in removals if one > epoch), removals[-1])
+        for point in (one for one in points if one.removal == removals[-1]):
+            epoch = detected(_measured(point, ends.measure), ends.rule)
+            picked[point.seed] = next((one for one in removals if one > epoch), removals[-1])
         choosing, held = divided(seeds)
         means = [
             {removal: sum(losses[seed][removal] for seed in of) for removal in removals}
@@ -90,10 +76,8 @@ def detected(measured: Sequence[tuple[int, float]], rule: str) -> float:
     return next((epoch for (_, old), (epoch, new) in pairs if sign * (new - old) > 0), math.inf)
 
 
-def _measured(
-    history: Sequence[dict[str, str]], measure: str, point: Point
-) -> list[tuple[int, float]]:
-    found = [(int(one["epoch"]), float(one[measure])) for one in history if one.get(measure)]
+def _measured(point: Point, measure: str) -> list[tuple[int, float]]:
+    found = [(int(one["epoch"]), float(one[measure])) for one in point.history if one.get(measure)]
     if not found:
         known = [name for name in point.courses if name != "removal"]
         raise UserError(
@@ -101,7 +85,3 @@ def _measured(
             f"deficit was there; {near(measure, known)}"
         )
     return found
-
-
-def _is_of(run: Run, point: Point) -> bool:
-    return all(settings(run).get(name) == value for name, value in point.settings.items())

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain, count
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ _PLOTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
 
 def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callable[[], Figure]]:
     """What can be drawn: names of files without their endings, and what draws them."""
-    curve = tables["curve"]
+    curve = tables.get("curve", pd.DataFrame())
     titled = partial(partial, _titled, title)
     found: dict[str, Callable[[], Figure]] = {}
     if "adaptive" in tables:
@@ -55,7 +56,10 @@ def figures(tables: Mapping[str, pd.DataFrame], title: str) -> dict[str, Callabl
     for kind in (name for name in _PLOTS if name in tables):
         for name, rows in lines(tables[kind]).items():
             if "epoch" not in rows or rows["epoch"].nunique() > 1:
-                file = re.sub(r"\W+", "_", f"{kind}_{name}").strip("_")
+                stem = re.sub(r"\W+", "_", f"{kind}_{name}").strip("_")
+                # Of x = 1 and x = -1, say, whose files would have one name.
+                files = chain([stem], (f"{stem}_{number}" for number in count(2)))
+                file = next(one for one in files if one not in found)
                 text = f"{title}: {name}" if name else title
                 found[file] = partial(_titled, text, _PLOTS[kind], rows)
     return found

@@ -113,20 +113,19 @@ def posterior(
             f"each of the {len(values)} runs has lost {values[0] + 0:g}, so that there is no "
             "boundary to find; widen the axes of windows.adaptive."
         )
-    keeps = before is not None and len(pairs) < 2 * before.chosen_at
-    choice = before.choice if keeps and before is not None else None
+    kept = before if before is not None and len(pairs) < 2 * before.chosen_at else None
     places = lattice.places(space) if places is None else places
     with _one_thread():
         model = DeepKernelGP(_KERNELS[space.kernel])
-        model.fit(lattice.unit(space, points), values, choice)
+        model.fit(lattice.unit(space, points), values, kept.choice if kept else None)
         mean, sd = model.predict(lattice.unit(space, [space.point(place) for place in places]))
     weights = lattice.weights(space, places)
     impair, low, high = (
         short(float(weights[mean + z * sd > space.threshold].sum()))
         for z in (0, -TWO_SIDED, TWO_SIDED)
     )
-    made_at = before.chosen_at if keeps and before is not None else len(pairs)
-    fit = Fit(len(pairs), impair, low, high, choice or model.choices[0], made_at)
+    choice, made_at = (kept.choice, kept.chosen_at) if kept else (model.choices[0], len(pairs))
+    fit = Fit(len(pairs), impair, low, high, choice, made_at)
     return Posterior(model, places, mean, sd, fit)
 
 

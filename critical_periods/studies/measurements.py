@@ -90,7 +90,7 @@ def _distributions(study: StudyFolder, plan: Plan) -> list[Row]:
         for segment in segments:
             # The last one's name says the epoch, in digits of which there are always as many.
             for file in sorted(segment.path.glob("rsv/epoch_*.npz"))[-1:]:
-                for layer, (of_layer, its_edges) in _histograms(file).items():
+                for layer, (of_layer, its_edges) in histograms(file).items():
                     counts[layer] = counts.get(layer, 0) + of_layer
                     edges[layer] = its_edges
         for layer, of_layer in counts.items():
@@ -115,7 +115,7 @@ def rsv_through_epochs(study: StudyFolder, plan: Plan) -> list[Row]:
             last = plan.segments[segment.path.name]
             for one in plan.lineage(last.name):
                 for file in files_of(one.name) if one.finetunes == last.finetunes else ():
-                    for layer, (counts, edges) in _histograms(file).items():
+                    for layer, (counts, edges) in histograms(file).items():
                         place = layer, int(file.stem.rpartition("_")[2])
                         found[place] = counts + found.get(place, (0, edges))[0], edges
         for (layer, epoch), (counts, edges) in sorted(found.items(), key=lambda one: one[0]):
@@ -126,7 +126,7 @@ def rsv_through_epochs(study: StudyFolder, plan: Plan) -> list[Row]:
     return rows
 
 
-def _histograms(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def histograms(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Counts and edges of each layer's histogram, as a ``SourceVarianceMonitor`` kept them."""
     try:
         with np.load(file) as arrays:

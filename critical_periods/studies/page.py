@@ -20,11 +20,8 @@ from critical_periods.studies.outline import outline
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.report import write_report
 
-# What tells the rows of a history apart beside varied fields and the seed.
-_WINDOW = ["onset", "removal", "epochs"]
 
-
-def write_page(folder: StudyFolder, plan: Plan, path: Path) -> list[str]:
+def write_page(folder: StudyFolder, plan: Plan, path: Path) -> None:
     """Writes the report of a study, and all of it into one page.
 
     The page holds the figures, what was logged through training as means over seeds, histograms of
@@ -35,9 +32,6 @@ def write_page(folder: StudyFolder, plan: Plan, path: Path) -> list[str]:
         folder: of the study.
         plan: what was run in it.
         path: the page.
-
-    Returns:
-        The names of the report's files, which the page holds; see :func:`.write_report`.
     """
     study = LoadedStudy(folder, plan)
     written = write_report(folder, plan, study)
@@ -63,7 +57,6 @@ def write_page(folder: StudyFolder, plan: Plan, path: Path) -> list[str]:
         files=[(n, _file(folder.path / n, "text/csv")) for n in written if n.endswith(".csv")],
     )
     write_text(path, page)
-    return written
 
 
 def _file(path: Path, kind: str) -> str:
@@ -126,7 +119,7 @@ def _histograms(study: LoadedStudy) -> dict[str, dict[str, Any]]:
     if table.empty:
         return found
     for line, rows in lines(table).items():
-        for window, of_window in rows.groupby(_WINDOW, sort=False):
+        for window, of_window in rows.groupby(["onset", "removal", "epochs"], sort=False):
             text = f"{window_name(window, study.plan.kind_of_window)}, of {window[2]}"
             layers = found.setdefault(", ".join(filter(None, [line, text])), {})
             for layer, bins in of_window.groupby("layer", sort=False):

@@ -70,7 +70,7 @@ class Plan:
     Attributes:
         study: its name.
         configs: one run's config and its window's callback for each variation, then the second
-            stage's, which has no window.
+            stage's, which has no window, and those of remedies by the epoch in which they begin.
         segments: by name; parents come before their children.
         runs: the rows of the results.
         threshold: the loss of final accuracy at which a critical period is said to begin.
@@ -91,11 +91,6 @@ class Plan:
     design: Design | None = None
     registered: Design | None = None
     adaptive: Space | None = None
-
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        """The rungs of a ladder; of any other study none."""
-        return () if self.design is None else self.design.epochs_after
 
     @property
     def design_changes(self) -> str:
@@ -203,7 +198,12 @@ def make_plan(
     configs += [(stage, {}) for stage in stages if stage is not None]
     plan = Plan(study.name, configs, {}, [], study.threshold, study.log_artifacts)
     second = [SegmentNames(stage) for stage in finetuning]
-    for number, start, windows in _beginnings(study):
+    beginnings = [
+        (number, start, windows)
+        for number, variation in enumerate(study.variations)
+        for start, windows in study.remedied(variation).items()
+    ]
+    for number, start, windows in beginnings:
         variation, found, config = study.variations[number], resolved[number], number
         if remedy := study.recovery.get(variation.remedy):
             found, config = found.with_remedy(len(remedy), start), len(configs)
@@ -231,13 +231,6 @@ def make_plan(
         return replace(plan, kind=kind)
     design = study.design.of(run.segment for run in plan.runs)
     return replace(plan, kind=kind, design=design, registered=design)
-
-
-def _beginnings(study: "Study") -> Iterator[tuple[int, int, tuple[Schedule, ...]]]:
-    """Each variation's number, the epochs in which its remedy begins, and the runs of each."""
-    for number, variation in enumerate(study.variations):
-        for start, windows in study.remedied(variation).items():
-            yield number, start, windows
 
 
 def _with_remedy(

@@ -10,7 +10,7 @@ from scipy.stats import norm, rankdata, t
 
 from critical_periods.core.errors import UserError, near
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.plan import Plan, Run
+from critical_periods.studies.plan import Plan
 from critical_periods.studies.results import Row, differences, settings
 from critical_periods.studies.statistics import LEVEL
 from critical_periods.studies.study_file import NO_REMEDY
@@ -34,6 +34,7 @@ class Point(NamedTuple):
     removal: int
     loss: float
     courses: dict[str, dict[str, float]]
+    history: Sequence[dict[str, str]] = ()
 
     def of(self, name: str) -> dict[str, float]:
         """The forms of a measure."""
@@ -139,17 +140,21 @@ def _verdict(found: Judged, side: float) -> str:
 
 
 def variations(folder: StudyFolder, plan: Plan, rows: Sequence[Row]) -> Iterator[list[Point]]:
-    """The points of each variation that has any."""
+    """The points of each variation that has any: runs with a deficit and without a remedy."""
     found: dict[str, list[Point]] = {}
-    for run in deficit_runs(plan):
+    for run in plan.runs:
+        onset, removal, _ = run.window
+        if onset == removal or run.variation.get("remedy", NO_REMEDY) != NO_REMEDY:
+            continue
         start = settings(run)
         losses = differences(_MEASURE, rows, start)
         if run.seed in losses and math.isfinite(losses[run.seed]):
             known = {n: one for n, one in start.items() if n not in run.window._asdict()}
-            courses = _courses(during(folder, plan, run)) | {
-                "removal": {"at": float(run.window.removal)}
-            }
-            point = Point(known, run.seed, run.window.removal, -losses[run.seed], courses)
+            # The deficit is in the first stage.
+            (_, name), *_ = plan.stages(run)
+            history = folder.segment(name).history()[onset:removal]
+            courses = _courses(history) | {"removal": {"at": float(removal)}}
+            point = Point(known, run.seed, removal, -losses[run.seed], courses, history)
             found.setdefault(repr(known), []).append(point)
     if not found:
         raise UserError(
@@ -157,14 +162,6 @@ def variations(folder: StudyFolder, plan: Plan, rows: Sequence[Row]) -> Iterator
             "no loss to predict."
         )
     yield from found.values()
-
-
-def deficit_runs(plan: Plan) -> Iterator[Run]:
-    """The runs with a deficit and without a remedy."""
-    for run in plan.runs:
-        is_plain = run.variation.get("remedy", NO_REMEDY) == NO_REMEDY
-        if run.window.onset < run.window.removal and is_plain:
-            yield run
 
 
 def course(measured: Sequence[tuple[int, float]]) -> dict[str, float]:
@@ -182,12 +179,6 @@ def course(measured: Sequence[tuple[int, float]]) -> dict[str, float]:
         off = epochs - epochs.mean()
         found["slope"] = float(off @ values / (off @ off))
     return found
-
-
-def during(folder: StudyFolder, plan: Plan, run: Run) -> list[dict[str, str]]:
-    """What was logged in the epochs with the deficit, which are of the first stage."""
-    (_, name), *_ = plan.stages(run)
-    return folder.segment(name).history()[run.window.onset : run.window.removal]
 
 
 def _courses(history: Sequence[dict[str, str]]) -> dict[str, dict[str, float]]:

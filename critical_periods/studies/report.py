@@ -19,13 +19,13 @@ from critical_periods.studies.tables import write_table
 def write_report(folder: StudyFolder, plan: Plan, study: LoadedStudy | None = None) -> list[str]:
     """Writes the tables, draws the figures that they give, as PNG and PDF, and logs the summary.
 
-    ``results.csv`` (a row a run) and ``curve.csv`` always; ``recovery``, the rungs of a ladder and
-    its verdicts; ``remedies``, what each regains; ``adaptive`` and ``boundary``, of an adaptive
-    study, whose only figure that is; ``curve`` where accuracy, RSV or an error was measured;
-    ``sensitivity`` where windows of a length vary in their onset; ``surface`` where two settings
-    vary. Where they were measured, each a table and a figure: ``fisher``, ``layers``,
-    ``information``, ``reconstruction`` and ``modes``, in several epochs, and ``rsv``, the
-    histograms at the end.
+    ``results.csv`` (a row a run) always, and ``curve.csv`` unless controls of later rungs alone are
+    done; ``recovery``, the rungs of a ladder and its verdicts; ``remedies``, what each regains;
+    ``adaptive`` and ``boundary``, of an adaptive study, whose only figure that is; ``curve`` where
+    accuracy, RSV or an error was measured; ``sensitivity`` where windows of a length vary in their
+    onset; ``surface`` where two settings vary. Where they were measured, each a table and a figure:
+    ``fisher``, ``layers``, ``information``, ``reconstruction``, ``modes`` and ``agent``, in several
+    epochs, ``cross``, and ``rsv``, the histograms at the end; ``regions`` is a table alone.
 
     Args:
         folder: of the study.
@@ -40,8 +40,8 @@ def write_report(folder: StudyFolder, plan: Plan, study: LoadedStudy | None = No
     study = study or LoadedStudy(folder, plan)
     if not study.rows("results"):
         return []
-    optional = ("recovery", "remedies", *ADAPTIVE, *TABLES)
-    tables = ["results", "curve", *filter(study.rows, optional)]
+    optional = ("curve", "recovery", "remedies", *ADAPTIVE, *TABLES)
+    tables = ["results", *filter(study.rows, optional)]
     for name in tables:
         write_table(folder.path / f"{name}.csv", study.rows(name))
     drawn = figures({name: study.table(name) for name in tables}, plan.study)

@@ -167,8 +167,10 @@ def curve(plan: Plan, rows: Sequence[Row]) -> list[Row]:
                 for group, values in zip(("", "_difference"), of_target, strict=True):
                     point |= summary(f"final_accuracy_target{group}", values.values())
             # Each rung of a ladder is a curve, and a deficit of no epochs a point of all of them.
-            rungs = plan.rungs if window.removal == 0 else [window.epochs - window.removal]
-            for rung in (rungs if plan.design else [0]) if here else []:
+            rungs: Sequence[int] = [window.epochs - window.removal if plan.design else 0]
+            if plan.design and window.removal == 0:
+                rungs = plan.design.epochs_after
+            for rung in rungs if here else ():
                 of_rung = lost.setdefault(rung, {})
                 of_rung[window.removal] = _groups("final_accuracy", here, control)[-1]
             points.append(point | ({"diverged_seeds": len(diverged)} if has_diverged else {}))

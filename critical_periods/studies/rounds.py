@@ -114,8 +114,3 @@ def write_record(folder: StudyFolder, key: str, rounds: Sequence[Round]) -> None
     """Keeps the rounds."""
     tree = asdict(Record(key, tuple(rounds)))
     write_text(folder.path / RECORD, json.dumps(tree, indent=1) + "\n")
-
-
-def forget_record(folder: StudyFolder) -> None:
-    """Has the study choose anew."""
-    (folder.path / RECORD).unlink()

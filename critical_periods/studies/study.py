@@ -209,9 +209,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     try:
         file = StudyFile.model_validate(fields)
         adaptive = file.windows.adaptive if isinstance(file.windows, Adaptive) else None
-        # Of an adaptive study the control is all that is known.
-        none = [Schedule(0, 0, adaptive.epochs)] if adaptive else []
-        deficits = none or file.windows.schedules()
+        deficits = file.windows.schedules()
         controls = [Schedule(0, 0, schedule.epochs) for schedule in deficits]
         owners = [fields, *file.variants.values()]
         if any(configs.is_pretraining(of.get("window") or {}) for of in owners):

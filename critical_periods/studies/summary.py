@@ -19,7 +19,6 @@ from PIL import Image
 
 from critical_periods.core.locks import locked
 from critical_periods.core.trainer import attempt
-from critical_periods.plots.labels import label_of, settings_of
 from critical_periods.plots.rsv import plot_rsv_through_epochs
 from critical_periods.plots.style import by_rung, by_window, lines, numbers
 from critical_periods.plots.through_epochs import plot_fisher
@@ -97,7 +96,6 @@ def _update(study: StudyFolder, plan: Plan, final: LoadedStudy | None) -> bool:
     if logger is None:
         return True
     run: Any = logger._experiment
-    has_ended = False
     try:
         _log(run, study, plan, order, final)
         if final and plan.log_artifacts:
@@ -157,7 +155,7 @@ def _order(study: StudyFolder, plan: Plan) -> list[int]:
 def _tables(tables: dict[str, pd.DataFrame], title: str) -> dict[str, Any]:
     import wandb
 
-    curve = tables["curve"]
+    curve = tables.get("curve", pd.DataFrame())
     shown: dict[str, Any] = {
         f"{name}_table": wandb.Table(columns=list(cells), data=cells.to_numpy().tolist())
         for name, table in tables.items()
@@ -168,7 +166,7 @@ def _tables(tables: dict[str, pd.DataFrame], title: str) -> dict[str, Any]:
         return shown
     against = "onset" if (curve["onset"] > 0).any() else "removal"
     lines_ = []
-    for label, rows in by_rung(dict(_variations(curve))).items():
+    for label, rows in by_rung(lines(curve)).items():
         for column, what in ((measure, ""), (f"{measure}_control", "control")):
             points = pd.DataFrame({"x": rows[against], "y": numbers(rows, column)}).dropna()
             points = points.sort_values("x")
@@ -180,14 +178,6 @@ def _tables(tables: dict[str, pd.DataFrame], title: str) -> dict[str, Any]:
         chart = wandb.plot.line_series(xs=xs, ys=ys, keys=keys, title=title, xname=against)
         shown["curve_chart"] = chart
     return shown
-
-
-def _variations(curve: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    names = settings_of(curve.columns)
-    if not names:
-        return [("", curve)]
-    labels = [label_of(dict(zip(names, cells, strict=True))) for cells in curve[names].to_numpy()]
-    return list(curve.groupby(pd.Series(labels, curve.index), sort=False))
 
 
 def _media(

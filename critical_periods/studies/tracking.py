@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import pytorch_lightning as pl
 from PIL import Image
 
@@ -14,12 +13,11 @@ from critical_periods.core.trainer import attempt
 from critical_periods.runs.tracking import PROJECT, FailSafeWandbLogger, wandb_logger
 from critical_periods.studies.configs import Config
 from critical_periods.studies.folder import StudyFolder
+from critical_periods.studies.measurements import histograms
 from critical_periods.studies.paths import leaf_of
 from critical_periods.studies.plan import Plan, Segment
-from critical_periods.studies.results import settings
+from critical_periods.studies.results import Row, settings
 from critical_periods.studies.seen import keep_seen
-
-Row = dict[str, Any]
 
 # What W&B cuts off, or refuses, of a tag.
 _TAG = 64
@@ -90,7 +88,7 @@ class PathTracking(pl.Callback):
         opened = self._open()
         self.is_open = opened is not None
         run = None if opened is None else opened._experiment
-        self.logger = _EpochLogger(run, _path(study, segment))
+        self.logger = _EpochLogger(run, study.segment(segment.name).path)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Sends what was trained before, and keeps a picture of what the network sees."""
@@ -172,7 +170,7 @@ class PathTracking(pl.Callback):
         finetunes = self.plan.segments[name].finetunes
         for one in self.plan.lineage(name):
             if one.finetunes == finetunes and one.start <= epoch < one.stop:
-                return stored_media(_path(self.study, one), epoch)
+                return stored_media(self.study.segment(one.name).path, epoch)
         return {}
 
 
@@ -193,7 +191,8 @@ def described(plan: Plan, leaf: str) -> tuple[str, Row, list[str]]:
     """
     runs = [run for run in plan.runs if run.segment == leaf]
     onset, removal, epochs = runs[0].window
-    window = plan.configs[_first_stage(plan, leaf).config][1]
+    first = next(one for one in plan.lineage(leaf) if not one.finetunes)
+    window = plan.configs[first.config][1]
     deficit = window.get("init_args", {}).get("deficit", window).get("class_path", "none")
     kind, what = plan.kind_of_window, deficit.rpartition(".")[2] if onset < removal else "none"
     fields: Row = {
@@ -237,21 +236,11 @@ def stored_media(folder: Path, epoch: int) -> Row:
 
     media: Row = {}
     for file in folder.glob(f"rsv/epoch_{epoch:04d}.npz"):
-        with np.load(file) as arrays:
-            for layer in [key.removesuffix("/counts") for key in arrays if key.endswith("/counts")]:
-                pair = arrays[f"{layer}/counts"], arrays[f"{layer}/edges"]
-                media[f"rsv/{layer}"] = wandb.Histogram(np_histogram=pair)
+        for layer, pair in histograms(file).items():
+            media[f"rsv/{layer}"] = wandb.Histogram(np_histogram=pair)
     for file in folder.glob(f"reconstruction*/epoch_{epoch:04d}*.png"):
         kind = file.stem.removeprefix(f"epoch_{epoch:04d}").strip("_")
         with Image.open(file) as picture:
             key = "/".join(filter(None, [file.parent.name, kind]))
             media[key] = wandb.Image(picture.convert("RGB"))
     return media
-
-
-def _first_stage(plan: Plan, name: str) -> Segment:
-    return next(one for one in plan.lineage(name) if not one.finetunes)
-
-
-def _path(study: StudyFolder, segment: Segment) -> Path:
-    return study.segment(segment.name).path

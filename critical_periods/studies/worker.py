@@ -53,15 +53,8 @@ def _next(study: StudyFolder, segment: Segment, following: list[str]) -> list[st
 
 def missing(study: StudyFolder, plan: Plan) -> list[str]:
     """Segments that are not done and can still be: none of their ancestors has failed."""
-    failed: set[str] = set()
-    waiting = []
-    for name, segment in plan.segments.items():
-        folder = study.segment(name)
-        if segment.parent in failed or folder.error.exists():
-            failed.add(name)
-        elif not folder.is_done():
-            waiting.append(name)
-    return waiting
+    failed = study.failures(plan)
+    return [one for one in plan.segments if one not in failed and not study.segment(one).is_done()]
 
 
 def ready(study: StudyFolder, plan: Plan, waiting: list[str]) -> Iterator[str]:

@@ -567,6 +567,8 @@ def test_which_figures_a_study_gets():
     assert names(ONSETS) == ["curve", "sensitivity"]
     bins = [{"variant": variant} | one for variant in "xy" for one in BINS]
     assert names(REMOVALS, rsv=bins) == ["curve", "rsv_x", "rsv_y"]
+    bins = [{"x": x} | one for x in (1, -1) for one in BINS]
+    assert names(REMOVALS, rsv=bins) == ["curve", "rsv_x_1", "rsv_x_1_2"]
     assert names(grid()) == ["curve", "sensitivity", "surface"]
     # From each onset to the end: no windows of one length.
     assert names([point(o, 9, 9, 1) for o in (0, 3)]) == ["curve"]

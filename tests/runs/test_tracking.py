@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import wandb
@@ -32,6 +33,7 @@ from critical_periods.studies import loading, report, segment, worker
 from critical_periods.studies import tracking as tracking_of_paths
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.plan import Plan, Segment
+from critical_periods.studies.summary import _tables
 
 SWEEPS = Path(__file__).parents[2] / "experiments" / "sweeps"
 
@@ -257,6 +259,13 @@ def test_the_environment_is_heeded_and_a_sweep_names_one_run_alone(no_account, m
     ids = [path.name.rpartition("-")[2] for path in Path("study/wandb").glob("offline-run-*")]
     (summary,) = set(ids) - set(plan.segments)
     assert len(ids) == 3 and run_of(Path("study"), summary).display_name == "summary"
+
+
+def test_the_chart_calls_lines_what_the_figures_call_them():
+    window = {"onset": 0, "removal": [0, 2], "epochs": [2, 4]}
+    curve = pd.DataFrame({"x.depth": 8, "x.lr": 0.1, **window, "final_accuracy": 0.5})
+    chart = _tables({"curve": curve}, "small")["curve_chart"]
+    assert {row[1] for row in chart.table.data} == {"depth = 8, lr = 0.1"}
 
 
 def test_a_report_makes_tables_and_figures_once(no_account, monkeypatch):

@@ -18,6 +18,7 @@ from critical_periods.runs.config_files import read_yaml
 from critical_periods.studies import load_study
 from critical_periods.studies.adaptive import Rounds
 from critical_periods.studies.adaptive_settings import AdaptiveSettings
+from critical_periods.studies.boundary import _plane
 from critical_periods.studies.folder import SegmentFolder, StudyFolder
 from critical_periods.studies.lattice import design, places, space_of, unit, values, weights
 from critical_periods.studies.launchers import local, slurm_queue
@@ -373,6 +374,9 @@ def test_the_lattice_and_its_weights():
     mean = (found * onset).sum()
     assert found.sum() == pytest.approx(1) and mean == pytest.approx(20, abs=0.01)
     assert ((found * (onset - mean) ** 2).sum()) ** 0.5 == pytest.approx(5, abs=0.05)
+    # A third axis of two values is drawn at each once.
+    drawn = _plane(replace(space, axes={"onset": [0, 1], "length": [1, 2], "x": [1, 2]}))
+    assert len(drawn) == len(np.unique(drawn, axis=0)) == 8
     # Each third of an axis has its share of the first runs.
     thirds = [point[0] // 27 for point in design(space)]
     assert len(thirds) == 12 and all(3 <= thirds.count(third) <= 5 for third in range(3))

@@ -24,7 +24,8 @@ from critical_periods.studies.paths import paths
 from critical_periods.studies.plan import Plan
 from critical_periods.studies.recovery import recovery
 from critical_periods.studies.statistics import summarise
-from critical_periods.studies.tables import as_table
+from critical_periods.studies.summary import _media, _tables
+from critical_periods.studies.tables import as_table, write_table
 from critical_periods.studies.tracking import described
 
 CONSTANT: Tree = {"model.init_args.lr_scheduler": None, "trainer.callbacks": []}
@@ -296,6 +297,20 @@ def test_every_table_says_where_the_design_was_changed(original, tmp_path, capsy
     capsys.readouterr()
     assert run(study, command="table") == 0
     assert ("changed after training had begun: " + says in capsys.readouterr().out) is bool(says)
+
+
+def test_of_a_control_of_a_later_rung_alone_there_is_no_curve(tmp_path, capsys):
+    folder, plan = planned(tmp_path, LADDER, CONSTANT)
+    segment = folder.segment(find(plan, (0, 0), 8, 2))
+    segment.path.mkdir(parents=True)
+    write_table(segment.metrics, [{"epoch": epoch, "val/accuracy": 0.5} for epoch in range(8)])
+    segment.checkpoint.touch()
+    segment.mark_done({})
+    assert run(tmp_path / "small.yaml", command="plot") == 1
+    assert f"Wrote results.csv to {folder.path}." in capsys.readouterr().out
+    assert not (folder.path / "curve.csv").exists() and load_study(folder.path).curve.empty
+    assert _tables({"results": load_study(folder.path).runs}, "small").keys() == {"results_table"}
+    assert _media(folder, plan, {}, None) == {}
 
 
 def test_a_rule_may_be_chosen_by_calibration_seeds_alone(tmp_path):

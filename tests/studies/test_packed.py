@@ -15,7 +15,7 @@ from critical_periods.cli import main
 from critical_periods.core.errors import UserError
 from critical_periods.studies.folder import StudyFolder
 from critical_periods.studies.launchers import packed, slurm_queue, slurm_submission
-from critical_periods.studies.launchers.batch_script import planning_script
+from critical_periods.studies.launchers.batch_script import PLAN, other_script
 from critical_periods.studies.segment import StoppedError, train_segment
 from critical_periods.studies.slurm_settings import SlurmSettings
 
@@ -180,7 +180,7 @@ def test_a_folder_of_version_0_1_is_read_without_torch():
 def test_what_a_container_plans_is_submitted_outside_of_it(tmp_path):
     settings = SlurmSettings(container="cp.sif", python="python3.12", setup=["export A=1"])
     words = ["study", "prepare"], ["study", "submit"]
-    script = planning_script(settings, "cp-1-plan", tmp_path / "plan.log", 1, *words)
+    script = other_script(settings, "cp-1-plan", tmp_path / "plan.log", PLAN, 1, *words)
     assert script.splitlines()[-3:] == [
         "export A=1",
         "apptainer exec --nv cp.sif python3.12 -m critical_periods study prepare &&",

@@ -154,7 +154,7 @@ def test_the_command(study, capsys, monkeypatch):
     folder, _, rows = study
     file = folder.path.with_name("small.yaml")
     command = ["study", "predict", str(file), "--output", str(folder.path)]
-    monkeypatch.setattr("critical_periods.cli.predict.LoadedStudy.rows", lambda self, name: rows)
+    monkeypatch.setattr("critical_periods.studies.loading.LoadedStudy.rows", lambda *_: rows)
     assert main([*command, "--set", "ends={measure: plasticity/x, rule: falls}"]) == 0
     said = capsys.readouterr().out
     assert "plasticity/x" in said and "Wrote predictions.csv and ends.csv" in said

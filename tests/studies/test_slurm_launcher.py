@@ -67,6 +67,18 @@ def test_gpus_are_asked_for_where_the_run_trains_on_them(tmp_path, trainer, fiel
     assert wanted in script if wanted else "--gpus-per-node" not in script
 
 
+def test_devices_are_counted_or_refused(tmp_path):
+    _, plan = planned(tmp_path)
+    trainer = plan.configs[0][0]["trainer"]
+    for devices, tasks in (("auto", 1), ([0, 3], 2), ("0,1", 2), ("0,", 1), ("2", 2), (2, 2)):
+        trainer["devices"] = devices
+        assert slurm_submission.shape(plan, SlurmSettings())[1] == tasks
+    for devices in (-1, "-1", 0, [], "all"):
+        trainer["devices"] = devices
+        with pytest.raises(UserError, match=r"trainer\.devices is .* give one\."):
+            slurm_submission.shape(plan, SlurmSettings())
+
+
 def test_a_task_of_no_segment_of_the_plan(tmp_path, capsys):
     folder, _ = planned(tmp_path)
     for command in ("task", "segment"):

@@ -110,40 +110,28 @@ def batch_script(
     )  # fmt: skip
 
 
-def report_script(settings: SlurmSettings, name: str, folder: Path, command: Sequence[str]) -> str:
-    """The script of the last job, which writes tables and figures on one processor."""
-    lines = [_setup(settings), _command(settings, command)]
-    headers = {
-        "job-name": name,
-        "ntasks": 1,
-        "comment": REPORT,
-        "output": folder / "slurm" / f"{REPORT}.log",
-    }
-    return _script(settings, headers, "\n".join(lines) + "\n")
-
-
-def planning_script(
+def other_script(
     settings: SlurmSettings,
     name: str,
     log: Path,
+    kind: str,
     gpus: int | None,
-    prepare: Sequence[str],
-    submit: Sequence[str],
-    kind: str = PLAN,
+    *commands: Sequence[str],
 ) -> str:
-    """The script of the job that plans a study, or its next round, and submits the rest.
+    """The script of a job that trains nothing: it writes tables and figures, or plans and submits.
 
-    It plans where segments are trained, in the container if there is one, and submits outside of
-    that, where Slurm's commands are.
+    The first command runs where segments are trained, in the container if there is one; the second,
+    which submits what the first has planned, outside of that, where Slurm's commands are.
     """
     outside = settings
     if settings.container is not None:
         outside = settings.model_copy(update={"container": None, "python": None})
-    lines = [_setup(settings), f"{_command(settings, prepare)} &&", _command(outside, submit)]
+    pairs = zip((settings, outside), commands, strict=False)
+    lines = " &&\n".join(_command(where, words) for where, words in pairs)
     headers = {
         "job-name": name, "ntasks": 1, "gpus-per-node": gpus, "comment": kind, "output": log,
     }  # fmt: skip
-    return _script(settings, headers, "\n".join(lines) + "\n")
+    return _script(settings, headers, f"{_setup(settings)}\n{lines}\n")
 
 
 def _script(settings: SlurmSettings, headers: dict[str, object], body: str) -> str:

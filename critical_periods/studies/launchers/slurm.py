@@ -14,7 +14,7 @@ from critical_periods.core.errors import UserError
 from critical_periods.core.errors import reason as why_of
 from critical_periods.core.files import write_text
 from critical_periods.studies.folder import StudyFolder
-from critical_periods.studies.launchers.batch_script import NEXT, PLAN, planning_script
+from critical_periods.studies.launchers.batch_script import NEXT, PLAN, other_script
 from critical_periods.studies.launchers.launcher import Request
 from critical_periods.studies.launchers.slurm_queue import (
     SlurmError,
@@ -66,7 +66,7 @@ def launch_planning(study: StudyFolder, request: Request, why: str) -> None:
     script, log = planned.with_name(f"{PLAN}.sh"), planned.with_name(f"{PLAN}.log")
     log.unlink(missing_ok=True)
     words = request.commands["prepare"], request.commands["submit"]
-    write_text(script, planning_script(of.slurm, f"{prefix(study)}{PLAN}", log, gpus, *words))
+    write_text(script, other_script(of.slurm, f"{prefix(study)}{PLAN}", log, PLAN, gpus, *words))
     try:
         number = sbatch(str(script), ())
     except UserError:

@@ -28,7 +28,8 @@ class Job(NamedTuple):
             which it may go back to the queue.
         reason: why it does not run, such as ``Priority`` or ``Dependency``.
         left: the time that is left to it.
-        segments: what it trains, one after another; of the last job, ``("report",)``.
+        segments: what it trains, one after another; of a job that trains nothing, what it does:
+            ``("plan",)``, ``("report",)`` or, of the last job of a round, ``("next",)``.
     """
 
     number: str

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 from critical_periods.core.errors import UserError
 from critical_periods.core.errors import reason as why_of
@@ -12,8 +14,7 @@ from critical_periods.studies.launchers.batch_script import (
     PLAN,
     REPORT,
     batch_script,
-    planning_script,
-    report_script,
+    other_script,
 )
 from critical_periods.studies.launchers.packed import packs
 from critical_periods.studies.launchers.slurm_queue import end, prefix, sbatch, settled
@@ -96,11 +97,8 @@ def submit(
     if (submitted or not (last or (kind == REPORT and _is_reported(study, plan)))) and not full:
         end(last)
         script, name = folder / "slurm" / f"{kind}.sh", f"{prefix(study)}{kind}"
-        text = report_script(settings, name, folder, report)
-        if following is not None:
-            log = script.with_suffix(".log")
-            text = planning_script(settings, name, log, gpus, *following, kind)
-        write_text(script, text)
+        of = (None, report) if following is None else (gpus, *following)
+        write_text(script, other_script(settings, name, script.with_suffix(".log"), kind, *of))
         full = _refusal_of_last(str(script), numbers, kind)
     segments = sum(name in job_of for name in wanted)
     text = f"Submitted {submitted} jobs for {segments} segments"
@@ -126,7 +124,7 @@ def shape(
     """Nodes of a segment, processes and GPUs of each; UserError where the study file differs."""
     trainer = plan.configs[0][0]["trainer"]
     nodes, devices = trainer.get("num_nodes", 1), trainer.get("devices", "auto")
-    tasks = 1 if devices == "auto" else len(devices) if isinstance(devices, list) else int(devices)
+    tasks = _number_of(devices)
     if packed is not None and (nodes, tasks) != (1, 1):
         raise UserError(
             f"packed is {packed}, but a run has trainer.num_nodes={nodes} and "
@@ -144,6 +142,20 @@ def shape(
             )
     on_gpus = trainer.get("accelerator") in ("gpu", "cuda")
     return nodes, tasks, settings.gpus_per_node or (tasks if on_gpus else None)
+
+
+def _number_of(devices: Any) -> int:
+    """How many devices ``trainer.devices`` means; ``auto`` is one."""
+    if isinstance(devices, str) and "," in devices:
+        devices = list(filter(None, devices.split(",")))
+    said = 1 if devices == "auto" else len(devices) if isinstance(devices, list) else devices
+    with suppress(ValueError):
+        if (number := int(said)) > 0:
+            return number
+    raise UserError(
+        f"trainer.devices is {devices!r}, which is no number of devices that Slurm could be asked "
+        "for; give one."
+    )
 
 
 def _is_reported(study: StudyFolder, plan: Plan) -> bool:
