@@ -123,7 +123,7 @@ class ActorCriticTask(Task):
                 f"ActorCriticTask acts in an environment, which {type(data).__name__} does not "
                 "have; use EnvironmentDataModule."
             )
-        seen = two_samples(data, self.device).inputs[0]
+        seen = two_samples(data, self).inputs[0]
         for name, outputs in (("network", self.environment.actions), ("critic", 1)):
             try:
                 with isolate_rng(), evaluating(self), torch.no_grad():

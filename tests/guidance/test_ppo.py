@@ -177,6 +177,13 @@ def test_two_processes_share_the_environments_and_keep_the_same_weights(tmp_path
     assert not torch.equal(one["weights"]["network.head.weight"], agent().network.head.weight)
 
 
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_agents_train_in_other_precisions(precision):
+    trainer = quiet_trainer(max_epochs=1, precision=precision)
+    trainer.fit(agent(), EnvironmentDataModule(small_rooms(), environments=16))
+    assert trainer.callback_metrics["train/loss"].isfinite()
+
+
 def test_agents_learn_unseen_rooms_and_a_demonstration_shows_them_sooner():
     learned = {}
     for name, weight in (("alone", 0.0), ("shown", 1.0)):
