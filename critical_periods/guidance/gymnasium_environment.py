@@ -103,7 +103,9 @@ class GymnasiumEpisodes(Episodes):
             self.vector.reset(options={"reset_mask": self._ended})
         self._seen, reward, terminated, truncated, _ = self.vector.step(actions.cpu().numpy())
         reward = np.where(self._ended, 0.0, reward)
-        terminated, truncated = terminated | self._ended, truncated & ~self._ended
+        terminated = terminated | self._ended
+        # A limit of time says so of what ends at it, too, which has no value to come.
+        truncated = truncated & ~terminated
         self._total += reward
         self._ended = terminated | truncated
         good, threshold = self._total > 0, self.kind.threshold
