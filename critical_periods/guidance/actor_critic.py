@@ -94,12 +94,14 @@ class ActorCriticTask(Task):
         for name, count in {**counts, "minibatches": minibatches}.items():
             if count < 1:
                 raise UserError(f"{name}={count} of ActorCriticTask must be at least 1.")
+        for name, weight in (("entropy", entropy), ("value", value)):
+            if not weight >= 0:
+                raise UserError(f"{name}={weight} of ActorCriticTask must be at least 0.")
         for name, share in (("discount", discount), ("decay", decay)):
             if not 0 <= share <= 1:
                 raise UserError(f"{name}={share} of ActorCriticTask must lie in [0, 1].")
-        weights = {"clip": clip, "entropy": entropy, "value": value, "gradient_norm": gradient_norm}
-        for name, weight in weights.items():
-            if not weight >= 0 or (weight == 0 and name in ("clip", "gradient_norm")):
+        for name, weight in (("clip", clip), ("gradient_norm", gradient_norm)):
+            if not weight > 0:
                 raise UserError(f"{name}={weight} of ActorCriticTask must be positive.")
         self.network, self.critic, self.optimizer = network, critic, optimizer
         self.steps, self.rollouts, self.passes = steps, rollouts, passes

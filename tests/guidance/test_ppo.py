@@ -260,6 +260,7 @@ class NoGoal(Environment):
         (lambda: agent(steps=0), "steps=0 of ActorCriticTask must be at least 1"),
         (lambda: agent(discount=1.5), r"discount=1.5 of ActorCriticTask must lie in \[0, 1\]"),
         (lambda: agent(clip=0.0), "clip=0.0 of ActorCriticTask must be positive"),
+        (lambda: agent(entropy=-1.0), "entropy=-1.0 of ActorCriticTask must be at least 0"),
         (lambda: EnvironmentDataModule(small_rooms(), 0), "environments=0"),
     ],
 )  # fmt: skip
