@@ -260,6 +260,8 @@ class NoGoal(Environment):
         (lambda: agent(steps=0), "steps=0 of ActorCriticTask must be at least 1"),
         (lambda: agent(discount=1.5), r"discount=1.5 of ActorCriticTask must lie in \[0, 1\]"),
         (lambda: agent(clip=0.0), "clip=0.0 of ActorCriticTask must be positive"),
+        (lambda: fit(1, task=agent(steps=1, minibatches=9)),
+         "minibatches=9 of ActorCriticTask must hold two samples each, .* a process has 16; set"),
         (lambda: agent(entropy=-1.0), "entropy=-1.0 of ActorCriticTask must be at least 0"),
         (lambda: EnvironmentDataModule(small_rooms(), 0), "environments=0"),
     ],
