@@ -63,15 +63,12 @@ class Gymnasium(Environment):
                 "minigrid:MiniGrid-DoorKey-5x5-v0."
             ) from error
 
-    def seeds(self, split: str, numbers: Tensor) -> list[int]:
-        """What the episodes of a split are seeded with; no seed is of both splits."""
-        return [int(one) + self.sizes["train"] * (split == "val") for one in numbers]
-
     def episodes(
         self, split: str, numbers: Tensor, device: torch.device | str
     ) -> "GymnasiumEpisodes":
-        """Episodes with these numbers, just reset."""
-        return GymnasiumEpisodes(self, self.seeds(split, numbers), device)
+        """Episodes with these numbers, just reset; no seed is of both splits."""
+        first = self.sizes["train"] if split == "val" else 0
+        return GymnasiumEpisodes(self, (numbers + first).tolist(), device)
 
     def samples(self, split: str, numbers: Tensor, device: torch.device | str) -> Tensor:
         """The first observation of each of these episodes."""
