@@ -264,7 +264,7 @@ def _write_shard(task: _Task) -> None:
 
 
 def _jpegs(path: str, short_side: int) -> list[bytes]:
-    times = [place / GRID_RATE for place in range(grid_length(probe(path).duration))]
+    times = [place / GRID_RATE for place in range(grid_length(probe(path)))]
     coded = []
     for start in range(0, len(times), _FRAMES):
         for image in read_frames(path, times[start : start + _FRAMES], short_side).images:

@@ -239,7 +239,7 @@ def _probe_all(
     def look(number: int) -> tuple[_Finding, VideoError | None]:
         path = os.path.join(videos.folder, videos.paths[number])
         try:
-            return (grid_length(probe(path).duration), b""), None
+            return (grid_length(probe(path)), b""), None
         except VideoError as error:
             return (0, os.fsencode(error.reason)), error
 
