@@ -2,13 +2,19 @@
 
 from typing import Any
 
-import torch
+import pytorch_lightning as pl
 
 from critical_periods.core.batch import Batch
 
 
-def two_samples(data: Any, device: torch.device) -> Batch:
-    """Two clean training samples of a DataModule that can give them, without a Trainer."""
+def two_samples(data: Any, module: pl.LightningModule) -> Batch:
+    """Two clean training samples of a DataModule that can give them, as a module takes them now.
+
+    Lightning converts a model to half or double precision only when it trains it; until then, the
+    views have the type of its parameters.
+    """
     draw = next(iter(data.measurement_loader("train", 2, shared=True)))
-    batch: Batch = data.on_after_batch_transfer(data.transfer_batch_to_device(draw, device, 0), 0)
-    return batch
+    moved = data.transfer_batch_to_device(draw, module.device, 0)
+    batch: Batch = data.on_after_batch_transfer(moved, 0)
+    dtype = next((one.dtype for one in module.parameters()), batch.views.dtype)
+    return batch._replace(views=batch.views.to(dtype))

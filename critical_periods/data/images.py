@@ -112,8 +112,8 @@ class ImageDataModule(BatchStage):
         held_out, kept = self._hold_out(train.target)
         if (limit := self.limit_train) is not None:
             kept = _balanced(train.target, kept, limit, f"limit_train={limit}")
-        self.num_classes = int(train.target.max()) + 1
-        self.class_names = self.class_names or [str(n) for n in range(self.num_classes)]
+        self.class_names = self.class_names or [str(n) for n in range(int(train.target.max()) + 1)]
+        self.num_classes = len(self.class_names)
         self._images = {"train": train, "test": test}
         everything = torch.arange(len(test.target))
         self.splits = {

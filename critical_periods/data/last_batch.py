@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch.nn.parameter import is_lazy
 
+from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError, reason
 from critical_periods.core.internals import synchronises_batch_norm
 from critical_periods.core.restoring import restored
@@ -61,15 +62,24 @@ def fails_in_step(module: pl.LightningModule, data: Any) -> Exception | None:
     """
     if not module.automatic_optimization or any(map(is_lazy, module.parameters())):
         return None
-    batch = two_samples(data, module.device).map(lambda part: part[[0, -1]])
-    dtype = next((one.dtype for one in module.parameters()), torch.float32)
-    batch = batch._replace(views=batch.views.to(dtype))
     places = len(inspect.signature(module.training_step).parameters)
-    with restored(module), isolate_rng(), torch.no_grad():
+    with restored(module):
         vars(module).update(dict.fromkeys(("log", "log_dict"), lambda *args, **kwargs: None))
+        return refusal_of_one_sample(
+            module, data, lambda batch: module.training_step(*[batch, 0][:places])
+        )
+
+
+def refusal_of_one_sample(
+    module: pl.LightningModule, data: Any, call: Callable[[Batch], Any]
+) -> Exception | None:
+    """What a call that a module makes says of a batch of one sample, if it does take two."""
+    # Twice the same one where batches have one.
+    batch = two_samples(data, module).map(lambda part: part[[0, -1]])
+    with isolate_rng(), torch.no_grad():
         for samples in (2, 1):
             try:
-                module.training_step(*[batch.first(samples), 0][:places])
+                call(batch.first(samples))
             except Exception as error:  # networks say so in many ways
                 return error if samples == 1 else None
     return None

@@ -121,12 +121,6 @@ class MovingDigitsDataModule(Stereo):
         # As many of each as there are directions: see _direction.
         return train, Images(*(part.repeat_interleave(self.directions, 0) for part in test))
 
-    def setup(self, stage: str | None = None) -> None:
-        """Loads the digits and cuts the splits; Lightning calls it, and calling again is safe."""
-        super().setup(stage)
-        # Splits are balanced by the digit, which is not always what is asked for.
-        self.num_classes = len(self.class_names)
-
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> tuple[Indices, Images]:

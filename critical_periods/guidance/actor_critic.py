@@ -11,7 +11,7 @@ from critical_periods.callbacks.windows.window import open_windows
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError, reason
 from critical_periods.core.randomness import FIXED_SEED, fold
-from critical_periods.core.trainer import datamodule_of
+from critical_periods.core.trainer import datamodule_of, processes_of
 from critical_periods.data.example import two_samples
 from critical_periods.guidance.environment import Environment, Episodes
 from critical_periods.guidance.guidances import Guidance
@@ -61,8 +61,8 @@ class ActorCriticTask(Task):
         gradient_norm: that gradients are clipped to.
 
     Raises:
-        UserError: a setting is out of range; before training, the data has no environment, or a
-            network does not fit it.
+        UserError: a setting is out of range; before training, the data has no environment or too
+            few samples in a rollout, or a network does not fit it.
 
     Example:
         >>> from critical_periods.guidance.network import AgentMLP
@@ -94,12 +94,14 @@ class ActorCriticTask(Task):
         for name, count in {**counts, "minibatches": minibatches}.items():
             if count < 1:
                 raise UserError(f"{name}={count} of ActorCriticTask must be at least 1.")
+        for name, weight in (("entropy", entropy), ("value", value)):
+            if not weight >= 0:
+                raise UserError(f"{name}={weight} of ActorCriticTask must be at least 0.")
         for name, share in (("discount", discount), ("decay", decay)):
             if not 0 <= share <= 1:
                 raise UserError(f"{name}={share} of ActorCriticTask must lie in [0, 1].")
-        weights = {"clip": clip, "entropy": entropy, "value": value, "gradient_norm": gradient_norm}
-        for name, weight in weights.items():
-            if not weight >= 0 or (weight == 0 and name in ("clip", "gradient_norm")):
+        for name, weight in (("clip", clip), ("gradient_norm", gradient_norm)):
+            if not weight > 0:
                 raise UserError(f"{name}={weight} of ActorCriticTask must be positive.")
         self.network, self.critic, self.optimizer = network, critic, optimizer
         self.steps, self.rollouts, self.passes = steps, rollouts, passes
@@ -116,14 +118,21 @@ class ActorCriticTask(Task):
         return environment
 
     def setup(self, stage: str) -> None:
-        """Raises a UserError where the data has no environment, or a network does not fit it."""
+        """Raises a UserError where the data or a network does not fit."""
         data = datamodule_of(self.trainer)
         if not isinstance(getattr(data, "environment", None), Environment):
             raise UserError(
                 f"ActorCriticTask acts in an environment, which {type(data).__name__} does not "
                 "have; use EnvironmentDataModule."
             )
-        seen = two_samples(data, self.device).inputs[0]
+        samples = self.steps * data.epochs(processes_of(self.trainer))[0].last_size
+        if stage == "fit" and samples < 2 * self.minibatches:
+            raise UserError(
+                f"minibatches={self.minibatches} of ActorCriticTask must hold two samples each, to "
+                f"normalise advantages, but a rollout of a process has {samples}; set fewer, or "
+                "more steps or environments."
+            )
+        seen = two_samples(data, self).inputs[0]
         for name, outputs in (("network", self.environment.actions), ("critic", 1)):
             try:
                 with isolate_rng(), evaluating(self), torch.no_grad():

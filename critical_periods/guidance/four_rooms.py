@@ -88,13 +88,9 @@ class FourRooms(Environment):
         """The layouts of ``train`` or ``val``."""
         key = split, str(device)
         if key not in self._tables:
-            if (split, "cpu") not in self._tables:
-                found = make_layouts(self.size, sum(self.sizes.values()))
-                parts = zip(*(part.split([*self.sizes.values()]) for part in found), strict=True)
-                for name, part in zip(self.sizes, parts, strict=True):
-                    self._tables[name, "cpu"] = Layouts(*part)
-            of_cpu = self._tables[split, "cpu"]
-            self._tables[key] = Layouts(*(part.to(device) for part in of_cpu))
+            sizes, place = [*self.sizes.values()], [*self.sizes].index(split)
+            parts = (each.split(sizes)[place] for each in make_layouts(self.size, sum(sizes)))
+            self._tables[key] = Layouts(*(part.to(device) for part in parts))
         return self._tables[key]
 
     def episodes(self, split: str, numbers: Tensor, device: torch.device | str) -> "RoomEpisodes":

@@ -63,15 +63,12 @@ class Gymnasium(Environment):
                 "minigrid:MiniGrid-DoorKey-5x5-v0."
             ) from error
 
-    def seeds(self, split: str, numbers: Tensor) -> list[int]:
-        """What the episodes of a split are seeded with; no seed is of both splits."""
-        return [int(one) + self.sizes["train"] * (split == "val") for one in numbers]
-
     def episodes(
         self, split: str, numbers: Tensor, device: torch.device | str
     ) -> "GymnasiumEpisodes":
-        """Episodes with these numbers, just reset."""
-        return GymnasiumEpisodes(self, self.seeds(split, numbers), device)
+        """Episodes with these numbers, just reset; no seed is of both splits."""
+        first = self.sizes["train"] if split == "val" else 0
+        return GymnasiumEpisodes(self, (numbers + first).tolist(), device)
 
     def samples(self, split: str, numbers: Tensor, device: torch.device | str) -> Tensor:
         """The first observation of each of these episodes."""
@@ -103,7 +100,9 @@ class GymnasiumEpisodes(Episodes):
             self.vector.reset(options={"reset_mask": self._ended})
         self._seen, reward, terminated, truncated, _ = self.vector.step(actions.cpu().numpy())
         reward = np.where(self._ended, 0.0, reward)
-        terminated, truncated = terminated | self._ended, truncated & ~self._ended
+        terminated = terminated | self._ended
+        # A limit of time says so of what ends at it, too, which has no value to come.
+        truncated = truncated & ~terminated
         self._total += reward
         self._ended = terminated | truncated
         good, threshold = self._total > 0, self.kind.threshold

@@ -52,7 +52,7 @@ class AgentMLP(OneViewNetwork):
             layers[f"act{i}"] = nn.Tanh() if tanh else nn.ReLU()
         layers["head"] = _orthogonal([in_features, *hidden][-1], outputs, gain)
         super().__init__(layers)
-        self.in_features, self.outputs = in_features, outputs
+        self.in_features = in_features
 
     def forward(self, *views: Tensor) -> Tensor:
         """Outputs [B, outputs] of one view [B, ...] of ``in_features`` numbers."""

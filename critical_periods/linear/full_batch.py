@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,20 +19,14 @@ class FullBatchDataModule(BatchStage):
     A subclass gives the batch (:meth:`load`).
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._batch: Batch | None = None
-
     @abstractmethod
     def load(self) -> Batch:
         """The batch, on the CPU, its samples numbered from 0, its targets those of all views."""
 
-    @property
+    @cached_property
     def batch(self) -> Batch:
         """The batch, clean, on the CPU."""
-        if self._batch is None:
-            self._batch = self.load()
-        return self._batch
+        return self.load()
 
     def setup(self, stage: str | None = None) -> None:
         """Loads the batch; Lightning calls it, and calling again is safe."""

@@ -28,9 +28,6 @@ class RegressionTask(Task):
     set in one batch, an epoch is one step of full-batch gradient descent, and epochs times learning
     rate are the time of gradient flow. Predicts outputs [B, K].
 
-    Random numbers drawn while training are seeded anew at each batch from (seed, epoch, batch,
-    rank), so that a resumed run draws the same numbers as an uninterrupted one.
-
     Source: Kleinman, Achille & Soatto (ICLR 2024, arXiv 2308.12221): 1,000 steps of 0.01.
 
     Args:

@@ -100,7 +100,7 @@ def validate_run(
     data.setup("fit")
     connect(trainer, model if is_ours(model) else None, data)
     validate_measures(trainer, model)
-    example = two_samples(data, model.device)
+    example = two_samples(data, model)
     for callback in callbacks_of(trainer):
         if is_ours(callback):
             callback.setup(trainer, model, "fit")

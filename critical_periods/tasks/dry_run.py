@@ -13,6 +13,7 @@ from torch import nn
 
 from critical_periods.core.errors import UserError, reason
 from critical_periods.data.example import two_samples
+from critical_periods.data.last_batch import refusal_of_one_sample
 from critical_periods.metrics.functional.fisher import evaluating
 from critical_periods.tasks.optimizers import build
 
@@ -78,21 +79,12 @@ rate -1.0 in epoch 1; correct its settings.
 
 def fails_on_one_sample(task: pl.LightningModule, data: Any) -> Exception | None:
     """What a copy of a network, in training, says of one sample, if it does take two."""
-    # Twice the same one where batches have one.
-    views = two_samples(data, task.device).views[[0, -1]]
-    views = views.to(next((one.dtype for one in task.parameters()), views.dtype))
     network: Any = task.network
     task.network = copy.deepcopy(network).train()
     try:
-        with isolate_rng(), torch.no_grad():
-            for samples in (2, 1):
-                try:
-                    task(*views[:samples].unbind(1))
-                except Exception as error:  # networks say so in many ways
-                    return error if samples == 1 else None
+        return refusal_of_one_sample(task, data, lambda batch: task(*batch.inputs))
     finally:
         task.network = network
-    return None
 
 
 def validate_network(task: pl.LightningModule, data: Any, num_classes: int) -> None:
@@ -105,11 +97,9 @@ def validate_network(task: pl.LightningModule, data: Any, num_classes: int) -> N
         return
     network = type(task.network).__name__
     with isolate_rng(), evaluating(task), torch.no_grad():
-        views = two_samples(data, task.device).views
-        # Lightning converts a model to half or double precision only when it trains it.
-        dtype = next((one.dtype for one in task.parameters()), views.dtype)
+        views = two_samples(data, task).views
         try:
-            logits = task(*views.to(dtype).unbind(1))
+            logits = task(*views.unbind(1))
         except UserError:
             raise
         except Exception as error:  # torch says in many ways that shapes do not fit

@@ -89,7 +89,7 @@ def frame_seconds(clips: Path, pairs: int, rounds: int) -> list[dict[tuple[str, 
     torchcodec is left out where it cannot be loaded, or cannot read every clip.
     """
     names = sorted(path.name for path in clips.iterdir() if path.suffix.lower() in SUFFIXES)
-    lengths = [grid_length(probe(clips / name).duration) for name in names]
+    lengths = [grid_length(probe(clips / name)) for name in names]
     ways: dict[str, Callable[[int, list[int]], object]] = {}
     with tempfile.TemporaryDirectory() as folder:
         videos = VideoList(clips, names, ["clip"] * len(names))

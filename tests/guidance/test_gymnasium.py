@@ -54,6 +54,16 @@ def test_episodes_are_those_of_gymnasium_with_seeds_of_their_own(cart_pole):
     assert not play.step(torch.zeros(4, dtype=torch.long)).terminated[:3].any()
 
 
+def test_what_ends_at_the_limit_of_time_is_not_cut_off(cart_pole):
+    play = cart_pole.episodes("val", torch.arange(2), "cpu")
+    play.vector.envs[0].unwrapped.state = [2.39, 3.0, 0.0, 0.0]  # leaves the track
+    for one in play.vector.envs:
+        one._elapsed_steps = 499
+    step = play.step(torch.tensor([0, 0]))
+    assert step.terminated.tolist() == [True, False]
+    assert step.truncated.tolist() == [False, True]
+
+
 def test_an_agent_balances_and_is_not_guided_without_a_goal(cart_pole):
     pl.seed_everything(0)
     networks = AgentMLP(4, 2, [16], tanh=True), AgentMLP(4, 1, [16], gain=1.0, tanh=True)

@@ -137,6 +137,13 @@ def test_a_window_guides_in_its_epochs_alone_and_its_rewards_reach_the_critic():
     assert float(task.critic(seen).detach().mean()) > 0.6  # of 1 a step, and γ = 0
 
 
+def test_monitors_measure_any_activation_function():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3, 2), nn.GELU(), nn.Linear(2, 1))
+    seen = torch.randn(5, 3)
+    (means,) = mean_activations(network, seen)
+    torch.testing.assert_close(means, network[:3](seen).abs().mean(0).detach())
+
+
 def test_where_several_windows_are_open_their_guidances_add_up():
     two = [GuidanceWindow(Counting(), 0, 1), GuidanceWindow(Potential(0.0), 0, 1)]
     one, _ = fit(1, GuidanceWindow(Counting(), 0, 1))
@@ -175,6 +182,13 @@ def test_two_processes_share_the_environments_and_keep_the_same_weights(tmp_path
     assert one["log"] == other["log"]
     pl.seed_everything(0, verbose=False)
     assert not torch.equal(one["weights"]["network.head.weight"], agent().network.head.weight)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_agents_train_in_other_precisions(precision):
+    trainer = quiet_trainer(max_epochs=1, precision=precision)
+    trainer.fit(agent(), EnvironmentDataModule(small_rooms(), environments=16))
+    assert trainer.callback_metrics["train/loss"].isfinite()
 
 
 def test_agents_learn_unseen_rooms_and_a_demonstration_shows_them_sooner():
@@ -253,6 +267,12 @@ class NoGoal(Environment):
         (lambda: agent(steps=0), "steps=0 of ActorCriticTask must be at least 1"),
         (lambda: agent(discount=1.5), r"discount=1.5 of ActorCriticTask must lie in \[0, 1\]"),
         (lambda: agent(clip=0.0), "clip=0.0 of ActorCriticTask must be positive"),
+        (lambda: fit(
+            1, AgentMonitor(), task=ActorCriticTask(AgentMLP(100, 4, []), AgentMLP(100, 1))),
+         "modules of the network of ActorCriticTask, AgentMLP, which has none; use modules such"),
+        (lambda: fit(1, task=agent(steps=1, minibatches=9)),
+         "minibatches=9 of ActorCriticTask must hold two samples each, .* a process has 16; set"),
+        (lambda: agent(entropy=-1.0), "entropy=-1.0 of ActorCriticTask must be at least 0"),
         (lambda: EnvironmentDataModule(small_rooms(), 0), "environments=0"),
     ],
 )  # fmt: skip

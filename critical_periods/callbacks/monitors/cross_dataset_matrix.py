@@ -73,7 +73,7 @@ class CrossDatasetMatrix(Monitor):
                 "CrossDatasetMatrix goes by the names of classes, which this run's data does not "
                 "have; train on a DataModule of images of critical_periods."
             )
-        shape = two_samples(trained, pl_module.device).views.shape[1:]
+        shape = two_samples(trained, pl_module).views.shape[1:]
         for name, data in self.datasets.items():
             if trainer.is_global_zero:
                 data.prepare_data()
@@ -81,7 +81,7 @@ class CrossDatasetMatrix(Monitor):
             data.setup(stage)
             owner = f"CrossDatasetMatrix ({name})"
             self._numbers[name] = class_numbers(owner, data.class_names, trained.class_names, {})
-            if (other := two_samples(data, pl_module.device).views.shape[1:]) != shape:
+            if (other := two_samples(data, pl_module).views.shape[1:]) != shape:
                 raise UserError(
                     f"samples of {name!r} of CrossDatasetMatrix have the shape {tuple(other)} "
                     f"(views, channels, height, width), those that are trained on {tuple(shape)}; "

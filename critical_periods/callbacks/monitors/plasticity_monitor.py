@@ -26,7 +26,7 @@ from critical_periods.metrics.functional.plasticity import (
 )
 
 # Modules of torch.nn that apply a function to each number.
-_NONLINEAR = (
+NONLINEAR = (
     nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.Mish,
     nn.PReLU, nn.RReLU, nn.ReLU, nn.ReLU6, nn.SELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Softsign,
     nn.Tanh,
@@ -126,7 +126,7 @@ class PlasticityMonitor(Monitor):
             return dict(
                 zip(self.layers, modules_named("layers", self, self.layers, inner), strict=True)
             )
-        found = {n: one for n, one in module_names(inner).items() if isinstance(one, _NONLINEAR)}
+        found = {n: one for n, one in module_names(inner).items() if isinstance(one, NONLINEAR)}
         once = {one: name for name, one in reversed(found.items()) if "_orig_mod" not in name}
         if not once:
             raise UserError(

@@ -90,9 +90,7 @@ class SourceWindow(Window):
         self._classes = class_numbers(
             "SourceWindow", self.data.class_names, target.class_names, self.mapping
         )
-        shapes = [
-            tuple(two_samples(one, pl_module.device).views.shape[1:]) for one in (self.data, target)
-        ]
+        shapes = [tuple(two_samples(one, pl_module).views.shape[1:]) for one in (self.data, target)]
         if shapes[0] != shapes[1]:
             raise UserError(
                 f"samples of {type(self.data).__name__} of SourceWindow have the shape {shapes[0]} "

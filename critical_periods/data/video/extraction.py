@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import suppress
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -35,7 +34,7 @@ from critical_periods.data.video.shards import (
     stems_in,
 )
 from critical_periods.data.video.video_file import VideoAccessError, VideoError, may_pass
-from critical_periods.data.video.video_index import DAMAGED, as_bytes, save_arrays
+from critical_periods.data.video.video_index import DAMAGED, as_bytes, file_states, save_arrays
 from critical_periods.data.video.video_lists import VideoList
 
 _LOCK = "extract.lock"
@@ -205,12 +204,9 @@ def _context() -> BaseContext:
 
 def _stamp(videos: VideoList, short_side: int) -> str:
     digest = hashlib.sha256(f"{short_side} {_QUALITY} {GRID_RATE}".encode())
-    for path, label in zip(videos.paths, videos.labels, strict=True):
-        state = -1, 0
-        with suppress(OSError):
-            status = os.stat(os.path.join(videos.folder, path))
-            state = status.st_size, status.st_mtime_ns
-        digest.update(repr((path, label, *state)).encode())
+    states = (state.tolist() for state in file_states(videos))
+    for video in zip(videos.paths, videos.labels, *states, strict=True):
+        digest.update(repr(video).encode())
     return digest.hexdigest()[:8]
 
 
@@ -268,7 +264,7 @@ def _write_shard(task: _Task) -> None:
 
 
 def _jpegs(path: str, short_side: int) -> list[bytes]:
-    times = [place / GRID_RATE for place in range(grid_length(probe(path).duration))]
+    times = [place / GRID_RATE for place in range(grid_length(probe(path)))]
     coded = []
     for start in range(0, len(times), _FRAMES):
         for image in read_frames(path, times[start : start + _FRAMES], short_side).images:

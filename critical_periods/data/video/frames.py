@@ -29,24 +29,6 @@ class Frames(NamedTuple):
     decoded: int
 
 
-class Probe(NamedTuple):
-    """What is known of a video after a look at it.
-
-    Attributes:
-        duration: of the pictures, in seconds.
-        rate: mean number of frames a second.
-        width: pixels, upright.
-        height: pixels, upright.
-        rotation: by which the stored pictures were turned upright, in degrees counterclockwise.
-    """
-
-    duration: float
-    rate: float
-    width: int
-    height: int
-    rotation: int
-
-
 def read_frames(path: str | Path, times: Sequence[float], short_side: int | None = None) -> Frames:
     """The frames that are shown at the given times.
 
@@ -128,8 +110,8 @@ def _whole(video: VideoFile, frame: VideoFrame) -> VideoFrame:
     return frame
 
 
-def probe(path: str | Path) -> Probe:
-    """Duration, rate and size of a video, and a check that it is complete and can be decoded.
+def probe(path: str | Path) -> float:
+    """How many seconds a video lasts, and a check that it is complete and can be decoded.
 
     Where the file says how long it is and how many frames it has (MP4, AVI), and these are at least
     one a second, only the first frame is read beside that; else all of the file is, though no more
@@ -145,26 +127,25 @@ def probe(path: str | Path) -> Probe:
         return _look_at_all(video)
 
 
-def _look(video: VideoFile) -> Probe:
+def _look(video: VideoFile) -> float:
     stream, zero = video.stream, video.stream.start_time or 0
     run = video.run_to(zero)
-    _, first = next(video.decode(run, set(video.shown(run, [zero]).values())))
-    duration, frames = float((stream.duration or 0) * video.tick), stream.frames
-    if not 0 < duration <= frames:
-        duration, frames = video.scan()
-    return _probe(video, first, duration, frames)
+    next(video.decode(run, set(video.shown(run, [zero]).values())))
+    duration = float((stream.duration or 0) * video.tick)
+    return _checked(video, duration if 0 < duration <= stream.frames else video.scan())
 
 
-def _look_at_all(video: VideoFile) -> Probe:
+def _look_at_all(video: VideoFile) -> float:
     """By decoding every frame, where the first ones are none that a seek would find."""
-    first, zero, end = None, 0, 0
+    zero, end = None, 0
     for time, frame in video.decode_all():
-        if first is None:
-            first, zero = _whole(video, frame), time
+        if zero is None:
+            _whole(video, frame)
+            zero = time
         end = max(end, time + _ticks_shown(video, frame))
-    if first is None:
+    if zero is None:
         raise VideoError(video.path, "holds no frame that can be decoded")
-    return _probe(video, first, float((end - zero) * video.tick), video.decoded)
+    return _checked(video, float((end - zero) * video.tick))
 
 
 def _ticks_shown(video: VideoFile, frame: VideoFrame) -> int:
@@ -172,13 +153,10 @@ def _ticks_shown(video: VideoFile, frame: VideoFrame) -> int:
     return frame.duration or (round(1 / (rate * video.tick)) if rate else 1)
 
 
-def _probe(video: VideoFile, first: VideoFrame, duration: float, frames: int) -> Probe:
+def _checked(video: VideoFile, duration: float) -> float:
     if duration > _LONGEST:
         raise VideoError(video.path, f"claims to last {duration:.0f} s")
-    turned = first.rotation % 180 == 90
-    width, height = (first.height, first.width) if turned else (first.width, first.height)
-    rate = frames / duration if frames and duration else float(video.stream.average_rate or 0)
-    return Probe(duration, rate, width, height, first.rotation)
+    return duration
 
 
 def _upright_rgb(frame: VideoFrame, short_side: int | None) -> np.ndarray:

@@ -94,8 +94,8 @@ def _pairs(
     pairs = {}
     for number, row in rows.items():
         path, label = (row[place] for place in places) if len(row) == width else _NO_PAIR
-        is_pair = path and label and (is_named or _is_video(path))
-        pairs[number] = (path, label) if is_pair else _NO_PAIR
+        is_video = is_named or os.path.splitext(path)[1].lower() in SUFFIXES
+        pairs[number] = (path, label) if path and label and is_video else _NO_PAIR
     return pairs
 
 
@@ -108,7 +108,3 @@ def _cells(line: str, mark: str) -> list[str]:
         # A line without end is no row of a list.
         return [line]
     return [cell.strip() for cell in row]
-
-
-def _is_video(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in SUFFIXES

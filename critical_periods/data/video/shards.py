@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from errno import ENOENT
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from PIL import Image
 from critical_periods.core.errors import UserError
 from critical_periods.data.class_folders import tell
 from critical_periods.data.video.video_file import VideoAccessError, VideoError
-from critical_periods.data.video.video_index import DAMAGED, path_buffers
+from critical_periods.data.video.video_index import DAMAGED, is_refused, path_buffers
 
 INDEX = "index.npz"
 # A shard, or the file that says what is in it; others' files may begin with "shard_", too.
@@ -75,7 +74,7 @@ class ShardClips:
             # Where it is no matter of files, NumPy and Pillow speak of buffers.
             reason = getattr(error, "strerror", None) or "a frame is no JPEG"
             video = os.fsdecode(self.paths[number])
-            if _is_refused(error):
+            if is_refused(error):
                 raise VideoAccessError(video, f"cannot be read in {path}: {reason}") from error
             raise VideoError(video, f"is damaged in {path}: {reason}") from error
 
@@ -181,15 +180,10 @@ def problem_of(shard: Path, start: int, length: int) -> str:
     return "" if size == end else f"has {size} bytes, which is not what its index says"
 
 
-def _is_refused(error: Exception) -> bool:
-    """Whether it is the system that does not give a file's bytes; NumPy's errors have no number."""
-    return isinstance(error, OSError) and error.errno not in (None, ENOENT)
-
-
 def _damaged(file: Path, problem: str, error: Exception | None = None) -> UserError:
     if error is not None and getattr(error, "strerror", None):
         problem += f": {getattr(error, 'strerror', '')}"
-    if error is not None and _is_refused(error):
+    if error is not None and is_refused(error):
         return UserError(f"{file} {problem}; see to permissions, disks and limits.")
     return UserError(
         f"{file} {problem}; copy it anew, or run the same `critical-periods kinetics extract` "

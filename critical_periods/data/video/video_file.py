@@ -212,14 +212,11 @@ class VideoFile:
                 self.decoded += 1
                 yield time, frame
 
-    def scan(self) -> tuple[float, int]:
-        """Duration in seconds and number of frames, from all packets of the stream."""
-        zero = end = self.stream.start_time or 0
-        frames = 0
-        for packet in self._from(zero):
-            end = max(end, self.time(packet) + (packet.duration or 0))
-            frames += 1
-        return float((end - zero) * self.tick), frames
+    def scan(self) -> float:
+        """Duration in seconds, from all packets of the stream."""
+        zero = self.stream.start_time or 0
+        ends = [self.time(packet) + (packet.duration or 0) for packet in self._from(zero)]
+        return float((max([zero, *ends]) - zero) * self.tick)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from critical_periods.data.video.video_file import VideoAccessError, VideoError
 from critical_periods.data.video.video_lists import VideoList
 
 _FORMAT = 3
+# Pixels that the shorter side of larger frames is scaled down to when they are read.
+_SHORT_SIDE = 256
 
 # The columns of a report.
 HEADER = ("split", "path", "reason")
@@ -44,7 +46,6 @@ class VideoClips:
         lengths: frames on each one's grid of 3 a second, int32 [N]; 0 where it cannot be decoded.
         reasons: what is wrong with those, bytes [N]; empty for sound ones.
         sizes: of the files in bytes, int64 [N]; -1 where there is none.
-        short_side: pixels that larger frames are scaled down to.
     """
 
     folder: str
@@ -52,12 +53,11 @@ class VideoClips:
     lengths: np.ndarray
     reasons: np.ndarray
     sizes: np.ndarray
-    short_side: int = 256
 
     def read(self, number: int, places: Iterable[int]) -> list[Image.Image]:
         """Frames at these places of the video's grid; a VideoError where it cannot be decoded."""
         path = os.path.join(self.folder, os.fsdecode(self.paths[number]))
-        frames = read_frames(path, [place / GRID_RATE for place in places], self.short_side)
+        frames = read_frames(path, [place / GRID_RATE for place in places], _SHORT_SIDE)
         return [Image.fromarray(image) for image in frames.images]
 
     def contents(self) -> Iterator[Any]:
@@ -68,7 +68,6 @@ class VideoClips:
 def read_index(
     videos: VideoList,
     file: Path,
-    short_side: int = 256,
     root: Path | None = None,
     others: Iterable[Path] = (),
 ) -> VideoClips:
@@ -82,7 +81,6 @@ def read_index(
     Args:
         videos: what to index.
         file: of the index; it need not exist.
-        short_side: pixels that larger frames are scaled down to when they are read.
         root: that the index's paths are relative to; by default the folder of the list.
         others: files of other users' indices, or of older versions', whose entries hold, too.
 
@@ -90,7 +88,7 @@ def read_index(
         UserError: the file cannot be written, or the system does not give the bytes of a video.
     """
     paths = as_bytes(videos.paths)
-    sizes, times = _states(videos)
+    sizes, times = file_states(videos)
     states = [*zip(sizes.tolist(), times.tolist(), strict=True)]
     prefix = os.fsencode(os.path.relpath(videos.folder, root or videos.folder))
     keys = [_key(prefix, path) for path in paths.tolist()]
@@ -132,7 +130,7 @@ def read_index(
     found = [looked_at[n][0] if n in looked_at else known[key][2:] for n, key in enumerate(keys)]
     lengths = np.array([length for length, _ in found], np.int32)
     reasons = np.array([reason for _, reason in found], dtype="S")
-    return VideoClips(str(videos.folder), paths, lengths, reasons, sizes, short_side)
+    return VideoClips(str(videos.folder), paths, lengths, reasons, sizes)
 
 
 def _key(prefix: bytes, path: bytes) -> bytes:
@@ -172,9 +170,9 @@ _THREADS = 2 * (os.cpu_count() or 1)
 _CHUNK = 256
 
 
-def _states(videos: VideoList) -> tuple[np.ndarray, np.ndarray]:
-    """Sizes of the files in bytes and when they changed, int64 [N] each; -1 where there is none."""
-    states = np.full((len(videos.paths), 2), -1, np.int64)
+def file_states(videos: VideoList) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes of the files in bytes and when they changed, int64 [N] each; -1, 0 where is none."""
+    states = np.tile(np.array([-1, 0]), (len(videos.paths), 1))
 
     def ask(start: int) -> None:
         for number, path in enumerate(videos.paths[start : start + _CHUNK], start):
@@ -213,10 +211,14 @@ def _load(file: Path, prefix: bytes) -> dict[bytes, _Entry]:
                 known = {_key(prefix, path): entry for path, entry in known.items() if entry[2]}
             return known
     except DAMAGED as error:
-        # NumPy's own have no number.
-        if isinstance(error, OSError) and error.errno not in (None, ENOENT):
+        if is_refused(error):
             raise
         return {}
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether it is the system that does not give a file's bytes; NumPy's errors have no number."""
+    return isinstance(error, OSError) and error.errno not in (None, ENOENT)
 
 
 def _save(file: Path, known: dict[bytes, _Entry]) -> None:
@@ -237,7 +239,7 @@ def _probe_all(
     def look(number: int) -> tuple[_Finding, VideoError | None]:
         path = os.path.join(videos.folder, videos.paths[number])
         try:
-            return (grid_length(probe(path).duration), b""), None
+            return (grid_length(probe(path)), b""), None
         except VideoError as error:
             return (0, os.fsencode(error.reason)), error
 
