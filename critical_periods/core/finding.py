@@ -200,10 +200,11 @@ def _check_axes(path: Path, view: Tensor, given: str | None) -> str:
         # Of one colour, the other reading is a video of a single frame.
         if (shape[1] == 2 and shape[2] <= _COLOURS) or (shape[1] == 3 and shape[2] == 1):
             return "BVCHW"
+        inputs = f"inputs={_dotted(path)!r}, " if path else ""
         raise UserError(
             f"{_dotted(path)!r} of a batch, {describe(view)}, could be views [B, V, C, H, W] or a "
             f"video [B, C, T, H, W] or [B, T, C, H, W]; say which it is, such as "
-            f"Project(inputs={_dotted(path)!r}, axes='BCTHW')."
+            f"Project({inputs}axes='BCTHW')."
         )
     return "BCHW" if view.ndim == 4 else ""
 

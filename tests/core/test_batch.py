@@ -223,6 +223,7 @@ def test_our_own_batch_is_taken_as_it_is():
         ((LEFT, RIGHT, TARGET), False, r"an image and its mask.*=0\) for one, or \[0, 1\] for all"),
         ((torch.rand(B, 3, 2, 4, 4), TARGET), False, "0 of a batch, .* or a video"),
         ((torch.rand(B, 2, 16, 4, 4), TARGET), False, "0 of a batch, .* or a video"),
+        (torch.rand(B, 3, 8, 4, 4), False, r"such as Project\(axes='BCTHW'\)\."),
         ((torch.rand(B, 2, 3, 4, 4), LEFT, TARGET), False, "views of a batch differ"),
     ],
 )  # fmt: skip
