@@ -606,6 +606,13 @@ def test_a_module_is_measured_through_its_own_forward(kind, tmp_path, monkeypatc
     assert {f"fisher/trace/{layer}", f"information/weights/{layer}"} <= logged.keys()
 
 
+def test_a_monitor_finds_its_layers_in_the_network_of_each_fit():
+    monitor = WeightInformationMonitor(samples=4, steps=2, layers=["head"])
+    for _ in range(2):
+        logged = fit(Normalising(Flat(64)), (IMAGE, Y), monitor)
+        assert "information/weights/model.head" in logged
+
+
 def test_a_network_that_draws_is_the_same_network_in_its_module():
     class Noisy(Flat):
         def forward(self, *inputs: Tensor) -> Tensor:

@@ -125,6 +125,7 @@ class Monitor(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Checks that other callbacks suit, and that every process has a sample to measure."""
         if stage == "fit":
+            self._by_forward = False  # of an earlier fit
             self._validate_other_callbacks(trainer)
             kept_batches(trainer).clear()
         if self.samples is not None and self.samples < trainer.world_size:
