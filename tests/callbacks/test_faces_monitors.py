@@ -166,6 +166,29 @@ def test_maps_show_the_region_that_tells(region):
     assert found[f"region/{region}/without"] < found[f"region/{other}/without"] - 0.15
 
 
+class Darkening(pytorch_lightning.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Squeezed()
+
+    def forward(self, view: Tensor) -> Tensor:
+        return self.network(view / 2)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch.views[:, 0]), batch.target)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+
+def test_layers_are_named_in_the_network_where_its_module_is_measured(tmp_path):
+    pytest.importorskip("torchcam")
+    monitors = ExcitationMonitor(["se"], 0.0), RegionMonitor("conv", samples=70)
+    trainer = quiet_trainer(*monitors, max_epochs=1, default_root_dir=tmp_path)
+    trainer.fit(Darkening(), faces())
+    assert {"excitation/se/wrong", "region/mouth/energy"} <= trainer.callback_metrics.keys()
+
+
 class SixClasses(FacesDataModule):
     """Faces without one expression, in another order."""
 

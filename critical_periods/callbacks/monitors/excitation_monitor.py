@@ -119,7 +119,7 @@ class ExcitationMonitor(Monitor):
         """
         seen = {"picture": batch.inputs[0].mean(1)}
         with ExitStack() as hooks:
-            found = modules_named("layers", self, self.layers, network)
+            found = modules_named("layers", self, self.layers, self._named(network))
             for name, module in zip(self.layers, found, strict=True):
                 hook = partial(self._note, seen, name, batch)
                 hooks.enter_context(module.register_forward_hook(hook))

@@ -341,6 +341,10 @@ class Monitor(pl.Callback):
         """What is measured of a module."""
         return pl_module if self._by_forward else network_of(pl_module, self.project)
 
+    def _named(self, network: nn.Module) -> nn.Module:
+        """Where the layers' names are of, which is a part of what is measured."""
+        return network.get_submodule("network") if self._by_forward else network
+
     @property
     def likelihood(self) -> Likelihood:
         """Of the targets, given the network's outputs."""

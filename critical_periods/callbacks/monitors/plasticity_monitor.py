@@ -120,8 +120,7 @@ class PlasticityMonitor(Monitor):
         self._modules(self.network_of(pl_module))
 
     def _modules(self, network: nn.Module) -> dict[str, nn.Module]:
-        # What is measured may be a module round the network in which the layers are named.
-        inner: Any = getattr(network, "network", network) if self._by_forward else network
+        inner = self._named(network)
         if self.layers is not None:
             return dict(
                 zip(self.layers, modules_named("layers", self, self.layers, inner), strict=True)

@@ -63,8 +63,11 @@ class RegionMonitor(Monitor):
 
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Makes the maps of two samples."""
-        modules_named("layer", self, [self.layer], network)
-        grad_cam(network, self.layer, example.inputs, example.target)
+        self._maps(network, example, example.target)
+
+    def _maps(self, network: nn.Module, batch: Batch, classes: Tensor) -> Tensor:
+        (layer,) = modules_named("layer", self, [self.layer], self._named(network))
+        return grad_cam(network, layer, batch.inputs, classes)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs energies and accuracies."""
@@ -76,7 +79,7 @@ class RegionMonitor(Monitor):
             metric.update(values)
 
         for batch in self.batches(trainer):
-            maps = grad_cam(network, self.layer, batch.inputs, network(*batch.inputs).argmax(1))
+            maps = self._maps(network, batch, network(*batch.inputs).argmax(1))
             for name, mask in data.regions(self.split, batch.index).items():
                 add(f"region/{name}/energy", energy_share(maps, mask))
                 hidden = [torch.where(mask[:, None], 0.0, view) for view in batch.inputs]

@@ -134,10 +134,6 @@ class SourceVarianceMonitor(Monitor):
                 "module inside it or around it."
             )
 
-    def _named(self, network: nn.Module) -> nn.Module:
-        """Where the layers' names are of, which is a part of what is measured."""
-        return network.get_submodule("network") if self._by_forward else network
-
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the distributions."""
         network = self.network_of(pl_module)

@@ -94,9 +94,9 @@ class WeightInformationMonitor(Monitor):
     ) -> WeightInformation:
         layers = self.layers
         if layers is not None and self._by_forward:
-            # Named in the network, which is a part of what is measured, perhaps by another name.
-            named = network.get_submodule("network")
-            owned = [p for n, p in named.named_parameters() if layer_of(n) in layers]
+            # What is measured may have another name for them.
+            named = self._named(network).named_parameters()
+            owned = [p for n, p in named if layer_of(n) in layers]
             layers = [layer_of(n) for n, p in network.named_parameters() if _is_in(p, owned)]
         loss = partial(mean_loss, likelihood=self.likelihood)
         return weight_information(network, batches, self.price, steps, layers=layers, loss=loss)

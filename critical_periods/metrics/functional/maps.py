@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from critical_periods.core.errors import UserError
 
 
-def grad_cam(network: nn.Module, layer: str, inputs: Sequence[Tensor], classes: Tensor) -> Tensor:
+def grad_cam(
+    network: nn.Module, layer: str | nn.Module, inputs: Sequence[Tensor], classes: Tensor
+) -> Tensor:
     """Grad-CAM of each sample's class, by torchcam (extra ``maps``), scaled to the pictures.
 
         M = ReLU(Σ_k a_k A_k),   a_k = mean over places of d logit / d A_k
@@ -19,7 +21,7 @@ def grad_cam(network: nn.Module, layer: str, inputs: Sequence[Tensor], classes: 
 
     Args:
         network: in the mode that it is in; takes one tensor [B, C, H, W] a view.
-        layer: whose channels A are [B, K, h, w], as ``named_modules`` has it.
+        layer: whose channels A are [B, K, h, w], or its name as ``named_modules`` has it.
         inputs: the views.
         classes: whose logits, [B].
 
@@ -39,7 +41,7 @@ def grad_cam(network: nn.Module, layer: str, inputs: Sequence[Tensor], classes: 
         logits = network(*(view.detach().requires_grad_() for view in inputs))
         (maps,) = cam(classes.tolist(), logits, normalized=False)
     if maps.ndim != 3:
-        raise UserError(f"layer={layer!r} gives no maps [B, K, h, w]; choose a convolutional one.")
+        raise UserError("layer gives no maps [B, K, h, w]; choose a convolutional one.")
     return enlarged(maps, inputs[0])
 
 
