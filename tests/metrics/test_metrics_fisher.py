@@ -264,6 +264,8 @@ def test_bad_input_is_one_sentence():
         fisher_trace(nn.Identity(), [x])
     with pytest.raises(UserError, match="num_draws is 3 without a generator"):
         fisher_trace(nn.Linear(3, 4), [x], num_draws=3)
+    with pytest.raises(UserError, match="num_draws=0 must be at least 1"):
+        fisher_trace(nn.Linear(3, 4), [x], num_draws=0, generator=torch.Generator())
 
 
 def test_standard_error_is_that_of_the_mean_over_samples(case):

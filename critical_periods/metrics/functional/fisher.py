@@ -109,7 +109,7 @@ def squared_score_norms(
 
     Raises:
         UserError: the network does not return logits [B, K] (but probabilities, say) or has no
-            parameter to train, or ``num_draws`` comes without a generator.
+            parameter to train, or ``num_draws`` is less than 1 or comes without a generator.
 
     Example:
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
@@ -118,6 +118,8 @@ def squared_score_norms(
         {'1': tensor([13.0000,  0.5000], dtype=torch.float64)}
     """
     trained, device = trained_parameters(network), views[0].device
+    if num_draws is not None and num_draws < 1:
+        raise UserError(f"{num_draws=} must be at least 1, or None for the exact expectation.")
     if num_draws is not None and generator is None:
         raise UserError(f"num_draws is {num_draws} without a generator; pass a torch.Generator.")
     budget = CPU_BUDGET if device.type == "cpu" else DEVICE_BUDGET
