@@ -25,6 +25,7 @@ from critical_periods.callbacks import (
     WeightInformationMonitor,
 )
 from critical_periods.callbacks.monitors.monitor import Monitor
+from critical_periods.callbacks.monitors.source_variance_monitor import recording
 from critical_periods.callbacks.monitors.undisturbed import reestimated_batch_norm
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
@@ -198,6 +199,13 @@ def test_layers_of_a_pathway_listen_to_their_own_view_alone(tmp_path):
     # The order of the layers, not that of the forward pass.
     keys = [key for key in logged if key.endswith("stem/mean")]
     assert keys == ["rsv/pathways.1.stem/mean", "rsv/pathways.0.stem/mean"]
+
+
+def test_channels_of_volumes_are_units():
+    network = nn.Sequential(nn.Conv3d(1, 2, 3))
+    with recording(network, ["0"]) as found:
+        network(torch.zeros(3, 1, 4, 4, 4))
+    assert found["0/channels"].shape == (3, 2)
 
 
 def test_three_views_have_shares(tmp_path):

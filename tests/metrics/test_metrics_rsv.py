@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from critical_periods.core.errors import UserError
 from critical_periods.metrics import RelativeSourceVariance
 from critical_periods.metrics.functional import (
-    channel_mean,
     dead_units,
     polarization,
     relative_source_variance,
     rsv_histogram,
     source_variance,
+    unit_features,
 )
 
 WEIGHTS = torch.linspace(0, 1, 9)
@@ -87,7 +87,7 @@ def test_units_of_one_view_are_exact_through_float32_convolutions():
     ]
     fixed = [torch.randn(3, 3, 16, 16) for _ in eyes]
     metric = RelativeSourceVariance(
-        lambda a, b: {"left": eyes[0](a), "right": eyes[1](b), "mean": channel_mean(eyes[1](b))},
+        lambda a, b: {"left": eyes[0](a), "right": eyes[1](b), "mean": unit_features(eyes[1](b))},
         fixed,
         batch_size=20,
     )
@@ -281,15 +281,6 @@ def test_histogram_equals_numpy():
         assert counts.sum() == len(rsv) - 1
 
 
-@pytest.mark.parametrize(
-    ("shape", "mean"), [((5, 3, 2, 4), "bchw->bc"), ((5, 4, 3), "bnd->bd"), ((5, 3), "bd->bd")]
-)
-def test_channel_mean(shape, mean):
-    x = draws(*shape)
-    positions = x.numel() // (5 * 3)
-    torch.testing.assert_close(channel_mean(x), torch.einsum(mean, x) / positions)
-
-
 def test_bad_input_is_one_sentence():
     one, two = draws(2, 1), [draws(2, 1), draws(2, 1)]
     with pytest.raises(UserError, match="view 2 does not exist"):
@@ -307,8 +298,6 @@ def test_bad_input_is_one_sentence():
     for pools in ([one], [one, one[:1]], [one[:0], one[:0]]):
         with pytest.raises(UserError, match="give 2 views of equally many"):
             RelativeSourceVariance(linear, two).update(*pools)
-    with pytest.raises(UserError, match=r"shape \[2\];"):
-        channel_mean(torch.zeros(2))
 
 
 def one_process(rank: int, folder: Path) -> None:

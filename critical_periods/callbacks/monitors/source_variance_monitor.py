@@ -25,8 +25,8 @@ from critical_periods.core.errors import UserError
 from critical_periods.core.files import replacing
 from critical_periods.core.project import Project
 from critical_periods.core.trainer import callbacks_of, log_media, results_folder
+from critical_periods.metrics.functional.plasticity import unit_features
 from critical_periods.metrics.functional.rsv_summary import (
-    channel_mean,
     dead_units,
     polarization,
     rsv_histogram,
@@ -215,7 +215,7 @@ def recording(
         # A copy, as an in-place activation may follow.
         outputs[layer] = output.detach().clone()
         if output.ndim > 2:
-            outputs[f"{layer}/channels"] = channel_mean(output.detach())
+            outputs[f"{layer}/channels"] = unit_features(output.detach())
 
     with ExitStack() as stack:
         names = module_names(network)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .plasticity import weight_distance as weight_distance
     from .rsv import relative_source_variance as relative_source_variance
     from .rsv import source_variance as source_variance
-    from .rsv_summary import channel_mean as channel_mean
     from .rsv_summary import dead_units as dead_units
     from .rsv_summary import polarization as polarization
     from .rsv_summary import rsv_histogram as rsv_histogram

@@ -26,7 +26,7 @@ def dormant(means: Tensor, threshold: float = 0.025) -> Tensor:
 
 
 def unit_features(output: Tensor) -> Tensor:
-    """The features [B, units] of what a layer gives, as ranks take them.
+    """The features [B, units] of what a layer gives, as ranks and means over channels take them.
 
     Units are the channels of maps [B, C, H, W, …], averaged over positions; the last axis of tokens
     [B, T, D], averaged over tokens; and the second axis of [B, D].
@@ -39,7 +39,7 @@ def unit_features(output: Tensor) -> Tensor:
         raise UserError(f"features have shape {list(output.shape)}; they must be [B, units, ...].")
     if output.ndim == 3:
         return output.mean(1)
-    return output.flatten(2).mean(2) if output.ndim > 3 else output
+    return output.mean(tuple(range(2, output.ndim))) if output.ndim > 3 else output
 
 
 def effective_rank(features: Tensor) -> Tensor:

@@ -1,40 +1,7 @@
-"""Summaries of a distribution of relative source variances: means, polarisation, histogram."""
+"""Summaries of a distribution of relative source variances: polarisation, histogram."""
 
 import torch
 from torch import Tensor
-
-from critical_periods.core.errors import UserError
-
-
-def channel_mean(representation: Tensor) -> Tensor:
-    """The mean over positions, which leaves one unit a channel.
-
-    Zero-padded crops polarise units at the border even without a deficit; the mean over positions
-    removes that.
-
-    Args:
-        representation: a feature map [B, C, H, W], tokens [B, N, D] (the channel is last), or
-            [B, D], which stays as it is; otherwise a UserError is raised.
-
-    Returns:
-        [B, C] or [B, D].
-
-    Example:
-        >>> channel_mean(torch.arange(8.0).reshape(1, 2, 2, 2))
-        tensor([[1.5000, 5.5000]])
-        >>> channel_mean(torch.arange(6.0).reshape(1, 3, 2))
-        tensor([[2., 3.]])
-    """
-    if representation.ndim == 4:
-        return representation.mean((2, 3))
-    if representation.ndim == 3:
-        return representation.mean(1)
-    if representation.ndim == 2:
-        return representation
-    raise UserError(
-        f"representation has shape {list(representation.shape)}; "
-        "give [B, C, H, W], [B, N, D] or [B, D]."
-    )
 
 
 def polarization(rsv: Tensor) -> Tensor:
