@@ -58,9 +58,26 @@ def measurement_batches(
     if _has_clean_samples(trainer):
         for indices in datamodule_of(trainer).measurement_loader(split, samples, shared):
             yield trainer.strategy.batch_to_device(indices)
-    else:
-        where = (project, target_needed)
-        yield from _third_party_batches(trainer, split, samples, shared, *where)
+        return
+    wanted = _distinct_samples(_third_party_loader(trainer, split, project))
+    if samples is not None:
+        share = number_dealt(samples, trainer)
+        wanted = min(wanted, samples if shared else share)
+    taken = 0
+    for raw in _raw_batches(trainer, split):
+        batch, _ = find(raw, target_needed, project)
+        batch = batch.first(int(min(wanted - taken, len(batch.index))))
+        taken += len(batch.index)
+        if len(batch.index):
+            yield batch
+        if taken >= wanted:
+            return
+    if not taken:
+        raise UserError(
+            f"split={split!r} has given no sample that could be measured: its data loader, perhaps "
+            "a stream that was read before, has come to its end; give it samples, or choose "
+            "another split."
+        )
 
 
 def part_of_whole(batch: Batch, trainer: pl.Trainer) -> tuple[list[int], int] | None:
@@ -158,36 +175,6 @@ def _has_clean_samples(trainer: pl.Trainer) -> bool:
     return hasattr(datamodule_of(trainer), "measurement_loader")
 
 
-def _third_party_batches(
-    trainer: pl.Trainer,
-    split: str,
-    samples: int | None,
-    shared: bool,
-    project: Project | None,
-    target_needed: bool,
-) -> Iterator[Batch]:
-    """As :func:`measurement_batches`, from the loader of the split."""
-    wanted = _distinct_samples(_third_party_loader(trainer, split, project))
-    if samples is not None:
-        share = number_dealt(samples, trainer)
-        wanted = min(wanted, samples if shared else share)
-    taken = 0
-    for raw in _raw_batches(trainer, split):
-        batch, _ = find(raw, target_needed, project)
-        batch = batch.first(int(min(wanted - taken, len(batch.index))))
-        taken += len(batch.index)
-        if len(batch.index):
-            yield batch
-        if taken >= wanted:
-            return
-    if not taken:
-        raise UserError(
-            f"split={split!r} has given no sample that could be measured: its data loader, perhaps "
-            "a stream that was read before, has come to its end; give it samples, or choose "
-            "another split."
-        )
-
-
 def _raw_batches(trainer: pl.Trainer, split: str) -> Iterator[Any]:
     """What a step of the split receives, batch by batch."""
     if split in kept_batches(trainer):
@@ -228,18 +215,14 @@ def _distinct_samples(loader: Any) -> float:
     if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
         return math.inf
     dataset: Any = sampler.dataset
-    return _number_dealt(len(dataset), sampler.rank, sampler.num_replicas)
+    return math.ceil((len(dataset) - sampler.rank) / sampler.num_replicas)
 
 
 def number_dealt(number: float, trainer: pl.Trainer) -> float:
     """How many of ``number`` samples this process gets, as they are dealt out one by one."""
     # Rank r takes r, r + world_size, …
-    place = trainer.global_rank, trainer.world_size
-    return _number_dealt(int(number), *place) if number < math.inf else number
-
-
-def _number_dealt(number: int, rank: int, world_size: int) -> int:
-    return math.ceil((number - rank) / world_size)
+    share = (number - trainer.global_rank) / trainer.world_size
+    return math.ceil(share) if number < math.inf else number
 
 
 def _batch_limit(trainer: pl.Trainer, split: str) -> int | None:
