@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
 from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
-from critical_periods.core.project import Project
 from critical_periods.core.randomness import FIXED_SEED, Stream, generator
 from critical_periods.deficits.corruptions import CORRUPTIONS, Corruption, corrupted
 
@@ -38,22 +37,13 @@ class RobustnessMonitor(Monitor):
     target_needed = True
     has_likelihood = True
 
-    def __init__(
-        self,
-        every_n_epochs: int | None = None,
-        split: str = "val",
-        samples: int | None = None,
-        project: Project | None = None,
-    ) -> None:
-        super().__init__(every_n_epochs, split, samples, project)
-        if self.likelihood != "categorical":
-            raise UserError(
-                f"RobustnessMonitor measures accuracies, not outputs of the likelihood "
-                f"{self.likelihood!r}; leave it out."
-            )
-
     def measure_example(self, network: nn.Module, example: Batch) -> None:
         """Corrupts two samples in each way."""
+        if self.likelihood != "categorical":
+            raise UserError(
+                "RobustnessMonitor measures accuracies, not outputs of the likelihood "
+                f"{self.likelihood!r}; leave it out."
+            )
         if any(view.ndim != 4 for view in example.inputs) or example.target.ndim != 1:
             raise UserError(
                 "RobustnessMonitor corrupts images [B, C, H, W] of one class each, but the inputs "
