@@ -111,11 +111,9 @@ def test_validation_is_set_up_before_it_is_due():
 def test_a_pass_through_persistent_workers_is_not_theirs():
     data = loader(num_workers=1, persistent_workers=True)
     own = iter(data)
-    copy = internals.with_own_workers(data)
-    assert copy is not data and copy._iterator is None and data._iterator is own
+    copy = internals.separate(data)
+    assert copy._iterator is None and data._iterator is own
     assert len(list(copy)) == len(list(own)) == 3
-    plain = loader()
-    assert internals.with_own_workers(plain) is plain
 
 
 def test_a_separate_loader_shares_large_arrays_and_no_state():

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .loaders import separate as separate
     from .loaders import set_up_validation as set_up_validation
     from .loaders import transferred as transferred
-    from .loaders import with_own_workers as with_own_workers
     from .modules import around_calls as around_calls
     from .modules import compiles_functions as compiles_functions
     from .modules import is_compiled as is_compiled

@@ -39,18 +39,6 @@ def set_up_validation(trainer: pl.Trainer) -> None:
     trainer.fit_loop.epoch_loop.val_loop.setup_data()
 
 
-def with_own_workers(loader: Any) -> Any:
-    """A copy of a loader that does not share its persistent workers, if it has any.
-
-    Persistent workers draw on from where the last epoch left their random state, so another
-    pass through them would change what training draws. The copy's end with the copy.
-    """
-    if getattr(loader, "persistent_workers", False):
-        loader = copy.copy(loader)
-        loader._iterator = None
-    return loader
-
-
 def separate(loader: Any) -> Any:
     """A copy of a loader that can be drawn from without a trace; None where it cannot be copied.
 
@@ -58,7 +46,10 @@ def separate(loader: Any) -> Any:
     tensors of at least 1 MiB, which are data, are shared. Streams, open files and locks cannot be
     copied.
     """
-    loader = with_own_workers(loader)
+    if getattr(loader, "persistent_workers", False):
+        # Another pass through them would change what training draws.
+        loader = copy.copy(loader)
+        loader._iterator = None
     large = {}
     seen, ahead = set(), [loader]
     while ahead:
