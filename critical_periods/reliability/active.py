@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -135,14 +134,10 @@ class ActiveReliability:
         """What each round found, the first after the initial design."""
         self._choice: tuple[int, Choice] | None = None  # and at how many points it was made
 
-    def ask(self, cost: Callable[[Array], Array] | None = None) -> Array | None:
+    def ask(self) -> Array | None:
         """The points to evaluate next, [k, d], or ``None`` when it has ended.
 
         Asking again before values were told gives the same points.
-
-        Args:
-            cost: of evaluating each of some points, [n, d] to positive numbers [n]; the learning
-                function is divided by it.
         """
         told = len(self.points)
         if not told:
@@ -155,7 +150,7 @@ class ActiveReliability:
         if simulation is None:  # asked again, or given a state
             self._fit()
             simulation = self._simulate()
-        return self._next(simulation, min(self.batch, self.budget - told), cost)
+        return self._next(simulation, min(self.batch, self.budget - told))
 
     def tell(self, points: ArrayLike, values: ArrayLike) -> None:
         """Adds evaluations, of the points asked for or of others near them.
@@ -239,27 +234,21 @@ class ActiveReliability:
         changes = [abs(new / old - 1) for old, new in pairwise(latest)]
         return max(changes) <= self.tolerance
 
-    def _next(
-        self, found: SubsetSimulation, count: int, cost: Callable[[Array], Array] | None
-    ) -> Array:
+    def _next(self, found: SubsetSimulation, count: int) -> Array:
         points, _ = _thinned(found)
         # A chain stays where a step was refused; no point is worth asking for twice.
         _, first = np.unique(points, axis=0, return_index=True)
         points = points[np.sort(first)]
-        prices = np.ones(len(points)) if cost is None else np.asarray(cost(points), dtype=float)
-        if prices.shape != (len(points),) or not (prices > 0).all():
-            raise UserError("cost gives something else than a positive number for each point.")
         learning = LEARNING[self.learning]
-        score = learning(*self.model.predict(points)) / prices
-        best = np.argsort(-score, kind="stable")[:_COMPARED]
-        points, prices = points[best], prices[best]
+        score = learning(*self.model.predict(points))
+        points = points[np.argsort(-score, kind="stable")[:_COMPARED]]
         chosen = choose(
             learning,
             self.model.mean(points),
             self.model.covariance(points),
             self.model.noise**2,
             count,
-            prices,
+            np.ones(len(points)),
         )
         return points[chosen]
 
