@@ -4,14 +4,13 @@ from collections.abc import Mapping
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MeanMetric
 
 from critical_periods.callbacks.class_numbers import class_numbers
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
-from critical_periods.core.batch import Batch
+from critical_periods.callbacks.windows.image_data import image_data
 from critical_periods.core.errors import UserError
-from critical_periods.core.trainer import datamodule_of
 from critical_periods.data.example import two_samples
 from critical_periods.data.images import ImageDataModule
 
@@ -67,12 +66,7 @@ class CrossDatasetMatrix(Monitor):
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return
-        trained = datamodule_of(trainer)
-        if not isinstance(trained, ImageDataModule):
-            raise UserError(
-                "CrossDatasetMatrix goes by the names of classes, which this run's data does not "
-                "have; train on a DataModule of images of critical_periods."
-            )
+        trained = image_data(trainer, "CrossDatasetMatrix goes by the class names of")
         shape = two_samples(trained, pl_module).views.shape[1:]
         for name, data in self.datasets.items():
             if trainer.is_global_zero:
@@ -88,9 +82,6 @@ class CrossDatasetMatrix(Monitor):
                     "let them be alike."
                 )
             data.trainer = trainer
-
-    def measure_example(self, network: nn.Module, example: Batch) -> None:
-        """Needs no dry run beyond that of the network."""
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measures and logs the accuracies."""
