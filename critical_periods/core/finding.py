@@ -1,7 +1,7 @@
 """How views and targets are found in the batches of third parties."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -160,7 +160,7 @@ def _find_views(batch: Any, tensors: dict[Path, Tensor]) -> list[Path]:
             f"the views of a batch differ ({shown}), where {_named(paths, tensors)} could be "
             f"views; {say}{_dotted(paths[0])!r}) for one, or {[*map(_dotted, paths)]} for all."
         )
-    if len(paths) > 1 and not _are_views(batch, tensors, paths):
+    if len(paths) > 1 and not _are_views(tensors, paths):
         raise UserError(
             f"{len(paths)} tensors of a batch could be views, or an image and its mask, depth or "
             f"other target: {_named(paths, tensors)}; {say}{_dotted(paths[0])!r}) for one, or "
@@ -169,9 +169,10 @@ def _find_views(batch: Any, tensors: dict[Path, Tensor]) -> list[Path]:
     return paths
 
 
-def _are_views(batch: Any, tensors: dict[Path, Tensor], paths: list[Path]) -> bool:
+def _are_views(tensors: dict[Path, Tensor], paths: list[Path]) -> bool:
     """Whether images of one shape are views of one sample, by where they are in the batch."""
-    level = next(place for place, keys in enumerate(zip(*paths, strict=False)) if _differ(keys))
+    together = zip(*paths, strict=False)
+    level = next(place for place, keys in enumerate(together) if len({*map(repr, keys)}) > 1)
     keys = [path[level] for path in paths]
     if all(isinstance(key, int) for key in keys):
         # A tuple of images alone.
@@ -180,10 +181,6 @@ def _are_views(batch: Any, tensors: dict[Path, Tensor], paths: list[Path]) -> bo
     names = [str(key).lower() for key in keys]
     alike = {_VIEW.sub("#", name) for name in names}
     return len(alike) == 1 and "#" in alike.pop() and not _TARGET_NAMES & {*names}
-
-
-def _differ(keys: Iterable[Any]) -> bool:
-    return len({repr(key) for key in keys}) > 1
 
 
 def _check_axes(path: Path, view: Tensor, given: str | None) -> str:

@@ -80,11 +80,8 @@ def mapped(batch: Any, change: Callable[[Tensor], Any]) -> Any:
     inside = {key: mapped(child, change) for key, child in parts_of(batch).items()}
     if isinstance(batch, (list, tuple)) and not hasattr(batch, "_fields"):
         return list(inside.values())
-    return {key: child for key, child in inside.items() if not _is_empty(child)}
-
-
-def _is_empty(tree: Any) -> bool:
-    return isinstance(tree, dict) and not tree
+    # What holds no tensor is an empty dict.
+    return {key: one for key, one in inside.items() if not isinstance(one, dict) or one}
 
 
 def plain(tensor: Tensor) -> Tensor:
