@@ -1,7 +1,8 @@
 """How able to learn the network still is, through training."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -165,7 +166,11 @@ class PlasticityMonitor(Monitor):
 
     def _features(self, network: nn.Module, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """Of each layer the mean |h| of its units and the features, which a pass gives."""
-        with outputs_of(self._modules(network)) as found:
+        found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        with ExitStack() as hooks:
+            for name, module in self._modules(network).items():
+                hook = partial(_note, found, name)
+                hooks.enter_context(module.register_forward_hook(hook))
             network(*batch.inputs)
         return {
             f"{name}.{call}" if len(calls) > 1 else name: one
@@ -193,29 +198,16 @@ class PlasticityMonitor(Monitor):
         return torch.stack(rows), sizes
 
 
-@contextmanager
-def outputs_of(
-    modules: dict[str, nn.Module],
-) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """Fills in what modules give in each call: mean |h| of the units [units], and features."""
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    hooks = []
-    for name, module in modules.items():
-
-        def keep(module: nn.Module, args: Any, output: Any, name: str = name) -> None:
-            if not isinstance(output, Tensor):
-                raise UserError(
-                    f"layers of PlasticityMonitor names {name!r}, which gives no tensor but a "
-                    f"{type(output).__name__}; name one that gives a tensor."
-                )
-            # At once, as what comes next may overwrite it.
-            output = output.detach().float()
-            one = unit_features(output.abs()).mean(0), unit_features(output).clone()
-            found.setdefault(name, []).append(one)
-
-        hooks.append(module.register_forward_hook(keep))
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
+def _note(
+    found: dict[str, list[tuple[Tensor, Tensor]]], name: str, module: Any, args: Any, output: Any
+) -> None:
+    """Keeps of what a module gives in a call: mean |h| of the units [units], and the features."""
+    if not isinstance(output, Tensor):
+        raise UserError(
+            f"layers of PlasticityMonitor names {name!r}, which gives no tensor but a "
+            f"{type(output).__name__}; name one that gives a tensor."
+        )
+    # At once, as what comes next may overwrite it.
+    output = output.detach().float()
+    one = unit_features(output.abs()).mean(0), unit_features(output).clone()
+    found.setdefault(name, []).append(one)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from critical_periods.core.errors import UserError
 
@@ -94,11 +95,8 @@ def weight_distance(weights: Sequence[Tensor], start: Sequence[Tensor]) -> Tenso
         >>> weight_distance([torch.tensor([3.0, 1.0])], [torch.tensor([0.0, 5.0])])
         tensor(5., dtype=torch.float64)
     """
-    squares = [
-        (one.double() - other.double()).square().sum()
-        for one, other in zip(weights, start, strict=True)
-    ]
-    return torch.stack(squares).sum().sqrt()
+    pairs = zip(weights, start, strict=True)
+    return get_total_norm([one.double() - other.double() for one, other in pairs])
 
 
 def gradient_agreement(gradients: Tensor) -> tuple[Tensor, Tensor]:
