@@ -2,7 +2,7 @@
 
 The names of the graph's nodes and of what they keep are internals of torch, like those in
 :mod:`critical_periods.core.internals`. A release that changes them makes :func:`parameter_uses`
-answer with what it does not know, and a test in ``tests/core/test_internals.py`` fail.
+raise an error, and a test in ``tests/core/test_internals.py`` fail.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,6 +23,10 @@ _KINDS = {
     "ExpandBackward0": ("add", {0: "bias"}),
     "MulBackward0": ("multiply", {0: "weight", 1: "weight"}),
 }
+
+
+class UnknownUseError(Exception):
+    """A parameter is used in a way that norms are not known of."""
 
 
 @dataclass
@@ -51,7 +55,7 @@ class Use:
         return getattr(self.node, f"_saved_{name}")
 
 
-def parameter_uses(output: Tensor, trained: Mapping[str, nn.Parameter]) -> list[Use] | str:
+def parameter_uses(output: Tensor, trained: Mapping[str, nn.Parameter]) -> list[Use]:
     """The uses of parameters in a graph, the first ones in the forward pass last.
 
     Args:
@@ -59,7 +63,10 @@ def parameter_uses(output: Tensor, trained: Mapping[str, nn.Parameter]) -> list[
         trained: the parameters that are looked for, by name.
 
     Returns:
-        The uses, each parameter once; or, where that is not so, what is not known, in words.
+        The uses, each parameter once.
+
+    Raises:
+        UnknownUseError: a parameter is used in a way that is not known, twice or not at all.
     """
     names = {id(parameter): name for name, parameter in trained.items()}
     uses: dict[Any, Use] = {}
@@ -75,15 +82,16 @@ def parameter_uses(output: Tensor, trained: Mapping[str, nn.Parameter]) -> list[
                 continue
             name, role = names[id(parameter)], roles.get(place)
             if role is None or (is_transposed and (kind, role) != ("linear", "weight")):
-                return f"{name!r} goes into {node.name().removesuffix('Backward0')}"
+                into = node.name().removesuffix("Backward0")
+                raise UnknownUseError(f"{name!r} goes into {into}")
             use = uses.setdefault(node, Use(node, kind, {}, place))
             if id(parameter) in used or role in use.parameters:
-                return f"{name!r} is used twice"
+                raise UnknownUseError(f"{name!r} is used twice")
             used.add(id(parameter))
             use.parameters[role] = parameter
     missing = [name for of, name in names.items() if of not in used]
     if missing:
-        return f"{missing[0]!r} is not used, or by what is not known"
+        raise UnknownUseError(f"{missing[0]!r} is not used, or by what is not known")
     return list(uses.values())
 
 

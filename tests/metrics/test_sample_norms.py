@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import critical_periods.metrics.functional.fisher as fisher
 from critical_periods import models
+from critical_periods.core.autograd_graph import UnknownUseError
 from critical_periods.metrics.functional import squared_score_norms
-from critical_periods.metrics.functional.node_norms import UnknownUseError
 from critical_periods.models import (
     MLP,
     AgentMLP,

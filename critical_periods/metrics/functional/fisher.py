@@ -10,13 +10,13 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from critical_periods.core.autograd_graph import UnknownUseError
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import plain_for_func
 from critical_periods.core.project import Likelihood
 from critical_periods.core.restoring import restored
 from critical_periods.core.whole_batch import WholeBatch
 from critical_periods.metrics.functional.likelihood import check_outputs
-from critical_periods.metrics.functional.node_norms import UnknownUseError
 from critical_periods.metrics.functional.norms_by_func import norms_by_func
 from critical_periods.metrics.functional.sample_norms import NormsByGraph
 from critical_periods.metrics.functional.scores import ScoreRoot

@@ -22,14 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from critical_periods.core.autograd_graph import Use
+from critical_periods.core.autograd_graph import UnknownUseError, Use
 
 # Elementwise work on pairs of places waits for memory, unlike that of matrix products.
 _PER_PAIR = 16
-
-
-class UnknownUseError(Exception):
-    """A parameter is used in a way that norms are not known of."""
 
 
 class Layout(NamedTuple):

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from critical_periods.core.autograd_graph import Use, parameter_uses
+from critical_periods.core.autograd_graph import UnknownUseError, Use, parameter_uses
 from critical_periods.core.errors import UserError, reason
 from critical_periods.core.project import Likelihood
 from critical_periods.metrics.functional.likelihood import check_outputs
 from critical_periods.metrics.functional.node_norms import (
     Layout,
     NodeNorms,
-    UnknownUseError,
     rows_of,
 )
 
@@ -65,7 +64,7 @@ class NormsByGraph:
             check_outputs(network(*views), len(views[0]), likelihood)
             raise
         self.example = output.detach()
-        uses = self._uses(output)
+        uses = parameter_uses(output, self.trained)
         edges = [GradientEdge(use.node, 0) for use in uses]
         noise = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output)
         with _unknown_errors():
@@ -91,7 +90,7 @@ class NormsByGraph:
             direction: what is pulled back in each pass, as many numbers as the output.
             passes: how many.
         """
-        uses = self._uses(output)
+        uses = parameter_uses(output, self.trained)
         if [use.name for use in uses] != [layout.node for layout in self._layouts]:
             raise UnknownUseError("it computes other things for other samples")
         nodes = [
@@ -108,12 +107,6 @@ class NormsByGraph:
         if not self._is_checked:
             self._check([view[-1:] for view in views], norms, direction, passes)
         return norms
-
-    def _uses(self, output: Tensor) -> list[Use]:
-        uses = parameter_uses(output, self.trained)
-        if isinstance(uses, str):
-            raise UnknownUseError(uses)
-        return uses
 
     def _check(
         self,
