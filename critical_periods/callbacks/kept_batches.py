@@ -12,7 +12,7 @@ from critical_periods.core.batch import Batch
 from critical_periods.core.errors import UserError
 from critical_periods.core.trees import mapped, tensors_in
 
-# As much of a training split as is kept where no number of samples is asked for, in bytes.
+# As much of a split as is kept where no number of samples is asked for, in bytes.
 _MOST = 2**28
 _KEY = "critical_periods_kept_batches"
 _STATE = ("samples", "wanted", "epoch", "is_complete")

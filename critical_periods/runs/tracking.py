@@ -215,8 +215,8 @@ def _start(mode: str, settings: dict[str, Any]) -> "Run":
     except wandb.errors.Error as error:
         if mode == "offline":
             raise
-        reason = " ".join(str(error).split())
-        mode = _offline(f"Weights & Biases cannot be reached ({reason})")
+        why = " ".join(str(error).split())
+        mode = _offline(f"Weights & Biases cannot be reached ({why})")
         return wandb.init(mode=mode, **settings)  # type: ignore[arg-type]
 
 

@@ -79,19 +79,19 @@ def squared_score_norms(
     backward pass a column of S suffice, K - 1 of a categorical distribution; with random signs ε,
     E ||(S ε)ᵀ J||² is the same (Hutchinson's estimator), of less variance than that of drawn labels
     where a network is sure of most. Norms come from what layers take and the gradients of what they
-    put out (``metrics/functional/sample_norms.py``), checked on one sample in
-    each call; where a network uses its weights in other ways, which is said once, each sample's
-    gradients are taken by ``torch.func``, which is slower.
+    put out (``metrics/functional/sample_norms.py``), checked on one sample in each call; where a
+    network uses its weights in other ways, which is said once, each sample's gradients are taken by
+    ``torch.func``, which is slower.
 
-    The network is in evaluation mode and without autocast during the
-    call; its training flags, gradients, buffers and the global random state are left as they were.
+    The network is in evaluation mode and without autocast during the call; its training flags,
+    gradients, buffers and the global random state are left as they were.
 
     Source: Achille et al. (ICLR 2019).
 
     Args:
         network: takes one tensor a view and returns logits [B, K], or what ``likelihood`` is of.
-            Parameters that do not require
-            a gradient are left out; a shared one counts once, under its first name.
+            Parameters that do not require a gradient are left out; a shared one counts once, under
+            its first name.
         views: one batch [B, ...] a view.
         num_draws: how many vectors ε of random signs are drawn for each sample; by default the
             expectation is exact, a sum over all columns.
