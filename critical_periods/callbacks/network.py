@@ -54,9 +54,7 @@ def computes_more(
     """
     network = network_of(pl_module, project)
     named = project is not None and project.network is not None
-    if named or network is pl_module or isinstance(pl_module, Task):
-        return False
-    if not _has_forward(pl_module):
+    if named or network is pl_module or isinstance(pl_module, Task) or not _has_forward(pl_module):
         return False
     own, error = _tried(pl_module, project, inputs)
     inner, inner_error = _tried(network, project, inputs)

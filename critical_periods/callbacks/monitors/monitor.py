@@ -40,7 +40,7 @@ from critical_periods.core.errors import UserError, near, reason
 from critical_periods.core.finding import find
 from critical_periods.core.internals import stops_before_monitors, under_both_names
 from critical_periods.core.project import Likelihood, Project
-from critical_periods.core.trainer import callbacks_of
+from critical_periods.core.trainer import callbacks_of, is_a
 from critical_periods.tasks.task import Task
 
 
@@ -144,8 +144,7 @@ class Monitor(pl.Callback):
                     f"two callbacks of the class {name} would log under the same names, of which "
                     "Lightning keeps the mean alone; leave one out."
                 )
-            # By name, so that those of both packages of Lightning are found.
-            stops = any(base.__name__ == "EarlyStopping" for base in type(other).__mro__)
+            stops = is_a("EarlyStopping", other)
             if stops and self.every_n_epochs != 1 and stops_before_monitors(other, trainer):
                 raise UserError(
                     f"EarlyStopping would stop after {name} has looked, which would not see the "

@@ -19,7 +19,7 @@ def norms_by_func(
     signs: Tensor | None,
     chunk_size: int,
 ) -> dict[str, Tensor]:
-    """Those of S's columns, or of S ε, summed, float64 [B] a parameter.
+    """The squared norms of the gradients that S's columns, or S ε, give: float64 [B] a parameter.
 
     Args:
         network: in evaluation mode.
@@ -43,8 +43,7 @@ def norms_by_func(
 
         output, pull_back = vjp(call, parameters)[:2]
         if signs is None:
-            p, diagonal, factor, rank = given
-            of_one = ScoreRoot(p, diagonal, factor, rank, root.columns)
+            of_one = ScoreRoot._make((*given, root.columns))
             directions = map(of_one.column, range(root.columns))
         else:
             directions = iter(given[0])

@@ -17,9 +17,6 @@ from critical_periods.metrics.functional.node_norms import (
     rows_of,
 )
 
-# How far norms may be from those of another kernel.
-_TOLERANCE = {torch.float64: 1e-6}
-
 
 class NormsByGraph:
     """Squared norms of each sample's gradients, from backward passes of whole batches.
@@ -124,7 +121,8 @@ class NormsByGraph:
             found = torch.autograd.grad(output, [*norms], score, retain_graph=True)
             for parameter, gradient in zip(norms, found, strict=True):
                 wanted[parameter] += float(gradient.double().square().sum())
-        tolerance = _TOLERANCE.get(output.dtype, 0.02)
+        # How far norms may be from those of another kernel.
+        tolerance = 1e-6 if output.dtype == torch.float64 else 0.02
         rounding = sum(wanted.values()) / 100
         for parameter, value in wanted.items():
             if not abs(float(norms[parameter][-1]) - value) <= tolerance * (value + rounding):
