@@ -21,7 +21,7 @@ Places = NDArray[np.int64]
 MOST_VALUES = 41
 """Of an axis: on a lattice runs meet, and share their trunks."""
 MOST_POINTS = 20_000
-"""That are looked at; of a larger lattice, at most so many, drawn at random."""
+"""That are looked at; of a larger lattice, so many drawn at random."""
 PLAIN_UP_TO = 3
 """So many axes vary at most where the kernel is plain by default: there are none to reduce."""
 
@@ -75,11 +75,14 @@ def values(low: Number, high: Number, is_whole: bool) -> list[Number]:
 def places(space: Space) -> Places:
     """The points of the lattice."""
     sizes = [len(found) for found in space.axes.values()]
-    if prod(sizes) <= MOST_POINTS:
-        return np.stack(np.unravel_index(np.arange(prod(sizes)), sizes), axis=1)
-    # Axis by axis, as the points of many axes have no numbers of 64 bits.
+    every = np.arange(min(prod(sizes), MOST_POINTS))
     rng = np.random.default_rng(fold(Stream.CANDIDATES, FIXED_SEED))
-    return np.unique(rng.integers(sizes, size=(MOST_POINTS, len(sizes))), axis=0)
+    if prod(sizes) > np.iinfo(np.int64).max:
+        # Points of so many axes have no numbers, and none is drawn twice.
+        return np.unique(rng.integers(sizes, size=(MOST_POINTS, len(sizes))), axis=0)
+    if prod(sizes) > MOST_POINTS:
+        every = np.sort(rng.choice(prod(sizes), MOST_POINTS, replace=False))
+    return np.stack(np.unravel_index(every, sizes), axis=1)
 
 
 def unit(space: Space, points: Sequence[Point]) -> Array:

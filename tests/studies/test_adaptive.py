@@ -366,8 +366,12 @@ def test_the_lattice_and_its_weights():
     of = places(space)
     wide = replace(space, axes={name: axes["x"] for name in "abcdefgh"})
     assert places(wide).shape == (20_000, 8)
+    # Each another, also of a lattice that is little larger.
+    just = places(replace(space, axes={name: axes["x"] for name in "abc"}))
+    assert len(np.unique(just, axis=0)) == 20_000
     wide = replace(space, axes={f"{number}": axes["x"] for number in range(15)})
-    assert places(wide).mean() == pytest.approx(20, abs=0.1)  # more points than have numbers
+    # More points than have numbers of 64 bits.
+    assert len(places(wide)) == 20_000 and places(wide).mean() == pytest.approx(20, abs=0.1)
     assert len(of) == 41 * 41 and unit(space, [space.point(of[-1])]).tolist() == [[1.0, 1.0]]
     found = weights(space, of)
     onset = np.array([space.point(place)[0] for place in of])
