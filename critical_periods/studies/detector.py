@@ -45,7 +45,9 @@ def detections(folder: StudyFolder, plan: Plan, rows: Sequence[Row], ends: Ends)
             )
         picked = {}
         for point in (one for one in points if one.removal == removals[-1]):
-            epoch = detected(_measured(point, ends.measure), ends.rule)
+            # A detector is of studies whose deficits begin with the training.
+            history = folder.segment(point.segment).history()[: point.removal]
+            epoch = detected(_measured(history, ends.measure, point), ends.rule)
             picked[point.seed] = next((one for one in removals if one > epoch), removals[-1])
         choosing, held = divided(seeds)
         means = [
@@ -76,8 +78,10 @@ def detected(measured: Sequence[tuple[int, float]], rule: str) -> float:
     return next((epoch for (_, old), (epoch, new) in pairs if sign * (new - old) > 0), math.inf)
 
 
-def _measured(point: Point, measure: str) -> list[tuple[int, float]]:
-    found = [(int(one["epoch"]), float(one[measure])) for one in point.history if one.get(measure)]
+def _measured(
+    history: Sequence[dict[str, str]], measure: str, point: Point
+) -> list[tuple[int, float]]:
+    found = [(int(one["epoch"]), float(one[measure])) for one in history if one.get(measure)]
     if not found:
         known = [name for name in point.courses if name != "removal"]
         raise UserError(

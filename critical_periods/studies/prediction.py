@@ -34,7 +34,7 @@ class Point(NamedTuple):
     removal: int
     loss: float
     courses: dict[str, dict[str, float]]
-    history: Sequence[dict[str, str]] = ()
+    segment: str = ""
 
     def of(self, name: str) -> dict[str, float]:
         """The forms of a measure."""
@@ -152,9 +152,9 @@ def variations(folder: StudyFolder, plan: Plan, rows: Sequence[Row]) -> Iterator
             known = {n: one for n, one in start.items() if n not in run.window._asdict()}
             # The deficit is in the first stage.
             (_, name), *_ = plan.stages(run)
-            history = folder.segment(name).history()[onset:removal]
-            courses = _courses(history) | {"removal": {"at": float(removal)}}
-            point = Point(known, run.seed, removal, -losses[run.seed], courses, history)
+            courses = _courses(folder.segment(name).history()[onset:removal])
+            courses |= {"removal": {"at": float(removal)}}
+            point = Point(known, run.seed, removal, -losses[run.seed], courses, name)
             found.setdefault(repr(known), []).append(point)
     if not found:
         raise UserError(
