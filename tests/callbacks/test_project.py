@@ -21,6 +21,7 @@ from critical_periods.callbacks import (
     FisherMonitor,
     FreezeWindow,
     Project,
+    RobustnessMonitor,
     SourceVarianceMonitor,
     UsableInformationMonitor,
     WeightInformationMonitor,
@@ -747,6 +748,11 @@ REFUSED: list[tuple[Any, Any, str]] = [
         "backward 4900 times for each sample.*set num_draws",
     ),
     ((IMAGE, Y), FisherMonitor(project=Project(logits="score")), "logits='score' of Project is n"),
+    (
+        (IMAGE, Y),
+        RobustnessMonitor(project=Project(likelihood="gaussian")),
+        "RobustnessMonitor measures accuracies, not outputs of the likelihood 'gaussian'",
+    ),
 ]
 
 

@@ -37,13 +37,17 @@ class RobustnessMonitor(Monitor):
     target_needed = True
     has_likelihood = True
 
-    def measure_example(self, network: nn.Module, example: Batch) -> None:
-        """Corrupts two samples in each way."""
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Checks that there are classes to be right about, before outputs are asked to suit."""
         if self.likelihood != "categorical":
             raise UserError(
                 "RobustnessMonitor measures accuracies, not outputs of the likelihood "
                 f"{self.likelihood!r}; leave it out."
             )
+        super().setup(trainer, pl_module, stage)
+
+    def measure_example(self, network: nn.Module, example: Batch) -> None:
+        """Corrupts two samples in each way."""
         if any(view.ndim != 4 for view in example.inputs) or example.target.ndim != 1:
             raise UserError(
                 "RobustnessMonitor corrupts images [B, C, H, W] of one class each, but the inputs "
