@@ -151,6 +151,15 @@ def test_grad_cam_is_that_of_a_loop():
     assert all(one.grad is None for one in network.conv.parameters())
 
 
+def test_a_layer_without_maps_is_named():
+    pytest.importorskip("torchcam")
+    rows = nn.Flatten(2)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), rows, nn.Flatten(), nn.Linear(196, 7))
+    for layer, named in (("1", "'1'"), (rows, "a Flatten")):
+        with pytest.raises(UserError, match=f"layer={named} gives no maps"):
+            grad_cam(network, layer, [torch.randn(3, 1, 9, 9)], torch.tensor([1, 0, 6]))
+
+
 @pytest.mark.parametrize("region", ["mouth", "brows"])
 def test_maps_show_the_region_that_tells(region):
     pytest.importorskip("torchcam")

@@ -41,7 +41,8 @@ def grad_cam(
         logits = network(*(view.detach().requires_grad_() for view in inputs))
         (maps,) = cam(classes.tolist(), logits, normalized=False)
     if maps.ndim != 3:
-        raise UserError("layer gives no maps [B, K, h, w]; choose a convolutional one.")
+        name = repr(layer) if isinstance(layer, str) else f"a {type(layer).__name__}"
+        raise UserError(f"layer={name} gives no maps [B, K, h, w]; choose a convolutional one.")
     return enlarged(maps, inputs[0])
 
 
