@@ -1,4 +1,4 @@
-"""The DataModule of this package that a window needs."""
+"""The DataModule of this package that some windows and monitors need."""
 
 import pytorch_lightning as pl
 

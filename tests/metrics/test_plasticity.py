@@ -38,6 +38,7 @@ def test_ranks_of_known_matrices():
 def test_units_and_dormancy_by_loops():
     maps = unit_features(DRAWS)
     torch.testing.assert_close(unit_features(DRAWS[..., None]), maps)
+    assert unit_features(DRAWS[..., 0, 0]).equal(DRAWS[..., 0, 0])
     tokens = unit_features(DRAWS[..., 0])
     for sample in range(7):
         for unit in range(5):

@@ -8,8 +8,8 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from critical_periods.callbacks.class_numbers import class_numbers
+from critical_periods.callbacks.image_data import image_data
 from critical_periods.callbacks.monitors.monitor import Monitor, log_scalar
-from critical_periods.callbacks.windows.image_data import image_data
 from critical_periods.core.errors import UserError
 from critical_periods.data.example import two_samples
 from critical_periods.data.images import ImageDataModule

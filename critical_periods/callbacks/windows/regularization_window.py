@@ -8,9 +8,9 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
+from critical_periods.callbacks.image_data import image_data
 from critical_periods.callbacks.windows.dropout import Setting, dropout_settings
 from critical_periods.callbacks.windows.dropout_watch import DropoutWatch
-from critical_periods.callbacks.windows.image_data import image_data
 from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError, near
 from critical_periods.core.trainer import Unit

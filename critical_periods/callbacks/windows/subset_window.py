@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytorch_lightning as pl
 
-from critical_periods.callbacks.windows.image_data import image_data, validate_interval
+from critical_periods.callbacks.image_data import image_data, validate_interval
 from critical_periods.callbacks.windows.window import Window, open_windows
 from critical_periods.core.errors import UserError
 from critical_periods.core.internals import finish_resumed_epoch, reload_every_epoch
